@@ -1,0 +1,1 @@
+"""The surgical session: register, assess, navigate, report. Builds on IntraopMRIReconstructionLib."""

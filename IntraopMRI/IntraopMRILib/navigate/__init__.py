@@ -1,0 +1,1 @@
+"""Pose in, distances, alarms and reslice planes out."""

@@ -1,0 +1,1 @@
+"""Image pair in, transform, uncertainty and verdict out."""

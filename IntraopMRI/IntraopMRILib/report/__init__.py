@@ -1,0 +1,1 @@
+"""The session record to HTML and JSON."""

@@ -1,0 +1,1 @@
+"""Phases of the procedure, checklists, clocks, sign-offs, audit log."""

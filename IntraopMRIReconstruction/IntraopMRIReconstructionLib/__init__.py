@@ -1,0 +1,1 @@
+"""From the scanner's wire to a volume: receive, reconstruct, simulate. Usable without IntraopMRI."""

@@ -1,0 +1,326 @@
+"""Frozen types that travel between the rooms.
+
+One frame inside: RAS, millimetres, seconds, arrays indexed k, j, i (slowest first). A name such as
+``ras_from_ijk`` says which frame a matrix leads to and from. Constructors refuse what no stage may work on.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum, IntFlag
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import DataError
+
+FloatArray = npt.NDArray[np.floating[Any]]
+AnyArray = npt.NDArray[Any]
+Matrix = npt.NDArray[np.float64]
+
+#: Called with (fraction 0..1, what is being done). Returns False to stop the work.
+Progress = Callable[[float, str], bool]
+
+#: Rotation columns may be off by this much (float32 matrices from the wire keep about 1e-6).
+ORTHONORMAL_TOLERANCE = 1e-3
+
+
+def no_progress(_fraction: float, _what: str) -> bool:
+    """Go on, tell nobody."""
+    return True
+
+
+def _frozen_mapping(mapping: Mapping[str, str]) -> Mapping[str, str]:
+    return MappingProxyType(dict(mapping))
+
+
+def checked_affine(matrix: npt.ArrayLike, name: str) -> Matrix:
+    """Return ``matrix`` as a read-only (4, 4) float64 affine.
+
+    Raises DataError when the shape, the last row or a value is wrong, or the 3 x 3 part is singular.
+    """
+    result: Matrix = np.array(matrix, dtype=np.float64)
+    if result.shape != (4, 4):
+        raise DataError(f"{name} must have shape (4, 4), got {result.shape}")
+    if not np.isfinite(result).all():
+        raise DataError(f"{name} must be finite, got {result.tolist()}")
+    if not np.array_equal(result[3], (0.0, 0.0, 0.0, 1.0)):
+        raise DataError(f"{name} must end in the row 0 0 0 1, got {result[3].tolist()}")
+    if abs(np.linalg.det(result[:3, :3])) < 1e-12:
+        raise DataError(f"{name} must be invertible, its 3 x 3 part is singular: {result[:3, :3].tolist()}")
+    result.setflags(write=False)
+    return result
+
+
+def checked_rigid(matrix: npt.ArrayLike, name: str) -> Matrix:
+    """Return ``matrix`` as a read-only (4, 4) rigid transform: rotation with determinant +1 and translation (mm)."""
+    result = checked_affine(matrix, name)
+    rotation = result[:3, :3]
+    deviation = float(np.abs(rotation.T @ rotation - np.eye(3)).max())
+    if deviation > ORTHONORMAL_TOLERANCE:
+        raise DataError(f"{name} must be rigid, its columns deviate from orthonormal by {deviation:.3g}")
+    if np.linalg.det(rotation) < 0:
+        raise DataError(f"{name} must not mirror, its determinant is negative")
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """A volume in RAS.
+
+    ``array``: shape (k, j, i) or (k, j, i, components), any real dtype.
+    ``ras_from_ijk``: (4, 4), mm; maps the index (i, j, k) of a voxel centre to RAS.
+    ``acquired_utc_s``: when the picture was taken (POSIX seconds), None when unknown.
+    ``uid``: changes with every new content; registrations are tied to it.
+    """
+
+    array: AnyArray
+    ras_from_ijk: Matrix
+    name: str = ""
+    acquired_utc_s: float | None = None
+    patient_id: str = ""
+    uid: str = field(default_factory=lambda: uuid.uuid4().hex)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.array.ndim not in (3, 4) or 0 in self.array.shape:
+            raise DataError(f"image array must have shape (k, j, i) or (k, j, i, components), got {self.array.shape}")
+        object.__setattr__(self, "ras_from_ijk", checked_affine(self.ras_from_ijk, "ras_from_ijk"))
+        object.__setattr__(self, "metadata", _frozen_mapping(self.metadata))
+
+    @property
+    def spacing_mm(self) -> npt.NDArray[np.float64]:
+        """Voxel size along i, j, k in mm, shape (3,)."""
+        return np.asarray(np.linalg.norm(self.ras_from_ijk[:3, :3], axis=0))
+
+    @property
+    def voxel_volume_ml(self) -> float:
+        """Volume of one voxel in millilitres (cm3)."""
+        return float(abs(np.linalg.det(self.ras_from_ijk[:3, :3]))) / 1000.0
+
+    def with_array(self, array: AnyArray, name: str | None = None) -> Image:
+        """Same grid and origin of data, new content and a new uid. ``array`` keeps the grid (k, j, i)."""
+        if array.shape[:3] != self.array.shape[:3]:
+            raise DataError(f"array must keep the grid {self.array.shape[:3]}, got {array.shape[:3]}")
+        return replace(self, array=array, name=self.name if name is None else name, uid=uuid.uuid4().hex)
+
+
+@dataclass(frozen=True, eq=False)
+class Pose:
+    """A tracked tool at one moment. ``ras_from_tool``: (4, 4) rigid, mm; the tool's tip is its origin, +z its shaft.
+
+    ``valid`` False means that the tracker says it does not see the tool: such a pose is never shown as a position.
+    """
+
+    ras_from_tool: Matrix
+    tool: str
+    received_monotonic_s: float
+    received_utc_s: float
+    sent_utc_s: float | None = None
+    valid: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ras_from_tool", checked_rigid(self.ras_from_tool, f"pose of tool '{self.tool}'"))
+
+    @property
+    def tip_ras_mm(self) -> npt.NDArray[np.float64]:
+        """Tip of the tool, shape (3,), RAS, mm."""
+        return np.asarray(self.ras_from_tool[:3, 3])
+
+    def age_s(self, now_monotonic_s: float | None = None) -> float:
+        """Seconds since the pose was received, by the monotonic clock."""
+        return (time.monotonic() if now_monotonic_s is None else now_monotonic_s) - self.received_monotonic_s
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a device says of itself. ``code``: OpenIGTLink STATUS code, 1 is OK."""
+
+    device: str
+    code: int
+    text: str = ""
+    subcode: int = 0
+    error_name: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the device reports no error."""
+        return self.code == 1
+
+
+class LineFlag(IntFlag):
+    """What a readout is for. A plain image line has no flag."""
+
+    NONE = 0
+    NOISE = 1
+    CALIBRATION = 2
+    CALIBRATION_AND_IMAGE = 4
+    REVERSED = 8
+    NAVIGATOR = 16
+    LAST_IN_SCAN = 32
+
+
+Trajectory = Literal["cartesian", "radial", "spiral", "epi"]
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """How a scan is encoded and where its image lies. Tuples are (z, y, x) = (partition or slice, phase, readout).
+
+    ``ras_from_ijk`` (4, 4, mm) belongs to the recon matrix, voxel centres.
+    ``is_3d``: z is Fourier encoded; otherwise z counts slices.
+    ``centre``: index of the k-space centre line along (z, y, x); default N // 2.
+    ``calibration_lines``: fully sampled centre lines (z, y), 0 when none.
+    """
+
+    scan_id: str
+    trajectory: Trajectory
+    encoded_matrix: tuple[int, int, int]
+    recon_matrix: tuple[int, int, int]
+    encoded_fov_mm: tuple[float, float, float]
+    recon_fov_mm: tuple[float, float, float]
+    coils: int
+    ras_from_ijk: Matrix
+    is_3d: bool = True
+    acceleration: tuple[int, int] = (1, 1)
+    calibration_lines: tuple[int, int] = (0, 0)
+    centre: tuple[int, int, int] | None = None
+    contrasts: int = 1
+    repetitions: int = 1
+    averages: int = 1
+    protocol: str = ""
+    patient_id: str = ""
+    field_t: float | None = None
+    echo_times_s: tuple[float, ...] = ()
+    dwell_time_s: float | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("encoded_matrix", "recon_matrix"):
+            value = getattr(self, name)
+            if len(value) != 3 or min(value) < 1:
+                raise DataError(f"{name} must be three positive numbers (z, y, x), got {value}")
+        for name in ("encoded_fov_mm", "recon_fov_mm"):
+            value = getattr(self, name)
+            if len(value) != 3 or not all(np.isfinite(value)) or min(value) <= 0:
+                raise DataError(f"{name} must be three positive lengths (z, y, x) in mm, got {value}")
+        if self.coils < 1:
+            raise DataError(f"coils must be at least 1, got {self.coils}")
+        if min(self.acceleration) < 1:
+            raise DataError(f"acceleration must be at least 1, got {self.acceleration}")
+        object.__setattr__(self, "ras_from_ijk", checked_affine(self.ras_from_ijk, "ras_from_ijk"))
+        object.__setattr__(self, "metadata", _frozen_mapping(self.metadata))
+
+    @property
+    def centre_index(self) -> tuple[int, int, int]:
+        """Index (z, y, x) of the centre of k-space in the encoded matrix."""
+        if self.centre is not None:
+            return self.centre
+        z, y, x = self.encoded_matrix
+        return z // 2, y // 2, x // 2
+
+
+@dataclass(frozen=True, eq=False)
+class Acquisition:
+    """A block of readouts of one scan as it came from the wire.
+
+    ``samples``: (lines, coils, readout) complex64. ``ky``, ``kz``: (lines,) integer line indices in the encoded
+    matrix (for 2D scans ``kz`` is the slice). ``flags``: (lines,) of LineFlag values.
+    ``trajectory``: (lines, readout, 2 or 3) in cycles per encoded field of view, None for Cartesian data.
+    """
+
+    scan_id: str
+    samples: npt.NDArray[np.complex64]
+    ky: npt.NDArray[np.int32]
+    kz: npt.NDArray[np.int32]
+    flags: npt.NDArray[np.uint32] | None = None
+    contrast: int = 0
+    repetition: int = 0
+    average: int = 0
+    trajectory: npt.NDArray[np.float32] | None = None
+    received_monotonic_s: float | None = None
+    received_utc_s: float | None = None
+    last: bool = False
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 3:
+            raise DataError(f"samples must have shape (lines, coils, readout), got {self.samples.shape}")
+        lines = self.samples.shape[0]
+        for name in ("ky", "kz", "flags"):
+            value = getattr(self, name)
+            if value is not None and value.shape != (lines,):
+                raise DataError(f"{name} must have shape ({lines},), one a line, got {value.shape}")
+
+
+class Level(Enum):
+    """How far a result may be trusted."""
+
+    GOOD = "good"
+    CHECK = "check"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One measured sign of trust: ``name``, ``value`` with ``unit``, the ``expected`` range in words, and its level."""
+
+    name: str
+    value: float
+    unit: str
+    expected: str
+    level: Level
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Good, check or refused, with the measured reasons. Level is that of the worst reason."""
+
+    reasons: tuple[Reason, ...]
+
+    @property
+    def level(self) -> Level:
+        """Worst level among the reasons; refused when there is none, since nothing was verified."""
+        levels = {reason.level for reason in self.reasons}
+        for level in (Level.REFUSED, Level.CHECK, Level.GOOD):
+            if level in levels:
+                return level
+        return Level.REFUSED
+
+    @property
+    def text(self) -> str:
+        """The verdict and what speaks against it, in one line."""
+        against = [r for r in self.reasons if r.level is not Level.GOOD]
+        parts = [f"{r.name} {r.value:.3g} {r.unit}".rstrip() + f" (expected {r.expected})" for r in against]
+        return self.level.value + (": " + "; ".join(parts) if parts else "")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A number for a person: value, unit, definition, interval, and what it was measured on.
+
+    ``value`` None means that it may not be shown, and ``missing_because`` says why in words for a person.
+    ``interval``: lower and upper bound in the same unit, None when no interval can be given.
+    ``source``: paper or standard of the definition. ``based_on``: uids of the images and transforms it rests on.
+    """
+
+    name: str
+    value: float | None
+    unit: str
+    definition: str
+    source: str = ""
+    interval: tuple[float, float] | None = None
+    missing_because: str = ""
+    based_on: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.value is None and not self.missing_because:
+            raise DataError(f"measurement '{self.name}' has no value and must say why")
+        if self.value is not None and not np.isfinite(self.value):
+            raise DataError(f"measurement '{self.name}' must be finite, got {self.value}")
+        if self.interval is not None and not self.interval[0] <= self.interval[1]:
+            raise DataError(f"interval of '{self.name}' must be (lower, upper), got {self.interval}")

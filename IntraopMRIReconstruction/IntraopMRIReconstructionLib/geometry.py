@@ -1,0 +1,102 @@
+"""The only place that turns LPS into RAS, centre origins into corner origins, and foreign units into mm and s."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .data import Matrix, checked_affine
+from .errors import DataError
+
+#: Flips the first two axes: RAS from LPS and back.
+RAS_FROM_LPS: Matrix = np.diag([-1.0, -1.0, 1.0, 1.0])
+RAS_FROM_LPS.setflags(write=False)
+
+
+def ras_from_lps_matrix(lps_from_x: npt.ArrayLike) -> Matrix:
+    """Turn a matrix that leads to LPS into one that leads to RAS (only the target frame changes). (4, 4), mm."""
+    return np.asarray(RAS_FROM_LPS @ checked_affine(lps_from_x, "lps_from_x"))
+
+
+def ras_transform_from_lps_transform(lps_from_lps: npt.ArrayLike) -> Matrix:
+    """Turn a transform between two LPS frames into the same motion between two RAS frames. (4, 4), mm."""
+    return np.asarray(RAS_FROM_LPS @ checked_affine(lps_from_lps, "lps_from_lps") @ RAS_FROM_LPS)
+
+
+def corner_from_centre(axes_mm: npt.ArrayLike, centre_mm: npt.ArrayLike, size_ijk: tuple[int, int, int]) -> Matrix:
+    """Build ``ras_from_ijk`` whose origin is the centre of the first voxel from a volume's centre position.
+
+    ``axes_mm``: (3, 3), columns are direction times spacing along i, j, k. ``centre_mm``: (3,), the centre of the
+    whole volume, as OpenIGTLink IMAGE carries it. Each axis steps back (N - 1) / 2 voxels, not N / 2.
+    """
+    axes = np.asarray(axes_mm, dtype=np.float64)
+    if axes.shape != (3, 3):
+        raise DataError(f"axes_mm must have shape (3, 3), got {axes.shape}")
+    matrix = np.eye(4)
+    matrix[:3, :3] = axes
+    matrix[:3, 3] = np.asarray(centre_mm, dtype=np.float64) - axes @ ((np.asarray(size_ijk) - 1) / 2.0)
+    return checked_affine(matrix, "ras_from_ijk")
+
+
+def centre_of(ras_from_ijk: npt.ArrayLike, size_ijk: tuple[int, int, int]) -> npt.NDArray[np.float64]:
+    """Centre of the volume in RAS mm, shape (3,): the inverse of :func:`corner_from_centre`."""
+    return apply(ras_from_ijk, (np.asarray(size_ijk) - 1) / 2.0)
+
+
+def apply(matrix: npt.ArrayLike, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Map points, shape (..., 3), with a (4, 4) affine."""
+    affine = np.asarray(matrix, dtype=np.float64)
+    return np.asarray(np.asarray(points, dtype=np.float64) @ affine[:3, :3].T + affine[:3, 3])
+
+
+def invert(matrix: npt.ArrayLike) -> Matrix:
+    """Inverse of a (4, 4) affine, with an exact last row."""
+    affine = checked_affine(matrix, "matrix")
+    result = np.eye(4)
+    result[:3, :3] = np.linalg.inv(affine[:3, :3])
+    result[:3, 3] = -result[:3, :3] @ affine[:3, 3]
+    return result
+
+
+def resample_matrix(
+    to_ras_from_ijk: npt.ArrayLike,
+    from_ras_from_ijk: npt.ArrayLike,
+    from_ras_from_to_ras: npt.ArrayLike | None = None,
+) -> Matrix:
+    """Index matrix that leads from voxels of one grid (``to``) to voxels of another (``from``), (4, 4), i j k order.
+
+    ``from_ras_from_to_ras``: transform between the two RAS frames, identity when None.
+    """
+    between = np.eye(4) if from_ras_from_to_ras is None else checked_affine(from_ras_from_to_ras, "transform")
+    return np.asarray(invert(from_ras_from_ijk) @ between @ checked_affine(to_ras_from_ijk, "to_ras_from_ijk"))
+
+
+def rotation_about(axis: npt.ArrayLike, angle_deg: float) -> npt.NDArray[np.float64]:
+    """(3, 3) rotation by ``angle_deg`` about ``axis`` (Rodrigues). Raises DataError for a zero axis."""
+    direction = np.asarray(axis, dtype=np.float64)
+    length = float(np.linalg.norm(direction))
+    if length < 1e-12:
+        raise DataError(f"rotation axis must not be zero, got {direction.tolist()}")
+    x, y, z = direction / length
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    angle = np.deg2rad(angle_deg)
+    return np.asarray(np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross)
+
+
+def rotation_angle_deg(rotation: npt.ArrayLike) -> float:
+    """Angle of a rotation in degrees, 0..180. Uses the chord, which stays exact near zero.
+
+    ``rotation``: (3, 3), or the upper-left part of a (4, 4) matrix.
+    """
+    matrix = np.asarray(rotation, dtype=np.float64)[:3, :3]
+    chord = float(np.linalg.norm(matrix - np.eye(3))) / (2.0 * np.sqrt(2.0))
+    return float(np.rad2deg(2.0 * np.arcsin(min(1.0, chord))))
+
+
+def pose_error(estimated: npt.ArrayLike, true: npt.ArrayLike, at_mm: npt.ArrayLike) -> tuple[float, float]:
+    """(distance in mm at the point ``at_mm``, angle in degrees) between two rigid transforms (4, 4)."""
+    difference = apply(estimated, at_mm) - apply(true, at_mm)
+    relative: Any = np.asarray(estimated)[:3, :3] @ np.asarray(true)[:3, :3].T
+    return float(np.linalg.norm(difference)), rotation_angle_deg(relative)

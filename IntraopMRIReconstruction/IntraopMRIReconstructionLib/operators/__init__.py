@@ -1,0 +1,1 @@
+"""Linear operators of MR encoding: Fourier, sampling, coil sensitivity, non-uniform Fourier."""

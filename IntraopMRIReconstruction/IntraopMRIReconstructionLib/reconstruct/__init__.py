@@ -1,0 +1,1 @@
+"""k-space to images: direct and iterative reconstruction."""

@@ -1,0 +1,1 @@
+"""The only room of this library that imports slicer, vtk or qt."""

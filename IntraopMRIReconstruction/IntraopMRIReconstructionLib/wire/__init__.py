@@ -1,0 +1,1 @@
+"""Bytes to typed messages: OpenIGTLink and MRD, transport, recorder, scanner control."""

@@ -1,0 +1,35 @@
+#!/bin/sh
+# Installs the system packages that `make demo`, `make test` or `make bench` needs, or says how to get them.
+# Usage: system-packages.sh demo|test|bench
+set -u
+render="libegl1 libgl1 libgl1-mesa-dri libopengl0 libglx0 libxrender1 libxkbcommon0 libfontconfig1 libdbus-1-3"
+peers="openigtlink-examples libopenigtlink-dev cmake g++ make ismrmrd-tools"
+case "${1:-}" in
+    demo) packages=$render ;;
+    test) packages="$render $peers" ;;
+    bench) packages="$render $peers bart" ;;
+    *) echo "usage: $0 demo|test|bench" >&2; exit 2 ;;
+esac
+if ! command -v dpkg-query >/dev/null 2>&1; then
+    echo "Not a Debian or Ubuntu system: off-screen rendering needs EGL or OpenGL; tests whose peers are missing are skipped and say so."
+    exit 0
+fi
+missing=""
+for package in $packages; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q "install ok installed" || missing="$missing $package"
+done
+[ -z "$missing" ] && exit 0
+if [ "$(id -u)" = 0 ]; then sudo=""; elif sudo -n true 2>/dev/null; then sudo="sudo -n"; else
+    echo "Missing system packages; get them with: sudo apt-get install$missing"
+    [ "$1" = demo ] && ! ldconfig -p | grep -q libEGL.so.1 && exit 1
+    exit 0
+fi
+echo "Installing system packages:$missing"
+export DEBIAN_FRONTEND=noninteractive
+$sudo apt-get update -qq || true
+# One at a time after a failure: a package that this release lacks must not keep the others away.
+# shellcheck disable=SC2086
+$sudo apt-get install -y -qq --no-install-recommends $missing >/dev/null 2>&1 || for package in $missing; do
+    $sudo apt-get install -y -qq --no-install-recommends "$package" >/dev/null 2>&1 || echo "Could not install $package"
+done
+exit 0
