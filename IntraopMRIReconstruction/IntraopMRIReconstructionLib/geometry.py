@@ -40,6 +40,23 @@ def corner_from_centre(axes_mm: npt.ArrayLike, centre_mm: npt.ArrayLike, size_ij
     return checked_affine(matrix, "ras_from_ijk")
 
 
+def corner_from_fourier_centre(
+    axes_mm: npt.ArrayLike, centre_mm: npt.ArrayLike, size_ijk: tuple[int, int, int]
+) -> Matrix:
+    """As :func:`corner_from_centre`, for a centre that lies on voxel N // 2: where a Fourier transform has its origin.
+
+    MRD positions are meant so: the point at which the gradients add no phase, half a voxel off the middle of an even
+    grid.
+    """
+    axes = np.asarray(axes_mm, dtype=np.float64)
+    if axes.shape != (3, 3):
+        raise DataError(f"axes_mm must have shape (3, 3), got {axes.shape}")
+    matrix = np.eye(4)
+    matrix[:3, :3] = axes
+    matrix[:3, 3] = np.asarray(centre_mm, dtype=np.float64) - axes @ (np.asarray(size_ijk) // 2)
+    return checked_affine(matrix, "ras_from_ijk")
+
+
 def centre_of(ras_from_ijk: npt.ArrayLike, size_ijk: tuple[int, int, int]) -> npt.NDArray[np.float64]:
     """Centre of the volume in RAS mm, shape (3,): the inverse of :func:`corner_from_centre`."""
     return apply(ras_from_ijk, (np.asarray(size_ijk) - 1) / 2.0)
