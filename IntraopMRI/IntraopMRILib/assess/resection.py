@@ -1,0 +1,103 @@
+"""Extent of resection and the RANO class that rests on the absolute residual."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from IntraopMRIReconstructionLib.data import Measurement
+from IntraopMRIReconstructionLib.errors import AssessmentError
+
+RANO_SOURCE = "Karschnia et al., Neuro-Oncology 2023, doi 10.1093/neuonc/noac193"
+RANO_DEFINITION = (
+    "RANO resect class from the absolute residual in cm3 (CE contrast-enhancing, nCE non-enhancing): "
+    "1 CE = 0 and nCE <= 5; 2A CE = 0 and nCE > 5; 2B 0 < CE <= 1; 3A 1 < CE <= 5; 3B CE > 5; 4 no reduction"
+)
+_NAMES = {
+    "1": "supramaximal CE resection",
+    "1 or 2A": "supramaximal or complete CE resection, non-enhancing residual not assessed",
+    "2A": "complete CE resection",
+    "2B": "near total CE resection",
+    "3A": "subtotal CE resection",
+    "3B": "partial CE resection",
+    "4": "biopsy, no reduction",
+}
+
+
+@dataclass(frozen=True)
+class RanoClass:
+    """The class of the measured residual, and the best and worst class that its interval allows."""
+
+    value: str
+    best: str
+    worst: str
+    definition: str = RANO_DEFINITION
+    source: str = RANO_SOURCE
+
+    @property
+    def meaning(self) -> str:
+        """The class in words."""
+        return _NAMES[self.value]
+
+    @property
+    def text(self) -> str:
+        """The class, with the range over the interval when it is not certain."""
+        if self.best == self.worst:
+            return f"RANO class {self.value}"
+        return f"RANO class {self.value} ({self.best} to {self.worst} over the interval)"
+
+
+def rano_class(
+    ce_cm3: float,
+    preop_ce_cm3: float,
+    ce_interval_cm3: tuple[float, float] | None = None,
+    nce_cm3: float | None = None,
+) -> RanoClass:
+    """Classify a contrast-enhancing residual (cm3); ``nce_cm3`` None when the non-enhancing part was not assessed.
+
+    Raises AssessmentError for a negative volume. Source: Karschnia et al. 2023.
+    """
+    low, high = ce_interval_cm3 or (ce_cm3, ce_cm3)
+    for name, value in (("CE residual", ce_cm3), ("preoperative CE", preop_ce_cm3), ("nCE residual", nce_cm3 or 0.0)):
+        if not value >= 0:
+            raise AssessmentError(f"the {name} volume must not be negative, got {value} cm3")
+    return RanoClass(*(_class(v, preop_ce_cm3, nce_cm3) for v in (ce_cm3, low, high)))
+
+
+def extent_of_resection(
+    preop_cm3: float, residual_cm3: float, interval_cm3: tuple[float, float] | None, based_on: tuple[str, ...] = ()
+) -> Measurement:
+    """EOR % = 100 (V_pre - V_residual) / V_pre, volumes in cm3; not below 0.
+
+    Raises AssessmentError when there was no tumour to resect.
+    """
+    if not preop_cm3 > 0:
+        raise AssessmentError(
+            f"the preoperative tumour volume must be positive, got {preop_cm3} cm3: segment the tumour"
+        )
+
+    def percent(residual: float) -> float:
+        return max(0.0, 100.0 * (preop_cm3 - residual) / preop_cm3)
+
+    return Measurement(
+        name="Extent of resection",
+        value=percent(residual_cm3),
+        unit="%",
+        definition=f"100 x (V_pre - V_residual) / V_pre of the enhancing tumour, V_pre = {preop_cm3:.2f} cm3",
+        source=RANO_SOURCE,
+        interval=None if interval_cm3 is None else (percent(interval_cm3[1]), percent(interval_cm3[0])),
+        based_on=based_on,
+    )
+
+
+def _class(ce: float, preop: float, nce: float | None) -> str:
+    if ce >= preop > 0:
+        return "4"
+    if ce > 5.0:
+        return "3B"
+    if ce > 1.0:
+        return "3A"
+    if ce > 0.0:
+        return "2B"
+    if nce is None:
+        return "1 or 2A"
+    return "2A" if nce > 5.0 else "1"

@@ -1,0 +1,345 @@
+"""Residual enhancing tumour on an intraoperative contrast scan: where it is, and how much with which interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from IntraopMRIReconstructionLib.data import Image, Measurement, Progress, no_progress
+from IntraopMRIReconstructionLib.errors import AssessmentError, Cancelled
+from IntraopMRIReconstructionLib.geometry import apply
+from scipy import ndimage
+
+from .carry import Mapping, carried_points, occupied
+from .enhancement import Enhancement, on_grid, robust_sigma, single, subtraction
+from .resection import RANO_SOURCE, RanoClass, extent_of_resection, rano_class
+
+Array = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+#: Normal tissue around the region that the gain and noise fits look at.
+CONTEXT_MM = 30.0
+#: Even an ideal registration leaves the outline of a segmentation this uncertain (about the agreement of raters).
+LEAST_MARGIN_MM = 2.0
+#: A voxel of normal tissue exceeds this by chance once in 30,000: rare in a region of a few ten thousand voxels.
+SEED_Z = 4.0
+#: Seeds grow over voxels above this; half the level of the component then decides.
+GROW_Z = 2.0
+#: Sheets thinner than this are the thin linear enhancement that surgery causes along the wall (PMC8392564).
+THIN_MM = 2.0
+#: A component of which more than this part lies outside the region is a vessel or dura running through.
+OUTSIDE_PART = 0.5
+#: How far outside a structure is followed to decide that.
+LEAVING_MM = 12.0
+#: A residual tapers off at its edge: thin parts within this distance of a solid core belong to it.
+TAPER_MM = 5.0
+#: Fewer seed voxels are noise.
+LEAST_VOXELS = 4
+#: The smoothing of the map that decides on membership, in voxels: about the width of the scanner's point spread.
+SMOOTH_VOXELS = 0.6
+#: Interior voxels needed to know the level of a component without its own boundary.
+INTERIOR_VOXELS = 12
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualAssessment:
+    """What is left, on the grid of the contrast scan.
+
+    ``residual``, ``resected``: labels 0 / 1, uint8 (k, j, i). ``resected`` is the carried-over tumour outside the
+    residual. ``volume_cm3`` with ``interval_cm3``; ``residual_centroid_ras_mm`` (3,) RAS mm, None without residual.
+    ``rano``: class with the range that the interval allows. ``measurements``: all of it for a person.
+    """
+
+    residual: Image
+    resected: Image
+    volume_cm3: float
+    interval_cm3: tuple[float, float]
+    preop_volume_cm3: float
+    rano: RanoClass
+    residual_centroid_ras_mm: npt.NDArray[np.float64] | None
+    measurements: tuple[Measurement, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    mask: Mask
+    thin: Mask
+    volume_voxels: float
+    beyond: Mask
+
+
+def assess_residual(
+    contrast: Image,
+    native: Image | None,
+    tumour: Image,
+    intraop_from_preop: Mapping,
+    registration_error_mm: float,
+    expected_shift_mm: float = 0.0,
+    nce_cm3: float | None = None,
+    progress: Progress = no_progress,
+) -> ResidualAssessment:
+    """Find enhancing tumour that is left inside the carried-over tumour region.
+
+    ``contrast``: intraoperative scan with agent; ``native``: the same without, None when not taken (then blood cannot
+    be told from enhancement and the interval reaches down to zero). ``tumour``: label on the preoperative grid,
+    1 enhancing, 2 non-enhancing or necrotic, or plain binary. ``intraop_from_preop``: (4, 4) or a function on RAS
+    points. ``registration_error_mm`` at the tumour; ``expected_shift_mm``: brain shift that the registration does not
+    model (0 when it is deformable). ``nce_cm3``: non-enhancing residual when somebody assessed it.
+
+    Method: contrast - native after a smooth gain fit, robust threshold against the surrounding tissue, hysteresis,
+    half-level boundary, thin sheets and structures that leave the region removed, partial volume counted.
+    Interval: +-1 voxel at the boundary and the effect of ``registration_error_mm``.
+    Raises AssessmentError for an empty tumour or a region outside the scan, Cancelled when ``progress`` says so.
+    """
+    _check(contrast, native, tumour, registration_error_mm, expected_shift_mm)
+    _tell(progress, 0.0, "carrying the tumour over")
+    labels = np.asarray(tumour.array)
+    enhancing = labels == 1 if (labels == 2).any() else labels > 0
+    if not enhancing.any():
+        raise AssessmentError(
+            "the tumour segmentation has no enhancing part (label 1): segment it before the assessment"
+        )
+    margin = max(LEAST_MARGIN_MM, registration_error_mm + expected_shift_mm)
+    points = carried_points(labels > 0, tumour, contrast, intraop_from_preop)
+    box = _box(points, contrast, margin + registration_error_mm + CONTEXT_MM)
+    carried = occupied(points, box)
+    if not carried.any():
+        raise AssessmentError("the carried-over tumour lies outside the intraoperative scan: check the registration")
+    spacing = np.asarray(contrast.spacing_mm)[::-1]
+    distance = ndimage.distance_transform_edt(~carried, sampling=spacing).astype(np.float32)
+
+    _tell(progress, 0.3, "measuring the enhancement")
+    scan = on_grid(contrast, contrast, box)
+    away = distance > margin + spacing.max()
+    if native is None:
+        enhancement = single(scan, away, contrast.ras_from_ijk)
+    else:
+        enhancement = subtraction(scan, on_grid(native, contrast, box), away, contrast.ras_from_ijk)
+
+    _tell(progress, 0.6, "outlining the residual")
+    found = _find(enhancement, distance, margin, registration_error_mm, spacing, away)
+    voxel_cm3 = contrast.voxel_volume_ml
+    volume = found.volume_voxels * voxel_cm3
+    tight = found.mask & (distance <= max(0.0, margin - registration_error_mm))
+    interval = _interval(found, tight, volume, voxel_cm3, spacing, native is None)
+    _tell(progress, 1.0, "residual assessed")
+    return _result(contrast, native, tumour, box, carried, found, volume, interval, enhancing, nce_cm3)
+
+
+def _check(contrast: Image, native: Image | None, tumour: Image, error_mm: float, shift_mm: float) -> None:
+    for name, image in (("contrast scan", contrast), ("native scan", native), ("tumour segmentation", tumour)):
+        if image is None:
+            continue
+        if image.array.ndim != 3:
+            raise AssessmentError(f"the {name} must be one volume (k, j, i), got shape {image.array.shape}")
+        if not np.isfinite(image.array).all():
+            raise AssessmentError(
+                f"the {name} '{image.name}' contains values that are not finite: reconstruct it again"
+            )
+    if not (tumour.array > 0).any():
+        raise AssessmentError("the tumour segmentation is empty: outline the tumour on the preoperative volume first")
+    for name, value in (("registration_error_mm", error_mm), ("expected_shift_mm", shift_mm)):
+        if not (np.isfinite(value) and value >= 0):
+            raise AssessmentError(f"{name} must be zero or more millimetres, got {value}")
+
+
+def _tell(progress: Progress, fraction: float, what: str) -> None:
+    if not progress(fraction, what):
+        raise Cancelled("the assessment of the residual was stopped")
+
+
+def _box(points_ijk: npt.NDArray[np.float64], image: Image, context_mm: float) -> tuple[slice, slice, slice]:
+    pad = context_mm / np.asarray(image.spacing_mm)
+    size = np.array(image.array.shape[:3])[::-1]
+    low = np.clip(np.floor(points_ijk.min(axis=0) - pad).astype(int), 0, size - 1)
+    high = np.clip(np.ceil(points_ijk.max(axis=0) + pad).astype(int) + 1, low + 1, size)
+    i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return k, j, i
+
+
+def _find(
+    enhancement: Enhancement,
+    distance: Array,
+    margin: float,
+    error_mm: float,
+    spacing: npt.NDArray[np.float64],
+    away: Mask,
+) -> _Found:
+    values = enhancement.values
+    smooth = ndimage.gaussian_filter(values, SMOOTH_VOXELS)
+    sigma = robust_sigma(smooth[away & (np.abs(values) < SEED_Z * enhancement.sigma)])
+    inside = distance <= margin
+    near = distance <= margin + error_mm + spacing.max()
+    labels, count = ndimage.label(near & (smooth > SEED_Z * sigma))
+    sizes = np.bincount(labels.reshape(-1), minlength=count + 1)
+    seeded = np.unique(labels[inside & (labels > 0)])
+    mask = np.zeros(values.shape, dtype=bool)
+    thin = np.zeros_like(mask)
+    beyond = np.zeros_like(mask)
+    for number in seeded[sizes[seeded] >= LEAST_VOXELS]:
+        component = labels == number
+        threshold = max(_level(values, smooth, component, sigma, spacing) / 2.0, GROW_Z * sigma)
+        half = near & (smooth > threshold) & ndimage.binary_dilation(component, iterations=2)
+        thick = _thick(smooth, threshold, half, spacing)
+        if not (thick & inside).any() or _leaves(smooth, threshold, thick, near, spacing):
+            thin |= half & inside
+            continue
+        mask |= thick & inside
+        beyond |= thick & ~inside
+        thin |= half & inside & ~thick
+    return _Found(mask, thin & ~mask, _partial_volume(values, smooth, mask, thin | beyond, sigma, spacing), beyond)
+
+
+def _leaves(smooth: Array, threshold: float, thick: Mask, near: Mask, spacing: npt.NDArray[np.float64]) -> bool:
+    """Whether the structure goes on outside the region for the larger part, as vessels and dura do."""
+    reach = _grown_box(thick, LEAVING_MM, spacing)
+    whole = smooth[reach] > threshold
+    labels, _ = ndimage.label(_thick(smooth[reach], threshold, whole, spacing))
+    numbers = np.unique(labels[thick[reach]])
+    connected = np.isin(labels, numbers[numbers > 0])
+    outside = int((connected & ~near[reach]).sum())
+    return outside > OUTSIDE_PART * (outside + int(thick.sum()))
+
+
+def _grown_box(mask: Mask, by_mm: float, spacing: npt.NDArray[np.float64]) -> tuple[slice, ...]:
+    found = ndimage.find_objects(mask.astype(np.uint8))[0]
+    pads = np.ceil(by_mm / spacing).astype(int)
+    return tuple(
+        slice(max(0, part.start - int(pad)), min(size, part.stop + int(pad)))
+        for part, pad, size in zip(found, pads, mask.shape, strict=True)
+    )
+
+
+def _level(values: Array, smooth: Array, component: Mask, sigma: float, spacing: npt.NDArray[np.float64]) -> float:
+    """Enhancement of solid tissue in ``component``: the mean of its interior, else an upper percentile."""
+    top = float(np.percentile(smooth[component], 90.0)) if component.any() else 0.0
+    core = component & (smooth > max(top / 2.0, GROW_Z * sigma))
+    interior = ndimage.distance_transform_edt(core, sampling=spacing) > 1.5 * spacing.min()
+    return float(values[interior].mean()) if interior.sum() >= INTERIOR_VOXELS else top
+
+
+def _thick(smooth: Array, threshold: float, mask: Mask, spacing: npt.NDArray[np.float64]) -> Mask:
+    """``mask`` without the sheets and threads thinner than THIN_MM that lie away from something thicker.
+
+    Opening on a grid twice as fine, where the boundary of ``smooth`` at ``threshold`` is known below the voxel.
+    """
+    result = np.zeros_like(mask)
+    if not mask.any():
+        return result
+    box = _grown_box(mask, 2.0 * float(spacing.max()), spacing)
+    fine = ndimage.zoom(smooth[box], 2, order=1, mode="nearest", grid_mode=True) > threshold
+    fine &= np.kron(ndimage.binary_dilation(mask[box]), np.ones((2, 2, 2), dtype=bool))
+    half_voxel = 0.25 * float(spacing.min())
+    core = ndimage.distance_transform_edt(fine, sampling=spacing / 2.0) - half_voxel >= THIN_MM / 2.0
+    if not core.any():
+        return result
+    kept = fine & (ndimage.distance_transform_edt(~core, sampling=spacing / 2.0) <= TAPER_MM)
+    k, j, i = mask[box].shape
+    result[box] = mask[box] & kept.reshape(k, 2, j, 2, i, 2).any(axis=(1, 3, 5))
+    return result
+
+
+def _partial_volume(
+    values: Array, smooth: Array, mask: Mask, excluded: Mask, sigma: float, spacing: npt.NDArray[np.float64]
+) -> float:
+    """Volume in voxels: signal in the mask and one voxel around it, divided by the level of solid residual tissue."""
+    labels, count = ndimage.label(mask)
+    total = 0.0
+    other = excluded & ~mask
+    for number in range(1, count + 1):
+        part = labels == number
+        outside = ndimage.distance_transform_edt(~part, sampling=spacing)
+        shell = (outside > 2.0 * spacing.max()) & (outside <= 4.0 * spacing.max()) & ~mask & ~other
+        background = float(np.median(values[shell])) if shell.any() else 0.0
+        level = _level(values, smooth, part, sigma, spacing) - background
+        if level <= 0:
+            total += float(part.sum())
+            continue
+        support = part | (_rim(part) & ~other & ~mask)
+        total += float((values[support] - background).sum()) / level
+    return total
+
+
+def _rim(part: Mask) -> Mask:
+    grown = ndimage.binary_dilation(part, ndimage.generate_binary_structure(3, 2))
+    return np.asarray(grown & ~part)
+
+
+def _interval(
+    found: _Found, tight: Mask, volume: float, voxel_cm3: float, spacing: npt.NDArray[np.float64], single_scan: bool
+) -> tuple[float, float]:
+    step = float(spacing.max())
+    if not found.mask.any():
+        # What the rule for thin sheets, or the noise, could have hidden: a nodule just below the limit.
+        radius = THIN_MM / 2.0 + step
+        return 0.0, max(4.0 / 3.0 * np.pi * radius**3 / 1000.0, float(found.thin.sum()) * voxel_cm3)
+    depth = ndimage.distance_transform_edt(tight, sampling=spacing) - 0.5 * step
+    grown = found.mask | found.beyond | found.thin
+    height = ndimage.distance_transform_edt(~grown, sampling=spacing) - 0.5 * step
+    low = float((depth >= step).sum()) * voxel_cm3
+    high = float((height <= step).sum()) * voxel_cm3
+    return (0.0 if single_scan else min(low, volume)), max(high, volume)
+
+
+def _result(
+    contrast: Image,
+    native: Image | None,
+    tumour: Image,
+    box: tuple[slice, slice, slice],
+    carried: Mask,
+    found: _Found,
+    volume: float,
+    interval: tuple[float, float],
+    enhancing: Mask,
+    nce_cm3: float | None,
+) -> ResidualAssessment:
+    residual = np.zeros(contrast.array.shape, dtype=np.uint8)
+    resected = np.zeros_like(residual)
+    residual[box] = found.mask
+    resected[box] = carried & ~found.mask
+    preop = float(enhancing.sum()) * tumour.voxel_volume_ml
+    based_on = tuple(image.uid for image in (contrast, native, tumour) if image is not None)
+    how = "contrast minus native" if native is not None else "contrast scan alone, no native scan"
+    notes = []
+    if native is None:
+        notes.append("No native scan: fresh blood cannot be told from enhancement, so the residual may be zero.")
+    thin_cm3 = float((found.thin & ~found.mask).sum()) * contrast.voxel_volume_ml
+    measurements = [
+        Measurement(
+            "Residual enhancing tumour",
+            volume,
+            "cm3",
+            f"Enhancing volume inside the carried-over tumour ({how}), partial volume counted; "
+            "interval: 1 voxel at the boundary and the registration error",
+            RANO_SOURCE,
+            interval,
+            based_on=based_on,
+        ),
+        extent_of_resection(preop, volume, interval, based_on),
+        Measurement(
+            "Thin linear or passing enhancement, not counted",
+            thin_cm3,
+            "cm3",
+            f"Sheets under {THIN_MM:g} mm and structures that leave the region: usually caused by surgery, vessels, dura",
+            "PMC8392564",
+            based_on=based_on,
+        ),
+    ]
+    centroid = None
+    if found.mask.any():
+        start = np.array([s.start for s in box])
+        centre = (np.argwhere(found.mask).mean(axis=0) + start)[::-1]
+        centroid = apply(contrast.ras_from_ijk, centre)
+    return ResidualAssessment(
+        residual=contrast.with_array(residual, "residual"),
+        resected=contrast.with_array(resected, "resected"),
+        volume_cm3=volume,
+        interval_cm3=interval,
+        preop_volume_cm3=preop,
+        rano=rano_class(volume, preop, interval, nce_cm3),
+        residual_centroid_ras_mm=centroid,
+        measurements=tuple(measurements),
+        notes=tuple(notes),
+    )

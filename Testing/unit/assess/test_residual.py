@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from IntraopMRILib.assess.residual import assess_residual
+from IntraopMRIReconstructionLib.data import Image
+from IntraopMRIReconstructionLib.errors import AssessmentError, Cancelled
+from IntraopMRIReconstructionLib.geometry import apply, rotation_about
+
+
+def test_volume_place_and_extent_in_every_orientation(directions, operation):
+    case = operation(4, directions)
+    found = assess_residual(case.contrast, case.native, case.tumour, case.intraop_from_preop, 1.0, 3.0)
+    assert found.volume_cm3 == pytest.approx(case.residual_cm3, rel=0.15)
+    assert found.interval_cm3[0] < case.residual_cm3 < found.interval_cm3[1]
+    assert np.linalg.norm(found.residual_centroid_ras_mm - case.residual_centroid_ras_mm) < 1.0
+    eor = next(m for m in found.measurements if m.name == "Extent of resection")
+    assert eor.value == pytest.approx(100 * (1 - case.residual_cm3 / case.preop_cm3), abs=4)
+    assert eor.interval[0] <= eor.value <= eor.interval[1]
+    assert found.rano.value == "3A"
+    overlap = 2 * (case.truth & (found.residual.array > 0)).sum() / (case.truth.sum() + found.residual.array.sum())
+    assert overlap > 0.85
+    assert not (found.residual.array & found.resected.array).any()
+    assert case.contrast.uid in found.measurements[0].based_on
+
+
+def test_a_function_does_what_its_matrix_does(operation):
+    case = operation(2, np.eye(3))
+    by_matrix = assess_residual(case.contrast, case.native, case.tumour, case.intraop_from_preop, 1.0, 3.0)
+    by_function = assess_residual(
+        case.contrast, case.native, case.tumour, lambda points: apply(case.intraop_from_preop, points), 1.0, 3.0
+    )
+    assert np.array_equal(by_matrix.residual.array, by_function.residual.array)
+
+
+def test_complete_resection_with_vessel_dura_blood_and_thin_wall_gives_zero(operation):
+    case = operation(5, np.eye(3), residual=False)
+    found = assess_residual(case.contrast, case.native, case.tumour, case.intraop_from_preop, 1.0, 3.0)
+    assert found.volume_cm3 == 0.0
+    assert found.residual_centroid_ras_mm is None
+    assert found.rano.value == "1 or 2A"
+    # Nothing found is not proof of nothing: a small nodule stays possible.
+    assert found.interval_cm3[1] > 0.03
+
+
+def test_anisotropic_voxels_and_other_gain(operation):
+    case = operation(0, np.eye(3), spacing=(0.9, 0.9, 1.5), gain=4.0)
+    found = assess_residual(case.contrast, case.native, case.tumour, case.intraop_from_preop, 1.0, 3.0)
+    assert found.volume_cm3 == pytest.approx(case.residual_cm3, rel=0.2)
+
+
+def test_a_native_scan_on_another_grid_is_resampled(operation):
+    case = operation(4, np.eye(3))
+    flipped = case.native.array[:, :, ::-1].copy()
+    size = flipped.shape[2]
+    flip = np.diag([-1.0, 1.0, 1.0, 1.0])
+    flip[0, 3] = size - 1
+    native = Image(flipped, case.native.ras_from_ijk @ flip)
+    same = assess_residual(case.contrast, case.native, case.tumour, case.intraop_from_preop, 1.0, 3.0)
+    other = assess_residual(case.contrast, native, case.tumour, case.intraop_from_preop, 1.0, 3.0)
+    assert other.volume_cm3 == pytest.approx(same.volume_cm3, rel=0.02)
+
+
+def test_without_native_scan_the_interval_reaches_zero_and_says_why(operation):
+    case = operation(4, np.eye(3))
+    found = assess_residual(case.contrast, None, case.tumour, case.intraop_from_preop, 1.0, 3.0)
+    assert found.interval_cm3[0] == 0.0
+    assert "blood" in found.notes[0]
+    assert "no native scan" in found.measurements[0].definition
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tumour": "empty"}, "segmentation is empty"),
+        ({"tumour": "core only"}, "no enhancing part"),
+        ({"registration_error_mm": float("nan")}, "registration_error_mm"),
+        ({"registration_error_mm": -1.0}, "registration_error_mm"),
+        ({"intraop_from_preop": "far"}, "outside the intraoperative scan"),
+        ({"contrast": "nan"}, "not finite"),
+        ({"contrast": "4d"}, "one volume"),
+        ({"intraop_from_preop": "broken"}, "register again"),
+    ],
+)
+def test_bad_input_says_what_to_do(operation, change, message):
+    case = operation(4, np.eye(3))
+    far = np.eye(4)
+    far[:3, 3] = 500.0
+    nan = case.contrast.array.copy()
+    nan[3, 3, 3] = np.nan
+    choices = {
+        "empty": case.tumour.with_array(case.tumour.array * 0),
+        "core only": case.tumour.with_array(np.where(case.tumour.array == 1, 0, case.tumour.array)),
+        "far": far,
+        "nan": case.contrast.with_array(nan),
+        "4d": case.contrast.with_array(case.contrast.array[..., None]),
+        "broken": lambda points: points[:-1],
+    }
+    arguments = {
+        "contrast": case.contrast,
+        "native": case.native,
+        "tumour": case.tumour,
+        "intraop_from_preop": case.intraop_from_preop,
+        "registration_error_mm": 1.0,
+    } | {key: choices[value] if isinstance(value, str) else value for key, value in change.items()}
+    with pytest.raises(AssessmentError, match=message):
+        assess_residual(**arguments)
+
+
+def test_stopping(operation):
+    case = operation(4, np.eye(3))
+    with pytest.raises(Cancelled):
+        assess_residual(
+            case.contrast,
+            case.native,
+            case.tumour,
+            case.intraop_from_preop,
+            1.0,
+            progress=lambda fraction, what: fraction < 0.5,
+        )
+
+
+def test_an_affine_that_rotates_the_wrong_way_is_noticed(operation):
+    case = operation(4, np.eye(3))
+    wrong = np.eye(4)
+    wrong[:3, :3] = rotation_about((0, 0, 1), 180.0)
+    with pytest.raises(AssessmentError):
+        assess_residual(case.contrast, case.native, case.tumour, wrong, 1.0)
