@@ -125,9 +125,9 @@ def _smooth_fit(values: Array, where: Mask, points: tuple[Array, Array, Array]) 
     design = np.stack(_terms(z[k, 0, 0], y[0, j, 0], x[0, 0, i]), axis=1).astype(np.float64)
     data = values.reshape(-1)[index].astype(np.float64)
     keep = np.isfinite(data)
-    coefficients = np.zeros(design.shape[1])
+    coefficients: npt.NDArray[np.float64] = np.zeros(design.shape[1])
     for _ in range(6):
-        coefficients = np.linalg.lstsq(design[keep], data[keep], rcond=None)[0]
+        coefficients = np.asarray(np.linalg.lstsq(design[keep], data[keep], rcond=None)[0], dtype=np.float64)
         residual = data - design @ coefficients
         spread = max(robust_sigma(residual[keep]), 1e-9)
         keep = np.isfinite(residual) & (np.abs(residual - np.median(residual[keep])) < TRIM_SIGMA * spread)

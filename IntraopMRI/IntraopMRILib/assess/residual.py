@@ -322,7 +322,7 @@ def _result(
             "Thin linear or passing enhancement, not counted",
             thin_cm3,
             "cm3",
-            f"Sheets under {THIN_MM:g} mm and structures that leave the region: usually caused by surgery, vessels, dura",
+            f"Sheets under {THIN_MM:g} mm and structures that leave the region: mostly surgery, vessels, dura",
             "PMC8392564",
             based_on=based_on,
         ),
