@@ -1,0 +1,356 @@
+"""The only writer of a session's nodes. The world of the scene is intraoperative RAS, millimetres.
+
+Preoperative nodes (volume, tumour, plan, targets) hang under one linear transform, ``intraop_from_preop``, and are
+never hardened. Everything that rests on that registration disappears when it is withdrawn.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from IntraopMRIReconstructionLib.data import Image, Level, Matrix, Pose, Verdict, checked_affine
+from IntraopMRIReconstructionLib.errors import DataError, SessionError
+
+from . import colors, conversion, looks
+from .contents import Content, Ledger
+
+Frame = Literal["preop", "intraop"]
+
+#: Role of the transform above all preoperative nodes, and the prefixes of roles that rest on it.
+REGISTRATION = "registration"
+PREOP = "preop."
+RESULT = "result."
+INTRAOP = "intraop."
+#: Two grids are the same when their matrices agree within this, mm: below any voxel, above float32 noise.
+GRID_TOLERANCE_MM = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """An accepted registration: the transform, its verdict, and the uid of the intraoperative image it belongs to."""
+
+    intraop_from_preop: Matrix
+    verdict: Verdict
+    image_uid: str
+    uid: str
+
+
+class SceneBridge:
+    """Writes a session into a MRML scene: main thread only, one bridge per scene.
+
+    Every method checks and converts first and touches the scene last. ``with bridge.update():`` joins several calls:
+    all of them take effect at the end of the block, or none when it is left by an exception.
+    """
+
+    def __init__(self, scene: Any) -> None:
+        self.scene = scene
+        self.registration: Registration | None = None
+        self.withdrawnBecause = ""
+        self._ledger = Ledger(scene)
+        self._wanted: dict[str, Content] = {}
+        self._grids: dict[str, Image] = {}
+        self._inUpdate = False
+
+    @contextmanager
+    def update(self) -> Iterator[SceneBridge]:
+        """Join several changes into one that happens completely or not at all. Blocks may be nested."""
+        if self._inUpdate:
+            yield self
+            return
+        before = (dict(self._wanted), dict(self._grids), self.registration, self.withdrawnBecause)
+        self._inUpdate = True
+        try:
+            yield self
+        except BaseException:
+            self._wanted, self._grids, self.registration, self.withdrawnBecause = before
+            raise
+        finally:
+            self._inUpdate = False
+        self._ledger.apply(self._wanted)
+
+    def node(self, role: str) -> Any | None:
+        """The node of a role, e.g. ``preop.T1``, ``intraop.native``, ``result.residual``; None when there is none."""
+        return self._ledger.node(role)
+
+    def roles(self) -> tuple[str, ...]:
+        """Roles that the scene holds now."""
+        return tuple(self._wanted)
+
+    # Images
+
+    def setPreoperative(self, image: Image, role: str = "volume") -> None:
+        """Show a preoperative volume (preoperative RAS) under the registration."""
+        self._put(f"{PREOP}{role}", self._volume(image, image.name or f"Preoperative {role}"), frame="preop")
+
+    def setIntraoperative(self, image: Image, role: str = "native") -> None:
+        """Show an intraoperative volume; ``role`` is ``native`` or ``contrast``.
+
+        A registration that belonged to the image which this one replaces is withdrawn: it says nothing of this one.
+        """
+        key = f"{INTRAOP}{role}"
+        content = self._volume(image, image.name or f"Intraoperative {role}")
+        with self.update():
+            replaced = self._grids.get(key)
+            if self.registration and replaced and replaced.uid == self.registration.image_uid != image.uid:
+                self.withdraw(f"the new image '{content.name}' is not registered yet")
+            self._grids[key] = image
+            self._put(key, content)
+
+    def setLiveSlice(self, image: Image | None) -> None:
+        """Show the latest 2D slice (k of size 1) where it lies in space; None takes it away."""
+        if image is not None and image.array.shape[0] != 1:
+            raise DataError(f"a live slice must have shape (1, j, i), got {image.array.shape}")
+        self._put("live", self._volume(image, "Live slice") if image else None)
+
+    # What is known before the operation
+
+    def setTumour(self, labels: Image, name: str = "Tumour (preoperative)") -> None:
+        """Outline of the tumour before the operation. ``labels``: any preoperative grid, not 0 is tumour."""
+        if not np.any(labels.array):
+            raise DataError("the tumour segmentation is empty: no voxel differs from 0; choose the right segmentation")
+        whole = replace(labels, array=(labels.array != 0).astype(np.uint8))
+        content = self._segmentation(whole, name, {1: ("tumour", name, colors.TUMOUR)}, looks.outline)
+        self._put(f"{PREOP}tumour", content, frame="preop")
+
+    def setStructuresAtRisk(self, labels: Image, names: Mapping[int, str]) -> None:
+        """Outlines of structures to spare. ``labels`` on any preoperative grid, ``names``: label value to name."""
+        segments = {value: (f"risk{value}", name, colors.AT_RISK) for value, name in names.items()}
+        content = self._segmentation(labels, "Structures at risk", segments, looks.outline)
+        self._put(f"{PREOP}risk", content, frame="preop")
+
+    def setTargets(self, points: Mapping[str, npt.ArrayLike], frame: Frame = "preop") -> None:
+        """Named target points, each (3,) RAS mm in ``frame``."""
+        placed = {name: _point(point, f"target '{name}'") for name, point in points.items()}
+
+        def fill(node: Any) -> None:
+            node.RemoveAllControlPoints()
+            for name, point in placed.items():
+                node.AddControlPoint(*point, name)
+            node.SetLocked(True)
+
+        content = Content("vtkMRMLMarkupsFiducialNode", "Targets", fill, looks.targets)
+        self._put(f"{_prefix(frame)}targets", content, frame=frame)
+
+    def setPlan(
+        self, name: str, entry: npt.ArrayLike, target: npt.ArrayLike, radius_mm: float = 1.0, frame: Frame = "preop"
+    ) -> None:
+        """Planned trajectory from ``entry`` to ``target`` ((3,) RAS mm in ``frame``): a line and its dashes."""
+        start, end = _segment(entry, target, f"plan '{name}'")
+        line = Content("vtkMRMLMarkupsLineNode", f"{name} planned", _lineFill(start, end), looks.hiddenLine)
+        mesh = _model(f"{name} planned (dashes)", conversion.dashes(start, end, radius_mm), looks.planned)
+        with self.update():
+            self._put(f"{_prefix(frame)}plan.{name}.line", line, frame=frame)
+            self._put(f"{_prefix(frame)}plan.{name}.dashes", mesh, frame=frame)
+
+    # What was found
+
+    def setRegistration(self, intraop_from_preop: npt.ArrayLike, verdict: Verdict, image_uid: str, uid: str) -> None:
+        """Bring the preoperative nodes into the world. A refused verdict withdraws instead, with its reasons.
+
+        ``image_uid``: the intraoperative image it was made with. ``uid``: of the registration itself. Results that rest
+        on another registration disappear.
+        """
+        matrix = checked_affine(intraop_from_preop, "intraop_from_preop")
+        if verdict.level is Level.REFUSED:
+            self.withdraw(f"registration {verdict.text}")
+            return
+        with self.update():
+            self._drop(RESULT)
+            self.registration = Registration(matrix, verdict, image_uid, uid)
+            self.withdrawnBecause = ""
+            attributes = {"Uid": uid, "ImageUid": image_uid, "Verdict": verdict.level.value, "Reasons": verdict.text}
+            self._wanted[REGISTRATION] = _transform("intraop_from_preop", matrix, attributes)
+            for role, content in self._wanted.items():
+                if role.startswith(PREOP):
+                    self._wanted[role] = _placed(content)
+
+    def setResidual(self, residual: Image, resected: Image | None = None) -> None:
+        """Residual (red) and resected part, labels on the grid of an intraoperative volume (not 0 is part of it).
+
+        Raises SessionError without an accepted registration, DataError when the grid is no shown image's.
+        """
+        if self.registration is None:
+            reason = self.withdrawnBecause or "no registration was accepted yet"
+            raise SessionError(f"a residual cannot be shown: {reason}; register first")
+        for labels in (residual, resected):
+            if labels is not None and not any(_sameGrid(labels, image) for image in self._grids.values()):
+                raise DataError(
+                    f"labels '{labels.name}' of shape {labels.array.shape} lie on no intraoperative volume's grid"
+                )
+        part = residual.array != 0
+        joined = part.astype(np.uint8)
+        segments = {1: ("residual", "Residual", colors.RESIDUAL)}
+        if resected is not None:
+            joined[(resected.array != 0) & ~part] = 2
+            segments[2] = ("resected", "Resected", colors.RESECTED)
+        labels = replace(residual, array=joined)
+        content = self._segmentation(labels, "Residual and resected", segments, looks.residual)
+        attributes = {**content.attributes, "RegistrationUid": self.registration.uid, "Uid": residual.uid}
+        self._put(f"{RESULT}residual", replace(content, attributes=attributes))
+
+    def setActualImplant(self, name: str, entry: npt.ArrayLike, tip: npt.ArrayLike, radius_mm: float = 1.0) -> None:
+        """Implant as found in the intraoperative image: axis line and cylinder, (3,) intraoperative RAS mm."""
+        start, end = _segment(entry, tip, f"implant '{name}'")
+        line = Content("vtkMRMLMarkupsLineNode", f"{name} actual", _lineFill(start, end), looks.hiddenLine)
+        mesh = _model(f"{name} actual (cylinder)", conversion.cylinder(start, end, radius_mm), looks.actual)
+        with self.update():
+            self._put(f"{INTRAOP}implant.{name}.line", line)
+            self._put(f"{INTRAOP}implant.{name}.cylinder", mesh)
+
+    def setAnatomy(self, mesh: Any | None, name: str = "Brain surface") -> None:
+        """Translucent surface (vtkPolyData, intraoperative RAS) for bearings in the 3D view; None removes it."""
+        self._put(f"{INTRAOP}anatomy", None if mesh is None else _model(name, mesh, looks.anatomy))
+
+    def setPointer(self, pose: Pose | None) -> None:
+        """Move the pointer; None, or a pose that the tracker calls invalid, hides it."""
+        with self.update():
+            visible = pose is not None and pose.valid
+            shown = self._wanted.get("pointer")
+            if shown is None:
+                shown = _model("Pointer", conversion.pointerMesh(), looks.pointer, parent="pointer.pose")
+            if shown.visible is not visible or "pointer" not in self._wanted:
+                self._wanted["pointer"] = replace(shown, visible=visible)
+            if pose is not None and visible:
+                attributes = {"Tool": pose.tool, "ReceivedUtc": _utc(pose.received_utc_s)}
+                self._wanted["pointer.pose"] = _transform("world_from_pointer", pose.ras_from_tool, attributes)
+
+    # Taking away
+
+    def withdraw(self, reason: str) -> None:
+        """Take away all that rests on the registration: results go, preoperative nodes are hidden and unplaced."""
+        with self.update():
+            self.registration = None
+            self.withdrawnBecause = reason
+            self._drop(RESULT)
+            self._wanted.pop(REGISTRATION, None)
+            for role, content in self._wanted.items():
+                if role.startswith(PREOP):
+                    self._wanted[role] = _unplaced(content, reason)
+
+    def remove(self, role: str) -> None:
+        """Remove a role and all below it (``preop.plan.A`` removes line and dashes)."""
+        with self.update():
+            self._drop(role)
+
+    def clear(self) -> None:
+        """Remove every node of the session."""
+        with self.update():
+            self._wanted.clear()
+            self._grids.clear()
+            self.registration = None
+            self.withdrawnBecause = ""
+
+    # Helpers
+
+    def _put(self, role: str, content: Content | None, frame: Frame = "intraop") -> None:
+        with self.update():
+            if content is None:
+                self._wanted.pop(role, None)
+            elif frame == "intraop":
+                self._wanted[role] = content
+            elif self.registration is None:
+                self._wanted[role] = _unplaced(content, self.withdrawnBecause or "not registered yet")
+            else:
+                self._wanted[role] = _placed(content)
+
+    def _drop(self, prefix: str) -> None:
+        for role in [role for role in self._wanted if role.startswith(prefix)]:
+            del self._wanted[role]
+            self._grids.pop(role, None)
+
+    def _volume(self, image: Image, name: str) -> Content:
+        data = conversion.vtkImageOf(image.array)
+        window, level = conversion.windowLevel(image.array)
+        matrix = conversion.vtkMatrix(image.ras_from_ijk)
+
+        def fill(node: Any) -> None:
+            node.SetAndObserveImageData(data)
+            node.SetIJKToRASMatrix(matrix)
+            looks.volume(node, window, level)
+
+        return Content("vtkMRMLScalarVolumeNode", name, fill, attributes=_origin(image))
+
+    def _segmentation(self, labels: Image, name: str, segments: Mapping[int, Any], show: Any) -> Content:
+        segmentation = conversion.segmentationOf(labels, segments)
+
+        def fill(node: Any) -> None:
+            node.SetAndObserveSegmentation(segmentation)
+            show(node)
+
+        return Content("vtkMRMLSegmentationNode", name, fill, attributes=_origin(labels))
+
+
+def _prefix(frame: Frame) -> str:
+    if frame not in ("preop", "intraop"):
+        raise DataError(f"frame must be 'preop' or 'intraop', got '{frame}'")
+    return PREOP if frame == "preop" else INTRAOP
+
+
+def _placed(content: Content) -> Content:
+    attributes = {key: value for key, value in content.attributes.items() if key != "HiddenBecause"}
+    return replace(content, parent=REGISTRATION, visible=True, attributes=attributes)
+
+
+def _unplaced(content: Content, reason: str) -> Content:
+    return replace(content, parent="", visible=False, attributes={**content.attributes, "HiddenBecause": reason})
+
+
+def _point(values: npt.ArrayLike, what: str) -> list[float]:
+    point = np.asarray(values, dtype=np.float64)
+    if point.shape != (3,) or not np.isfinite(point).all():
+        raise DataError(f"{what} must be three finite RAS coordinates in mm, got {point.tolist()}")
+    return point.tolist()
+
+
+def _segment(start: npt.ArrayLike, end: npt.ArrayLike, what: str) -> Sequence[list[float]]:
+    points = _point(start, f"entry of {what}"), _point(end, f"tip of {what}")
+    if points[0] == points[1]:
+        raise DataError(f"{what} has no length: entry and tip are both {points[0]}")
+    return points
+
+
+def _lineFill(start: Sequence[float], end: Sequence[float]) -> Any:
+    def fill(node: Any) -> None:
+        node.RemoveAllControlPoints()
+        node.AddControlPoint(*start, "entry")
+        node.AddControlPoint(*end, "tip")
+        node.SetLocked(True)
+
+    return fill
+
+
+def _model(name: str, mesh: Any, show: Any, parent: str = "") -> Content:
+    return Content("vtkMRMLModelNode", name, lambda node: node.SetAndObservePolyData(mesh), show, parent=parent)
+
+
+def _transform(name: str, matrix: npt.ArrayLike, attributes: Mapping[str, str]) -> Content:
+    inVtk = conversion.vtkMatrix(matrix)
+    return Content(
+        "vtkMRMLLinearTransformNode", name, lambda node: node.SetMatrixTransformToParent(inVtk), attributes=attributes
+    )
+
+
+def _origin(image: Image) -> dict[str, str]:
+    """Attributes that say what a node shows: uid, patient, time."""
+    result = {"Uid": image.uid, **{f"Source.{key}": value for key, value in image.metadata.items()}}
+    if image.patient_id:
+        result["PatientId"] = image.patient_id
+    if image.acquired_utc_s is not None:
+        result["AcquiredUtc"] = _utc(image.acquired_utc_s)
+    return result
+
+
+def _utc(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def _sameGrid(labels: Image, image: Image) -> bool:
+    return labels.array.shape == image.array.shape[:3] and bool(
+        np.abs(labels.ras_from_ijk - image.ras_from_ijk).max() <= GRID_TOLERANCE_MM
+    )

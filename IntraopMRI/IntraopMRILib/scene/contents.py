@@ -1,0 +1,111 @@
+"""What a session wants to have in the scene, and the one place that makes the scene so.
+
+A :class:`Content` is prepared completely (all checks and conversions done) before any node is touched; the ledger then
+brings the nodes in line. So an update that fails or is cancelled on the way leaves the scene as it was, and replaced
+contents never leave nodes behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+#: Prefix of the node attributes of a session, e.g. ``IntraopMRI.Role``.
+ATTRIBUTE = "IntraopMRI."
+ROLE = ATTRIBUTE + "Role"
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """One node as it shall be.
+
+    ``fill`` replaces what the node carries, ``show`` sets up its display once, when the node is made.
+    ``parent``: role of the transform above it, empty for the world (intraoperative RAS).
+    ``attributes``: written with the prefix; those of the content before that are not named again are removed.
+    """
+
+    nodeClass: str
+    name: str
+    fill: Callable[[Any], None]
+    show: Callable[[Any], None] = lambda _: None
+    parent: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    visible: bool = True
+
+
+class Ledger:
+    """Keeps nodes in line with contents, by role. Main thread only."""
+
+    def __init__(self, scene: Any) -> None:
+        self.scene = scene
+        self._applied: dict[str, Content] = {}
+        self._nodes: dict[str, Any] = {}
+
+    def node(self, role: str) -> Any | None:
+        """The node that plays ``role`` and is still in the scene, or None. A loaded scene's nodes are found by role."""
+        known = self._nodes.get(role)
+        if known is not None and known.GetScene() is self.scene:
+            return known
+        for index in range(self.scene.GetNumberOfNodes()):
+            candidate = self.scene.GetNthNode(index)
+            if candidate.GetAttribute(ROLE) == role:
+                self._nodes[role] = candidate
+                return candidate
+        self._nodes.pop(role, None)
+        return None
+
+    def apply(self, wanted: Mapping[str, Content]) -> None:
+        """Make the scene hold exactly ``wanted``; contents that are the same object as before are left alone."""
+        for role in [role for role in self._applied if role not in wanted]:
+            self._remove(role)
+        # Transforms first: other nodes refer to them.
+        for role in sorted(wanted, key=lambda role: "Transform" not in wanted[role].nodeClass):
+            content = wanted[role]
+            if self._applied.get(role) is not content:
+                self._write(role, content)
+        self._applied = dict(wanted)
+
+    def _write(self, role: str, content: Content) -> None:
+        node = self.node(role)
+        made = node is None
+        if node is None:
+            node = self.scene.CreateNodeByClass(content.nodeClass)
+            node.UnRegister(None)
+            node.SetAttribute(ROLE, role)
+        wasModifying = node.StartModify()
+        try:
+            node.SetName(content.name)
+            before = self._applied[role].attributes if role in self._applied else {}
+            for key in {**before, **content.attributes}:
+                node.SetAttribute(ATTRIBUTE + key, content.attributes.get(key))
+            if made:
+                node = self.scene.AddNode(node)
+                self._nodes[role] = node
+                if "Transform" not in content.nodeClass:
+                    node.CreateDefaultDisplayNodes()
+            content.fill(node)
+            if made:
+                content.show(node)
+            if hasattr(node, "SetAndObserveTransformNodeID"):
+                above = self.node(content.parent) if content.parent else None
+                node.SetAndObserveTransformNodeID(above.GetID() if above else None)
+            display = node.GetDisplayNode() if hasattr(node, "GetDisplayNode") else None
+            if display is not None and "Transform" not in content.nodeClass:
+                display.SetVisibility(content.visible)
+        finally:
+            node.EndModify(wasModifying)
+
+    def _remove(self, role: str) -> None:
+        node = self.node(role)
+        self._nodes.pop(role, None)
+        if node is None:
+            return
+        owned = []
+        for kind in ("Display", "Storage"):
+            count = getattr(node, f"GetNumberOf{kind}Nodes", lambda: 0)()
+            owned += [getattr(node, f"GetNth{kind}Node")(index) for index in range(count)]
+        self.scene.RemoveNode(node)
+        for child in owned:
+            if child is not None and child.GetScene() is self.scene:
+                self.scene.RemoveNode(child)

@@ -1,0 +1,145 @@
+"""Frozen types to VTK objects: images, segmentations, matrices and small meshes. Touches no scene."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import slicer
+import vtk
+from IntraopMRIReconstructionLib.data import AnyArray, Image
+from IntraopMRIReconstructionLib.errors import DataError
+from vtkmodules.util.numpy_support import numpy_to_vtk
+
+from .colors import Color
+
+#: Types that VTK, NRRD and Slicer's editors all handle; wider ones are narrowed to these.
+_NARROWER = {np.dtype(np.float64): np.float32, np.dtype(np.int64): np.int32, np.dtype(np.uint64): np.int32}
+#: Sides of the cylinders and tubes.
+_SIDES = 24
+#: Length of a dash and of the gap behind it in a planned trajectory, mm.
+DASH_MM, GAP_MM = 3.0, 2.0
+
+
+def vtkMatrix(matrix: npt.ArrayLike) -> Any:
+    """(4, 4) array to vtkMatrix4x4."""
+    result = vtk.vtkMatrix4x4()
+    result.DeepCopy(np.asarray(matrix, dtype=np.float64).ravel().tolist())
+    return result
+
+
+def vtkImageOf(array: AnyArray) -> Any:
+    """(k, j, i) array to vtkImageData with unit spacing; the content is copied."""
+    if array.ndim != 3:
+        raise DataError(f"a volume in the scene must have shape (k, j, i), got {array.shape}: pass one component")
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"a volume in the scene must be real, got {array.dtype}: take the magnitude first")
+    narrowed = np.ascontiguousarray(array, dtype=_NARROWER.get(array.dtype, array.dtype))
+    if narrowed.dtype.kind == "b":
+        narrowed = narrowed.astype(np.uint8)
+    result = vtk.vtkImageData()
+    result.SetDimensions(*reversed(array.shape))
+    result.GetPointData().SetScalars(numpy_to_vtk(narrowed.ravel(), deep=True))
+    return result
+
+
+def windowLevel(array: AnyArray) -> tuple[float, float]:
+    """Window and level that show the tissue: from the darkest to the 99.5th percentile of what is not air."""
+    sample = array.ravel()[:: max(1, array.size // 200_000)].astype(np.float64)
+    sample = sample[np.isfinite(sample)]
+    if sample.size == 0 or sample.max() <= sample.min():
+        return 1.0, 0.5
+    low = float(sample.min())
+    tissue = sample[sample > low + 0.05 * (sample.max() - low)]
+    high = float(np.percentile(tissue, 99.5)) if tissue.size else float(sample.max())
+    return high - low, (high + low) / 2.0
+
+
+def segmentationOf(labels: Image, segments: Mapping[int, tuple[str, str, Color]]) -> Any:
+    """Label image to vtkSegmentation with a closed surface for 3D.
+
+    ``segments``: label value to (segment id, name, colour). A label without a voxel becomes an empty segment, so that
+    'no residual' is said by the scene and not by a missing name. Only the box around each label is copied.
+    """
+    if labels.array.ndim != 3 or labels.array.dtype.kind not in "iub":
+        raise DataError(f"labels must be integers of shape (k, j, i), got {labels.array.dtype} {labels.array.shape}")
+    segmentation = slicer.vtkSegmentation()
+    segmentation.SetSourceRepresentationName("Binary labelmap")
+    for value, (identifier, name, color) in segments.items():
+        segment = slicer.vtkSegment()
+        segment.SetName(name)
+        segment.SetColor(*color)
+        segment.AddRepresentation("Binary labelmap", _orientedLabel(labels.array == value, labels.ras_from_ijk))
+        segmentation.AddSegment(segment, identifier)
+    segmentation.CreateRepresentation("Closed surface")
+    return segmentation
+
+
+def _orientedLabel(mask: npt.NDArray[np.bool_], rasFromIjk: npt.ArrayLike) -> Any:
+    """The box around ``mask`` (one voxel wider) as vtkOrientedImageData on the grid of the whole image."""
+    result = slicer.vtkOrientedImageData()
+    result.SetImageToWorldMatrix(vtkMatrix(rasFromIjk))
+    where = np.argwhere(mask)
+    if where.size == 0:
+        result.SetExtent(0, -1, 0, -1, 0, -1)
+        result.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+        return result
+    low = np.maximum(where.min(axis=0) - 1, 0)
+    high = np.minimum(where.max(axis=0) + 1, np.asarray(mask.shape) - 1)
+    box = mask[tuple(slice(a, b + 1) for a, b in zip(low, high, strict=True))].astype(np.uint8)
+    (k0, j0, i0), (k1, j1, i1) = low.tolist(), high.tolist()
+    result.SetExtent(i0, i1, j0, j1, k0, k1)
+    result.GetPointData().SetScalars(numpy_to_vtk(box.ravel(), deep=True))
+    return result
+
+
+def cylinder(start: npt.ArrayLike, end: npt.ArrayLike, radiusMm: float) -> Any:
+    """Closed cylinder from ``start`` to ``end`` (RAS mm) as vtkPolyData."""
+    return _tube([(np.asarray(start, dtype=np.float64), np.asarray(end, dtype=np.float64))], radiusMm)
+
+
+def dashes(start: npt.ArrayLike, end: npt.ArrayLike, radiusMm: float) -> Any:
+    """The same line in dashes: what is planned and not yet there."""
+    first, last = np.asarray(start, dtype=np.float64), np.asarray(end, dtype=np.float64)
+    length = float(np.linalg.norm(last - first))
+    direction = (last - first) / length
+    starts = np.arange(0.0, length, DASH_MM + GAP_MM)
+    return _tube([(first + s * direction, first + min(s + DASH_MM, length) * direction) for s in starts], radiusMm)
+
+
+def pointerMesh(lengthMm: float = 120.0, radiusMm: float = 1.5, coneMm: float = 10.0) -> Any:
+    """A pointer in its own frame: tip in the origin, shaft along +z."""
+    cone = vtk.vtkConeSource()
+    cone.SetDirection(0.0, 0.0, -1.0)
+    cone.SetHeight(coneMm)
+    cone.SetCenter(0.0, 0.0, coneMm / 2.0)
+    cone.SetRadius(radiusMm)
+    cone.SetResolution(_SIDES)
+    cone.Update()
+    return _appended([cone.GetOutput(), cylinder((0, 0, coneMm), (0, 0, lengthMm), radiusMm)])
+
+
+def _tube(pieces: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]], radiusMm: float) -> Any:
+    meshes = []
+    for start, end in pieces:
+        line = vtk.vtkLineSource()
+        line.SetPoint1(*start)
+        line.SetPoint2(*end)
+        tube = vtk.vtkTubeFilter()
+        tube.SetInputConnection(line.GetOutputPort())
+        tube.SetRadius(radiusMm)
+        tube.SetNumberOfSides(_SIDES)
+        tube.CappingOn()
+        tube.Update()
+        meshes.append(tube.GetOutput())
+    return _appended(meshes)
+
+
+def _appended(meshes: Sequence[Any]) -> Any:
+    append = vtk.vtkAppendPolyData()
+    for mesh in meshes:
+        append.AddInputData(mesh)
+    append.Update()
+    return append.GetOutput()

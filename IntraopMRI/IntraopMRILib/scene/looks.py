@@ -1,0 +1,100 @@
+"""How each kind of node looks: colours, opacities, which representation in which view. Set when a node is made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import colors
+from .colors import Color
+
+
+def volume(node: Any, window: float, level: float) -> None:
+    """Grey levels that show the tissue; manual, so that Slicer does not stretch them to noise and metal."""
+    display = node.GetScalarVolumeDisplayNode()
+    display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevel(window, level)
+    display.SetInterpolate(True)
+
+
+def outline(node: Any) -> None:
+    """Contour only: what lies inside stays visible."""
+    display = node.GetDisplayNode()
+    display.SetPreferredDisplayRepresentationName2D("Closed surface")
+    display.SetPreferredDisplayRepresentationName3D("Closed surface")
+    display.SetVisibility2DFill(False)
+    display.SetVisibility2DOutline(True)
+    display.SetOpacity2DOutline(1.0)
+    display.SetSliceIntersectionThickness(3)
+    display.SetOpacity3D(0.18)
+
+
+def residual(node: Any) -> None:
+    """Residual filled with a thin outline, exact to the voxel; the resected part a calm wash without outline."""
+    display = node.GetDisplayNode()
+    display.SetPreferredDisplayRepresentationName2D("Binary labelmap")
+    display.SetPreferredDisplayRepresentationName3D("Closed surface")
+    display.SetSliceIntersectionThickness(2)
+    display.SetOpacity2DFill(1.0)
+    display.SetOpacity2DOutline(1.0)
+    display.SetOpacity3D(1.0)
+    display.SetSegmentOpacity2DFill("residual", 0.45)
+    display.SetSegmentOpacity2DOutline("residual", 1.0)
+    display.SetSegmentOpacity3D("residual", 1.0)
+    if node.GetSegmentation().GetSegment("resected") is not None:
+        display.SetSegmentOpacity2DFill("resected", 0.22)
+        display.SetSegmentOpacity2DOutline("resected", 0.0)
+        display.SetSegmentOpacity3D("resected", 0.15)
+
+
+def hiddenLine(node: Any) -> None:
+    """Markups keep the coordinates for measuring and editing; the mesh beside them is what is seen."""
+    display = node.GetDisplayNode()
+    display.SetVisibility2D(False)
+    display.SetVisibility3D(False)
+    display.SetPropertiesLabelVisibility(False)
+
+
+def targets(node: Any) -> None:
+    """Small named crosses."""
+    display = node.GetDisplayNode()
+    display.SetColor(*colors.TARGET)
+    display.SetSelectedColor(*colors.TARGET)
+    display.SetGlyphScale(2.0)
+    display.SetTextScale(3.5)
+    display.SetSliceProjection(False)
+
+
+def planned(node: Any) -> None:
+    """Dashes, projected into the slices so that a path that crosses them obliquely is seen whole."""
+    _mesh(node, colors.PLANNED, 1.0, thickness=2)
+    node.GetDisplayNode().SetSliceDisplayModeToProjection()
+
+
+def actual(node: Any) -> None:
+    """Solid cylinder, projected into the slices like the plan that it is compared with."""
+    _mesh(node, colors.ACTUAL, 1.0, thickness=2)
+    node.GetDisplayNode().SetSliceDisplayModeToProjection()
+
+
+def pointer(node: Any) -> None:
+    """White instrument."""
+    _mesh(node, colors.POINTER, 1.0, thickness=2)
+    node.GetDisplayNode().SetSliceDisplayModeToProjection()
+
+
+def anatomy(node: Any) -> None:
+    """Faint surface, in 3D only."""
+    _mesh(node, colors.ANATOMY, 0.2, thickness=1)
+    display = node.GetDisplayNode()
+    display.SetVisibility2D(False)
+    display.SetBackfaceCulling(False)
+
+
+def _mesh(node: Any, color: Color, opacity: float, thickness: int) -> None:
+    display = node.GetDisplayNode()
+    display.SetColor(*color)
+    display.SetOpacity(opacity)
+    display.SetVisibility2D(True)
+    display.SetSliceIntersectionThickness(thickness)
+    display.SetSliceIntersectionOpacity(1.0)

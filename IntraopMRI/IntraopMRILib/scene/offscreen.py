@@ -1,0 +1,243 @@
+"""Slice and 3D views of a MRML scene rendered to pictures without Qt and without a screen.
+
+Each view is a VTK render window with a group of Slicer's own displayable managers, as qMRMLSliceView and
+qMRMLThreeDView assemble them; nothing here draws what a displayable manager draws.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import slicer
+import vtk
+from IntraopMRIReconstructionLib.errors import DataError
+from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+
+from . import colors
+from .headless import useOffscreenOpenGL
+
+Picture = npt.NDArray[np.uint8]
+
+#: Layout name and orientation of the three slice views, as in Slicer's four-up layout.
+SLICE_VIEWS = {"Red": "Axial", "Green": "Coronal", "Yellow": "Sagittal"}
+_SLICE_MANAGERS = (
+    "vtkMRMLVolumeGlyphSliceDisplayableManager",
+    "vtkMRMLModelSliceDisplayableManager",
+    "vtkMRMLCrosshairDisplayableManager",
+    "vtkMRMLSegmentationsDisplayableManager2D",
+    "vtkMRMLMarkupsDisplayableManager",
+    "vtkMRMLRulerDisplayableManager",
+)
+_THREED_MANAGERS = (
+    "vtkMRMLCameraDisplayableManager",
+    "vtkMRMLViewDisplayableManager",
+    "vtkMRMLModelDisplayableManager",
+    "vtkMRMLSegmentationsDisplayableManager3D",
+    "vtkMRMLMarkupsDisplayableManager",
+    "vtkMRMLThreeDReformatDisplayableManager",
+)
+
+
+class View:
+    """A render window with displayable managers. Close it before the scene goes."""
+
+    def __init__(self, factory: Any, managers: tuple[str, ...], applicationLogic: Any, size: tuple[int, int]) -> None:
+        useOffscreenOpenGL()
+        self.renderer = vtk.vtkRenderer()
+        self.renderer.SetBackground(*colors.BACKGROUND)
+        self.window = vtk.vtkRenderWindow()
+        self.window.SetOffScreenRendering(1)
+        self.window.ShowWindowOff()
+        self.window.SetMultiSamples(4)
+        self.window.SetSize(*size)
+        self.window.AddRenderer(self.renderer)
+        self.interactor = vtk.vtkGenericRenderWindowInteractor()
+        self.interactor.SetRenderWindow(self.window)
+        self.interactor.Initialize()
+        factory.SetMRMLApplicationLogic(applicationLogic)
+        for manager in managers:
+            if not factory.IsDisplayableManagerRegistered(manager):
+                factory.RegisterDisplayableManager(manager)
+        self.managers = slicer.vtkMRMLDisplayableManagerGroup()
+        self.managers.SetRenderer(self.renderer)
+        self.managers.Initialize(factory, self.renderer)
+
+    def picture(self) -> Picture:
+        """Render and return (height, width, 3) uint8, first row on top."""
+        self.window.Render()
+        grab = vtk.vtkWindowToImageFilter()
+        grab.SetInput(self.window)
+        grab.SetInputBufferTypeToRGB()
+        grab.ReadFrontBufferOff()
+        grab.ShouldRerenderOff()
+        grab.Update()
+        image = grab.GetOutput()
+        width, height, _ = image.GetDimensions()
+        pixels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, 3)
+        return np.ascontiguousarray(pixels[::-1])
+
+    def close(self) -> None:
+        """Let go of the scene first, then of the window."""
+        self.managers.SetMRMLDisplayableNode(None)
+        self.interactor.SetRenderWindow(None)
+        self.window.Finalize()
+
+
+class SliceView(View):
+    """One slice view: background and foreground volume, segmentations, models and markups cut by its plane."""
+
+    def __init__(self, scene: Any, applicationLogic: Any, layoutName: str, orientation: str, size: tuple[int, int]):
+        factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance()
+        super().__init__(factory, _SLICE_MANAGERS, applicationLogic, size)
+        self.renderer.GetActiveCamera().ParallelProjectionOn()
+        self.logic = slicer.vtkMRMLSliceLogic()
+        self.logic.SetMRMLApplicationLogic(applicationLogic)
+        self.logic.SetMRMLScene(scene)
+        self.node = scene.GetSingletonNode(layoutName, "vtkMRMLSliceNode")
+        if self.node is None:
+            self.node = self.logic.AddSliceNode(layoutName)
+        else:
+            self.logic.SetSliceNode(self.node)
+        self.node.SetOrientation(orientation)
+        self.managers.SetMRMLDisplayableNode(self.node)
+        mapper = vtk.vtkImageMapper()
+        # The slice logic delivers finished 8-bit colours; the mapper must not stretch them again.
+        mapper.SetColorWindow(255)
+        mapper.SetColorLevel(127.5)
+        self._slice = vtk.vtkActor2D()
+        self._slice.SetMapper(mapper)
+        self._slice.GetProperty().SetDisplayLocationToBackground()
+        self.renderer.AddViewProp(self._slice)
+
+    def show(self, background: Any, foreground: Any, opacity: float, centre: npt.ArrayLike, heightMm: float) -> None:
+        """Choose the volumes (nodes or None), the point (RAS mm) in the middle, and the height of the view in mm."""
+        composite = self.logic.GetSliceCompositeNode()
+        composite.SetBackgroundVolumeID(background.GetID() if background else None)
+        composite.SetForegroundVolumeID(foreground.GetID() if foreground else None)
+        composite.SetForegroundOpacity(opacity)
+        width, height = self.window.GetSize()
+        self.logic.ResizeSliceNode(width, height)
+        self.node.SetFieldOfView(heightMm * width / height, heightMm, 1.0)
+        self.node.SetXYZOrigin(0.0, 0.0, 0.0)
+        toRas = self.node.GetSliceToRAS()
+        for axis, value in enumerate(np.asarray(centre, dtype=np.float64)):
+            toRas.SetElement(axis, 3, float(value))
+        self.node.UpdateMatrices()
+        connection = self.logic.GetImageDataConnection()
+        self._slice.GetMapper().SetInputConnection(connection)
+        self._slice.SetVisibility(connection is not None)
+
+    def close(self) -> None:
+        """Release the plane and the volumes."""
+        self._slice.GetMapper().SetInputConnection(None)
+        super().close()
+        self.logic.SetMRMLScene(None)
+
+
+class ThreeDView(View):
+    """One 3D view."""
+
+    def __init__(self, scene: Any, applicationLogic: Any, layoutName: str, size: tuple[int, int]) -> None:
+        factory = slicer.vtkMRMLThreeDViewDisplayableManagerFactory.GetInstance()
+        super().__init__(factory, _THREED_MANAGERS, applicationLogic, size)
+        self.renderer.SetUseDepthPeeling(True)
+        self.renderer.SetMaximumNumberOfPeels(8)
+        self.logic = slicer.vtkMRMLViewLogic()
+        self.logic.SetMRMLApplicationLogic(applicationLogic)
+        self.logic.SetMRMLScene(scene)
+        self.node = scene.GetSingletonNode(layoutName, "vtkMRMLViewNode") or self.logic.AddViewNode(layoutName)
+        self.node.SetBoxVisible(False)
+        self.node.SetAxisLabelsVisible(False)
+        self.node.SetBackgroundColor(*colors.BACKGROUND)
+        self.node.SetBackgroundColor2(*colors.BACKGROUND)
+        self.managers.SetMRMLDisplayableNode(self.node)
+
+    def look(self, centre: npt.ArrayLike, direction: npt.ArrayLike, heightMm: float) -> None:
+        """Look at ``centre`` (RAS mm) from ``direction`` (towards the eye), ``heightMm`` high; superior is up."""
+        camera = self.renderer.GetActiveCamera()
+        focus, towards = np.asarray(centre, dtype=np.float64), np.asarray(direction, dtype=np.float64)
+        distance = heightMm / 2.0 / np.tan(np.deg2rad(camera.GetViewAngle() / 2.0))
+        camera.SetFocalPoint(*focus)
+        camera.SetPosition(*(focus + towards / np.linalg.norm(towards) * distance))
+        camera.SetViewUp(0.0, 0.0, 1.0)
+        self.renderer.ResetCameraClippingRange()
+
+    def close(self) -> None:
+        """Release the scene."""
+        super().close()
+        self.logic.SetMRMLScene(None)
+
+
+class OffscreenViews:
+    """Axial, 3D, coronal and sagittal view in one picture. A context manager; create and close as often as needed."""
+
+    def __init__(self, scene: Any, applicationLogic: Any, size: tuple[int, int] = (1920, 1200)) -> None:
+        if min(size) < 200:
+            raise DataError(f"a four-up picture must be at least 200 pixels wide and high, got {size}")
+        self.size = size
+        quarter = (size[0] // 2 - 1, size[1] // 2 - 1)
+        self.slices = {
+            orientation: SliceView(scene, applicationLogic, name, orientation, quarter)
+            for name, orientation in SLICE_VIEWS.items()
+        }
+        self.threeD = ThreeDView(scene, applicationLogic, "1", quarter)
+
+    def __enter__(self) -> OffscreenViews:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def show(
+        self,
+        background: Any | None,
+        foreground: Any | None = None,
+        opacity: float = 0.6,
+        centre: npt.ArrayLike = (0.0, 0.0, 0.0),
+        heightMm: float = 180.0,
+        direction: npt.ArrayLike = (0.8, 1.0, 0.6),
+    ) -> None:
+        """Choose volumes (nodes), foreground opacity, the RAS point in the middle and the height of the views in mm."""
+        for view in self.slices.values():
+            view.show(background, foreground, opacity, centre, heightMm)
+        self.threeD.look(centre, direction, heightMm)
+
+    def fourUp(self) -> Picture:
+        """(height, width, 3) uint8: axial, 3D / coronal, sagittal, with a thin divider."""
+        quarters = [
+            view.picture()
+            for view in (self.slices["Axial"], self.threeD, self.slices["Coronal"], self.slices["Sagittal"])
+        ]
+        height, width = quarters[0].shape[:2]
+        divider = tuple(round(255 * value) for value in colors.DIVIDER)
+        result: Picture = np.full((2 * height + 2, 2 * width + 2, 3), divider, dtype=np.uint8)
+        for index, quarter in enumerate(quarters):
+            top, left = (index // 2) * (height + 2), (index % 2) * (width + 2)
+            result[top : top + height, left : left + width] = quarter
+        return result
+
+    def close(self) -> None:
+        """Release windows and observers; the scene stays."""
+        for view in (*self.slices.values(), self.threeD):
+            view.close()
+
+
+def writePng(picture: Picture, path: str | os.PathLike[str]) -> Path:
+    """Write a picture (height, width, 3) as PNG, completely or not at all."""
+    target = Path(path)
+    height, width = picture.shape[:2]
+    image = vtk.vtkImageData()
+    image.SetDimensions(width, height, 1)
+    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(picture[::-1]).reshape(-1, 3), deep=True))
+    writer = vtk.vtkPNGWriter()
+    writer.SetInputData(image)
+    writer.WriteToMemoryOn()
+    writer.Write()
+    temporary = target.with_name(target.name + ".part")
+    temporary.write_bytes(vtk_to_numpy(writer.GetResult()).tobytes())
+    temporary.replace(target)
+    return target
