@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 SOURCES := IntraopMRI IntraopMRIReconstruction Testing
 BENCHES := $(patsubst Testing/benchmarks/bench_%.py,%,$(wildcard Testing/benchmarks/bench_*.py))
 
-.PHONY: demo test lint types unit bench soak setup setup-bench screenshots app clean help
+.PHONY: demo test lint types unit bench soak setup setup-bench screenshots app cmake-lists clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -62,6 +62,10 @@ bench-%: setup-bench
 
 soak: setup
 	$(PY) Testing/benchmarks/soak.py
+
+# Slicer packages exactly the files that the two CMakeLists.txt name.
+cmake-lists:
+	@$(PYTHON) Testing/extension/cmake_lists.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-bench demo-output bench-output build

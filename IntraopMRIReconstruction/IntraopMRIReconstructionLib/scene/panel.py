@@ -1,0 +1,85 @@
+"""What both panels have in common: a .ui file, a typed parameter node, and a scene that may close at any time."""
+
+from collections.abc import Callable
+from typing import Any
+
+import slicer
+import vtk
+from slicer.util import VTKObservationMixin
+
+
+class Panel(VTKObservationMixin):
+    """Keeps widgets, parameter node and scene in step.
+
+    ``uiPath``: the .ui file, its top widget a qMRMLWidget. ``logic``: its getParameterNode() gives the typed node.
+    ``isShown``: whether the module is the one that is open; a hidden panel follows nothing.
+    """
+
+    def __init__(self, uiPath: str, logic: Any, isShown: Callable[[], bool]) -> None:
+        super().__init__()
+        self.logic = logic
+        self.parameters: Any = None
+        self._isShown = isShown
+        self._guiTags: list[int] = []
+        self.widget = slicer.util.loadUI(uiPath)
+        self.ui = slicer.util.childWidgetVariables(self.widget)
+        self.widget.setMRMLScene(slicer.mrmlScene)
+        for event, method in (
+            (slicer.mrmlScene.StartCloseEvent, self._onSceneStartClose),
+            (slicer.mrmlScene.EndCloseEvent, self._onSceneReplaced),
+            (slicer.mrmlScene.StartImportEvent, self._onSceneStartImport),
+            (slicer.mrmlScene.EndImportEvent, self._onSceneReplaced),
+        ):
+            self.addObserver(slicer.mrmlScene, event, method)
+
+    def enter(self) -> None:
+        """Follow the scene's parameter node; called when the module is opened."""
+        self.setParameters(self.logic.getParameterNode())
+
+    def exit(self) -> None:
+        """Follow nothing; called when another module is opened."""
+        self.setParameters(None)
+
+    def cleanup(self) -> None:
+        """Let go of everything; called before the module is reloaded or the application ends."""
+        self.setParameters(None)
+        self.removeObservers()
+
+    def setParameters(self, parameters: Any) -> None:
+        """Bind all widgets that carry a SlicerParameterName to ``parameters``; None unbinds."""
+        if self.parameters is not None:
+            for tag in self._guiTags:
+                self.parameters.disconnectGui(tag)
+            self._guiTags.clear()
+            self.removeObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
+        self.parameters = parameters
+        if parameters is not None:
+            for ui in self.boundUis():
+                self._guiTags.append(parameters.connectGui(ui))
+            self.addObserver(parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
+        self.refresh()
+
+    def boundUis(self) -> list[Any]:
+        """The sets of widgets that the parameter node is bound to."""
+        return [self.ui]
+
+    def refresh(self) -> None:
+        """Show the present state; a panel adds what it shows."""
+
+    def sceneAboutToChange(self) -> None:
+        """Let go of nodes that are about to disappear; a panel adds its own."""
+
+    def _onParametersModified(self, _caller: Any, _event: Any) -> None:
+        self.refresh()
+
+    def _onSceneStartClose(self, _caller: Any, _event: Any) -> None:
+        self.sceneAboutToChange()
+        self.setParameters(None)
+
+    def _onSceneStartImport(self, _caller: Any, _event: Any) -> None:
+        # A loaded scene brings its own choices and images: nothing that was confirmed before holds for them.
+        self.sceneAboutToChange()
+
+    def _onSceneReplaced(self, _caller: Any, _event: Any) -> None:
+        if self._isShown():
+            self.enter()
