@@ -257,6 +257,46 @@ class Acquisition:
                 raise DataError(f"{name} must have shape ({lines},), one a line, got {value.shape}")
 
 
+@dataclass(frozen=True, eq=False)
+class KSpace:
+    """Cartesian k-space of one frame (one contrast of one repetition), sorted.
+
+    ``samples``: (coils, z, y, x) complex64, the centre of k-space at index N // 2 of every Fourier-encoded axis
+    (z is one, when ``encoding.is_3d``, else the slice); lines that were not acquired are 0. May share memory with
+    the assembler that made it: valid until the assembler's next ``add``.
+    ``encoding``: matches ``samples`` (readout oversampling removed, ``coils`` the live ones, centre None).
+    ``acquired``: (z, y) uint8, how many averages of each line are in ``samples``, 0 where none.
+    ``readout``: first and last + 1 sample of a readout that was acquired (asymmetric echoes have fewer than x).
+    ``calibration``: (coils, z, y, x) complex64 calibration-only lines on the same grid, None when there are none.
+    ``whitened``: noise of unit variance and no correlation between coils.
+    """
+
+    samples: npt.NDArray[np.complex64]
+    acquired: npt.NDArray[np.uint8]
+    encoding: Encoding
+    readout: tuple[int, int]
+    calibration: npt.NDArray[np.complex64] | None = None
+    contrast: int = 0
+    repetition: int = 0
+    whitened: bool = False
+    input_hash: str = ""
+    acquired_utc_s: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        expected = (self.encoding.coils, *self.encoding.encoded_matrix)
+        if self.samples.shape != expected:
+            raise DataError(f"k-space must have shape (coils, z, y, x) = {expected}, got {self.samples.shape}")
+        if self.samples.dtype != np.complex64:
+            raise DataError(f"k-space must be complex64, got {self.samples.dtype}")
+        if self.acquired.shape != expected[1:3]:
+            raise DataError(f"acquired must have shape (z, y) = {expected[1:3]}, got {self.acquired.shape}")
+        if not 0 <= self.readout[0] < self.readout[1] <= expected[3]:
+            raise DataError(f"readout must be a range within 0..{expected[3]}, got {self.readout}")
+        if self.calibration is not None and self.calibration.shape != expected:
+            raise DataError(f"calibration must have shape {expected}, got {self.calibration.shape}")
+
+
 class Level(Enum):
     """How far a result may be trusted."""
 

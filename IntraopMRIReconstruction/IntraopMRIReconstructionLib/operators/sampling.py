@@ -1,0 +1,182 @@
+"""Which lines of Cartesian k-space were acquired, and what kind of sampling that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data import Encoding
+
+Mask = npt.NDArray[np.bool_]
+Kind = Literal["full", "regular", "holes", "random"]
+
+#: Largest acceleration along one axis that is looked for; coil arrays in theatre carry at most 32 channels.
+MAX_ACCELERATION = 8
+#: A lattice that lacks more of its lines than this was not planned as one: the sampling is random.
+MAX_HOLES = 0.15
+#: Fewer lines missing on one side than this share of the matrix is not worth a partial-Fourier method.
+PARTIAL_SHARE = 0.03
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What a mask (z, y) of acquired lines is. Tuples are (z, y).
+
+    ``kind``: full, regular (a lattice, perhaps with calibration lines), holes (a full or regular lattice that lacks a
+    few lines), random. ``acceleration`` and ``offset`` describe the lattice. ``extent``: first and last + 1 line of
+    each axis. ``calibration``: half-open ranges of the fully sampled centre block, empty when there is none.
+    ``partial``: acquired share of each axis when lines are missing on one side only, else 1.
+    ``missing``: (n, 2) lines (z, y) of the lattice that were not acquired.
+    """
+
+    kind: Kind
+    acceleration: tuple[int, int]
+    offset: tuple[int, int]
+    extent: tuple[tuple[int, int], tuple[int, int]]
+    calibration: tuple[tuple[int, int], tuple[int, int]]
+    partial: tuple[float, float]
+    missing: npt.NDArray[np.int64]
+
+    @property
+    def calibration_lines(self) -> tuple[int, int]:
+        """Size (z, y) of the fully sampled centre block."""
+        (z0, z1), (y0, y1) = self.calibration
+        return z1 - z0, y1 - y0
+
+
+def describe(acquired: npt.NDArray[Any], is_3d: bool) -> Sampling:
+    """Describe the mask ``acquired`` (z, y). For 2D scans (``is_3d`` False) z counts slices, all sampled alike.
+
+    A mask without any line is described as random with no extent.
+    """
+    mask: Mask = np.asarray(acquired) > 0
+    plane = mask if is_3d else mask.any(axis=0, keepdims=True)
+    if not plane.any():
+        nothing = ((0, 0), (0, 0))
+        return Sampling("random", (1, 1), (0, 0), nothing, nothing, (1.0, 1.0), np.argwhere(~mask))
+    extent = (_extent(plane.any(axis=1)), _extent(plane.any(axis=0)))
+    calibration = _centre_block(plane)
+    acceleration, offset = _lattice(plane, extent, calibration)
+    lattice = lattice_mask(plane.shape, acceleration, offset, extent)
+    if is_3d:
+        lattice &= _not_in_corner(plane)
+    wanted = lattice if is_3d else np.broadcast_to(lattice, mask.shape) & mask.any(axis=1)[:, None]
+    missing = np.argwhere(wanted & ~mask)
+    holes = len(missing) / max(1, int(wanted.sum()))
+    kind: Kind
+    if holes > MAX_HOLES:
+        kind = "random"
+    elif len(missing):
+        kind = "holes"
+    else:
+        kind = "regular" if max(acceleration) > 1 else "full"
+    shares = tuple(
+        _partial_share(extent[axis], plane.shape[axis], acceleration[axis]) if kind != "random" else 1.0
+        for axis in (0, 1)
+    )
+    return Sampling(kind, acceleration, offset, extent, calibration, (shares[0], shares[1]), missing)
+
+
+def lattice_mask(
+    shape: tuple[int, ...],
+    acceleration: tuple[int, int],
+    offset: tuple[int, int],
+    extent: tuple[tuple[int, int], tuple[int, int]],
+) -> Mask:
+    """Mask (z, y) of the lines ``offset + n * acceleration`` within ``extent``."""
+    axes = []
+    for size, step, start, (first, stop) in zip(shape, acceleration, offset, extent, strict=True):
+        index = np.arange(size)
+        axes.append((index % step == start % step) & (index >= first) & (index < stop))
+    return np.asarray(axes[0][:, None] & axes[1][None, :])
+
+
+def planned_lines(encoding: Encoding) -> int:
+    """Lines of one average of one frame that the header announces: lattice and calibration block within the extent.
+
+    A centre away from N // 2 means partial Fourier: that many lines are left out on one side.
+    """
+    size = encoding.encoded_matrix[:2]
+    kept, ranges = [], []
+    for axis in (0, 1):
+        left_out = abs(size[axis] // 2 - encoding.centre_index[axis]) if axis == 1 or encoding.is_3d else 0
+        kept.append(size[axis] - left_out)
+        half = min(encoding.calibration_lines[axis], kept[axis]) if axis == 1 or encoding.is_3d else 0
+        ranges.append(range(kept[axis] // 2 - half // 2, kept[axis] // 2 - half // 2 + half))
+    acceleration = (encoding.acceleration[0] if encoding.is_3d else 1, encoding.acceleration[1])
+    mask = lattice_mask(tuple(kept), acceleration, (0, 0), ((0, kept[0]), (0, kept[1])))
+    if not encoding.is_3d:
+        mask[:, ranges[1].start : ranges[1].stop] = True
+    elif encoding.calibration_lines[0] or encoding.calibration_lines[1]:
+        z = slice(None) if not encoding.calibration_lines[0] else slice(ranges[0].start, ranges[0].stop)
+        y = slice(None) if not encoding.calibration_lines[1] else slice(ranges[1].start, ranges[1].stop)
+        mask[z, y] = True
+    return int(mask.sum())
+
+
+def _extent(line: Mask) -> tuple[int, int]:
+    where = np.flatnonzero(line)
+    return int(where[0]), int(where[-1]) + 1
+
+
+def _centre_block(plane: Mask) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Grow a fully sampled block from the centre: first along both axes in turn, until nothing more fits."""
+    z = y = 0
+    centre_z, centre_y = plane.shape[0] // 2, plane.shape[1] // 2
+    if not plane[centre_z, centre_y]:
+        return (0, 0), (0, 0)
+    low, high = [centre_z, centre_y], [centre_z + 1, centre_y + 1]
+    grown = True
+    while grown:
+        grown = False
+        for axis in (1, 0):
+            for side, edges in ((-1, low), (1, high)):
+                at = edges[axis] - 1 if side < 0 else edges[axis]
+                if not 0 <= at < plane.shape[axis]:
+                    continue
+                z, y = slice(low[0], high[0]), slice(low[1], high[1])
+                line = plane[at, y] if axis == 0 else plane[z, at]
+                if line.all():
+                    edges[axis] += side
+                    grown = True
+    return (low[0], high[0]), (low[1], high[1])
+
+
+def _lattice(
+    plane: Mask, extent: tuple[tuple[int, int], tuple[int, int]], calibration: tuple[tuple[int, int], tuple[int, int]]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Sparsest lattice that explains every line outside the calibration block."""
+    outside = plane.copy()
+    (z0, z1), (y0, y1) = calibration
+    if (z0, y0) != (extent[0][0], extent[1][0]) or (z1, y1) != (extent[0][1], extent[1][1]):
+        outside[z0:z1, y0:y1] = False
+    where = np.argwhere(outside)
+    best, best_offset = (1, 1), (0, 0)
+    for step_z in range(1, min(MAX_ACCELERATION, plane.shape[0]) + 1):
+        if np.ptp(where[:, 0] % step_z):
+            continue
+        for step_y in range(1, min(MAX_ACCELERATION, plane.shape[1]) + 1):
+            if step_z * step_y > best[0] * best[1] and not np.ptp(where[:, 1] % step_y):
+                best = (step_z, step_y)
+                best_offset = (int(where[0, 0] % step_z), int(where[0, 1] % step_y))
+    return best, best_offset
+
+
+def _not_in_corner(plane: Mask) -> Mask:
+    """Everything, or the inside of the ellipse when the mask shows an elliptical shutter (empty corners)."""
+    z, y = (np.abs(np.arange(size) - size // 2) / (size / 2) for size in plane.shape)
+    radius = np.hypot(z[:, None], y[None, :])
+    inside = np.asarray(radius <= 1.0)
+    if plane[radius > 1.0 + 2.0 / min(plane.shape)].any() or min(plane.shape) < 4:
+        return np.ones(plane.shape, dtype=bool)
+    return inside & (radius <= 1.0 - 1.0 / min(plane.shape))
+
+
+def _partial_share(extent: tuple[int, int], size: int, step: int) -> float:
+    before, after = extent[0], size - extent[1]
+    if abs(before - after) <= max(step, round(PARTIAL_SHARE * size)):
+        return 1.0
+    return 1.0 - (max(before, after) - min(before, after)) / size

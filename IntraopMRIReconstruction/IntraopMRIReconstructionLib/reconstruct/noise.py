@@ -1,0 +1,56 @@
+"""Noise of a coil array: covariance, prewhitening, and what it makes of an image (SNR units).
+
+Source: Kellman and McVeigh, Image reconstruction in SNR units, Magn Reson Med 54:1439-1447 (2005).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ReconstructionError
+
+#: Independent noise samples for each coil below which a covariance is a guess (its error is about 1 / sqrt(n)).
+MIN_SAMPLES_PER_COIL = 16
+#: A covariance whose smallest eigenvalue is below this share of the largest cannot be inverted in single precision.
+MIN_EIGENVALUE_SHARE = 1e-6
+
+
+def covariance_of(noise: npt.NDArray[np.complex64]) -> npt.NDArray[np.complex128]:
+    """Covariance (coils, coils) of noise samples (coils, n); E[n n^H], mean not removed (receivers have no offset).
+
+    Raises ReconstructionError for too few samples or broken numbers.
+    """
+    coils, number = noise.shape
+    if number < MIN_SAMPLES_PER_COIL * coils:
+        raise ReconstructionError(
+            f"{number} noise samples are too few for {coils} coils, at least {MIN_SAMPLES_PER_COIL * coils} are needed"
+        )
+    if not np.isfinite(noise).all():
+        raise ReconstructionError("the noise lines carry NaN or infinity: repeat the noise scan")
+    samples = noise.astype(np.complex128)
+    return np.asarray(samples @ samples.conj().T / number)
+
+
+def whitening_matrix(covariance: npt.NDArray[np.complex128]) -> npt.NDArray[np.complex64]:
+    """Matrix W (coils, coils) so that W n has unit covariance: the inverse Cholesky factor.
+
+    Raises ReconstructionError when a coil has no noise or two coils are copies of one another.
+    """
+    values = np.linalg.eigvalsh(covariance)
+    if values[0] <= MIN_EIGENVALUE_SHARE * values[-1]:
+        raise ReconstructionError(
+            f"the noise covariance is singular (eigenvalues {values[0]:.3g} to {values[-1]:.3g}): a coil has no noise "
+            "or two coils carry the same signal"
+        )
+    return np.linalg.inv(np.linalg.cholesky(covariance)).astype(np.complex64)
+
+
+def mixed(matrix: npt.NDArray[np.complex64], samples: npt.NDArray[Any]) -> npt.NDArray[np.complex64]:
+    """Apply a coil matrix (new, coils) to samples (coils, z, ...), slab by slab so that temporaries stay small."""
+    result = np.empty((len(matrix), *samples.shape[1:]), dtype=np.complex64)
+    for z in range(samples.shape[1]):
+        result[:, z] = np.tensordot(matrix, samples[:, z], axes=1)
+    return result

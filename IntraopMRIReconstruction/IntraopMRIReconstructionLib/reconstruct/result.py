@@ -1,0 +1,65 @@
+"""What a reconstruction returns, and how it reports and stops."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+import scipy
+
+from ..data import Image, KSpace, Progress
+from ..errors import Cancelled
+
+Parameter = float | int | str
+#: Called with (fraction 0..1, what is being done); raises Cancelled when a person stopped the work.
+Step = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """A volume and how it came about.
+
+    ``image``: float32 magnitude (k, j, i) = (z, y, x) in RAS. ``method`` and ``reason``: what was done and why, in
+    words. ``parameters``: what the method used. ``warnings``: what a person must know before trusting the picture.
+    ``provenance``: method, parameters, versions and a hash of the input, all text, for the volume node and the report.
+    ``maps``: further images on the same grid, such as the g-factor.
+    """
+
+    image: Image
+    method: str
+    reason: str
+    parameters: Mapping[str, Parameter]
+    warnings: tuple[str, ...]
+    provenance: Mapping[str, str]
+    maps: Mapping[str, Image] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def stepping(progress: Progress) -> Step:
+    """Turn a progress callback into one that raises Cancelled when the callback returns False."""
+
+    def step(fraction: float, what: str) -> None:
+        if not progress(min(1.0, fraction), what):
+            raise Cancelled(f"reconstruction stopped during: {what}")
+
+    return step
+
+
+def part(step: Step, first: float, last: float) -> Step:
+    """A step whose 0..1 covers ``first``..``last`` of another."""
+    return lambda fraction, what: step(first + (last - first) * fraction, what)
+
+
+def provenance_of(kspace: KSpace, method: str, reason: str, parameters: Mapping[str, Parameter]) -> dict[str, str]:
+    """Text that says how an image came from its raw data."""
+    return {
+        "method": method,
+        "reason": reason,
+        "parameters": ", ".join(f"{name}={value}" for name, value in parameters.items()),
+        "scan": kspace.encoding.scan_id,
+        "protocol": kspace.encoding.protocol,
+        "input_sha256": kspace.input_hash,
+        "versions": f"python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}",
+    }
