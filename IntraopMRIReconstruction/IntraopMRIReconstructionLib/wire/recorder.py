@@ -28,6 +28,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from fastcrc import crc64
+
 from ..errors import WireError
 
 Bytes = bytes | bytearray | memoryview
@@ -263,8 +265,6 @@ def _record_end(view: memoryview, start: int) -> int:
 
 
 def _payload_crc(*parts: Bytes) -> int:
-    from fastcrc import crc64  # bundled with the extension's requirements, 18 GB/s
-
     crc = 0
     for part in parts:
         crc = crc64.ecma_182(part, crc)

@@ -1,0 +1,338 @@
+"""Readouts of MRD into :class:`Encoding` and :class:`Acquisition` blocks, and back.
+
+All lines of a block are treated at once; file and stream share this. What is done to the data, and nothing else:
+lines are numbered so that the centre of k-space is the centre of the encoded matrix, short (asymmetric) Cartesian
+readouts are laid into the encoded readout length with zeros around, discarded samples are zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data import Acquisition, AnyArray, Encoding, LineFlag
+from ..errors import WireError
+from .mrd_geometry import Placement, place
+from .mrd_header import CALIBRATION_PARAMETERS, GEOMETRY_PARAMETER, MrdHeader, Space
+from .mrd_layout import NOT_FOR_IMAGES, MrdFlag
+from .mrd_lines import Lines, has, line_flags, samples_of
+
+#: Normalised trajectories end at 0.5; a little more is rounding or a last sample on the edge.
+TRAJECTORY_EDGE = 0.5 + 1e-3
+
+
+@dataclass(frozen=True)
+class MrdOptions:
+    """What a file cannot say or what a person chooses from it.
+
+    ``encoding_space``: which of the header's encodings is read. ``slice_index``, ``phase``, ``set_index``: read only
+    the lines with this counter; needed when there are several phases or sets. ``assume_axial``: take readouts without
+    directions as axial instead of refusing them. ``trajectory_unit``: trajectories in MRD have no fixed unit.
+    ``kspace_sign``: sign of the phase, signal = sum of image times exp(sign 2 pi i k r); -1 is what MRD tools assume,
+    +1 turns the axes of the grid around. ``scan_id``: name of the scan, from the header when empty.
+    """
+
+    encoding_space: int = 0
+    slice_index: int | None = None
+    phase: int | None = None
+    set_index: int | None = None
+    assume_axial: bool = False
+    trajectory_unit: Literal["normalised", "cycles_per_fov"] = "normalised"
+    kspace_sign: Literal[-1, 1] = -1
+    scan_id: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class ScanPlan:
+    """How the lines of one scan become blocks. Built by :func:`plan_scan`."""
+
+    encoding: Encoding
+    options: MrdOptions
+    placement: Placement
+    line_shift: tuple[int, int]
+
+    @property
+    def is_cartesian(self) -> bool:
+        """Whether every line fills one row of the encoded matrix."""
+        return self.encoding.trajectory == "cartesian"
+
+    def blocks(self, lines: Lines) -> list[Acquisition]:
+        """Acquisitions of ``lines``: one block for each run of equal counters, channels and length.
+
+        Raises WireError when a line does not fit into its own head or into the encoded matrix.
+        """
+        heads = lines.heads
+        chosen = np.flatnonzero(for_images(heads, self.options) | has(heads, MrdFlag.NOISE))
+        if not chosen.size:
+            return []
+        chosen_heads = heads[chosen]
+        idx, length = chosen_heads["idx"], chosen_heads["number_of_samples"]
+        # Only short Cartesian readouts are laid out by their centre.
+        short = self.is_cartesian & (length < self.encoding.encoded_matrix[2])
+        key = np.column_stack(
+            [has(chosen_heads, MrdFlag.NOISE), length, chosen_heads["active_channels"]]
+            + [idx[name] for name in ("contrast", "repetition", "average")]
+            + [np.where(short, chosen_heads["center_sample"], 0)]
+        ).astype(np.int64)
+        _, first, group = np.unique(key, axis=0, return_index=True, return_inverse=True)
+        groups = [chosen[group.reshape(-1) == number] for number in np.argsort(first)]
+        ends = bool(has(chosen_heads, MrdFlag.LAST_IN_MEASUREMENT).any())
+        return [self._block(lines, rows, ends and rows is groups[-1]) for rows in groups]
+
+    def _block(self, lines: Lines, rows: npt.NDArray[np.intp], last: bool) -> Acquisition:
+        heads = lines.heads[rows]
+        head = heads[0]
+        flags = line_flags(heads)
+        imaging = not flags[0] & LineFlag.NOISE
+        samples = samples_of(lines, rows, int(head["active_channels"]), int(head["number_of_samples"]))
+        trajectory = None
+        if imaging:
+            samples = self._laid_out(samples, heads)
+            trajectory = self._trajectory(lines, rows)
+        ky, kz = self._line_numbers(heads, flags)
+        idx = head["idx"]
+        return Acquisition(
+            scan_id=self.encoding.scan_id,
+            samples=samples,
+            ky=ky,
+            kz=kz,
+            flags=flags,
+            contrast=int(idx["contrast"]),
+            repetition=int(idx["repetition"]),
+            average=int(idx["average"]),
+            trajectory=trajectory,
+            last=last,
+        )
+
+    def _laid_out(self, samples: npt.NDArray[np.complex64], heads: AnyArray) -> npt.NDArray[np.complex64]:
+        """Cartesian readouts in the encoded readout length; other trajectories as they are."""
+        if not self.is_cartesian:
+            return samples
+        width, count = self.encoding.encoded_matrix[2], samples.shape[2]
+        if count > width:
+            raise WireError(f"a readout has {count} samples, the encoded matrix is {width} wide: wrong header or file")
+        for row in np.flatnonzero(heads["discard_pre"] | heads["discard_post"]):
+            samples[row, :, : int(heads["discard_pre"][row])] = 0
+            samples[row, :, max(count - int(heads["discard_post"][row]), 0) :] = 0
+        if count == width:
+            return samples
+        shift, _ = _shift(width, 0, count - 1, int(heads["center_sample"][0]))
+        result = np.zeros((*samples.shape[:2], width), np.complex64)
+        result[:, :, shift : shift + count] = samples
+        return result
+
+    def _line_numbers(
+        self, heads: AnyArray, flags: npt.NDArray[np.uint32]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        idx = heads["idx"]
+        if flags[0] & LineFlag.NOISE:
+            return np.zeros(len(heads), np.int32), np.zeros(len(heads), np.int32)
+        ky = idx["kspace_encode_step_1"].astype(np.int32) + self.line_shift[1]
+        if self.encoding.is_3d:
+            kz = idx["kspace_encode_step_2"].astype(np.int32) + self.line_shift[0]
+        else:
+            rank = self.placement.slice_rank
+            kz = np.array([rank.get(int(number), 0) for number in idx["slice"]], np.int32)
+        checked = (flags & LineFlag.NAVIGATOR) == 0
+        limits = [("partition or slice", kz, self.encoding.encoded_matrix[0])]
+        if self.is_cartesian:
+            limits.append(("phase encoding", ky, self.encoding.encoded_matrix[1]))
+        for name, numbers, count in limits:
+            wrong = np.flatnonzero(((numbers < 0) | (numbers >= count)) & checked)
+            if wrong.size:
+                raise WireError(
+                    f"{name} line {numbers[wrong[0]]} lies outside the encoded matrix of {count} lines "
+                    f"(scan counter {heads['scan_counter'][wrong[0]]}): wrong header or damaged data"
+                )
+        return ky, kz
+
+    def _trajectory(self, lines: Lines, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32] | None:
+        head = lines.heads[rows[0]]
+        dimensions, count = int(head["trajectory_dimensions"]), int(head["number_of_samples"])
+        if self.encoding.trajectory not in ("radial", "spiral") or lines.trajectory is None or not dimensions:
+            return None
+        wanted = 3 if self.encoding.is_3d else 2
+        chosen = [lines.trajectory[row] for row in rows]
+        if dimensions < wanted or any(len(line) != dimensions * count for line in chosen):
+            raise WireError(
+                f"a trajectory of {wanted} or {wanted + 1} x {count} numbers was expected, got {len(chosen[0])} "
+                f"numbers in {dimensions} dimensions"
+            )
+        # A dimension more than the scan has is a density weight.
+        points = np.concatenate(chosen).reshape(len(rows), count, dimensions)[:, :, :wanted]
+        if self.options.trajectory_unit == "cycles_per_fov":
+            return np.ascontiguousarray(points)
+        reach = float(np.abs(points).max())
+        if not reach <= TRAJECTORY_EDGE:
+            raise WireError(
+                f"a normalised trajectory lies within +-0.5, got {reach:.4g}; when the file holds cycles per field "
+                "of view, say so with trajectory_unit"
+            )
+        return np.asarray(points * np.array(self.encoding.encoded_matrix[::-1][:wanted], np.float32), np.float32)
+
+
+def plan_scan(header: MrdHeader, heads: AnyArray, options: MrdOptions, name: str = "mrd") -> ScanPlan:
+    """Encoding and line layout from the header and the heads of the lines (all of a file, the first of a stream).
+
+    ``name``: scan id when neither options nor header give one. Raises WireError when no line belongs to an image, when
+    a choice between phases, sets or encodings is open, or when the geometry cannot be trusted.
+    """
+    space = _chosen_space(header, options)
+    images = heads[for_images(heads, options)]
+    if not len(images):
+        raise WireError(f"none of the {len(heads)} readouts belongs to an image of encoding {options.encoding_space}")
+    _refuse_open_choices(images)
+    is_3d = space.encoded_matrix[0] > 1
+    located = images[~has(images, MrdFlag.NAVIGATION)]
+    placement = place(
+        located if len(located) else images,
+        space.recon_matrix,
+        space.recon_fov_mm,
+        is_3d=is_3d,
+        assume_axial=options.assume_axial,
+        kspace_sign=options.kspace_sign,
+    )
+    shifts, centre = _centring(space, images)
+    slices = len(placement.slice_rank)
+    stack_mm = slices * placement.spacing_mm
+
+    def stacked(matrix: tuple[int, int, int]) -> tuple[int, int, int]:
+        return matrix if is_3d else (slices, *matrix[1:])
+
+    def stacked_mm(fov_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+        return fov_mm if is_3d else (stack_mm, *fov_mm[1:])
+
+    dwell_s = float(images["sample_time_us"][0]) * 1e-6
+    encoding = Encoding(
+        scan_id=options.scan_id or header.measurement_id or name,
+        trajectory=space.trajectory,
+        encoded_matrix=stacked(space.encoded_matrix),
+        recon_matrix=stacked(space.recon_matrix),
+        encoded_fov_mm=stacked_mm(space.encoded_fov_mm),
+        recon_fov_mm=stacked_mm(space.recon_fov_mm),
+        coils=int(images["active_channels"][0]),
+        ras_from_ijk=placement.ras_from_ijk,
+        is_3d=is_3d,
+        acceleration=space.acceleration,
+        calibration_lines=_calibration_lines(header, images, is_3d),
+        centre=centre if is_3d else (slices // 2, *centre[1:]),
+        contrasts=_count(space, images, "contrast"),
+        repetitions=_count(space, images, "repetition"),
+        averages=_count(space, images, "average"),
+        protocol=header.protocol,
+        patient_id=header.patient_id,
+        field_t=header.field_t,
+        echo_times_s=header.echo_times_s,
+        dwell_time_s=dwell_s if dwell_s > 0 else None,
+        metadata=_metadata(header, heads, options, placement, space),
+    )
+    return ScanPlan(encoding, options, placement, shifts)
+
+
+def for_images(heads: AnyArray, options: MrdOptions) -> npt.NDArray[np.bool_]:
+    """Which lines belong to the chosen image: not noise, no dummy or feedback scan, the chosen counters."""
+    other = MrdFlag.NOISE
+    for flag in NOT_FOR_IMAGES:
+        other |= flag
+    chosen = ~has(heads, other) & (heads["encoding_space_ref"] == options.encoding_space)
+    for counter, value in (("slice", options.slice_index), ("phase", options.phase), ("set", options.set_index)):
+        if value is not None:
+            chosen &= heads["idx"][counter] == value
+    return np.asarray(chosen)
+
+
+def _chosen_space(header: MrdHeader, options: MrdOptions) -> Space:
+    if not 0 <= options.encoding_space < len(header.spaces):
+        raise WireError(f"encoding_space must be 0 to {len(header.spaces) - 1}, got {options.encoding_space}")
+    return header.spaces[options.encoding_space]
+
+
+def _refuse_open_choices(images: AnyArray) -> None:
+    for counter, option in (("phase", "phase"), ("set", "set_index")):
+        values = np.unique(images["idx"][counter])
+        if len(values) > 1:
+            raise WireError(
+                f"the scan holds {len(values)} values of '{counter}' ({values.tolist()}): choose one, {option}"
+            )
+    if has(images, MrdFlag.COMPRESSION).any():
+        raise WireError("the readouts are compressed; write the file without compression")
+    channels = np.unique(images["active_channels"])
+    if len(channels) > 1:
+        raise WireError(f"the number of coils changes in mid-scan: {channels.tolist()}")
+
+
+def _shift(count: int, minimum: int, maximum: int, centre: int) -> tuple[int, int]:
+    """By how much to move lines minimum..maximum so that ``centre`` lies at count // 2, and where it comes to lie.
+
+    The lines stay inside 0..count - 1: a range that cannot be centred keeps an honest centre elsewhere.
+    """
+    shift = max(-minimum, min(count // 2 - centre, count - 1 - maximum))
+    return shift, centre + shift
+
+
+def _centring(space: Space, images: AnyArray) -> tuple[tuple[int, int], tuple[int, int, int]]:
+    """Shifts of the line numbers (z, y), and where the centre (z, y, x) comes to lie."""
+    shift_z, centre_z = _line_centring(space, images, 2, space.encoded_matrix[0])
+    shift_y, centre_y = 0, space.encoded_matrix[1] // 2
+    if space.trajectory in ("cartesian", "epi"):
+        shift_y, centre_y = _line_centring(space, images, 1, space.encoded_matrix[1])
+    width = space.encoded_matrix[2]
+    samples, centre_sample = int(images["number_of_samples"][0]), int(images["center_sample"][0])
+    centre_x = width // 2
+    # Writers leave the centre sample of a full readout at 0 when they do not know it.
+    if space.trajectory == "cartesian" and samples <= width and (samples < width or centre_sample):
+        _, centre_x = _shift(width, 0, samples - 1, centre_sample)
+    return (shift_z, shift_y), (centre_z, centre_y, centre_x)
+
+
+def _line_centring(space: Space, images: AnyArray, step: int, count: int) -> tuple[int, int]:
+    """Shift and centre of one phase-encoded axis with ``count`` lines."""
+    limit = space.limits.get(f"kspace_encoding_step_{step}")
+    if count == 1 or limit is None or (limit.maximum == 0 and images["idx"][f"kspace_encode_step_{step}"].any()):
+        return 0, count // 2
+    if not (0 <= limit.minimum <= limit.centre <= limit.maximum and limit.maximum - limit.minimum < count):
+        raise WireError(f"MRD header: limits of kspace_encoding_step_{step} do not fit into {count} lines: {limit}")
+    return _shift(count, limit.minimum, limit.maximum, limit.centre)
+
+
+def _calibration_lines(header: MrdHeader, images: AnyArray, is_3d: bool) -> tuple[int, int]:
+    """Number of calibration lines (z, y), by their flags; a stream knows them from its header at best."""
+    flagged = images[has(images, MrdFlag.CALIBRATION | MrdFlag.CALIBRATION_AND_IMAGE)]
+    counted = tuple(
+        len(np.unique(flagged["idx"][f"kspace_encode_step_{step}"])) if len(flagged) else 0 for step in (2, 1)
+    )
+    texts = [header.user_parameters.get(name, "") for name in CALIBRATION_PARAMETERS]
+    said = [int(text) if text.isdecimal() else 0 for text in texts]
+    return max(counted[0], said[0]) if is_3d else 0, max(counted[1], said[1])
+
+
+def _count(space: Space, images: AnyArray, counter: str) -> int:
+    return max(space.count(counter), int(images["idx"][counter].max()) + 1)
+
+
+def _metadata(
+    header: MrdHeader, heads: AnyArray, options: MrdOptions, placement: Placement, space: Space
+) -> Mapping[str, str]:
+    result = {
+        "source": "MRD",
+        "geometry": placement.note or header.user_parameters.get(GEOMETRY_PARAMETER) or "from the acquisition headers",
+        "patient_position": header.patient_position,
+        "frame_of_reference": header.frame_of_reference,
+    }
+    if space.encoded_matrix[0] == 1:
+        result["slice_thickness_mm"] = f"{space.recon_fov_mm[0]:g}"
+    noise = heads[has(heads, MrdFlag.NOISE)]
+    if len(noise) and noise["sample_time_us"][0] > 0:
+        result["noise_dwell_time_s"] = repr(float(noise["sample_time_us"][0]) * 1e-6)
+    left_out = {flag.name or "": int(has(heads, flag).sum()) for flag in NOT_FOR_IMAGES}
+    left_out["of other encodings"] = int(
+        ((heads["encoding_space_ref"] != options.encoding_space) & ~has(heads, MrdFlag.NOISE)).sum()
+    )
+    texts = [f"{count} {name.lower().replace('_', ' ')}" for name, count in left_out.items() if count]
+    if texts:
+        result["lines_left_out"] = ", ".join(texts)
+    return {key: value for key, value in result.items() if value}
