@@ -1,0 +1,126 @@
+"""What all OpenIGTLink messages share, and small tools to pack and unpack their contents."""
+
+from __future__ import annotations
+
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data import Matrix
+from ..errors import WireError
+from .header import Buffer, RefusedMessage, utc_of
+
+#: Header fields of a decoded message, passed on to its constructor.
+Head = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Message(ABC):
+    """Header fields of a message. The content is in the fields of the subclasses.
+
+    Every subclass has ``from_content(content, head)``, which reads a content and raises RefusedMessage when it is not
+    what the type demands.
+
+    ``timestamp``: 32.32 fixed-point UTC seconds as on the wire (0 = unused); see :attr:`sent_utc_s`.
+    ``version``: header version, 1 or 2. Metadata and a message id need 2: old receivers lose the thread on it, so it
+    is never chosen silently.
+    ``wire_type``: type name in the header where a type has several.
+    ``metadata_encodings``: MIBenum of metadata values that a peer sent in another encoding than we would.
+    """
+
+    TYPE: ClassVar[str] = ""
+
+    device: str = ""
+    timestamp: int = 0
+    version: int = 1
+    message_id: int = 0
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata_encodings: Mapping[str, int] = field(default_factory=dict)
+    wire_type: str = ""
+
+    def __post_init__(self) -> None:
+        if self.version == 1 and (self.metadata or self.message_id):
+            raise WireError(f"metadata and message ids need header version 2, {self.type_name} '{self.device}' has 1")
+        object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
+
+    @property
+    def type_name(self) -> str:
+        """Type as it stands in the header."""
+        return self.wire_type or self.TYPE
+
+    @property
+    def sent_utc_s(self) -> float | None:
+        """When the sender says that the data was made (POSIX seconds), None when it does not say."""
+        return utc_of(self.timestamp)
+
+    @abstractmethod
+    def content(self) -> list[Buffer]:
+        """Content as on the wire, in parts that need not be joined."""
+
+
+def array_bytes(array: npt.NDArray[Any]) -> memoryview:
+    """Bytes of an array in its own byte order, without a copy when it is contiguous."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same array, read-only: contents of messages are shared."""
+    array.setflags(write=False)
+    return array
+
+
+def view(
+    content: Buffer, dtype: npt.DTypeLike, shape: tuple[int, ...], offset: int = 0, what: str = "content"
+) -> npt.NDArray[Any]:
+    """Read-only array that looks at the received bytes; they must end where the array ends."""
+    kind = np.dtype(dtype)
+    count = 1
+    for length in shape:
+        count *= length
+    if len(content) - offset != count * kind.itemsize:
+        raise RefusedMessage(
+            "length", f"{what} of shape {shape} needs {count * kind.itemsize} bytes, got {len(content) - offset}"
+        )
+    return frozen(np.frombuffer(content, kind, count, offset).reshape(shape))
+
+
+def unpack(layout: struct.Struct, content: Buffer, what: str, exact: bool = True) -> tuple[Any, ...]:
+    """Unpack a fixed layout. Raises RefusedMessage when the content has another length (or is shorter)."""
+    if len(content) < layout.size or (exact and len(content) != layout.size):
+        raise RefusedMessage("length", f"{what} needs {layout.size} bytes, got {len(content)}")
+    return layout.unpack_from(content)
+
+
+def elements(layout: struct.Struct, content: Buffer, what: str) -> list[tuple[Any, ...]]:
+    """Unpack a content that repeats one layout."""
+    if len(content) % layout.size:
+        raise RefusedMessage(
+            "length", f"{what} comes in pieces of {layout.size} bytes, got {len(content)} bytes, not a multiple"
+        )
+    return list(layout.iter_unpack(content))
+
+
+def finite(values: npt.ArrayLike, what: str) -> npt.NDArray[np.float64]:
+    """Values as float64. Raises RefusedMessage when one is NaN or infinite."""
+    result = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(result).all():
+        raise RefusedMessage("not finite", f"{what} must be finite, got {result.tolist()}")
+    return result
+
+
+def matrix_from_floats(values: npt.ArrayLike, what: str) -> Matrix:
+    """(4, 4) matrix from the twelve floats of the protocol: three columns and the position."""
+    matrix = np.eye(4)
+    matrix[:3] = finite(values, what).reshape(4, 3).T
+    return frozen(matrix)
+
+
+def floats_from_matrix(matrix: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """The twelve big-endian floats of the protocol from a (4, 4) matrix."""
+    return np.ascontiguousarray(matrix[:3].T, dtype=">f4").reshape(-1)

@@ -1,0 +1,256 @@
+"""Messages that say where something is: TRANSFORM, POSITION, QTDATA, TDATA, SENSOR."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data import Matrix
+from ..errors import WireError
+from .header import Buffer, RefusedMessage, field_text, fixed_text
+from .message import Head, Message, array_bytes, elements, finite, floats_from_matrix, matrix_from_floats, view
+
+NAME_LENGTH = 20
+#: Kinds of tracked instruments in QTDATA and TDATA.
+TRACKER, TOOL_6D, TOOL_3D, TOOL_5D = 1, 2, 3, 4
+
+#: A quaternion may be this far from unit length: float32 keeps 1e-7, some trackers round to four digits.
+UNIT_TOLERANCE = 1e-3
+
+
+def _identity() -> Matrix:
+    return np.eye(4)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TransformMessage(Message):
+    """TRANSFORM. ``matrix``: (4, 4), mm; leads from the device's own frame to RAS unless a profile says otherwise."""
+
+    TYPE: ClassVar[str] = "TRANSFORM"
+
+    matrix: Matrix = field(default_factory=_identity)
+
+    def content(self) -> list[Buffer]:
+        """Twelve float32."""
+        return [array_bytes(floats_from_matrix(self.matrix))]
+
+    @classmethod
+    def from_content(cls, content: memoryview, head: Head) -> Self:
+        """Read 48 bytes; every value must be finite."""
+        what = f"TRANSFORM '{head['device']}'"
+        return cls(**head, matrix=matrix_from_floats(view(content, ">f4", (12,), what=what), what))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PositionMessage(Message):
+    """POSITION. ``position_mm``: (3,). ``quaternion``: (x, y, z, w).
+
+    ``values``: how many floats travel: 3 (position only), 6 (w is left out and follows from the unit length) or 7.
+    """
+
+    TYPE: ClassVar[str] = "POSITION"
+
+    position_mm: npt.NDArray[np.float64]
+    quaternion: npt.NDArray[np.float64] = field(default_factory=lambda: np.array([0.0, 0.0, 0.0, 1.0]))
+    values: int = 7
+
+    def content(self) -> list[Buffer]:
+        """12, 24 or 28 bytes."""
+        floats = np.concatenate([self.position_mm, self.quaternion])[: self.values]
+        return [array_bytes(floats.astype(">f4"))]
+
+    @classmethod
+    def from_content(cls, content: memoryview, head: Head) -> Self:
+        """Read 12, 24 or 28 bytes."""
+        what = f"POSITION '{head['device']}'"
+        if len(content) not in (12, 24, 28):
+            raise RefusedMessage("length", f"{what} must have 12, 24 or 28 bytes, got {len(content)}")
+        floats = finite(view(content, ">f4", (len(content) // 4,)), what)
+        quaternion = np.array([0.0, 0.0, 0.0, 1.0])
+        quaternion[: len(floats) - 3] = floats[3:]
+        if len(floats) == 6:
+            rest = 1.0 - float(quaternion[:3] @ quaternion[:3])
+            if rest < -UNIT_TOLERANCE:
+                raise RefusedMessage(
+                    "quaternion", f"{what}: quaternion must have unit length, got {floats[3:].tolist()}"
+                )
+            quaternion[3] = np.sqrt(max(0.0, rest))
+        checked_quaternion(quaternion, what)
+        return cls(**head, position_mm=floats[:3], quaternion=quaternion, values=len(floats))
+
+    @property
+    def matrix(self) -> Matrix:
+        """(4, 4), mm."""
+        return matrix_from_quaternion(self.quaternion, self.position_mm)
+
+
+@dataclass(frozen=True, eq=False)
+class TrackedTool:
+    """One instrument of TDATA or QTDATA. ``matrix``: (4, 4), mm. ``kind``: TRACKER, TOOL_6D, TOOL_3D or TOOL_5D."""
+
+    name: str
+    matrix: Matrix
+    kind: int = TOOL_6D
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrackingDataMessage(Message):
+    """TDATA: the poses of several tools at one moment."""
+
+    TYPE: ClassVar[str] = "TDATA"
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct(">20sBB48s")
+
+    tools: tuple[TrackedTool, ...] = ()
+
+    def content(self) -> list[Buffer]:
+        """70 bytes a tool."""
+        return [
+            b"".join(
+                self.LAYOUT.pack(
+                    fixed_text(tool.name, NAME_LENGTH, "tool name"),
+                    tool.kind,
+                    0,
+                    floats_from_matrix(tool.matrix).tobytes(),
+                )
+                for tool in self.tools
+            )
+        ]
+
+    @classmethod
+    def from_content(cls, content: memoryview, head: Head) -> Self:
+        """Read 70 bytes a tool."""
+        what = f"TDATA '{head['device']}'"
+        tools = []
+        for name_raw, kind, _reserved, floats in elements(cls.LAYOUT, content, what):
+            name = _tool_name(name_raw, kind, what)
+            matrix = matrix_from_floats(np.frombuffer(floats, ">f4"), f"{what}, tool '{name}'")
+            tools.append(TrackedTool(name, matrix, kind))
+        return cls(**head, tools=tuple(tools))
+
+
+@dataclass(frozen=True, eq=False)
+class QuaternionTool:
+    """One instrument of QTDATA. ``position_mm``: (3,). ``quaternion``: (x, y, z, w)."""
+
+    name: str
+    position_mm: npt.NDArray[np.float64]
+    quaternion: npt.NDArray[np.float64]
+    kind: int = TOOL_6D
+
+    @property
+    def matrix(self) -> Matrix:
+        """(4, 4), mm."""
+        return matrix_from_quaternion(self.quaternion, self.position_mm)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class QuaternionTrackingMessage(Message):
+    """QTDATA: as TDATA, with quaternions."""
+
+    TYPE: ClassVar[str] = "QTDATA"
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct(">20sBB7f")
+
+    tools: tuple[QuaternionTool, ...] = ()
+
+    def content(self) -> list[Buffer]:
+        """50 bytes a tool."""
+        return [
+            b"".join(
+                self.LAYOUT.pack(
+                    fixed_text(tool.name, NAME_LENGTH, "tool name"), tool.kind, 0, *tool.position_mm, *tool.quaternion
+                )
+                for tool in self.tools
+            )
+        ]
+
+    @classmethod
+    def from_content(cls, content: memoryview, head: Head) -> Self:
+        """Read 50 bytes a tool."""
+        what = f"QTDATA '{head['device']}'"
+        tools = []
+        for name_raw, kind, _reserved, *floats in elements(cls.LAYOUT, content, what):
+            name = _tool_name(name_raw, kind, what)
+            values = finite(floats, f"{what}, tool '{name}'")
+            checked_quaternion(values[3:], f"{what}, tool '{name}'")
+            tools.append(QuaternionTool(name, values[:3], values[3:], kind))
+        return cls(**head, tools=tuple(tools))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SensorMessage(Message):
+    """SENSOR. ``values``: (n,) float64, n at most 255. ``unit``: the protocol's 64-bit unit."""
+
+    TYPE: ClassVar[str] = "SENSOR"
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct(">BBQ")
+
+    values: npt.NDArray[np.float64]
+    unit: int = 0
+    sensor_status: int = 0
+
+    def content(self) -> list[Buffer]:
+        """10 bytes and a float64 a value."""
+        if len(self.values) > 255:
+            raise WireError(f"SENSOR '{self.device}' carries at most 255 values, got {len(self.values)}")
+        return [
+            self.LAYOUT.pack(len(self.values), self.sensor_status, self.unit),
+            array_bytes(np.asarray(self.values, ">f8")),
+        ]
+
+    @classmethod
+    def from_content(cls, content: memoryview, head: Head) -> Self:
+        """Read 10 bytes and as many values as they announce."""
+        what = f"SENSOR '{head['device']}'"
+        if len(content) < cls.LAYOUT.size:
+            raise RefusedMessage("length", f"{what} needs at least {cls.LAYOUT.size} bytes, got {len(content)}")
+        length, status, unit = cls.LAYOUT.unpack_from(content)
+        values = finite(view(content, ">f8", (length,), cls.LAYOUT.size, what), what)
+        return cls(**head, values=values, unit=unit, sensor_status=status)
+
+
+def checked_quaternion(quaternion: npt.NDArray[np.float64], what: str) -> None:
+    """Raise RefusedMessage when a quaternion does not have unit length."""
+    length = float(np.linalg.norm(quaternion))
+    if abs(length - 1.0) > UNIT_TOLERANCE:
+        raise RefusedMessage("quaternion", f"{what}: quaternion must have unit length, got {quaternion.tolist()}")
+
+
+def matrix_from_quaternion(quaternion: npt.ArrayLike, position_mm: npt.ArrayLike) -> Matrix:
+    """(4, 4) rigid matrix of a quaternion (x, y, z, w), which is brought to unit length, and a position in mm."""
+    x, y, z, w = np.asarray(quaternion, dtype=np.float64) / np.linalg.norm(quaternion)
+    matrix = np.eye(4)
+    matrix[:3, :3] = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    matrix[:3, 3] = position_mm
+    return matrix
+
+
+def quaternion_from_matrix(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Quaternion (x, y, z, w), w >= 0, of a rotation (3, 3) or the rotation of a (4, 4) matrix.
+
+    It is the eigenvector of the largest eigenvalue of a symmetric matrix (Bar-Itzhack 2000): exact for all angles.
+    """
+    m = np.asarray(matrix, dtype=np.float64)[:3, :3]
+    k = np.array(
+        [
+            [m[0, 0] - m[1, 1] - m[2, 2], m[1, 0] + m[0, 1], m[2, 0] + m[0, 2], m[2, 1] - m[1, 2]],
+            [m[1, 0] + m[0, 1], m[1, 1] - m[0, 0] - m[2, 2], m[2, 1] + m[1, 2], m[0, 2] - m[2, 0]],
+            [m[2, 0] + m[0, 2], m[2, 1] + m[1, 2], m[2, 2] - m[0, 0] - m[1, 1], m[1, 0] - m[0, 1]],
+            [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], m[0, 0] + m[1, 1] + m[2, 2]],
+        ]
+    )
+    quaternion = np.linalg.eigh(k)[1][:, -1]
+    return np.asarray(-quaternion if quaternion[3] < 0 else quaternion)
+
+
+def _tool_name(raw: bytes, kind: int, what: str) -> str:
+    name = field_text(raw, f"{what}, tool name")
+    if kind not in (TRACKER, TOOL_6D, TOOL_3D, TOOL_5D):
+        raise RefusedMessage("tool type", f"{what}, tool '{name}': type must be 1 to 4, got {kind}")
+    return name

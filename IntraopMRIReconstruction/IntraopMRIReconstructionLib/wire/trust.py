@@ -1,0 +1,96 @@
+"""What may be believed: peer profiles, and checks of matrices before anything is delivered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data import ORTHONORMAL_TOLERANCE
+from .header import RefusedMessage
+from .message import Message
+from .messages_array import Coordinate, ImageMessage
+from .messages_shape import BindMessage
+from .messages_tracking import PositionMessage, QuaternionTrackingMessage, TrackingDataMessage, TransformMessage
+
+#: No tool and no voxel is further from the isocentre of a scanner or the origin of a tracker.
+FARTHEST_MM = 10_000.0
+#: Voxels of medical images in mm. Metres (0.001) and indices mistaken for mm (1000) fall outside.
+SPACING_RANGE_MM = (0.005, 200.0)
+#: Image axes may be off a right angle by this cosine (float32 directions keep 1e-6; a gantry tilt is 0.1 and more).
+IMAGE_ANGLE_TOLERANCE = 1e-2
+
+
+@dataclass(frozen=True)
+class PeerProfile:
+    """What is known about a kind of peer. The default believes every byte that the peer sends.
+
+    ``image_coordinate``: frame of its IMAGE matrices, None when the coordinate byte tells the truth.
+    ``pose_coordinate``: frame of TRANSFORM, TDATA, QTDATA and POSITION, which carry no coordinate byte.
+    ``point_size``: what the last float of POINT and TRAJ means.
+    ``rigid_transforms``: whether TRANSFORM must be a rigid motion; False lets affine registrations through.
+    """
+
+    name: str = "as sent"
+    image_coordinate: Coordinate | None = None
+    pose_coordinate: Coordinate = "RAS"
+    point_size: Literal["radius", "diameter"] = "radius"
+    rigid_transforms: bool = True
+
+
+#: Believes every byte.
+AS_SENT = PeerProfile()
+
+
+def check_message(message: Message, profile: PeerProfile = AS_SENT) -> None:
+    """Raise RefusedMessage when a pose or the geometry of an image cannot be true (NaN, mirror, shear, metres)."""
+    what = f"{message.type_name} '{message.device}'"
+    if isinstance(message, TransformMessage):
+        if profile.rigid_transforms:
+            check_pose(message.matrix, what)
+    elif isinstance(message, TrackingDataMessage | QuaternionTrackingMessage):
+        for tool in message.tools:
+            check_pose(tool.matrix, f"{what}, tool '{tool.name}'")
+    elif isinstance(message, PositionMessage):
+        check_pose(message.matrix, what)
+    elif isinstance(message, ImageMessage):
+        check_image_geometry(message, what)
+    elif isinstance(message, BindMessage):
+        for child in message.children:
+            check_message(child, profile)
+
+
+def check_pose(matrix: npt.NDArray[np.float64], what: str) -> None:
+    """Raise RefusedMessage unless a (4, 4) matrix is a rigid motion within reach of an operating room."""
+    rotation, translation = matrix[:3, :3], matrix[:3, 3]
+    deviation = float(np.abs(rotation.T @ rotation - np.eye(3)).max())
+    if not deviation <= ORTHONORMAL_TOLERANCE:
+        raise RefusedMessage(
+            "matrix", f"{what} is no rigid motion: its columns deviate from orthonormal by {deviation:.3g}"
+        )
+    if np.linalg.det(rotation) < 0:
+        raise RefusedMessage("matrix", f"{what} mirrors: its determinant is negative")
+    _check_reach(translation, what)
+
+
+def check_image_geometry(message: ImageMessage, what: str) -> None:
+    """Raise RefusedMessage for spacings, angles or positions that no image has. A left-handed grid is no fault."""
+    spacing = np.linalg.norm(message.axes_mm, axis=0)
+    if not (spacing >= SPACING_RANGE_MM[0]).all() or not (spacing <= SPACING_RANGE_MM[1]).all():
+        raise RefusedMessage(
+            "matrix",
+            f"{what}: voxels must measure {SPACING_RANGE_MM[0]} to {SPACING_RANGE_MM[1]} mm, got {spacing.tolist()}; "
+            "is the sender using another unit?",
+        )
+    axes = message.axes_mm / spacing
+    skew = float(np.abs(axes.T @ axes - np.eye(3)).max())
+    if skew > IMAGE_ANGLE_TOLERANCE:
+        raise RefusedMessage("matrix", f"{what}: image axes must be at right angles, the largest cosine is {skew:.3g}")
+    _check_reach(message.centre_mm, what)
+
+
+def _check_reach(position_mm: npt.NDArray[np.float64], what: str) -> None:
+    if not np.abs(position_mm).max() <= FARTHEST_MM:
+        raise RefusedMessage("matrix", f"{what} lies beyond {FARTHEST_MM:g} mm: {position_mm.tolist()}")
