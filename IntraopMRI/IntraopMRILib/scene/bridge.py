@@ -19,6 +19,7 @@ from IntraopMRIReconstructionLib.errors import DataError, SessionError
 
 from . import colors, conversion, looks
 from .contents import Content, Ledger
+from .display import Line
 
 Frame = Literal["preop", "intraop"]
 
@@ -81,6 +82,20 @@ class SceneBridge:
     def roles(self) -> tuple[str, ...]:
         """Roles that the scene holds now."""
         return tuple(self._wanted)
+
+    def legend(self) -> tuple[Line, ...]:
+        """What the colours of the slices mean, one line for each kind of thing that is shown."""
+        kinds = {
+            f"{RESULT}residual": ("Residual", colors.RESIDUAL),
+            f"{PREOP}tumour": ("Tumour before", colors.TUMOUR),
+            f"{PREOP}risk": ("At risk", colors.AT_RISK),
+            f"{PREOP}plan.": ("Planned", colors.PLANNED),
+            f"{INTRAOP}plan.": ("Planned", colors.PLANNED),
+            f"{INTRAOP}implant.": ("Actual", colors.ACTUAL),
+        }
+        shown = [role for role, content in self._wanted.items() if content.visible]
+        entries = dict(entry for prefix, entry in kinds.items() if any(role.startswith(prefix) for role in shown))
+        return tuple(Line(text, color=color, bold=True) for text, color in entries.items())
 
     # Images
 

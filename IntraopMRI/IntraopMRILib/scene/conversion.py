@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import SimpleITK
 import slicer
 import vtk
 from IntraopMRIReconstructionLib.data import AnyArray, Image
@@ -109,7 +110,7 @@ def dashes(start: npt.ArrayLike, end: npt.ArrayLike, radiusMm: float) -> Any:
     return _tube([(first + s * direction, first + min(s + DASH_MM, length) * direction) for s in starts], radiusMm)
 
 
-def pointerMesh(lengthMm: float = 120.0, radiusMm: float = 1.5, coneMm: float = 10.0) -> Any:
+def pointerMesh(lengthMm: float = 90.0, radiusMm: float = 1.2, coneMm: float = 10.0) -> Any:
     """A pointer in its own frame: tip in the origin, shaft along +z."""
     cone = vtk.vtkConeSource()
     cone.SetDirection(0.0, 0.0, -1.0)
@@ -119,6 +120,44 @@ def pointerMesh(lengthMm: float = 120.0, radiusMm: float = 1.5, coneMm: float = 
     cone.SetResolution(_SIDES)
     cone.Update()
     return _appended([cone.GetOutput(), cylinder((0, 0, coneMm), (0, 0, lengthMm), radiusMm)])
+
+
+def anatomySurface(image: Image, spacingMm: float = 2.5) -> Any:
+    """Outer surface of the head or body in ``image`` as vtkPolyData in RAS mm, coarse: for bearings, not for measuring.
+
+    Threshold after Otsu (IEEE Trans. SMC 1979) on a grid of ``spacingMm``, largest connected part, windowed sinc smoothing.
+    """
+    steps = np.maximum(1, np.round(spacingMm / image.spacing_mm)).astype(int)
+    coarse = SimpleITK.GetImageFromArray(np.ascontiguousarray(image.array, dtype=np.float32))
+    coarse = SimpleITK.BinShrink(coarse, steps.tolist())
+    parts = SimpleITK.ConnectedComponent(
+        SimpleITK.OtsuThreshold(SimpleITK.SmoothingRecursiveGaussian(coarse, 1.0), 0, 1)
+    )
+    largest = SimpleITK.RelabelComponent(parts, sortByObjectSize=True) == 1
+    closed = SimpleITK.BinaryFillhole(SimpleITK.BinaryMorphologicalClosing(largest, [2, 2, 2]))
+    soft = SimpleITK.SmoothingRecursiveGaussian(SimpleITK.ConstantPad(closed, [1] * 3, [1] * 3, 0) * 1.0, 1.2)
+    surface = vtk.vtkFlyingEdges3D()
+    surface.SetInputData(vtkImageOf(SimpleITK.GetArrayFromImage(soft)))
+    surface.SetValue(0, 0.5)
+    smooth = vtk.vtkWindowedSincPolyDataFilter()
+    smooth.SetInputConnection(surface.GetOutputPort())
+    smooth.SetNumberOfIterations(20)
+    smooth.SetPassBand(0.05)
+    place = np.eye(4)
+    # Voxel 1 of the padded coarse grid is centred on the middle of the first block of fine voxels.
+    place[:3, :3] = image.ras_from_ijk[:3, :3] * steps
+    place[:3, 3] = (image.ras_from_ijk @ np.append((steps - 1) / 2.0 - steps, 1.0))[:3]
+    transform = vtk.vtkTransform()
+    transform.SetMatrix(vtkMatrix(place))
+    placed = vtk.vtkTransformPolyDataFilter()
+    placed.SetInputConnection(smooth.GetOutputPort())
+    placed.SetTransform(transform)
+    normals = vtk.vtkPolyDataNormals()
+    normals.SetInputConnection(placed.GetOutputPort())
+    normals.SplittingOff()
+    normals.AutoOrientNormalsOn()
+    normals.Update()
+    return normals.GetOutput()
 
 
 def _tube(pieces: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]], radiusMm: float) -> Any:

@@ -25,7 +25,7 @@ def outline(node: Any) -> None:
     display.SetVisibility2DFill(False)
     display.SetVisibility2DOutline(True)
     display.SetOpacity2DOutline(1.0)
-    display.SetSliceIntersectionThickness(3)
+    display.SetSliceIntersectionThickness(4)
     display.SetOpacity3D(0.18)
 
 
@@ -38,11 +38,11 @@ def residual(node: Any) -> None:
     display.SetOpacity2DFill(1.0)
     display.SetOpacity2DOutline(1.0)
     display.SetOpacity3D(1.0)
-    display.SetSegmentOpacity2DFill("residual", 0.45)
+    display.SetSegmentOpacity2DFill("residual", 0.55)
     display.SetSegmentOpacity2DOutline("residual", 1.0)
     display.SetSegmentOpacity3D("residual", 1.0)
     if node.GetSegmentation().GetSegment("resected") is not None:
-        display.SetSegmentOpacity2DFill("resected", 0.22)
+        display.SetSegmentOpacity2DFill("resected", 0.3)
         display.SetSegmentOpacity2DOutline("resected", 0.0)
         display.SetSegmentOpacity3D("resected", 0.15)
 
@@ -85,15 +85,16 @@ def pointer(node: Any) -> None:
 
 def anatomy(node: Any) -> None:
     """Faint surface, in 3D only."""
-    _mesh(node, colors.ANATOMY, 0.2, thickness=1)
+    _mesh(node, colors.ANATOMY, 0.22, thickness=1)
     display = node.GetDisplayNode()
     display.SetVisibility2D(False)
-    display.SetBackfaceCulling(False)
+    display.SetBackfaceCulling(True)
 
 
 def _mesh(node: Any, color: Color, opacity: float, thickness: int) -> None:
     display = node.GetDisplayNode()
     display.SetColor(*color)
+    display.SetAmbient(0.25)
     display.SetOpacity(opacity)
     display.SetVisibility2D(True)
     display.SetSliceIntersectionThickness(thickness)

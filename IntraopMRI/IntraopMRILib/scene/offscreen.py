@@ -18,19 +18,20 @@ from IntraopMRIReconstructionLib.errors import DataError
 from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from . import colors
+from .corner_text import ViewTexts, orientationLetters
+from .display import READ, Banner, Corners, Line, Readout, banners, corners
 from .headless import useOffscreenOpenGL
 
 Picture = npt.NDArray[np.uint8]
 
 #: Layout name and orientation of the three slice views, as in Slicer's four-up layout.
 SLICE_VIEWS = {"Red": "Axial", "Green": "Coronal", "Yellow": "Sagittal"}
+#: Each draws over those before it: instruments over the tissue that they are in.
 _SLICE_MANAGERS = (
-    "vtkMRMLVolumeGlyphSliceDisplayableManager",
-    "vtkMRMLModelSliceDisplayableManager",
-    "vtkMRMLCrosshairDisplayableManager",
     "vtkMRMLSegmentationsDisplayableManager2D",
+    "vtkMRMLModelSliceDisplayableManager",
     "vtkMRMLMarkupsDisplayableManager",
-    "vtkMRMLRulerDisplayableManager",
+    "vtkMRMLCrosshairDisplayableManager",
 )
 _THREED_MANAGERS = (
     "vtkMRMLCameraDisplayableManager",
@@ -52,7 +53,7 @@ class View:
         self.window = vtk.vtkRenderWindow()
         self.window.SetOffScreenRendering(1)
         self.window.ShowWindowOff()
-        self.window.SetMultiSamples(4)
+        self.window.SetAlphaBitPlanes(1)
         self.window.SetSize(*size)
         self.window.AddRenderer(self.renderer)
         self.interactor = vtk.vtkGenericRenderWindowInteractor()
@@ -65,6 +66,7 @@ class View:
         self.managers = slicer.vtkMRMLDisplayableManagerGroup()
         self.managers.SetRenderer(self.renderer)
         self.managers.Initialize(factory, self.renderer)
+        self.texts = ViewTexts(self.renderer)
 
     def picture(self) -> Picture:
         """Render and return (height, width, 3) uint8, first row on top."""
@@ -82,6 +84,7 @@ class View:
 
     def close(self) -> None:
         """Let go of the scene first, then of the window."""
+        self.texts.close()
         self.managers.SetMRMLDisplayableNode(None)
         self.interactor.SetRenderWindow(None)
         self.window.Finalize()
@@ -93,7 +96,17 @@ class SliceView(View):
     def __init__(self, scene: Any, applicationLogic: Any, layoutName: str, orientation: str, size: tuple[int, int]):
         factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance()
         super().__init__(factory, _SLICE_MANAGERS, applicationLogic, size)
+        self.window.SetMultiSamples(8)
         self.renderer.GetActiveCamera().ParallelProjectionOn()
+        # The image comes first: overlays that were added before it would hide it instead of blending with it.
+        mapper = vtk.vtkImageMapper()
+        # The slice logic delivers finished 8-bit colours; the mapper must not stretch them again.
+        mapper.SetColorWindow(255)
+        mapper.SetColorLevel(127.5)
+        self._slice = vtk.vtkActor2D()
+        self._slice.SetMapper(mapper)
+        self._slice.GetProperty().SetDisplayLocationToBackground()
+        self.renderer.AddViewProp(self._slice)
         self.logic = slicer.vtkMRMLSliceLogic()
         self.logic.SetMRMLApplicationLogic(applicationLogic)
         self.logic.SetMRMLScene(scene)
@@ -104,17 +117,12 @@ class SliceView(View):
             self.logic.SetSliceNode(self.node)
         self.node.SetOrientation(orientation)
         self.managers.SetMRMLDisplayableNode(self.node)
-        mapper = vtk.vtkImageMapper()
-        # The slice logic delivers finished 8-bit colours; the mapper must not stretch them again.
-        mapper.SetColorWindow(255)
-        mapper.SetColorLevel(127.5)
-        self._slice = vtk.vtkActor2D()
-        self._slice.SetMapper(mapper)
-        self._slice.GetProperty().SetDisplayLocationToBackground()
-        self.renderer.AddViewProp(self._slice)
 
     def show(self, background: Any, foreground: Any, opacity: float, centre: npt.ArrayLike, heightMm: float) -> None:
         """Choose the volumes (nodes or None), the point (RAS mm) in the middle, and the height of the view in mm."""
+        background, foreground = _shown(background), _shown(foreground)
+        if background is None:
+            background, foreground = foreground, None
         composite = self.logic.GetSliceCompositeNode()
         composite.SetBackgroundVolumeID(background.GetID() if background else None)
         composite.SetForegroundVolumeID(foreground.GetID() if foreground else None)
@@ -131,6 +139,17 @@ class SliceView(View):
         self._slice.GetMapper().SetInputConnection(connection)
         self._slice.SetVisibility(connection is not None)
 
+    def annotate(self, readout: Readout, legend: tuple[Line, ...] = ()) -> None:
+        """Name and place of the plane, legend, orientation letters, scale bar, alarms."""
+        toRas = slicer.util.arrayFromVTKMatrix(self.node.GetSliceToRAS())
+        offset = self.logic.GetSliceOffset()
+        letter = orientationLetters(np.sign(offset or 1.0) * toRas[:3, 2])
+        name = Line(f"{self.node.GetOrientation().upper()}  {letter} {abs(offset):.0f} mm", READ, colors.TEXT_QUIET)
+        millimetres = self.node.GetFieldOfView()[1] / self.window.GetSize()[1]
+        alarms = tuple(Banner(banner.title, tone=banner.tone) for banner in banners(readout))
+        texts = Corners(topLeft=legend, bottomLeft=(name,), banners=alarms)
+        self.texts.update(texts, toRas, millimetres)
+
     def close(self) -> None:
         """Release the plane and the volumes."""
         self._slice.GetMapper().SetInputConnection(None)
@@ -144,6 +163,9 @@ class ThreeDView(View):
     def __init__(self, scene: Any, applicationLogic: Any, layoutName: str, size: tuple[int, int]) -> None:
         factory = slicer.vtkMRMLThreeDViewDisplayableManagerFactory.GetInstance()
         super().__init__(factory, _THREED_MANAGERS, applicationLogic, size)
+        # Depth peeling, which sorts translucent surfaces, works without multisampling only.
+        self.window.SetMultiSamples(0)
+        self.renderer.SetUseFXAA(True)
         self.renderer.SetUseDepthPeeling(True)
         self.renderer.SetMaximumNumberOfPeels(8)
         self.logic = slicer.vtkMRMLViewLogic()
@@ -198,13 +220,19 @@ class OffscreenViews:
         foreground: Any | None = None,
         opacity: float = 0.6,
         centre: npt.ArrayLike = (0.0, 0.0, 0.0),
-        heightMm: float = 180.0,
+        heightMm: float = 150.0,
         direction: npt.ArrayLike = (0.8, 1.0, 0.6),
     ) -> None:
         """Choose volumes (nodes), foreground opacity, the RAS point in the middle and the height of the views in mm."""
         for view in self.slices.values():
             view.show(background, foreground, opacity, centre, heightMm)
         self.threeD.look(centre, direction, heightMm)
+
+    def annotate(self, readout: Readout, legend: tuple[Line, ...] = ()) -> None:
+        """Write numbers into the 3D view, names and scale bars into the slices, alarms into all."""
+        for orientation, view in self.slices.items():
+            view.annotate(readout, legend if orientation == "Axial" else ())
+        self.threeD.texts.update(corners(readout))
 
     def fourUp(self) -> Picture:
         """(height, width, 3) uint8: axial, 3D / coronal, sagittal, with a thin divider."""
@@ -224,6 +252,11 @@ class OffscreenViews:
         """Release windows and observers; the scene stays."""
         for view in (*self.slices.values(), self.threeD):
             view.close()
+
+
+def _shown(volume: Any | None) -> Any | None:
+    """The volume, or None when it is hidden: a preoperative volume without a registration lies nowhere."""
+    return volume if volume is not None and volume.GetDisplayVisibility() else None
 
 
 def writePng(picture: Picture, path: str | os.PathLike[str]) -> Path:

@@ -1,0 +1,172 @@
+"""Draws texts, orientation letters, scale bar and crosshair on the renderer of a view; off screen and in Slicer alike."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import vtk
+
+from . import colors
+from .colors import Color
+from .display import READ, SMALL, Banner, Corners, Line, Tone
+
+#: Distance of the texts from the edge and of the lines from one another, as part of the view's height.
+_MARGIN, _LEADING = 0.03, 1.22
+#: Letters at the ends of the R, A and S axes.
+_LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))
+#: A direction takes a letter when it has at least this part along the axis; oblique views show two letters.
+_SECOND_LETTER = 0.35
+#: Width of a bold capital, in font sizes.
+_CAPITAL_WIDTH = 0.66
+#: Width of a small letter.
+_LETTER_WIDTH = 0.52
+#: Bands of the alarms, dark enough for white or bright enough for black words.
+_BANDS = {Tone.DANGER: colors.DANGER_BAND, Tone.CAUTION: colors.CAUTION}
+#: Opacity of the dark ground behind a text, so that it can be read on bright brain.
+_BACKING = 0.55
+_BARS_MM = (100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0)
+
+
+class ViewTexts:
+    """Texts over one renderer. ``update`` replaces what is shown; ``close`` takes everything away."""
+
+    def __init__(self, renderer: Any) -> None:
+        self._renderer = renderer
+        self._props: list[Any] = []
+
+    def update(
+        self, corners: Corners, sliceToRas: npt.ArrayLike | None = None, mmPerPixel: float | None = None
+    ) -> None:
+        """Draw ``corners``; with ``sliceToRas`` (4, 4) also orientation letters, with ``mmPerPixel`` a scale bar."""
+        self.close()
+        width, height = self._renderer.GetSize()
+        top = height - self._banners(corners.banners, width, height)
+        margin = _MARGIN * height
+        self._stack(corners.topLeft, margin, top - margin, height, "Left")
+        self._stack(corners.topRight, width - margin, top - margin, height, "Right")
+        self._stack(corners.bottomLeft, margin, margin + _heightOf(corners.bottomLeft, height), height, "Left")
+        right = margin + _heightOf(corners.bottomRight, height)
+        self._stack(corners.bottomRight, width - margin, right, height, "Right")
+        if corners.footer:
+            footer = Line(corners.footer, SMALL, colors.TEXT_QUIET)
+            self._text(footer, width / 2, 0.4 * margin, height, "Centered", "Bottom")
+        if sliceToRas is not None:
+            self._letters(np.asarray(sliceToRas, dtype=np.float64), width, height, top)
+        if mmPerPixel is not None:
+            self._scaleBar(mmPerPixel, width, height)
+
+    def close(self) -> None:
+        """Remove all that was drawn."""
+        for prop in self._props:
+            self._renderer.RemoveViewProp(prop)
+        self._props.clear()
+
+    def _add(self, prop: Any) -> None:
+        self._renderer.AddViewProp(prop)
+        self._props.append(prop)
+
+    def _text(
+        self,
+        line: Line,
+        x: float,
+        y: float,
+        height: int,
+        justify: str,
+        vertical: str = "Top",
+        backing: float = _BACKING,
+    ) -> None:
+        actor = vtk.vtkTextActor()
+        actor.SetInput(line.text)
+        style = actor.GetTextProperty()
+        style.SetFontFamilyToArial()
+        style.SetFontSize(max(8, round(line.size * height)))
+        style.SetBold(line.bold)
+        style.SetColor(*line.color)
+        style.SetBackgroundColor(*colors.BACKGROUND)
+        style.SetBackgroundOpacity(backing)
+        getattr(style, f"SetJustificationTo{justify}")()
+        getattr(style, f"SetVerticalJustificationTo{vertical}")()
+        actor.SetPosition(round(x), round(y))
+        self._add(actor)
+
+    def _stack(self, lines: Sequence[Line], x: float, top: float, height: int, justify: str) -> None:
+        for line in lines:
+            self._text(line, x, top, height, justify)
+            top -= _LEADING * line.size * height
+
+    def _banners(self, banners: Sequence[Banner], width: int, height: int) -> float:
+        """Draw alarms from the top edge down; returns the height that they take."""
+        used = 0.0
+        for banner in banners:
+            rows = _fitted(banner, width / height)
+            tall = (sum(_LEADING * row.size for row in rows) + 0.5 * READ) * height
+            self._rectangle(0, height - used - tall, width, tall, _BANDS[banner.tone])
+            y = height - used - 0.4 * READ * height
+            for row in rows:
+                self._text(row, width / 2, y, height, "Centered", backing=0.0)
+                y -= _LEADING * row.size * height
+            used += tall
+        return used
+
+    def _letters(self, sliceToRas: npt.NDArray[np.float64], width: int, height: int, top: float) -> None:
+        across, up = sliceToRas[:3, 0], sliceToRas[:3, 1]
+        margin = 0.5 * _MARGIN * height
+        for direction, x, y, justify, vertical in (
+            (-across, margin, height / 2, "Left", "Centered"),
+            (across, width - margin, height / 2, "Right", "Centered"),
+            (up, width / 2, top - margin, "Centered", "Top"),
+            (-up, width / 2, margin, "Centered", "Bottom"),
+        ):
+            line = Line(orientationLetters(direction), 1.25 * READ, colors.TEXT, bold=True)
+            self._text(line, x, y, height, justify, vertical)
+
+    def _scaleBar(self, mmPerPixel: float, width: int, height: int) -> None:
+        longest = 0.28 * width * mmPerPixel
+        length = next((bar for bar in _BARS_MM if bar <= longest), _BARS_MM[-1])
+        pixels, margin, thick = length / mmPerPixel, _MARGIN * height, max(2.0, 0.006 * height)
+        left = width - margin - pixels
+        self._rectangle(left - 1, margin - 1, pixels + 2, thick + 2, colors.BACKGROUND)
+        self._rectangle(left, margin, pixels, thick, colors.TEXT)
+        label = Line(f"{length / 10:g} cm" if length >= 10 else f"{length:g} mm", READ)
+        self._text(label, width - margin, margin + thick + 0.4 * margin, height, "Right", "Bottom")
+
+    def _rectangle(self, x: float, y: float, width: float, height: float, color: Color) -> None:
+        points = vtk.vtkPoints()
+        for corner in ((x, y), (x + width, y), (x + width, y + height), (x, y + height)):
+            points.InsertNextPoint(*corner, 0.0)
+        cells = vtk.vtkCellArray()
+        cells.InsertNextCell(4, (0, 1, 2, 3))
+        mesh = vtk.vtkPolyData()
+        mesh.SetPoints(points)
+        mesh.SetPolys(cells)
+        mapper = vtk.vtkPolyDataMapper2D()
+        mapper.SetInputData(mesh)
+        actor = vtk.vtkActor2D()
+        actor.SetMapper(mapper)
+        actor.GetProperty().SetColor(*color)
+        self._add(actor)
+
+
+def orientationLetters(direction: npt.ArrayLike) -> str:
+    """Letters of the anatomical side that ``direction`` (3,), RAS, points to: ``R``, or ``RA`` when oblique."""
+    vector = np.asarray(direction, dtype=np.float64)
+    vector = vector / np.linalg.norm(vector)
+    order = np.argsort(-np.abs(vector), kind="stable")
+    letters = [_LETTERS[axis][int(vector[axis] > 0)] for axis in order if abs(vector[axis]) >= _SECOND_LETTER]
+    return "".join(letters[:2])
+
+
+def _fitted(banner: Banner, aspect: float) -> list[Line]:
+    """Title on one line as large as it fits, detail below in as many lines as it needs: words are never cut off."""
+    color = colors.TEXT if banner.tone is Tone.DANGER else colors.BACKGROUND
+    size = min(1.7 * READ, 0.94 * aspect / (_CAPITAL_WIDTH * max(1, len(banner.title))))
+    details = textwrap.wrap(banner.detail, int(0.94 * aspect / (_LETTER_WIDTH * READ)))
+    return [Line(banner.title, size, color, bold=True), *(Line(row, READ, color) for row in details)]
+
+
+def _heightOf(lines: Sequence[Line], height: int) -> float:
+    return sum(_LEADING * line.size for line in lines) * height

@@ -1,0 +1,234 @@
+"""What the views say in words and numbers, decided without drawing: the surgeon reads it from three metres.
+
+A number is shown only while all that it rests on is sound; otherwise a dash and the reason in words take its place.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from IntraopMRIReconstructionLib.data import Level, Measurement, Verdict
+
+from . import colors
+from .colors import Color
+
+#: A pose older than this is no position any more: trackers send 10 to 60 a second, so half a second means lost sight.
+POSE_STALE_S = 0.5
+#: Font sizes as part of the view's height. READ is the smallest that carries meaning: a view is half the picture, so
+#: 0.05 is 1/40 of the picture, 9 minutes of arc at three metres on a 27 inch screen.
+HUGE, LARGE, READ, SMALL = 0.125, 0.085, 0.05, 0.032
+#: Characters and lines that a reason may take in a corner.
+_WRAP, _MAX_LINES = 27, 4
+_UNITS = {"cm3": "cm³", "ml": "cm³", "mL": "cm³", "deg": "°", "percent": "%"}
+NOT_CLINICAL = "Research use only. Not for clinical use."
+
+
+class Tone(Enum):
+    """Meaning of a text; red only for residual and danger."""
+
+    NORMAL = colors.TEXT
+    QUIET = colors.TEXT_QUIET
+    GOOD = colors.GOOD
+    CAUTION = colors.CAUTION
+    DANGER = colors.DANGER
+
+    @property
+    def color(self) -> Color:
+        """Red, green, blue in 0..1."""
+        return self.value
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of text: ``size`` is part of the view's height."""
+
+    text: str
+    size: float = READ
+    color: Color = colors.TEXT
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Banner:
+    """An alarm across the view: the title is never shortened, the detail says why."""
+
+    title: str
+    detail: str = ""
+    tone: Tone = Tone.DANGER
+
+
+@dataclass(frozen=True)
+class Corners:
+    """All texts of one view, lines from top to bottom."""
+
+    topLeft: tuple[Line, ...] = ()
+    topRight: tuple[Line, ...] = ()
+    bottomLeft: tuple[Line, ...] = ()
+    bottomRight: tuple[Line, ...] = ()
+    banners: tuple[Banner, ...] = ()
+    footer: str = ""
+
+
+@dataclass(frozen=True)
+class Readout:
+    """Everything that the texts are made of, as the session knows it now.
+
+    ``implants``: name of the implant to its planned-against-actual measurements, in the order to show.
+    ``pose_age_s`` None means that no tool is tracked; ``image_age_s`` None that the time of the scan is unknown.
+    ``withdrawn``: why there is no registration (the bridge's ``withdrawnBecause``).
+    """
+
+    residual: Measurement | None = None
+    extent_of_resection: Measurement | None = None
+    rano_class: str = ""
+    tip_to_residual: Measurement | None = None
+    implants: Mapping[str, tuple[Measurement, ...]] = field(default_factory=dict)
+    verdict: Verdict | None = None
+    withdrawn: str = ""
+    image_age_s: float | None = None
+    pose_age_s: float | None = None
+    pose_visible: bool = True
+
+    @property
+    def refused(self) -> bool:
+        """Whether a registration was tried and refused."""
+        return self.verdict is not None and self.verdict.level is Level.REFUSED
+
+    @property
+    def registration_problem(self) -> str:
+        """Why no number that rests on the registration may be shown, empty when it may."""
+        if self.refused:
+            return "registration refused"
+        return "not registered" if self.verdict is None or self.withdrawn else ""
+
+    @property
+    def pose_problem(self) -> str:
+        """Why the pose is no position, empty when it is one."""
+        if self.pose_age_s is None:
+            return "no tool tracked"
+        if not math.isfinite(self.pose_age_s) or self.pose_age_s < 0:
+            return "pose age unknown"
+        if not self.pose_visible:
+            return "tool not visible"
+        return f"pose stale {age(self.pose_age_s)}" if self.pose_age_s > POSE_STALE_S else ""
+
+
+def corners(readout: Readout) -> Corners:
+    """Texts of the view that carries the numbers (the 3D view): one thing a corner, the largest what is decided on."""
+    needsRegistration = readout.registration_problem
+    topLeft = _block("RESIDUAL", readout.residual, needsRegistration, colors.RESIDUAL, HUGE)
+    resected = _block("RESECTED", readout.extent_of_resection, needsRegistration, colors.TEXT, LARGE)
+    if readout.rano_class and not needsRegistration and _value(readout.extent_of_resection):
+        resected += (Line(f"RANO class {readout.rano_class}"),)
+    if readout.tip_to_residual is None and readout.implants:
+        topRight: tuple[Line, ...] = ()
+    else:
+        problem = readout.pose_problem or needsRegistration
+        topRight = _block("TIP TO RESIDUAL", readout.tip_to_residual, problem, colors.TEXT, HUGE)
+    implants = _implantLines(readout, needsRegistration)
+    if readout.residual is None and implants:
+        topLeft, resected = implants, ()
+    else:
+        topRight += implants
+    if readout.extent_of_resection is None:
+        resected = ()
+    return Corners(topLeft, topRight, resected, _state(readout), banners(readout), NOT_CLINICAL)
+
+
+def banners(readout: Readout) -> tuple[Banner, ...]:
+    """Alarms that belong into every view: what is wrong and since when, danger first."""
+    result = []
+    if readout.withdrawn or readout.refused:
+        reasons = readout.verdict.text.partition(": ")[2] if readout.verdict is not None and readout.refused else ""
+        title = "REGISTRATION REFUSED" if readout.refused else "NOT REGISTERED"
+        result.append(Banner(title, reasons or readout.withdrawn, Tone.DANGER))
+    if readout.pose_age_s is not None and readout.pose_problem:
+        words, _, since = readout.pose_problem.partition(" stale ")
+        result.append(Banner(f"{words.upper()} STALE {since}" if since else words.upper(), tone=Tone.CAUTION))
+    return tuple(result)
+
+
+def number(value: float, unit: str) -> str:
+    """A number as a person reads it aloud. Never rounds an incomplete resection up to 100 %, nor a rest down to 0."""
+    shown = _UNITS.get(unit, unit)
+    if shown == "%":
+        text = f"{math.floor(value) if value < 100 else value:.0f}"
+    elif shown == "cm³" and 0 < value < 0.01:
+        text = "< 0.01"
+    elif shown == "cm³" and abs(value) < 1:
+        text = f"{value:.2f}"
+    else:
+        text = f"{value:.1f}"
+    return f"{text}{'' if shown == '°' else ' '}{shown}".rstrip()
+
+
+def age(seconds: float) -> str:
+    """0.1 s, 45 s, 3 min, 2 h 05 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _value(measurement: Measurement | None) -> float | None:
+    return None if measurement is None else measurement.value
+
+
+def _block(caption: str, measurement: Measurement | None, problem: str, color: Color, size: float) -> tuple[Line, ...]:
+    """Caption, number, interval; or caption, dash, reason."""
+    head = Line(caption, READ, colors.TEXT_QUIET, bold=True)
+    if problem or measurement is None or measurement.value is None:
+        reason = problem or (measurement.missing_because if measurement else "not measured")
+        return (head, Line("—", LARGE, colors.TEXT_QUIET, bold=True), *_wrapped(reason))
+    lines = [head, Line(number(measurement.value, measurement.unit), size, color, bold=True)]
+    if measurement.interval is not None:
+        low, high = (number(bound, measurement.unit) for bound in measurement.interval)
+        lines.append(Line(f"{low.split(' cm')[0].removesuffix(' mm').removesuffix(' %')} to {high}"))
+    return tuple(lines)
+
+
+def _implantLines(readout: Readout, problem: str) -> tuple[Line, ...]:
+    lines: list[Line] = []
+    for name, measurements in readout.implants.items():
+        lines.append(Line(name.upper(), READ, colors.ACTUAL, bold=True))
+        if problem:
+            lines += _wrapped(problem)
+            continue
+        for measurement in measurements:
+            text = "—" if measurement.value is None else number(measurement.value, measurement.unit)
+            lines.append(Line(f"{measurement.name}  {text}"))
+            if measurement.value is None:
+                lines += _wrapped(measurement.missing_because)
+    return tuple(lines)
+
+
+def _state(readout: Readout) -> tuple[Line, ...]:
+    """Registration and ages."""
+    if readout.verdict is None or readout.withdrawn:
+        registration = [Line("Not registered", READ, Tone.CAUTION.color, bold=True)]
+    else:
+        tones = {Level.GOOD: Tone.GOOD, Level.CHECK: Tone.CAUTION, Level.REFUSED: Tone.DANGER}
+        level = readout.verdict.level
+        registration = [Line(f"Registration {level.value}", READ, tones[level].color, bold=True)]
+        if level is Level.CHECK:
+            registration += _wrapped(readout.verdict.text.partition(": ")[2])
+    image = "Image, time unknown" if readout.image_age_s is None else f"Image {age(readout.image_age_s)} old"
+    problem = readout.pose_problem
+    if readout.pose_age_s is None:
+        pose = Line("No tool tracked", READ, colors.TEXT_QUIET)
+    elif problem:
+        pose = Line(problem.capitalize(), READ, Tone.CAUTION.color, bold=True)
+    else:
+        pose = Line(f"Pose {age(readout.pose_age_s)} old")
+    return (*registration, Line(image), pose)
+
+
+def _wrapped(text: str) -> tuple[Line, ...]:
+    rows = textwrap.wrap(text, _WRAP, max_lines=_MAX_LINES, placeholder=" …")
+    return tuple(Line(row, READ, colors.TEXT_QUIET) for row in rows)
