@@ -84,9 +84,10 @@ def assess_residual(
 
     ``contrast``: intraoperative scan with agent; ``native``: the same without, None when not taken (then blood cannot
     be told from enhancement and the interval reaches down to zero). ``tumour``: label on the preoperative grid,
-    1 enhancing, 2 non-enhancing or necrotic, or plain binary. ``intraop_from_preop``: (4, 4) or a function on RAS
-    points. ``registration_error_mm`` at the tumour; ``expected_shift_mm``: brain shift that the registration does not
-    model (0 when it is deformable). ``nce_cm3``: non-enhancing residual when somebody assessed it.
+    1 enhancing, 2 necrotic core, 3 and above non-enhancing infiltration (not searched), or one plain label.
+    ``intraop_from_preop``: (4, 4) or a function on RAS points (n, 3). ``registration_error_mm`` at the tumour;
+    ``expected_shift_mm``: brain shift that the registration does not model (0 when it is deformable).
+    ``nce_cm3``: non-enhancing residual when somebody assessed it.
 
     Method: contrast - native after a smooth gain fit, robust threshold against the surrounding tissue, hysteresis,
     half-level boundary, thin sheets and structures that leave the region removed, partial volume counted.
@@ -96,13 +97,13 @@ def assess_residual(
     _check(contrast, native, tumour, registration_error_mm, expected_shift_mm)
     _tell(progress, 0.0, "carrying the tumour over")
     labels = np.asarray(tumour.array)
-    enhancing = labels == 1 if (labels == 2).any() else labels > 0
+    enhancing = labels == 1 if (labels > 1).any() else labels > 0
     if not enhancing.any():
         raise AssessmentError(
             "the tumour segmentation has no enhancing part (label 1): segment it before the assessment"
         )
     margin = max(LEAST_MARGIN_MM, registration_error_mm + expected_shift_mm)
-    points = carried_points(labels > 0, tumour, contrast, intraop_from_preop)
+    points = carried_points((labels == 1) | (labels == 2) | enhancing, tumour, contrast, intraop_from_preop)
     box = _box(points, contrast, margin + registration_error_mm + CONTEXT_MM)
     carried = occupied(points, box)
     if not carried.any():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,6 +113,63 @@ def operate(
 
 
 @pytest.fixture(scope="session")
-def operation():
+def operation() -> Any:
     """The maker of operated heads: (seed, directions, ...) -> Operation."""
     return operate
+
+
+@dataclass
+class Screwed:
+    image: Image
+    entry: np.ndarray
+    tip: np.ndarray
+    planned_entry: np.ndarray
+    planned_tip: np.ndarray
+    diameter_mm: float
+
+
+def screwed(
+    seed: int,
+    directions: np.ndarray,
+    bloom_mm: float = 0.8,
+    noise: float = 0.03,
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    implant: bool = True,
+) -> Screwed:
+    rng = np.random.default_rng(seed)
+    shape_ijk = np.rint(np.array([96, 90, 70]) / np.array(spacing)).astype(int)
+    ras_from_ijk = np.eye(4)
+    ras_from_ijk[:3, :3] = directions * np.asarray(spacing)
+    ras_from_ijk[:3, 3] = -ras_from_ijk[:3, :3] @ ((shape_ijk - 1) / 2.0) + rng.normal(0, 10, 3)
+    centre = apply(ras_from_ijk, (shape_ijk - 1) / 2.0)
+    k, j, i = np.indices(tuple(shape_ijk[::-1]))
+    ras = apply(ras_from_ijk, np.stack([i, j, k], axis=-1))
+    voxel = float(np.prod(spacing) ** (1 / 3))
+    diameter = 5.5
+    planned_entry = centre + np.array([14, -18, 1])
+    planned_tip = centre + np.array([4, 20, -2])
+    entry = planned_entry + rng.normal(0, 1.5, 3)
+    tip = planned_tip + rng.normal(0, 1.5, 3)
+    axis = (tip - entry) / np.linalg.norm(tip - entry)
+    off = ras - entry
+    along = off @ axis
+    radial = np.linalg.norm(off - along[..., None] * axis, axis=-1)
+    void = np.maximum(radial - diameter / 2, np.maximum(-along, along - np.linalg.norm(tip - entry))) - bloom_mm
+    body = np.linalg.norm((ras - centre - [0, 16, 0]) / [22, 15, 12], axis=-1)
+    canal = np.linalg.norm((ras - centre - [0, -8, 0])[..., :2], axis=-1) - 8
+    tissue = np.where(body < 1, 110.0, 75.0)
+    tissue = tissue * (1 - part((np.abs(body - 1) - 0.06) * 15, voxel) * 0.6)
+    tissue = np.where(canal < 0, 35.0, tissue)
+    tissue += 10 * ndimage.gaussian_filter(rng.normal(size=tissue.shape), 3) / 0.03 * 0.2
+    signal = tissue * (1 - part(void, voxel)) if implant else tissue
+    bias = np.exp(((ras - centre) / 60.0) @ rng.normal(0, 0.3, 3))
+    level = 90 * noise
+    noisy = signal * bias + level * (rng.normal(size=signal.shape) + 1j * rng.normal(size=signal.shape))
+    image = Image(np.abs(noisy).astype(np.float32), ras_from_ijk, "spine")
+    return Screwed(image, entry, tip, planned_entry, planned_tip, diameter)
+
+
+@pytest.fixture(scope="session")
+def instrumented() -> Any:
+    """The maker of instrumented vertebrae: (seed, directions, ...) -> Screwed."""
+    return screwed

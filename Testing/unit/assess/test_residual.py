@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from IntraopMRILib.assess.residual import assess_residual
@@ -8,7 +10,7 @@ from IntraopMRIReconstructionLib.errors import AssessmentError, Cancelled
 from IntraopMRIReconstructionLib.geometry import apply
 
 
-def test_volume_place_and_extent_in_every_orientation(directions, operation):
+def test_volume_place_and_extent_in_every_orientation(directions: np.ndarray, operation: Any) -> None:
     case = operation(4, directions)
     found = assess_residual(case.contrast, case.native, case.tumour, case.intraop_from_preop, 1.0, 3.0)
     assert found.volume_cm3 == pytest.approx(case.residual_cm3, rel=0.15)
@@ -16,6 +18,8 @@ def test_volume_place_and_extent_in_every_orientation(directions, operation):
     assert np.linalg.norm(found.residual_centroid_ras_mm - case.residual_centroid_ras_mm) < 1.0
     eor = next(m for m in found.measurements if m.name == "Extent of resection")
     assert eor.value == pytest.approx(100 * (1 - case.residual_cm3 / case.preop_cm3), abs=4)
+    assert eor.value is not None
+    assert eor.interval is not None
     assert eor.interval[0] <= eor.value <= eor.interval[1]
     assert found.rano.value == "3A"
     overlap = 2 * (case.truth & (found.residual.array > 0)).sum() / (case.truth.sum() + found.residual.array.sum())
@@ -24,7 +28,7 @@ def test_volume_place_and_extent_in_every_orientation(directions, operation):
     assert case.contrast.uid in found.measurements[0].based_on
 
 
-def test_a_function_does_what_its_matrix_does(operation):
+def test_a_function_does_what_its_matrix_does(operation: Any) -> None:
     case = operation(2, np.eye(3))
     by_matrix = assess_residual(case.contrast, case.native, case.tumour, case.intraop_from_preop, 1.0, 3.0)
     by_function = assess_residual(
@@ -33,7 +37,7 @@ def test_a_function_does_what_its_matrix_does(operation):
     assert np.array_equal(by_matrix.residual.array, by_function.residual.array)
 
 
-def test_complete_resection_with_vessel_dura_blood_and_thin_wall_gives_zero(operation):
+def test_complete_resection_with_vessel_dura_blood_and_thin_wall_gives_zero(operation: Any) -> None:
     case = operation(5, np.eye(3), residual=False)
     found = assess_residual(case.contrast, case.native, case.tumour, case.intraop_from_preop, 1.0, 3.0)
     assert found.volume_cm3 == 0.0
@@ -43,13 +47,13 @@ def test_complete_resection_with_vessel_dura_blood_and_thin_wall_gives_zero(oper
     assert found.interval_cm3[1] > 0.03
 
 
-def test_anisotropic_voxels_and_other_gain(operation):
+def test_anisotropic_voxels_and_other_gain(operation: Any) -> None:
     case = operation(0, np.eye(3), spacing=(0.9, 0.9, 1.5), gain=4.0)
     found = assess_residual(case.contrast, case.native, case.tumour, case.intraop_from_preop, 1.0, 3.0)
     assert found.volume_cm3 == pytest.approx(case.residual_cm3, rel=0.2)
 
 
-def test_a_native_scan_on_another_grid_is_resampled(operation):
+def test_a_native_scan_on_another_grid_is_resampled(operation: Any) -> None:
     case = operation(4, np.eye(3))
     flipped = case.native.array[:, :, ::-1].copy()
     size = flipped.shape[2]
@@ -61,7 +65,7 @@ def test_a_native_scan_on_another_grid_is_resampled(operation):
     assert other.volume_cm3 == pytest.approx(same.volume_cm3, rel=0.02)
 
 
-def test_without_native_scan_the_interval_reaches_zero_and_says_why(operation):
+def test_without_native_scan_the_interval_reaches_zero_and_says_why(operation: Any) -> None:
     case = operation(4, np.eye(3))
     found = assess_residual(case.contrast, None, case.tumour, case.intraop_from_preop, 1.0, 3.0)
     assert found.interval_cm3[0] == 0.0
@@ -82,7 +86,7 @@ def test_without_native_scan_the_interval_reaches_zero_and_says_why(operation):
         ({"intraop_from_preop": "broken"}, "register again"),
     ],
 )
-def test_bad_input_says_what_to_do(operation, change, message):
+def test_bad_input_says_what_to_do(operation: Any, change: Any, message: Any) -> None:
     case = operation(4, np.eye(3))
     far = np.eye(4)
     far[:3, 3] = 500.0
@@ -107,7 +111,7 @@ def test_bad_input_says_what_to_do(operation, change, message):
         assess_residual(**arguments)
 
 
-def test_stopping(operation):
+def test_stopping(operation: Any) -> None:
     case = operation(4, np.eye(3))
     with pytest.raises(Cancelled):
         assess_residual(
