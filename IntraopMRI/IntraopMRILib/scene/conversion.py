@@ -125,7 +125,7 @@ def pointerMesh(lengthMm: float = 90.0, radiusMm: float = 1.2, coneMm: float = 1
 def anatomySurface(image: Image, spacingMm: float = 2.5) -> Any:
     """Outer surface of the head or body in ``image`` as vtkPolyData in RAS mm, coarse: for bearings, not for measuring.
 
-    Threshold after Otsu (IEEE Trans. SMC 1979) on a grid of ``spacingMm``, largest connected part, windowed sinc smoothing.
+    Threshold after Otsu (IEEE Trans. SMC 1979) on a grid of ``spacingMm``, largest connected part, smoothed.
     """
     steps = np.maximum(1, np.round(spacingMm / image.spacing_mm)).astype(int)
     coarse = SimpleITK.GetImageFromArray(np.ascontiguousarray(image.array, dtype=np.float32))

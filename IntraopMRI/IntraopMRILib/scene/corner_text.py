@@ -1,4 +1,4 @@
-"""Draws texts, orientation letters, scale bar and crosshair on the renderer of a view; off screen and in Slicer alike."""
+"""Draws texts, orientation letters and a scale bar on the renderer of a view, off screen and in Slicer alike."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class ViewTexts:
         y: float,
         height: int,
         justify: str,
-        vertical: str = "Top",
+        at: str = "Top",
         backing: float = _BACKING,
     ) -> None:
         actor = vtk.vtkTextActor()
@@ -89,7 +89,7 @@ class ViewTexts:
         style.SetBackgroundColor(*colors.BACKGROUND)
         style.SetBackgroundOpacity(backing)
         getattr(style, f"SetJustificationTo{justify}")()
-        getattr(style, f"SetVerticalJustificationTo{vertical}")()
+        getattr(style, f"SetVerticalJustificationTo{at}")()
         actor.SetPosition(round(x), round(y))
         self._add(actor)
 
