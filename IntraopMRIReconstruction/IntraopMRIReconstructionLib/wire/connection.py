@@ -1,0 +1,205 @@
+"""One OpenIGTLink link: a blocking reader on its own thread, sends from any thread."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import WireError
+from .header import HEADER_SIZE, Buffer, RefusedMessage, body_size_of, parse_header
+
+#: How long a blocking call lasts before deadlines are looked at. Four wake-ups a second cost nothing.
+TICK_S = 0.25
+#: The kernel collects all bytes of a piece before it wakes us, where it can.
+_WAIT_ALL = getattr(socket, "MSG_WAITALL", 0)
+#: Smaller bodies come from the heap of Python; larger ones are not zeroed before they are filled.
+_SMALL_BODY = 4096
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a peer may demand of us, and how long it may take.
+
+    ``body_bytes``: largest body; a larger announcement ends the link before anything is allocated.
+    ``queued_bytes``: bytes that may wait for the consumer; ``stream_messages``: messages per lossless stream.
+    ``streams``: device names and types of one connection. ``peers``: connections of a server.
+    ``header_s``: from the first to the last byte of a header. ``stall_s``: without a byte inside a body.
+    ``slowest_bytes_per_s``: a body may take ``stall_s`` plus its size over this.
+    ``send_s``: without a byte accepted by the peer.
+    """
+
+    body_bytes: int = 512 * 2**20
+    queued_bytes: int = 2**30
+    stream_messages: int = 4096
+    streams: int = 1024
+    peers: int = 128
+    header_s: float = 5.0
+    stall_s: float = 5.0
+    slowest_bytes_per_s: float = 1e6
+    send_s: float = 10.0
+
+
+class LinkEnded(WireError):
+    """The link cannot go on. ``reason``: "closed" when the peer hung up between two messages, else what was wrong."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+#: Called with (connection, 58 header bytes, body) for each complete message, whatever it contains.
+OnMessage = Callable[["Connection", bytes, memoryview], None]
+
+
+class Connection:
+    """A connected socket. ``run`` reads until the link ends; ``send`` and ``close`` may be called from any thread."""
+
+    def __init__(self, sock: socket.socket, number: int, limits: Limits) -> None:
+        self._socket = sock
+        self.number = number
+        self.limits = limits
+        host, port = sock.getpeername()[:2]
+        self.peer = f"{host}:{port}"
+        self.streams: set[tuple[str, str]] = set()
+        self._send_lock = threading.Lock()
+        self._closed = threading.Event()
+        prepare(sock)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the link has ended."""
+        return self._closed.is_set()
+
+    def run(self, on_message: OnMessage) -> LinkEnded:
+        """Read messages until the link ends; returns why it did."""
+        try:
+            while True:
+                raw = bytearray(HEADER_SIZE)
+                self._read_header(memoryview(raw))
+                size = body_size_of(raw)
+                if size > self.limits.body_bytes:
+                    raise LinkEnded(
+                        "size",
+                        f"{self.peer} announced a body of {size} bytes, at most {self.limits.body_bytes} are taken: "
+                        "it does not speak OpenIGTLink, or the limit must be raised",
+                    )
+                body = memoryview(bytearray(size) if size <= _SMALL_BODY else np.empty(size, np.uint8).data)
+                self._read_body(body, raw)
+                on_message(self, bytes(raw), body)
+                # The last body must not stay in memory while the link is idle.
+                del body
+        except LinkEnded as end:
+            return end
+        except OSError as error:
+            return LinkEnded("reset", f"{self.peer}: {error.strerror or error}")
+        finally:
+            self.close()
+            # Only the reader closes: the number of a socket that it still reads from must not be given to another.
+            with self._send_lock:
+                self._socket.close()
+
+    def send(self, parts: Sequence[Buffer]) -> None:
+        """Send one message. Raises LinkEnded (and closes) when the peer takes nothing for ``limits.send_s``."""
+        try:
+            with self._send_lock:
+                self._send(parts)
+        except OSError as error:
+            self.close()
+            raise LinkEnded("reset", f"{self.peer}: {error.strerror or error}") from error
+        except LinkEnded:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the link; wakes its reader."""
+        if not self._closed.is_set():
+            self._closed.set()
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _read_header(self, view: memoryview) -> None:
+        got, deadline = 0, None
+        while got < len(view):
+            got += self._receive(view[got:], got > 0)
+            if got and deadline is None:
+                deadline = time.monotonic() + self.limits.header_s
+            elif deadline is not None and got < len(view) and time.monotonic() > deadline:
+                raise LinkEnded("stalled", f"{self.peer} sent {got} of {len(view)} header bytes and went silent")
+
+    def _read_body(self, view: memoryview, header: bytearray) -> None:
+        start = last = time.monotonic()
+        deadline = start + self.limits.stall_s + len(view) / self.limits.slowest_bytes_per_s
+        got = 0
+        while got < len(view):
+            count = self._receive(view[got:], True)
+            now = time.monotonic()
+            got += count
+            last = now if count else last
+            if got < len(view) and (now > deadline or now - last > self.limits.stall_s):
+                raise LinkEnded(
+                    "stalled", f"{self.peer} sent {got} of {len(view)} bytes of {_name(header)} and went silent"
+                )
+
+    def _receive(self, view: memoryview, inside: bool) -> int:
+        """Bytes received, 0 after a tick without any."""
+        try:
+            count = self._socket.recv_into(view, 0, _WAIT_ALL)
+        except (BlockingIOError, TimeoutError):
+            return 0
+        except InterruptedError:
+            return 0
+        if count:
+            return count
+        if self.closed:
+            raise LinkEnded("closed", f"the link to {self.peer} was closed here")
+        raise LinkEnded(
+            "truncated" if inside else "closed",
+            f"{self.peer} hung up" + (f" with {len(view)} bytes of a message missing" if inside else ""),
+        )
+
+    def _send(self, parts: Sequence[Buffer]) -> None:
+        views = [memoryview(part) for part in parts if len(part)]
+        last = time.monotonic()
+        while views:
+            if self.closed:
+                raise LinkEnded("closed", f"the link to {self.peer} has ended")
+            try:
+                sent = self._socket.sendmsg(views) if hasattr(self._socket, "sendmsg") else self._socket.send(views[0])
+            except (BlockingIOError, TimeoutError):
+                if time.monotonic() - last > self.limits.send_s:
+                    raise LinkEnded("stalled", f"{self.peer} takes no data for {self.limits.send_s:g} s") from None
+                continue
+            last = time.monotonic()
+            while views and sent >= len(views[0]):
+                sent -= len(views.pop(0))
+            if sent:
+                views[0] = views[0][sent:]
+
+
+def prepare(sock: socket.socket) -> None:
+    """Blocking calls that tick, no delay for small messages, and a kernel that notices a dead peer in 20 s."""
+    sock.settimeout(None)
+    tick = struct.pack("I", int(TICK_S * 1000)) if os.name == "nt" else struct.pack("ll", 0, int(TICK_S * 1e6))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, tick)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, tick)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def _name(raw: bytearray) -> str:
+    try:
+        header = parse_header(raw)
+    except RefusedMessage:
+        return "a message that is not understood"
+    return f"{header.type_name} '{header.device}'"
