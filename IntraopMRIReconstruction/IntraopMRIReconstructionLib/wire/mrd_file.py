@@ -25,6 +25,10 @@ _TABLE = np.dtype([("head", ACQUISITION_HEAD), ("traj", _FLOATS), ("data", _FLOA
 #: Rows of the table that lie together in the file: one HDF5 chunk of some 100 kB.
 _CHUNK_ROWS = 256
 
+#: Files up to this size are read with one HDF5 read when they are opened. Larger ones have their heads read first and
+#: the samples on demand: files with one row a chunk then cost twice the time, but only the memory that is asked for.
+READ_WHOLE_BELOW_BYTES = 2 << 30
+
 #: What h5py raises for damaged, cut or foreign files, by where the damage lies.
 _HDF5_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError)
 
@@ -67,7 +71,7 @@ class MrdReader:
         return self._plan.encoding
 
     def blocks(self, lines_at_once: int = 0) -> Iterator[Acquisition]:
-        """Readouts in blocks of equal counters. ``lines_at_once``: rows to read at a time, 0 for all.
+        """Readouts in blocks of equal counters. ``lines_at_once``: rows to take at a time, 0 for all.
 
         The last block carries ``last``. Raises WireError when the data is damaged.
         """
@@ -101,7 +105,11 @@ class MrdReader:
         try:
             xml = np.asarray(self._file[group]["xml"][()]).reshape(-1)[0]
             table = self._file[group]["data"]
-            heads = table.fields("head")[:]
+            if self.path.stat().st_size <= READ_WHOLE_BELOW_BYTES:
+                table = table[:]
+                heads = table["head"]
+            else:
+                heads = table.fields("head")[:]
         except _HDF5_ERRORS as error:
             raise WireError(f"'{self.path}' is damaged or cut: {error}") from error
         if heads.ndim != 1 or heads.dtype.names != ACQUISITION_HEAD.names or not len(heads):
@@ -110,7 +118,7 @@ class MrdReader:
 
     def _lines(self, start: int, stop: int) -> Lines:
         try:
-            rows = self._table.fields(["traj", "data"])[start:stop]
+            rows = self._table[start:stop]
         except _HDF5_ERRORS as error:
             raise WireError(f"'{self.path}' is damaged or cut at readouts {start} to {stop}: {error}") from error
         return Lines(self._heads[start:stop], list(rows["data"]), list(rows["traj"]))

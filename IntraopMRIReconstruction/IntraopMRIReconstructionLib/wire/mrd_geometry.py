@@ -26,6 +26,13 @@ SPACING_TOLERANCE = 0.01
 
 _DIRECTIONS = ("read_dir", "phase_dir", "slice_dir")
 
+#: Fields of a head that say where a readout lies, and how much they may differ in one place.
+PLACE_TOLERANCES = {
+    "position": POSITION_TOLERANCE_MM,
+    "patient_table_position": POSITION_TOLERANCE_MM,
+    **dict.fromkeys(_DIRECTIONS, DIRECTION_TOLERANCE),
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Placement:
@@ -46,10 +53,8 @@ class Placement:
         at = np.minimum(np.searchsorted(known, heads["idx"]["slice"]), len(known) - 1)
         same: npt.NDArray[np.bool_] = known[at] == heads["idx"]["slice"]
         expected = self._heads[at]
-        for name in ("position", "patient_table_position"):
-            same &= np.abs(heads[name] - expected[name]).max(axis=1) <= POSITION_TOLERANCE_MM
-        for name in _DIRECTIONS:
-            same &= np.abs(heads[name] - expected[name]).max(axis=1) <= DIRECTION_TOLERANCE
+        for name, tolerance in PLACE_TOLERANCES.items():
+            same &= np.abs(heads[name] - expected[name]).max(axis=1) <= tolerance
         return same
 
 

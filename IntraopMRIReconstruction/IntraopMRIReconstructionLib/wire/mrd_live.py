@@ -1,0 +1,182 @@
+"""A scan that arrives readout by readout: MRD messages into the Encoding and its blocks while the scanner measures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data import Acquisition, AnyArray, Encoding, Image
+from ..errors import WireError
+from .mrd_geometry import PLACE_TOLERANCES
+from .mrd_header import MrdHeader, parse_header
+from .mrd_layout import MrdFlag
+from .mrd_lines import Lines, has
+from .mrd_messages import AcquisitionMessage, MessageId, TextMessage, Waveform
+from .mrd_scan import MrdOptions, ScanPlan, for_images, plan_scan
+from .mrd_stream import MrdConnection
+
+#: Readouts are handed on after this many even when more are waiting, so that a preview keeps moving.
+LINES_AT_ONCE = 64
+
+#: A scan that does not say where it lies (a slice of the stack never comes) is given up at this size.
+MAX_WAITING_BYTES = 2 << 30
+
+#: What :func:`receive_scan` yields.
+ScanItem = Encoding | Acquisition | Image | Waveform | TextMessage
+
+
+class LiveScan:
+    """Turns readouts into an Encoding, as soon as the place of all slices is known, and blocks after it.
+
+    A scan plane that moves in mid-scan (real-time imaging of one slice or slab) begins a new Encoding with a new scan
+    id ("name#2"). The last block of a scan carries ``last``; where the sender does not flag its last readout, that
+    block has no lines.
+    """
+
+    def __init__(self, options: MrdOptions | None = None, name: str = "mrd") -> None:
+        self._options = options or MrdOptions()
+        self._name = name
+        self._header: MrdHeader | None = None
+        self._plan: ScanPlan | None = None
+        self._plans = 0
+        self._waiting: list[AcquisitionMessage] = []
+        self._waiting_bytes = 0
+        self._slices: set[int] = set()
+        self._ended = False
+
+    def begin(self, xml: str) -> None:
+        """A new scan: its XML header. Raises WireError when it cannot be read."""
+        self._header = parse_header(xml)
+        self._plan = None
+        self._plans = 0
+        self._slices = set()
+
+    def add(self, message: AcquisitionMessage) -> None:
+        """Take one readout. Raises WireError when none was announced, or when too many wait for their place."""
+        if self._header is None:
+            raise WireError("MRD readouts came before their XML header; the sender must send the header first")
+        self._waiting.append(message)
+        self._waiting_bytes += message.samples.nbytes
+        if self._waiting_bytes > MAX_WAITING_BYTES:
+            raise WireError(f"{self._waiting_bytes} bytes of readouts came and not all slices are placed; giving up")
+        if self._plan is None and for_images(message.head, self._options)[0]:
+            self._slices.add(int(message.head["idx"]["slice"][0]))
+
+    @property
+    def waiting(self) -> int:
+        """Number of readouts that were taken and not yet given on."""
+        return len(self._waiting)
+
+    def flush(self, end: bool = False) -> Iterator[Encoding | Acquisition]:
+        """What the readouts so far give; ``end``: no more will come. Raises WireError for a scan that is wrong."""
+        header = self._header
+        if header is not None and self._waiting and (end or self._plan is not None or self._placed(header)):
+            lines = _joined(self._waiting)
+            self._waiting, self._waiting_bytes = [], 0
+            for run in _runs(lines, self._options) if self._single_place(header) else [lines]:
+                plan = self._plan
+                if plan is None or not self._continues(plan, run, header):
+                    plan = self._plan = self._planned(header, run)
+                    yield plan.encoding
+                for block in plan.blocks(run):
+                    self._ended = block.last
+                    yield replace(block, received_monotonic_s=time.monotonic(), received_utc_s=time.time())
+        if end and self._plan is not None and not self._ended:
+            self._ended = True
+            yield _empty_last(self._plan.encoding)
+
+    def _single_place(self, header: MrdHeader) -> bool:
+        """Whether all image lines lie in one place: a 3D slab or a single slice."""
+        if self._options.slice_index is not None or self._options.encoding_space >= len(header.spaces):
+            return True
+        space = header.spaces[self._options.encoding_space]
+        return space.encoded_matrix[0] > 1 or space.count("slice") == 1
+
+    def _placed(self, header: MrdHeader) -> bool:
+        wanted = 1 if self._single_place(header) else header.spaces[self._options.encoding_space].count("slice")
+        return len(self._slices) >= wanted
+
+    def _continues(self, plan: ScanPlan, lines: Lines, header: MrdHeader) -> bool:
+        heads = lines.heads[_located(lines.heads, self._options)]
+        if not len(heads) or bool(plan.placement.holds(heads).all()):
+            return True
+        if not self._single_place(header):
+            raise WireError(f"the slices of scan '{plan.encoding.scan_id}' moved in mid-scan; start the scan again")
+        return False
+
+    def _planned(self, header: MrdHeader, lines: Lines) -> ScanPlan:
+        plan = plan_scan(header, lines.heads, self._options, self._name)
+        self._plans += 1
+        self._ended = False
+        if self._plans == 1:
+            return plan
+        scan_id = f"{plan.encoding.scan_id}#{self._plans}"
+        return replace(plan, encoding=replace(plan.encoding, scan_id=scan_id))
+
+
+def receive_scan(
+    connection: MrdConnection, options: MrdOptions | None = None, lines_at_once: int = LINES_AT_ONCE
+) -> Iterator[ScanItem]:
+    """Everything that arrives until the peer closes the scan, in order, readouts in blocks as they come.
+
+    Yields each :class:`Encoding` before its :class:`Acquisition` blocks, images, waveforms, and texts and
+    configurations as :class:`TextMessage`. Whoever iterates slowly slows the sender down; nothing is dropped.
+
+    Raises WireError when the link ends before the scan was closed (after all that came whole was yielded) or when the
+    scan is wrong.
+    """
+    scan = LiveScan(options, connection.name)
+    while (message := connection.receive()) is not None:
+        if isinstance(message, AcquisitionMessage):
+            scan.add(message)
+            if scan.waiting >= lines_at_once or not connection.ready():
+                yield from scan.flush()
+            continue
+        closes = isinstance(message, TextMessage) and message.kind is MessageId.CLOSE
+        begins = isinstance(message, TextMessage) and message.kind is MessageId.HEADER
+        yield from scan.flush(end=closes or begins)
+        if isinstance(message, TextMessage) and begins:
+            scan.begin(message.text)
+        elif closes:
+            return
+        else:
+            yield message
+    yield from scan.flush()
+    raise WireError(f"{connection.name}: the link ended before the scan was closed; the scan is incomplete")
+
+
+def _joined(messages: list[AcquisitionMessage]) -> Lines:
+    return Lines(
+        np.concatenate([message.head for message in messages]),
+        [message.samples for message in messages],
+        [message.trajectory for message in messages],
+    )
+
+
+def _located(heads: AnyArray, options: MrdOptions) -> npt.NDArray[np.bool_]:
+    """Lines whose place counts: navigators may lie elsewhere."""
+    return for_images(heads, options) & ~has(heads, MrdFlag.NAVIGATION)
+
+
+def _runs(lines: Lines, options: MrdOptions) -> list[Lines]:
+    """Cut where the place changes from one image line to the next."""
+    rows = np.flatnonzero(_located(lines.heads, options))
+    moved = np.zeros(max(len(rows) - 1, 0), bool)
+    for name, tolerance in PLACE_TOLERANCES.items():
+        moved |= np.abs(np.diff(lines.heads[name][rows], axis=0)).max(axis=1, initial=0.0) > tolerance
+    cuts = [0, *(int(row) for row in rows[1:][moved]), len(lines.heads)]
+    return [
+        Lines(lines.heads[a:b], lines.samples[a:b], None if lines.trajectory is None else lines.trajectory[a:b])
+        for a, b in pairwise(cuts)
+    ]
+
+
+def _empty_last(encoding: Encoding) -> Acquisition:
+    nothing = np.zeros(0, np.int32)
+    samples = np.zeros((0, encoding.coils, encoding.encoded_matrix[2]), np.complex64)
+    return Acquisition(encoding.scan_id, samples, nothing, nothing, nothing.astype(np.uint32), last=True)
