@@ -1,0 +1,268 @@
+"""The session report: one HTML file with everything inside, for the screen and for A4 paper.
+
+It reads the session record as a document (the content of its JSON file) and shows nothing that is not in it.
+A number is never shown without its definition, nor at all when it was withdrawn: then the reason stands there.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from IntraopMRIReconstructionLib.errors import DataError
+
+from . import drawings
+from .style import STYLE
+from .text import clock, day, interval_text, level_of, value_text
+
+_MIME = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+_LEVEL_WORDS = {"good": "Good", "check": "Check", "refused": "Refused"}
+_WITHHELD = "the registration was refused, so nothing that rests on it is shown"
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG or JPEG file's bytes with the caption under it."""
+
+    data: bytes
+    caption: str
+
+
+def render(document: Document, pictures: Sequence[Picture] = ()) -> str:
+    """The report of one session as self-contained HTML text.
+
+    ``document``: the record as plain dictionaries. Raises DataError when it lacks what every report must say
+    (patient, start) or a picture is neither PNG nor JPEG.
+    """
+    for key in ("patient_id", "started_utc", "disclaimer"):
+        if not document.get(key):
+            raise DataError(f"the session record has no {key}: a report without it must not exist")
+    body = [
+        _header(document),
+        _summary(document),
+        _pictures(pictures),
+        _residual(document),
+        _implants(document),
+        _more_measurements(document),
+        _registration(document),
+        _course(document),
+        _provenance(document),
+        f"<footer><strong>{_e(document['disclaimer'])}</strong> Every number is an estimate with the definition and "
+        "source beside it; MRI of metal shows the void, not the implant.</footer>",
+    ]
+    title = f"Session report {_e(document['patient_id'])}"
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<style>{STYLE}</style></head><body><main>\n"
+        + "\n".join(part for part in body if part)
+        + "\n</main></body></html>\n"
+    )
+
+
+def _e(value: Any) -> str:
+    return escape(str(value), quote=True)
+
+
+def _header(document: Document) -> str:
+    facts = [
+        ("Patient", document["patient_id"]),
+        ("Procedure", document.get("procedure") or "not stated"),
+        ("Date", day(document["started_utc"])),
+        ("Time (UTC)", clock(document["started_utc"]) + " to " + clock(document.get("finished_utc") or "")),
+        ("Site", document.get("site") or "not stated"),
+        ("Operator", document.get("operator") or "not stated"),
+    ]
+    items = "".join(f"<div><dt>{_e(name)}</dt><dd>{_e(value)}</dd></div>" for name, value in facts)
+    return (
+        f'<div class="warning" role="note">{_e(document["disclaimer"])}</div>'
+        f'<header><h1>Intraoperative MRI<span>Session report</span></h1><dl class="facts">{items}</dl></header>'
+    )
+
+
+def _summary(document: Document) -> str:
+    registration, residual = document.get("registration"), document.get("residual")
+    cards = []
+    scale = ""
+    if residual is None:
+        cards.append(_card("Residual enhancing tumour", None, "not assessed in this session"))
+    else:
+        volume, extent = (_checked(residual[key], document) for key in ("volume", "extent_of_resection"))
+        cards += [_measured_card(volume), _measured_card(extent)]
+        if volume["value"] is None:
+            cards.append(_card("RANO class", None, volume["missing_because"]))
+        else:
+            cards.append(
+                _card("RANO class", _e(residual["rano"].removeprefix("RANO class ")), residual["rano_meaning"])
+            )
+            scale = drawings.residual_scale(volume["value"], volume["interval"])
+    if registration is None:
+        cards.append(_card("Registration", None, "no registration in this session"))
+    else:
+        level = level_of(registration["verdict"])
+        error = registration.get("error_mm")
+        about = registration["method"] + ("" if error is None else f", error {error:.1f} mm")
+        cards.append(_card("Registration", f'<span class="level {level}">{_LEVEL_WORDS[level]}</span>', about))
+    return (
+        f'<section class="summary"><h2>Decision summary</h2><div class="cards">{"".join(cards)}</div>{scale}</section>'
+    )
+
+
+def _card(title: str, value: str | None, below: str) -> str:
+    shown = '<p class="none">No value</p>' if value is None else f'<p class="value">{value}</p>'
+    return f'<div class="card"><h3>{_e(title)}</h3>{shown}<p class="below">{_e(below)}</p></div>'
+
+
+def _measured_card(measurement: Document) -> str:
+    if measurement["value"] is None:
+        return _card(measurement["name"], None, measurement["missing_because"])
+    number, unit = value_text(measurement["value"], measurement["unit"])
+    between = interval_text(measurement)
+    return _card(
+        measurement["name"], f"{_e(number)} <small>{_e(unit)}</small>", f"interval {between}" if between else ""
+    )
+
+
+def _checked(measurement: Document, document: Document) -> Document:
+    """The measurement, or the same without its value when the registration that carries it was refused."""
+    registration = document.get("registration")
+    if registration is not None and level_of(registration["verdict"]) == "refused":
+        return {**measurement, "value": None, "interval": None, "missing_because": _WITHHELD}
+    return measurement
+
+
+def _pictures(pictures: Sequence[Picture]) -> str:
+    if not pictures:
+        return ""
+    figures = "".join(
+        f'<figure><img alt="{_e(picture.caption)}" src="{_data_uri(picture)}"><figcaption>{_e(picture.caption)}'
+        "</figcaption></figure>"
+        for picture in pictures
+    )
+    return f'<section class="views"><h2>Views</h2><div class="pictures">{figures}</div></section>'
+
+
+def _data_uri(picture: Picture) -> str:
+    for magic, mime in _MIME.items():
+        if picture.data.startswith(magic):
+            return f"data:{mime};base64," + base64.b64encode(picture.data).decode("ascii")
+    raise DataError(f"the picture '{picture.caption}' is neither PNG nor JPEG: it starts with {picture.data[:4]!r}")
+
+
+def _table(measurements: Sequence[Document], document: Document) -> str:
+    rows = []
+    for one in (_checked(m, document) for m in measurements):
+        if one["value"] is None:
+            shown = f'<td colspan="2" class="none">No value: {_e(one["missing_because"])}</td>'
+        else:
+            number, unit = value_text(one["value"], one["unit"])
+            shown = f'<td class="number">{_e(number)} {_e(unit)}</td><td class="number">{_e(interval_text(one))}</td>'
+        source = f'<span class="source">{_e(one["source"])}</span>' if one["source"] else ""
+        rows.append(f"<tr><th>{_e(one['name'])}</th>{shown}<td>{_e(one['definition'])}{source}</td></tr>")
+    return (
+        '<table><thead><tr><th>Measurement</th><th class="number">Value</th><th class="number">Interval</th>'
+        f"<th>Definition and source</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def _residual(document: Document) -> str:
+    residual = document.get("residual")
+    if residual is None:
+        return ""
+    rows = _table([residual["volume"], residual["extent_of_resection"], *residual["other"]], document)
+    notes = "".join(f'<p class="note">{_e(note)}</p>' for note in residual["notes"])
+    rano = f"{residual['rano']}: {residual['rano_meaning']}. {residual['rano_definition']}"
+    if _checked(residual["volume"], document)["value"] is None:
+        rano = f"RANO class not given. {residual['rano_definition']}"
+    return (
+        f'<section><h2>Residual and resection</h2>{rows}<p class="note">{_e(rano)} '
+        f'<span class="source">{_e(residual["rano_source"])}</span></p>'
+        + (f"<ul>{notes}</ul>" if notes else "")
+        + "</section>"
+    )
+
+
+def _implants(document: Document) -> str:
+    parts = []
+    for implant in document.get("implants", ()):
+        level = level_of(implant["verdict"])
+        shown = [_checked(m, document) for m in implant["measurements"]]
+        known = any(m["value"] is not None for m in shown)
+        target = drawings.target(implant) if known else ""
+        name = implant["name"]
+        short = [{**m, "name": m["name"].removeprefix(f"{name}: ")} for m in shown]
+        band = f'<span class="band">{_e(implant["band"])}</span>' if known else ""
+        parts.append(
+            f'<div class="implant"><h3>{_e(name)} {band}<span class="level {level}">detection '
+            f'{_LEVEL_WORDS[level].lower()}</span></h3><div class="beside"><div>{target}</div>'
+            f'<div>{_table(short, document)}<p class="note">Diameter {implant["diameter_mm"]:.1f} mm, '
+            f"uncertainty of the actual ends {implant['uncertainty_mm']:.2f} mm.</p></div></div></div>"
+        )
+    return f"<section><h2>Implants, planned against actual</h2>{''.join(parts)}</section>" if parts else ""
+
+
+def _more_measurements(document: Document) -> str:
+    more = document.get("measurements", ())
+    return f"<section><h2>Further measurements</h2>{_table(more, document)}</section>" if more else ""
+
+
+def _registration(document: Document) -> str:
+    registration = document.get("registration")
+    if registration is None:
+        return ""
+    level = level_of(registration["verdict"])
+    rows = "".join(
+        f'<tr><th>{_e(r["name"])}</th><td class="number">{r["value"]:.3g} {_e(r["unit"])}</td>'
+        f"<td>{_e(r['expected'])}</td>"
+        f'<td><span class="level {_e(r["level"])}">{_LEVEL_WORDS[r["level"]]}</span></td></tr>'
+        for r in registration["verdict"]["reasons"]
+    )
+    empty = '<tr><td colspan="4" class="none">Nothing was verified, so the registration counts as refused.</td></tr>'
+    return (
+        f'<section><h2>Registration <span class="level {level}">{_LEVEL_WORDS[level]}</span></h2>'
+        f'<p class="note">{_e(registration["method"])}</p><table><thead><tr><th>Sign of trust</th><th class="number">'
+        f"Measured</th><th>Expected</th><th>Level</th></tr></thead><tbody>{rows or empty}</tbody></table></section>"
+    )
+
+
+def _course(document: Document) -> str:
+    timings, events = document.get("timings", ()), document.get("events", ())
+    parts = []
+    if timings:
+        parts.append(
+            f"<div><h2>Time per stage</h2>{drawings.bars([(t['stage'], t['seconds']) for t in timings])}</div>"
+        )
+    if events:
+        rows = "".join(
+            f'<tr><td class="number">{_e(clock(e["utc"]))}</td><th>{_e(e["kind"])}</th><td>{_e(e["text"])}</td></tr>'
+            for e in events
+        )
+        parts.append(f'<div><h2>Events (UTC)</h2><table class="events"><tbody>{rows}</tbody></table></div>')
+    return f'<section class="course">{"".join(parts)}</section>' if parts else ""
+
+
+def _provenance(document: Document) -> str:
+    images = "".join(
+        f"<tr><th>{_e(i['name'] or 'unnamed')}</th><td>{_e(i['role'])}</td>"
+        f"<td>{_e(clock(i['acquired_utc'] or ''))}</td><td>{' x '.join(str(n) for n in i['size_ijk'])}</td>"
+        f"<td>{' x '.join(f'{s:.2f}' for s in i['spacing_mm'])}</td>"
+        f'<td class="uid">{_e(i["uid"])}</td></tr>'
+        for i in document.get("images", ())
+    )
+    table = (
+        "<table><thead><tr><th>Image</th><th>Role</th><th>Acquired</th><th>Voxels</th><th>Spacing, mm</th><th>UID</th>"
+        f"</tr></thead><tbody>{images}</tbody></table>"
+        if images
+        else ""
+    )
+    software = ", ".join(f"{_e(name)} {_e(version)}" for name, version in document.get("software", {}).items())
+    schema = f"{_e(document.get('schema', ''))} version {_e(document.get('schema_version', ''))}"
+    return (
+        f'<section><h2>Provenance</h2>{table}<p class="note">Software: {software or "not stated"}. '
+        f"Record: {schema}.</p></section>"
+    )

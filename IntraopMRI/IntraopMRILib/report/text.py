@@ -1,0 +1,49 @@
+"""How numbers, times and levels are written for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+#: Decimals that the measurement can carry, by unit; others get three significant digits.
+_DECIMALS = {"cm3": 2, "%": 1, "mm": 1, "deg": 1, "s": 1}
+_UNITS = {"cm3": "cm³", "mm2": "mm²", "deg": "°"}
+#: Below this a tenth of a millimetre hides what was measured.
+_FINE_MM = 10.0
+
+
+def value_text(value: float, unit: str) -> tuple[str, str]:
+    """A value with the decimals that its unit deserves, and the unit as people write it."""
+    decimals = _DECIMALS.get(unit)
+    if unit == "mm" and abs(value) < _FINE_MM:
+        decimals = 2
+    text = f"{value:.3g}" if decimals is None else f"{value:.{decimals}f}"
+    # A minus before zero says a direction that is not there.
+    if float(text) == 0.0:
+        text = text.lstrip("-")
+    return text.replace("-", "−"), _UNITS.get(unit, unit)
+
+
+def interval_text(measurement: Mapping[str, Any]) -> str:
+    """The interval of a measurement in words, empty when there is none."""
+    if measurement["interval"] is None:
+        return ""
+    low, high = (value_text(bound, measurement["unit"]) for bound in measurement["interval"])
+    return f"{low[0]} to {high[0]} {high[1]}".strip()
+
+
+def level_of(verdict: Mapping[str, Any]) -> str:
+    """Worst level among the reasons; refused when there is none."""
+    levels = {reason["level"] for reason in verdict["reasons"]}
+    return next((level for level in ("refused", "check", "good") if level in levels), "refused")
+
+
+def clock(utc: str) -> str:
+    """Time of day of an ISO 8601 text, a dash when there is none."""
+    return datetime.fromisoformat(utc).strftime("%H:%M:%S") if utc else "–"
+
+
+def day(utc: str) -> str:
+    """The date of an ISO 8601 text."""
+    return datetime.fromisoformat(utc).strftime("%d %B %Y")

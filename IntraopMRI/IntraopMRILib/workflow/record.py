@@ -1,0 +1,293 @@
+"""The session record: the single source of the report, the DICOM objects and the follow-up.
+
+Typed and immutable; kept as JSON of a stated schema version, written whole or not at all, checked when read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+
+from IntraopMRIReconstructionLib.data import Image, Measurement, Verdict
+from IntraopMRIReconstructionLib.errors import DataError, SessionError
+
+SCHEMA = "intraopmri-session"
+#: Raised when a field changes its meaning or goes; a reader refuses versions that it does not know.
+SCHEMA_VERSION = 1
+DISCLAIMER = "Research software. Not for clinical use."
+#: A record is text about a session, not its images: anything larger is another file.
+LARGEST_RECORD_BYTES = 64 * 1024 * 1024
+
+Vector3 = tuple[float, float, float]
+Matrix4 = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened: ``utc`` ISO 8601 with offset, ``kind`` in one word, ``text`` for a person."""
+
+    utc: str
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ImageEntry:
+    """An image of the session: its uid, name, role, when it was acquired and its geometry (mm, RAS)."""
+
+    uid: str
+    name: str
+    role: str
+    acquired_utc: str | None
+    size_ijk: tuple[int, int, int]
+    spacing_mm: Vector3
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RegistrationEntry:
+    """How two images were brought together, and how far that may be trusted."""
+
+    fixed_uid: str
+    moving_uid: str
+    method: str
+    intraop_from_preop: Matrix4
+    error_mm: float | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class ResidualEntry:
+    """The decision: residual, extent of resection and RANO class, and the centre of the residual (RAS, mm)."""
+
+    volume: Measurement
+    extent_of_resection: Measurement
+    rano: str
+    rano_meaning: str
+    rano_definition: str
+    rano_source: str
+    centroid_ras_mm: Vector3 | None = None
+    other: tuple[Measurement, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImplantEntry:
+    """One implant, planned against actual; points in RAS of the intraoperative scan, mm."""
+
+    name: str
+    diameter_mm: float
+    planned_entry_ras_mm: Vector3
+    planned_tip_ras_mm: Vector3
+    actual_entry_ras_mm: Vector3
+    actual_tip_ras_mm: Vector3
+    uncertainty_mm: float
+    band: str
+    verdict: Verdict
+    measurements: tuple[Measurement, ...]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long one stage took."""
+
+    stage: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """All that the report, the DICOM objects and the follow-up say of one session. ``software``: name to version."""
+
+    patient_id: str
+    procedure: str
+    started_utc: str
+    finished_utc: str | None = None
+    site: str = ""
+    operator: str = ""
+    events: tuple[Event, ...] = ()
+    images: tuple[ImageEntry, ...] = ()
+    registration: RegistrationEntry | None = None
+    residual: ResidualEntry | None = None
+    implants: tuple[ImplantEntry, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    timings: tuple[Timing, ...] = ()
+    software: Mapping[str, str] = field(default_factory=dict)
+    disclaimer: str = DISCLAIMER
+
+    def __post_init__(self) -> None:
+        if not self.patient_id.strip():
+            raise SessionError("a session record needs a patient id: enter it before the session starts")
+
+    def with_event(self, kind: str, text: str, utc: str | None = None) -> SessionRecord:
+        """A record with one more event, now unless said otherwise."""
+        return replace(self, events=(*self.events, Event(utc or utc_now(), kind, text)))
+
+
+def utc_now() -> str:
+    """Now, ISO 8601 with offset, to the millisecond."""
+    return utc_text(datetime.now(UTC).timestamp())
+
+
+def utc_text(utc_s: float) -> str:
+    """POSIX seconds as ISO 8601 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(utc_s, UTC).isoformat(timespec="milliseconds")
+
+
+def image_entry(image: Image, role: str) -> ImageEntry:
+    """What the record keeps of an image; ``role``: what it was used for, such as 'intraoperative contrast'."""
+    k, j, i = image.array.shape[:3]
+    acquired = None if image.acquired_utc_s is None else utc_text(image.acquired_utc_s)
+    x, y, z = (float(s) for s in image.spacing_mm)
+    return ImageEntry(image.uid, image.name, role, acquired, (i, j, k), (x, y, z), dict(image.metadata))
+
+
+def as_document(record: SessionRecord) -> dict[str, Any]:
+    """The record as plain dictionaries, lists, text and numbers: what the JSON file holds and the report reads."""
+    return {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **_plain(record, "record")}
+
+
+def to_json(record: SessionRecord) -> str:
+    """The record as JSON text, keys in the order of the fields. Raises DataError for numbers that are not finite."""
+    return json.dumps(as_document(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def from_json(text: str) -> SessionRecord:
+    """Read and check a record. Raises DataError that names the place, what is there and what was expected."""
+    try:
+        document = json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"the session record is not valid JSON (line {error.lineno}: {error.msg}): it may be cut off"
+        ) from error
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        found = document.get("schema") if isinstance(document, dict) else type(document).__name__
+        raise DataError(f"this is not a session record: schema is {found!r}, expected {SCHEMA!r}")
+    if document.get("schema_version") != SCHEMA_VERSION:
+        raise DataError(
+            f"session record version {document.get('schema_version')!r} is not supported, expected {SCHEMA_VERSION}: "
+            "open it with the version of the extension that wrote it"
+        )
+    body = {key: value for key, value in document.items() if key not in ("schema", "schema_version")}
+    return cast(SessionRecord, _typed(body, SessionRecord, "record"))
+
+
+def write_record(record: SessionRecord, path: Path) -> None:
+    """Write the record whole or not at all: to a file beside it, flushed, then moved over the old one."""
+    write_atomically(Path(path), to_json(record))
+
+
+def read_record(path: Path) -> SessionRecord:
+    """Read a record from a file. Raises DataError when it is missing, too large or not a record."""
+    path = Path(path)
+    try:
+        if path.stat().st_size > LARGEST_RECORD_BYTES:
+            raise DataError(f"{path.name} has {path.stat().st_size} bytes, too many for a session record")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"the session record {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"the session record {path.name} is not UTF-8 text: it is damaged or another file") from error
+    return from_json(text)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write UTF-8 text so that a reader sees the old file or the new one, never half. Raises SessionError."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise SessionError(f"{path} cannot be written: {error.strerror}. Choose a folder that exists") from error
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(name, path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise SessionError(f"{path} could not be written: {error.strerror}. Nothing was changed") from error
+
+
+def _refuse_constant(name: str) -> float:
+    raise DataError(f"the session record contains {name}, which is not a number that may be shown")
+
+
+def _plain(value: Any, where: str) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name), f"{where}.{f.name}") for f in fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item, f"{where}[{n}]") for n, item in enumerate(value)]
+    if isinstance(value, (str, bool, int)) or value is None:
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where} holds a {type(value).__name__}, which a session record cannot keep") from error
+    if not math.isfinite(number):
+        raise DataError(f"{where} must be a finite number, got {number}")
+    return number
+
+
+def _typed(value: Any, kind: Any, where: str) -> Any:
+    """``value`` from JSON as the type ``kind``, or a DataError that says where it does not fit."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _typed(value, next(a for a in arguments if a is not type(None)), where)
+    if isinstance(kind, type) and is_dataclass(kind):
+        return _typed_fields(value, kind, where)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        allowed = [member.value for member in kind]
+        if value not in allowed:
+            raise DataError(f"{where} must be one of {allowed}, got {value!r}")
+        return kind(value)
+    if origin is tuple:
+        _expect(value, list, "a list", where)
+        if len(arguments) == 2 and arguments[1] is ...:
+            return tuple(_typed(item, arguments[0], f"{where}[{n}]") for n, item in enumerate(value))
+        if len(value) != len(arguments):
+            raise DataError(f"{where} must have {len(arguments)} entries, got {len(value)}")
+        return tuple(_typed(i, a, f"{where}[{n}]") for n, (i, a) in enumerate(zip(value, arguments, strict=True)))
+    if origin is not None and issubclass(origin, Mapping):
+        _expect(value, dict, "an object", where)
+        return {key: _typed(item, arguments[1], f"{where}.{key}") for key, item in value.items()}
+    if kind is float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise DataError(f"{where} must be a number, got {value!r}")
+        return float(value)
+    if kind is int and isinstance(value, bool):
+        raise DataError(f"{where} must be a whole number, got {value!r}")
+    _expect(value, kind, kind.__name__, where)
+    return value
+
+
+def _typed_fields(value: Any, kind: Any, where: str) -> Any:
+    _expect(value, dict, "an object", where)
+    hints = get_type_hints(kind)
+    names = {f.name for f in fields(kind)}
+    if unknown := sorted(set(value) - names):
+        raise DataError(f"{where} holds unknown entries {unknown}, expected only {sorted(names)}")
+    content = {name: _typed(item, hints[name], f"{where}.{name}") for name, item in value.items()}
+    try:
+        return kind(**content)
+    except (TypeError, SessionError) as error:
+        raise DataError(f"{where} is incomplete: {error}") from error
+
+
+def _expect(value: Any, kind: type, words: str, where: str) -> None:
+    if not isinstance(value, kind):
+        raise DataError(f"{where} must be {words}, got {value!r}"[:300])
