@@ -30,6 +30,7 @@ def full_record() -> SessionRecord:
     volume = Measurement("Residual", 0.8, "cm3", "enhancing volume", "paper", (0.4, 1.3), based_on=("a", "b"))
     gone = Measurement("Angle", None, "deg", "angle", missing_because="no direction in this plane")
     image = Image(np.zeros((4, 5, 6)), np.diag([1.0, 2.0, 3.0, 1.0]), "T1c", 1.7e9, "P1", "uid1", {"TE": "3"})
+    entry, tip = (0.0, 0.0, 0.0), (0.0, 1.0, 40.0)
     return SessionRecord(
         patient_id="P1 «Ünï» <b>",
         procedure="resection",
