@@ -1,0 +1,414 @@
+"""One intraoperative session: wires the stages together. Free of Slicer.
+
+socket thread -> wire -> receiver thread (sorts lines) -> queue of two scans -> worker thread (reconstruct, register,
+assess) -> updates -> :meth:`Session.drain` on the main thread, which alone writes nodes.
+
+Queues: raw data is lossless and holds the scanner back when the worker is behind; updates are lossless; poses and
+live slices are latest-wins. A registration belongs to one image: a new image withdraws what rested on the old one.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from IntraopMRIReconstructionLib.data import Acquisition, Encoding, Image, KSpace, Level, Pose, Status
+from IntraopMRIReconstructionLib.errors import Cancelled, IntraopError, SessionError, WireError
+from IntraopMRIReconstructionLib.geometry import centre_of, pose_error
+from IntraopMRIReconstructionLib.reconstruct.assemble import Assembler
+from IntraopMRIReconstructionLib.reconstruct.auto import reconstruct
+from IntraopMRIReconstructionLib.wire import adapters
+from IntraopMRIReconstructionLib.wire.messages_array import ImageMessage
+from IntraopMRIReconstructionLib.wire.messages_text import StatusMessage
+from IntraopMRIReconstructionLib.wire.raw_data import RawDataReader
+from IntraopMRIReconstructionLib.wire.transport import LATEST_TYPES, Client, Received
+from IntraopMRIReconstructionLib.wire.trust import AS_SENT, PeerProfile
+
+from .assess.implant import Trajectory, band, compare
+from .assess.implant_detection import find_implant
+from .assess.residual import ResidualAssessment, assess_residual
+from .register.rigid import RigidRegistration, register_rigid
+from .session_journal import Journal
+from .session_updates import (
+    DeviceSaid,
+    ImageReady,
+    ImplantFound,
+    Problem,
+    Registered,
+    ResidualFound,
+    Role,
+    ScanProgress,
+    StageProgress,
+    Update,
+)
+
+#: A scan that has begun and brings nothing for this long has stopped: k-space comes in bursts well below it.
+SCAN_SILENT_S = 10.0
+#: Scans that wait for the worker; more would only fill memory, the scanner waits instead.
+WAITING_SCANS = 2
+#: How far the brain may have moved at the tumour in a way that a rigid registration does not know (mm).
+UNMODELLED_SHIFT_MM = 5.0
+#: Two scans whose registrations differ by more than this at the centre show that the patient moved in between (mm).
+MOVED_MM = 1.0
+#: Words in a protocol's name that mean contrast agent.
+CONTRAST_WORDS = ("contrast", "t1c", "post", "gd", "+c")
+
+
+@dataclass(frozen=True)
+class Link:
+    """Where a peer listens, and what is known about the way it speaks."""
+
+    host: str
+    port: int
+    profile: PeerProfile = AS_SENT
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is known before the operation: ``tumour`` labels on a preoperative grid, trajectories in preoperative RAS."""
+
+    patient_id: str
+    procedure: str
+    preoperative: Image
+    tumour: Image | None = None
+    trajectories: tuple[Trajectory, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.tumour is None and not self.trajectories:
+            raise SessionError("the plan names neither a tumour nor an implant: there would be nothing to assess")
+        if self.tumour is not None and not np.any(self.tumour.array):
+            raise SessionError(
+                f"the tumour segmentation '{self.tumour.name}' is empty: segment the tumour, or choose another one"
+            )
+        if self.preoperative.patient_id and self.preoperative.patient_id != self.patient_id:
+            raise SessionError(
+                f"the preoperative volume is of patient '{self.preoperative.patient_id}', the session of "
+                f"'{self.patient_id}': check the patient before going on"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _Scan:
+    role: Role
+    protocol: str
+    last_byte_s: float
+    kspace: KSpace | None = None
+    image: Image | None = None
+
+
+@dataclass(eq=False)
+class _State:
+    """What the worker has established so far. Only the worker writes it."""
+
+    images: dict[Role, Image] = field(default_factory=dict)
+    registration: RigidRegistration | None = None
+    assessment: ResidualAssessment | None = None
+    still: bool = True
+
+
+def role_of(protocol: str) -> Role:
+    """Whether a protocol's name speaks of contrast agent."""
+    name = protocol.lower()
+    return "contrast" if any(word in name for word in CONTRAST_WORDS) else "native"
+
+
+class Session:
+    """Receives, reconstructs, registers and assesses in the background; tell it to :meth:`close` at the end.
+
+    ``connect`` starts it. The main thread calls :meth:`drain` on a timer and asks for the newest :meth:`pose` and
+    :meth:`live_slice`. ``journal`` keeps the record that the report is made from.
+    """
+
+    def __init__(self, plan: Plan, *, threads: int = 2) -> None:
+        self.plan = plan
+        self.journal = Journal(plan.patient_id, plan.procedure)
+        self._threads = threads
+        self._updates: queue.SimpleQueue[Update] = queue.SimpleQueue()
+        self._scans: queue.Queue[_Scan] = queue.Queue(WAITING_SCANS)
+        self._state = _State()
+        self._closing, self._cancelled = threading.Event(), threading.Event()
+        self._links = ExitStack()
+        self._scanner: Client | None = None
+        self._tracker: Client | None = None
+        self._live: Client | None = None
+        self._workers: list[threading.Thread] = []
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Main thread
+
+    def connect(self, scanner: Link | None, tracker: Link | None = None, live: Link | None = None) -> None:
+        """Connect and start working. Raises WireError, with nothing left open, when a peer cannot be reached."""
+        if self._workers:
+            raise SessionError("the session is connected already: close it before connecting again")
+        try:
+            self._scanner = self._client(scanner, LATEST_TYPES)
+            self._tracker = self._client(tracker, LATEST_TYPES)
+            self._live = self._client(live, LATEST_TYPES | {"IMAGE"})
+        except WireError:
+            self._links.close()
+            raise
+        self.journal.event("connected", ", ".join(str(c.address) for c in (self._scanner, self._tracker) if c))
+        for work, name in ((self._receive, "intraop receiver"), (self._process, "intraop worker")):
+            thread = threading.Thread(target=work, name=name, daemon=True)
+            thread.start()
+            self._workers.append(thread)
+
+    def drain(self) -> list[Update]:
+        """Everything that happened since the last call, oldest first. Never waits."""
+        result = []
+        while True:
+            try:
+                result.append(self._updates.get_nowait())
+            except queue.Empty:
+                return result
+
+    def pose(self) -> Pose | None:
+        """Newest pose that arrived since the last call, None when there is none. Never waits."""
+        received = self._tracker.receive(0.0) if self._tracker is not None else None
+        if received is None or received.message.type_name not in LATEST_TYPES:
+            return None
+        assert self._tracker is not None
+        poses = adapters.poses_from_message(received.message, received, self._tracker.profile)
+        return poses[0] if poses else None
+
+    def live_slice(self) -> Image | None:
+        """Newest slice of the live stream since the last call, None when there is none. Never waits."""
+        received = self._live.receive(0.0, "IMAGE") if self._live is not None else None
+        if received is None or not isinstance(received.message, ImageMessage):
+            return None
+        assert self._live is not None
+        return adapters.image_from_message(received.message, self._live.profile)
+
+    def cancel(self) -> None:
+        """Stop the work on the current scan. What was established before stays."""
+        self._cancelled.set()
+
+    def close(self) -> None:
+        """End links and threads. Safe to call twice."""
+        self._closing.set()
+        self._cancelled.set()
+        self._links.close()
+        for thread in self._workers:
+            thread.join()
+        self._workers.clear()
+
+    # Receiver thread
+
+    def _client(self, link: Link | None, latest: frozenset[str]) -> Client | None:
+        if link is None:
+            return None
+        return self._links.enter_context(Client(link.host, link.port, profile=link.profile, latest=latest))
+
+    def _receive(self) -> None:
+        scanner = self._scanner
+        if scanner is None:
+            return
+        reader, assembler = RawDataReader(self.plan.patient_id), None
+        last_heard_s = time.monotonic()
+        while not self._closing.is_set():
+            received = scanner.receive(0.1)
+            if received is None:
+                if assembler is not None and time.monotonic() - last_heard_s > SCAN_SILENT_S:
+                    self._lost(assembler)
+                    assembler = None
+                continue
+            last_heard_s = time.monotonic()
+            try:
+                assembler = self._take(received, reader, assembler)
+            except IntraopError as error:
+                self._tell(Problem("receive", str(error), fatal=False))
+
+    def _take(self, received: Received, reader: RawDataReader, assembler: Assembler | None) -> Assembler | None:
+        """Handle one message; returns the scan that is still open."""
+        message = received.message
+        if isinstance(message, StatusMessage):
+            self._say(adapters.status_from_message(message))
+            return assembler
+        item = reader.feed(message, received)
+        if isinstance(item, Encoding):
+            self.journal.event("scan", f"'{item.protocol or item.scan_id}' began")
+            self._tell(ScanProgress(item.scan_id, item.protocol, 0.0))
+            return Assembler(item)
+        if isinstance(item, Acquisition):
+            if assembler is None:
+                raise SessionError(f"lines of scan '{item.scan_id}' came without an open scan: scan again")
+            assembler.add(item)
+            encoding = assembler.encoding
+            self._tell(ScanProgress(encoding.scan_id, encoding.protocol, assembler.fraction_acquired))
+            if not item.last:
+                return assembler
+            protocol = encoding.protocol or encoding.scan_id
+            self._hand_over(_Scan(role_of(protocol), protocol, received.received_monotonic_s, assembler.kspace()))
+            return None
+        if isinstance(message, ImageMessage):
+            assert self._scanner is not None
+            image = adapters.image_from_message(message, self._scanner.profile)
+            if image.array.shape[0] > 1:
+                self._hand_over(_Scan(role_of(image.name), image.name, received.received_monotonic_s, image=image))
+        return assembler
+
+    def _lost(self, assembler: Assembler) -> None:
+        encoding = assembler.encoding
+        self._tell(
+            Problem(
+                "receive",
+                f"scan '{encoding.protocol or encoding.scan_id}' stopped at {assembler.fraction_acquired:.0%}: no line "
+                f"for {SCAN_SILENT_S:g} s; check the scanner and scan again",
+            )
+        )
+
+    def _hand_over(self, scan: _Scan) -> None:
+        self.journal.event("scan", f"'{scan.protocol}' is complete")
+        while not self._closing.is_set():
+            try:
+                self._scans.put(scan, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    # Worker thread
+
+    def _process(self) -> None:
+        while not self._closing.is_set():
+            try:
+                scan = self._scans.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            self._cancelled.clear()
+            if self._closing.is_set():
+                return
+            for stage, work in self._stages(scan):
+                try:
+                    with self._timed(f"{stage}: {scan.protocol}"):
+                        work(scan)
+                except Cancelled:
+                    self._tell(Problem(stage, f"stopped while working on '{scan.protocol}'", fatal=False))
+                    break
+                except IntraopError as error:
+                    self._tell(Problem(stage, str(error)))
+                    break
+
+    def _stages(self, scan: _Scan) -> Iterator[tuple[str, Callable[[_Scan], None]]]:
+        yield "reconstruct", self._image
+        yield "register", self._register
+        if self.plan.tumour is not None and scan.role == "contrast":
+            yield "assess residual", self._assess_residual
+        if self.plan.trajectories:
+            yield "assess implants", self._assess_implants
+
+    def _image(self, scan: _Scan) -> None:
+        if scan.kspace is not None:
+            done = reconstruct(scan.kspace, progress=self._progress("reconstruct"), threads=self._threads)
+            image, reconstruction = done.image, done
+            for warning in done.warnings:
+                self._tell(Problem("reconstruct", f"'{scan.protocol}': {warning}", fatal=False))
+        else:
+            assert scan.image is not None
+            image, reconstruction = scan.image, None
+        if image.patient_id and image.patient_id != self.plan.patient_id:
+            raise SessionError(
+                f"the image '{image.name}' is of patient '{image.patient_id}', the session of "
+                f"'{self.plan.patient_id}': it is not used"
+            )
+        self._state.images[scan.role] = image
+        self._state.assessment = None
+        self.journal.image(image, scan.role)
+        self._tell(ImageReady(image, scan.role, reconstruction))
+
+    def _register(self, scan: _Scan) -> None:
+        image, before = self._state.images[scan.role], self._state.registration
+        self._state.registration = None
+        known = None if before is None else before.intraop_from_preop
+        found = register_rigid(
+            image,
+            self.plan.preoperative,
+            initial=known,
+            progress=self._progress("register"),
+            threads=self._threads,
+        )
+        if before is not None:
+            middle = centre_of(self.plan.preoperative.ras_from_ijk, _size(self.plan.preoperative))
+            moved_mm, _angle = pose_error(found.intraop_from_preop, before.intraop_from_preop, middle)
+            self._state.still = moved_mm <= MOVED_MM
+            if not self._state.still:
+                text = f"the patient moved {moved_mm:.1f} mm between the scans: the earlier scan is not compared with"
+                self._tell(Problem("register", text, fatal=False))
+        self.journal.registration(found, image, self.plan.preoperative)
+        self._tell(Registered(found, image))
+        if found.verdict.level is Level.REFUSED:
+            raise SessionError(
+                f"the registration to '{image.name}' was refused ({found.verdict.text}): no overlay and no number is "
+                "shown; check that both volumes show this patient, or give a start by landmarks"
+            )
+        self._state.registration = found
+
+    def _assess_residual(self, scan: _Scan) -> None:
+        state = self._state
+        assert self.plan.tumour is not None
+        assert state.registration is not None
+        state.assessment = assess_residual(
+            state.images[scan.role],
+            state.images.get("native") if state.still else None,
+            self.plan.tumour,
+            state.registration.intraop_from_preop,
+            registration_error_mm=state.registration.residual_mm,
+            expected_shift_mm=UNMODELLED_SHIFT_MM,
+            progress=self._progress("assess residual"),
+        )
+        self.journal.residual(state.assessment)
+        self._tell(ResidualFound(state.assessment))
+
+    def _assess_implants(self, scan: _Scan) -> None:
+        registration = self._state.registration
+        assert registration is not None
+        image = self._state.images[scan.role]
+        for trajectory in self.plan.trajectories:
+            planned = trajectory.moved(registration.intraop_from_preop)
+            detected = find_implant(image, planned)
+            if detected.verdict.level is Level.REFUSED:
+                text = f"'{trajectory.name}' was not found with certainty ({detected.verdict.text}): no number is shown"
+                self._tell(Problem("assess implants", text))
+                continue
+            measured = compare(planned, detected.trajectory, detected.uncertainty_mm, based_on=(image.uid,))
+            found = ImplantFound(planned, detected, measured, band(measured))
+            self.journal.implant(found)
+            self._tell(found)
+
+    # Telling
+
+    def _tell(self, update: Update) -> None:
+        if isinstance(update, Problem):
+            self.journal.event("problem" if update.fatal else "warning", f"{update.stage}: {update.text}")
+        self._updates.put(update)
+
+    def _say(self, status: Status) -> None:
+        self.journal.event("status", f"{status.device}: code {status.code} {status.text}".rstrip())
+        self._tell(DeviceSaid(status))
+
+    def _progress(self, stage: str) -> Callable[[float, str], bool]:
+        def tell(fraction: float, what: str) -> bool:
+            self._updates.put(StageProgress(stage, fraction, what))
+            return not self._cancelled.is_set()
+
+        return tell
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.journal.timing(stage, time.perf_counter() - started)
+
+
+def _size(image: Image) -> tuple[int, int, int]:
+    k, j, i = image.array.shape[:3]
+    return i, j, k

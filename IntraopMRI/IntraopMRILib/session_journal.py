@@ -1,0 +1,155 @@
+"""Writes down what a session did, as it happens and from any thread: the record that the report is made from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+from IntraopMRIReconstructionLib.data import Image, Measurement
+
+from .assess.residual import ResidualAssessment
+from .register.rigid import RigidRegistration
+from .session_updates import ImplantFound, Role
+from .workflow.record import (
+    ImageEntry,
+    ImplantEntry,
+    Matrix4,
+    RegistrationEntry,
+    ResidualEntry,
+    SessionRecord,
+    Timing,
+    Vector3,
+    utc_now,
+    utc_text,
+)
+
+#: Packages whose versions decide on the numbers.
+PACKAGES = ("numpy", "scipy", "SimpleITK", "slicer-core")
+
+
+class Journal:
+    """Keeps one :class:`SessionRecord` up to date. Results of an older image go when a newer one replaces it."""
+
+    def __init__(self, patient_id: str, procedure: str) -> None:
+        self._lock = threading.Lock()
+        self._record = SessionRecord(patient_id, procedure, utc_now(), software=_versions())
+
+    @property
+    def record(self) -> SessionRecord:
+        """The record as it is now."""
+        with self._lock:
+            return self._record
+
+    def event(self, kind: str, text: str) -> None:
+        """Something happened now."""
+        self._change(lambda record: record.with_event(kind, text))
+
+    def timing(self, stage: str, seconds: float) -> None:
+        """A stage took this long."""
+        self._change(lambda record: replace(record, timings=(*record.timings, Timing(stage, seconds))))
+
+    def image(self, image: Image, role: Role | str) -> None:
+        """An image was made; what rested on the image it replaces is withdrawn."""
+        k, j, i = image.array.shape[:3]
+        entry = ImageEntry(
+            image.uid,
+            image.name,
+            role,
+            None if image.acquired_utc_s is None else utc_text(image.acquired_utc_s),
+            (i, j, k),
+            vector(image.spacing_mm),
+            dict(image.metadata),
+        )
+
+        def change(record: SessionRecord) -> SessionRecord:
+            return replace(record, images=(*record.images, entry), registration=None, residual=None, implants=())
+
+        self._change(change)
+
+    def registration(self, found: RigidRegistration, fixed: Image, moving: Image) -> None:
+        """A registration was tried; its verdict says with what result."""
+        entry = RegistrationEntry(
+            fixed.uid,
+            moving.uid,
+            "rigid: mutual information, correlation ratio, robust block matching",
+            _matrix(found.intraop_from_preop),
+            found.residual_mm,
+            found.verdict,
+        )
+        self._change(lambda record: replace(record, registration=entry).with_event("registration", found.verdict.text))
+
+    def residual(self, found: ResidualAssessment) -> None:
+        """The residual was assessed."""
+        centroid = found.residual_centroid_ras_mm
+        entry = ResidualEntry(
+            found.measurements[0],
+            found.measurements[1],
+            found.rano.value,
+            found.rano.text,
+            found.rano.definition,
+            found.rano.source,
+            None if centroid is None else vector(centroid),
+            found.measurements[2:],
+            found.notes,
+        )
+        self._change(lambda record: replace(record, residual=entry))
+
+    def implant(self, found: ImplantFound) -> None:
+        """An implant was compared with its plan."""
+        actual = found.detected.trajectory
+        entry = ImplantEntry(
+            found.planned.name,
+            found.planned.diameter_mm,
+            vector(found.planned.entry_ras_mm),
+            vector(found.planned.tip_ras_mm),
+            vector(actual.entry_ras_mm),
+            vector(actual.tip_ras_mm),
+            found.detected.uncertainty_mm,
+            found.band.value,
+            found.detected.verdict,
+            found.measurements,
+        )
+        self._change(lambda record: replace(record, implants=(*record.implants, entry)))
+
+    def measurement(self, measurement: Measurement) -> None:
+        """One more number of the session; replaces an older one of the same name."""
+        self._change(
+            lambda record: replace(
+                record,
+                measurements=(*(m for m in record.measurements if m.name != measurement.name), measurement),
+            )
+        )
+
+    def finish(self) -> SessionRecord:
+        """Close the record and return it."""
+        self._change(lambda record: replace(record, finished_utc=utc_now()))
+        return self.record
+
+    def _change(self, change: Callable[[SessionRecord], SessionRecord]) -> None:
+        with self._lock:
+            self._record = change(self._record)
+
+
+def vector(values: npt.ArrayLike) -> Vector3:
+    """Three plain numbers."""
+    x, y, z = np.asarray(values, dtype=np.float64).tolist()
+    return x, y, z
+
+
+def _matrix(values: npt.ArrayLike) -> Matrix4:
+    return tuple(tuple(row) for row in np.asarray(values, dtype=np.float64).tolist())
+
+
+def _versions() -> dict[str, str]:
+    result = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            result[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return result

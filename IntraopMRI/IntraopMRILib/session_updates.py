@@ -1,0 +1,91 @@
+"""What a session tells the main thread, in the order in which it happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from IntraopMRIReconstructionLib.data import Image, Measurement, Status
+from IntraopMRIReconstructionLib.reconstruct.result import Reconstruction
+
+from .assess.implant import Band, Trajectory
+from .assess.implant_detection import DetectedImplant
+from .assess.residual import ResidualAssessment
+from .register.rigid import RigidRegistration
+
+#: What an intraoperative image is for: with or without contrast agent.
+Role = Literal["native", "contrast"]
+
+
+@dataclass(frozen=True)
+class ScanProgress:
+    """A scan is arriving: ``fraction`` 0..1 of its planned lines."""
+
+    scan_id: str
+    protocol: str
+    fraction: float
+
+
+@dataclass(frozen=True)
+class StageProgress:
+    """A stage is working: ``fraction`` 0..1."""
+
+    stage: str
+    fraction: float
+    what: str
+
+
+@dataclass(frozen=True, eq=False)
+class ImageReady:
+    """An intraoperative volume; ``reconstruction`` is None when the scanner sent it finished."""
+
+    image: Image
+    role: Role
+    reconstruction: Reconstruction | None
+
+
+@dataclass(frozen=True, eq=False)
+class Registered:
+    """The preoperative volume was placed in an intraoperative image, or the attempt was refused: see its verdict."""
+
+    registration: RigidRegistration
+    image: Image
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualFound:
+    """The residual was assessed on the contrast scan."""
+
+    assessment: ResidualAssessment
+
+
+@dataclass(frozen=True, eq=False)
+class ImplantFound:
+    """One implant was found; ``planned`` is carried to intraoperative RAS."""
+
+    planned: Trajectory
+    detected: DetectedImplant
+    measurements: tuple[Measurement, ...]
+    band: Band
+
+
+@dataclass(frozen=True)
+class DeviceSaid:
+    """A device reported its state."""
+
+    status: Status
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A stage failed or data was refused: ``text`` is one sentence for a person.
+
+    ``fatal``: what this stage was to deliver will not come without a new scan.
+    """
+
+    stage: str
+    text: str
+    fatal: bool = True
+
+
+Update = ScanProgress | StageProgress | ImageReady | Registered | ResidualFound | ImplantFound | DeviceSaid | Problem
