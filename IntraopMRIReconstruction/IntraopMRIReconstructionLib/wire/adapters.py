@@ -41,9 +41,15 @@ class Times(Protocol):
     def received_utc_s(self) -> float:
         """POSIX seconds."""
 
+    @property
+    def sent_utc_s(self) -> float | None:
+        """POSIX seconds by the sender's clock, None when that may not be believed."""
 
-def image_from_message(message: ImageMessage, profile: PeerProfile = AS_SENT) -> Image:
+
+def image_from_message(message: ImageMessage, profile: PeerProfile = AS_SENT, received: Times | None = None) -> Image:
     """Image in RAS of a whole-volume IMAGE; voxels uncopied when they are in the byte order of this machine.
+
+    ``received``: how it came; a time stamp that it does not believe is not taken over.
 
     The coordinate byte is honoured unless ``profile`` says that the peer lies. Raises WireError for a part of a volume
     (assemble it first) and for complex voxels (raw data, see raw_data).
@@ -57,7 +63,7 @@ def image_from_message(message: ImageMessage, profile: PeerProfile = AS_SENT) ->
         array=native(message.array),
         ras_from_ijk=ras_from_ijk_of(message, profile),
         name=message.device,
-        acquired_utc_s=message.sent_utc_s,
+        acquired_utc_s=message.sent_utc_s if received is None else received.sent_utc_s,
         patient_id=next((message.metadata[key] for key in PATIENT_KEYS if key in message.metadata), ""),
         metadata=message.metadata,
     )
@@ -109,7 +115,7 @@ def poses_from_message(message: Message, received: Times | None = None, profile:
             tool=name,
             received_monotonic_s=monotonic_s,
             received_utc_s=utc_s,
-            sent_utc_s=message.sent_utc_s,
+            sent_utc_s=message.sent_utc_s if received is None else received.sent_utc_s,
             valid=_is_valid(message, name),
         )
         for name, matrix in matrices

@@ -55,8 +55,8 @@ class LinkEnded(WireError):
         self.reason = reason
 
 
-#: Called with (connection, 58 header bytes, body) for each complete message, whatever it contains.
-OnMessage = Callable[["Connection", bytes, memoryview], None]
+#: Called with (58 header bytes, body) for each complete message, whatever it contains.
+OnMessage = Callable[[bytes, memoryview], None]
 
 
 class Connection:
@@ -68,7 +68,6 @@ class Connection:
         self.limits = limits
         host, port = sock.getpeername()[:2]
         self.peer = f"{host}:{port}"
-        self.streams: set[tuple[str, str]] = set()
         self._send_lock = threading.Lock()
         self._closed = threading.Event()
         prepare(sock)
@@ -93,7 +92,7 @@ class Connection:
                     )
                 body = memoryview(bytearray(size) if size <= _SMALL_BODY else np.empty(size, np.uint8).data)
                 self._read_body(body, raw)
-                on_message(self, bytes(raw), body)
+                on_message(bytes(raw), body)
                 # The last body must not stay in memory while the link is idle.
                 del body
         except LinkEnded as end:

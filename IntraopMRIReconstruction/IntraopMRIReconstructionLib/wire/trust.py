@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data import ORTHONORMAL_TOLERANCE
+from ..errors import WireError
 from .header import RefusedMessage
 from .message import Message
 from .messages_array import Coordinate, ImageMessage
@@ -21,6 +22,9 @@ FARTHEST_MM = 10_000.0
 SPACING_RANGE_MM = (0.005, 200.0)
 #: Image axes may be off a right angle by this cosine (float32 directions keep 1e-6; a gantry tilt is 0.1 and more).
 IMAGE_ANGLE_TOLERANCE = 1e-2
+
+#: Below this a matrix flattens space: pixels of 0.01 mm still give 1e-6.
+SMALLEST_DETERMINANT = 1e-9
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,31 @@ class PeerProfile:
 #: Believes every byte.
 AS_SENT = PeerProfile()
 
+#: Peers by name. Each line says what was read in the peer's source or measured.
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        AS_SENT,
+        # Slicer's OpenIGTLinkIF: ignores the coordinate byte, its matrices lead to RAS; sends any linear transform.
+        PeerProfile("OpenIGTLinkIO", image_coordinate="RAS", rigid_transforms=False),
+        # Flips to the scanner's LPS by itself: RAS on the wire. Header times of images are unset.
+        PeerProfile("mrigtlbridge", image_coordinate="RAS"),
+        # ImageToReference and the like scale pixels to mm. Frames are in the names: nothing is in RAS by itself.
+        PeerProfile("Plus", rigid_transforms=False),
+        # Writes LPS unless told otherwise, and sizes of points are diameters.
+        PeerProfile("pyigtl", point_size="diameter"),
+        # The same, with the matrices of a program that means RAS and forgot to say so.
+        PeerProfile("pyigtl with RAS matrices", image_coordinate="RAS", point_size="diameter"),
+    )
+}
+
+
+def profile_named(name: str) -> PeerProfile:
+    """Profile of a peer. Raises WireError that lists the known ones."""
+    if name not in PROFILES:
+        raise WireError(f"no peer profile is named '{name}'; known are {', '.join(PROFILES)}")
+    return PROFILES[name]
+
 
 def check_message(message: Message, profile: PeerProfile = AS_SENT) -> None:
     """Raise RefusedMessage when a pose or the geometry of an image cannot be true (NaN, mirror, shear, metres)."""
@@ -50,6 +79,8 @@ def check_message(message: Message, profile: PeerProfile = AS_SENT) -> None:
     if isinstance(message, TransformMessage):
         if profile.rigid_transforms:
             check_pose(message.matrix, what)
+        else:
+            check_affine(message.matrix, what)
     elif isinstance(message, TrackingDataMessage | QuaternionTrackingMessage):
         for tool in message.tools:
             check_pose(tool.matrix, f"{what}, tool '{tool.name}'")
@@ -73,6 +104,12 @@ def check_pose(matrix: npt.NDArray[np.float64], what: str) -> None:
     if np.linalg.det(rotation) < 0:
         raise RefusedMessage("matrix", f"{what} mirrors: its determinant is negative")
     _check_reach(translation, what)
+
+
+def check_affine(matrix: npt.NDArray[np.float64], what: str) -> None:
+    """Raise RefusedMessage unless a (4, 4) matrix can be undone and keeps things within reach."""
+    if not np.abs(matrix).max() <= FARTHEST_MM or abs(np.linalg.det(matrix[:3, :3])) < SMALLEST_DETERMINANT:
+        raise RefusedMessage("matrix", f"{what} cannot be a transform in mm: {matrix[:3].tolist()}")
 
 
 def check_image_geometry(message: ImageMessage, what: str) -> None:

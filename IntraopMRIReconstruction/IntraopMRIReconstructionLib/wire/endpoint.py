@@ -1,0 +1,321 @@
+"""What both ends of an OpenIGTLink link do: receive, send, count, answer.
+
+A blocking reader thread per connection checks the CRC, decodes, checks what may be believed and puts the message into
+a bounded queue; :meth:`Endpoint.receive` takes it out. Poses are latest-wins, everything else is lossless: a full
+queue stops its reader, so TCP holds the sender back. What is refused is counted under its reason, never delivered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import Counter, deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from functools import partial
+from types import TracebackType
+from typing import Self, TypedDict
+
+from ..errors import WireError
+from .codec import Query, encode_parts
+from .connection import Connection, Limits, LinkEnded
+from .header import Buffer, RefusedMessage
+from .intake import IdentityGuard, Intake, Received
+from .message import Message
+from .queues import Inbox
+from .recorder import ByteTap, Direction
+from .replies import Offers, Provider, Responder
+from .trust import AS_SENT, PeerProfile
+
+#: Types of which only the newest counts.
+LATEST_TYPES = frozenset({"TRANSFORM", "POSITION", "TDATA", "QTDATA", "SENSOR"})
+#: Events that are kept for a person to read.
+KEPT_EVENTS = 1000
+
+
+@dataclass(frozen=True)
+class LinkEvent:
+    """Something a person may want to know. ``kind``: connected, lost, refused, listening, ..."""
+
+    utc_s: float
+    peer: str
+    kind: str
+    text: str
+
+
+@dataclass
+class Counters:
+    """What an endpoint has seen. ``refused``, ``lost`` and ``suspect`` (time stamps) count by reason, ``dropped`` by
+    (type, device).
+    """
+
+    received: int = 0
+    received_bytes: int = 0
+    sent: int = 0
+    connections: int = 0
+    incomplete_volumes: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
+    suspect: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+class Options(TypedDict, total=False):
+    """Keyword arguments of every :class:`Endpoint`."""
+
+    profile: PeerProfile
+    limits: Limits | None
+    latest: Collection[str | tuple[str, str]]
+    latest_depth: int
+    answer_queries: bool
+    identity: IdentityGuard | None
+    tap: ByteTap | None
+    on_event: Callable[[LinkEvent], None] | None
+
+
+class Endpoint(ABC):
+    """What :class:`Client` and :class:`Server` share.
+
+    ``latest``: message types, or (type, device) pairs, of which only the newest counts; ``latest_depth``: how many of
+    them may wait (more than 1 only for consumers that want to see all of them and keep up).
+    ``answer_queries``: GET_, STT_ and STP_ are answered from what was offered (see :meth:`offer`), not delivered.
+    ``identity``: refuses another patient or frame of reference; share one between the links of a session.
+    ``tap``: sees all bytes, for a recorder. ``on_event``: called from a connection's thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        profile: PeerProfile = AS_SENT,
+        limits: Limits | None = None,
+        latest: Collection[str | tuple[str, str]] = LATEST_TYPES,
+        latest_depth: int = 1,
+        answer_queries: bool = True,
+        identity: IdentityGuard | None = None,
+        tap: ByteTap | None = None,
+        on_event: Callable[[LinkEvent], None] | None = None,
+    ) -> None:
+        self.profile = profile
+        self.limits = limits or Limits()
+        self.events: deque[LinkEvent] = deque(maxlen=KEPT_EVENTS)
+        self._latest, self._latest_depth = frozenset(latest), latest_depth
+        self._answer_queries = answer_queries
+        self.identity = identity or IdentityGuard()
+        self._offers = Offers()
+        self._tap, self._on_event = tap, on_event
+        self._inbox: Inbox[Received] = Inbox(self.limits.stream_messages, self.limits.queued_bytes)
+        self._counters = Counters()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._connections: dict[int, Connection] = {}
+        self._threads: set[threading.Thread] = set()
+        self._closing = threading.Event()
+
+    def __enter__(self) -> Self:
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """Host and port, for a person."""
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Start the threads."""
+
+    def close(self) -> None:
+        """End all links and threads. Messages that were received can still be taken."""
+        self._closing.set()
+        self._inbox.close()
+        with self._changed:
+            connections, threads = list(self._connections.values()), list(self._threads)
+            self._changed.notify_all()
+        for connection in connections:
+            connection.close()
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join()
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """Addresses of the connected peers."""
+        with self._lock:
+            return tuple(connection.peer for connection in self._connections.values())
+
+    @property
+    def counters(self) -> Counters:
+        """A copy of the counters."""
+        with self._lock:
+            return replace(
+                self._counters,
+                refused=Counter(self._counters.refused),
+                lost=Counter(self._counters.lost),
+                suspect=Counter(self._counters.suspect),
+                dropped=Counter(self._inbox.dropped),
+            )
+
+    def offer(self, type_name: str, device: str, provider: Provider) -> None:
+        """Answer GET_ and STT_ for a device with what ``provider`` returns when called (None: nothing now)."""
+        self._offers.add(type_name, device, provider)
+
+    def wait_for_peer(self, timeout_s: float | None = None) -> bool:
+        """Wait until a peer is connected; False when none is in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: bool(self._connections) or self._closing.is_set(), timeout_s)
+
+    def receive(
+        self, timeout_s: float | None = None, type_name: str | None = None, device: str | None = None
+    ) -> Received | None:
+        """Oldest message, optionally of one type or device only; None when there is none in time or after close."""
+        if type_name is None and device is None:
+            return self._inbox.get(timeout_s)
+        return self._inbox.get(
+            timeout_s,
+            lambda received: (
+                type_name in (None, received.message.type_name) and device in (None, received.message.device)
+            ),
+        )
+
+    def expect(self, timeout_s: float, type_name: str | None = None, device: str | None = None) -> Received:
+        """As :meth:`receive`, but raises WireError with what is known about why nothing came."""
+        received = self.receive(timeout_s, type_name, device)
+        if received is None:
+            wanted = " ".join(filter(None, (type_name or "OpenIGTLink message", device and f"named '{device}'")))
+            raise WireError(f"{self.address}: no {wanted} within {timeout_s:g} s{self._why_silent()}")
+        return received
+
+    def send(self, message: Message, peer: str | None = None) -> int:
+        """Send to one peer (``Received.peer``) or to all; returns how many took it.
+
+        A peer that takes no data for ``limits.send_s`` is cut off. Raises WireError when nobody took the message.
+        """
+        parts = encode_parts(message)
+        with self._lock:
+            chosen = [link for link in self._connections.values() if peer in (None, link.peer)]
+        reached, reason = 0, "is not connected" if peer else "nobody is connected"
+        for connection in chosen:
+            try:
+                self._send_parts(connection, parts)
+                reached += 1
+            except LinkEnded as end:
+                reason = str(end)
+        if not reached:
+            raise WireError(f"{message.type_name} '{message.device}' was not sent to {peer or self.address}: {reason}")
+        return reached
+
+    def _send_to(self, connection: Connection, message: Message) -> None:
+        self._send_parts(connection, encode_parts(message))
+
+    def _send_parts(self, connection: Connection, parts: list[Buffer]) -> None:
+        connection.send(parts)
+        with self._lock:
+            self._counters.sent += 1
+        if self._tap is not None:
+            now = time.monotonic(), time.time()
+            self._tap.tap(connection.peer, Direction.SENT, parts[0], b"".join(parts[1:]), *now)
+
+    def _why_silent(self) -> str:
+        counters = self.counters
+        if counters.refused:
+            reasons = ", ".join(f"{count} for {reason}" for reason, count in counters.refused.most_common())
+            return f"; messages were refused: {reasons}"
+        if not counters.connections:
+            return "; nobody connected"
+        if counters.lost:
+            return f"; the link was lost ({', '.join(counters.lost)}): does the peer speak OpenIGTLink?"
+        if not counters.received:
+            return "; the peer is connected but silent: is it an OpenIGTLink sender, and is it sending?"
+        return f"; {counters.received} other messages came"
+
+    def _tell(self, peer: str, kind: str, text: str) -> None:
+        event = LinkEvent(time.time(), peer, kind, text)
+        self.events.append(event)
+        if self._on_event is not None:
+            self._on_event(event)
+
+    def _start(self, work: Callable[[], object], name: str) -> None:
+        def run() -> None:
+            try:
+                work()
+            finally:
+                with self._lock:
+                    self._threads.discard(thread)
+
+        thread = threading.Thread(target=run, name=f"OpenIGTLink {name}", daemon=True)
+        with self._lock:
+            self._threads.add(thread)
+        thread.start()
+
+    def _serve(self, sock: socket.socket) -> LinkEnded:
+        """Read one connected socket until it ends."""
+        try:
+            with self._lock:
+                connection = Connection(sock, self._counters.connections, self.limits)
+                self._counters.connections += 1
+        except OSError as error:
+            sock.close()
+            return LinkEnded("reset", f"the peer left at once: {error}")
+        with self._changed:
+            self._connections[connection.number] = connection
+            self._changed.notify_all()
+        if self._closing.is_set():
+            connection.close()
+        self._tell(connection.peer, "connected", f"{connection.peer} is connected")
+        intake = Intake(connection.peer, connection.number, self.profile, self.limits, self.identity)
+        responder = Responder(self._offers, partial(self._send_to, connection), self._start)
+        try:
+            end = connection.run(partial(self._on_message, connection, intake, responder))
+        finally:
+            responder.close()
+            with self._changed:
+                del self._connections[connection.number]
+                self._changed.notify_all()
+        if not self._closing.is_set():
+            with self._lock:
+                self._counters.lost[end.reason] += 1
+            self._tell(connection.peer, "lost", str(end))
+        return end
+
+    def _on_message(
+        self, connection: Connection, intake: Intake, responder: Responder, raw: bytes, body: memoryview
+    ) -> None:
+        monotonic_s, utc_s = time.monotonic(), time.time()
+        if self._tap is not None:
+            self._tap.tap(connection.peer, Direction.RECEIVED, raw, body, monotonic_s, utc_s)
+        incomplete = intake.incomplete_volumes
+        try:
+            received = intake.take(raw, body, monotonic_s, utc_s)
+        except RefusedMessage as refused:
+            with self._lock:
+                self._counters.refused[refused.reason] += 1
+            self._tell(connection.peer, "refused", str(refused))
+            return
+        with self._lock:
+            self._counters.received += 1
+            self._counters.received_bytes += len(raw) + len(body)
+            self._counters.incomplete_volumes += intake.incomplete_volumes - incomplete
+            if received is not None and received.time.fault:
+                self._counters.suspect[received.time.fault] += 1
+        if received is None:
+            return
+        message = received.message
+        if isinstance(message, Query) and message.verb != "RTS" and self._answer_queries:
+            with contextlib.suppress(LinkEnded):
+                responder.answer(message)
+            return
+        key = (connection.number, message.type_name, message.device)
+        if key[1] in self._latest or key[1:] in self._latest:
+            self._inbox.put_latest(key, received, received.size_bytes, self._latest_depth)
+        else:
+            self._inbox.put_lossless(key, received, received.size_bytes, self._closing.is_set)
