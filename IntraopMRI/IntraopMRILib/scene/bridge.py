@@ -6,18 +6,21 @@ never hardened. Everything that rests on that registration disappears when it is
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from IntraopMRIReconstructionLib.data import Image, Level, Matrix, Pose, Verdict, checked_affine
+import slicer
+import slicer.util
+import vtk
+from IntraopMRIReconstructionLib.data import Image, Level, Matrix, Pose, Reason, Verdict, checked_affine
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
 
-from . import colors, conversion, looks
+from . import colors, conversion, looks, recipes
 from .contents import Content, Ledger
 from .display import Line
 
@@ -25,9 +28,11 @@ Frame = Literal["preop", "intraop"]
 
 #: Role of the transform above all preoperative nodes, and the prefixes of roles that rest on it.
 REGISTRATION = "registration"
+REGISTRATION_NAME = "intraop_from_preop"
 PREOP = "preop."
 RESULT = "result."
 INTRAOP = "intraop."
+POINTER, POINTER_POSE = "pointer", "pointer.pose"
 #: Two grids are the same when their matrices agree within this, mm: below any voxel, above float32 noise.
 GRID_TOLERANCE_MM = 1e-3
 
@@ -47,16 +52,22 @@ class SceneBridge:
 
     Every method checks and converts first and touches the scene last. ``with bridge.update():`` joins several calls:
     all of them take effect at the end of the block, or none when it is left by an exception.
+
+    On a scene that was loaded with a session in it, nodes are taken over by role. Its registration waits in
+    ``unconfirmed`` and all that rests on it stays hidden until :meth:`confirmRegistration`.
     """
 
     def __init__(self, scene: Any) -> None:
         self.scene = scene
         self.registration: Registration | None = None
         self.withdrawnBecause = ""
+        self.unconfirmed: Registration | None = None
         self._ledger = Ledger(scene)
-        self._wanted: dict[str, Content] = {}
+        self._wanted: dict[str, Content] = self._ledger.adopt()
         self._grids: dict[str, Image] = {}
         self._inUpdate = False
+        if self._wanted:
+            self._distrustLoaded()
 
     @contextmanager
     def update(self) -> Iterator[SceneBridge]:
@@ -101,7 +112,7 @@ class SceneBridge:
 
     def setPreoperative(self, image: Image, role: str = "volume") -> None:
         """Show a preoperative volume (preoperative RAS) under the registration."""
-        self._put(f"{PREOP}{role}", self._volume(image, image.name or f"Preoperative {role}"), frame="preop")
+        self._put(f"{PREOP}{role}", recipes.volume(image, image.name or f"Preoperative {role}"), frame="preop")
 
     def setIntraoperative(self, image: Image, role: str = "native") -> None:
         """Show an intraoperative volume; ``role`` is ``native`` or ``contrast``.
@@ -109,7 +120,7 @@ class SceneBridge:
         A registration that belonged to the image which this one replaces is withdrawn: it says nothing of this one.
         """
         key = f"{INTRAOP}{role}"
-        content = self._volume(image, image.name or f"Intraoperative {role}")
+        content = recipes.volume(image, image.name or f"Intraoperative {role}")
         with self.update():
             replaced = self._grids.get(key)
             if self.registration and replaced and replaced.uid == self.registration.image_uid != image.uid:
@@ -121,7 +132,7 @@ class SceneBridge:
         """Show the latest 2D slice (k of size 1) where it lies in space; None takes it away."""
         if image is not None and image.array.shape[0] != 1:
             raise DataError(f"a live slice must have shape (1, j, i), got {image.array.shape}")
-        self._put("live", self._volume(image, "Live slice") if image else None)
+        self._put("live", recipes.volume(image, "Live slice") if image else None)
 
     # What is known before the operation
 
@@ -130,35 +141,27 @@ class SceneBridge:
         if not np.any(labels.array):
             raise DataError("the tumour segmentation is empty: no voxel differs from 0; choose the right segmentation")
         whole = replace(labels, array=(labels.array != 0).astype(np.uint8))
-        content = self._segmentation(whole, name, {1: ("tumour", name, colors.TUMOUR)}, looks.outline)
+        content = recipes.segmentation(whole, name, {1: ("tumour", name, colors.TUMOUR)}, looks.outline)
         self._put(f"{PREOP}tumour", content, frame="preop")
 
     def setStructuresAtRisk(self, labels: Image, names: Mapping[int, str]) -> None:
         """Outlines of structures to spare. ``labels`` on any preoperative grid, ``names``: label value to name."""
         segments = {value: (f"risk{value}", name, colors.AT_RISK) for value, name in names.items()}
-        content = self._segmentation(labels, "Structures at risk", segments, looks.outline)
+        content = recipes.segmentation(labels, "Structures at risk", segments, looks.outline)
         self._put(f"{PREOP}risk", content, frame="preop")
 
     def setTargets(self, points: Mapping[str, npt.ArrayLike], frame: Frame = "preop") -> None:
         """Named target points, each (3,) RAS mm in ``frame``."""
-        placed = {name: _point(point, f"target '{name}'") for name, point in points.items()}
-
-        def fill(node: Any) -> None:
-            node.RemoveAllControlPoints()
-            for name, point in placed.items():
-                node.AddControlPoint(*point, name)
-            node.SetLocked(True)
-
-        content = Content("vtkMRMLMarkupsFiducialNode", "Targets", fill, looks.targets)
-        self._put(f"{_prefix(frame)}targets", content, frame=frame)
+        placed = {name: recipes.point(point, f"target '{name}'") for name, point in points.items()}
+        self._put(f"{_prefix(frame)}targets", recipes.points("Targets", placed, looks.targets), frame=frame)
 
     def setPlan(
         self, name: str, entry: npt.ArrayLike, target: npt.ArrayLike, radius_mm: float = 1.0, frame: Frame = "preop"
     ) -> None:
         """Planned trajectory from ``entry`` to ``target`` ((3,) RAS mm in ``frame``): a line and its dashes."""
-        start, end = _segment(entry, target, f"plan '{name}'")
-        line = Content("vtkMRMLMarkupsLineNode", f"{name} planned", _lineFill(start, end), looks.hiddenLine)
-        mesh = _model(f"{name} planned (dashes)", conversion.dashes(start, end, radius_mm), looks.planned)
+        start, end = recipes.segment(entry, target, f"plan '{name}'")
+        line = recipes.line(f"{name} planned", start, end)
+        mesh = recipes.model(f"{name} planned (dashes)", conversion.dashes(start, end, radius_mm), looks.planned)
         with self.update():
             self._put(f"{_prefix(frame)}plan.{name}.line", line, frame=frame)
             self._put(f"{_prefix(frame)}plan.{name}.dashes", mesh, frame=frame)
@@ -176,14 +179,23 @@ class SceneBridge:
             self.withdraw(f"registration {verdict.text}")
             return
         with self.update():
-            self._drop(RESULT)
+            for role, content in list(self._wanted.items()):
+                if role.startswith(RESULT) and content.attributes.get("RegistrationUid") != uid:
+                    self._drop(role)
             self.registration = Registration(matrix, verdict, image_uid, uid)
+            self.unconfirmed = None
             self.withdrawnBecause = ""
-            attributes = {"Uid": uid, "ImageUid": image_uid, "Verdict": verdict.level.value, "Reasons": verdict.text}
-            self._wanted[REGISTRATION] = _transform("intraop_from_preop", matrix, attributes)
+            self._wanted[REGISTRATION] = recipes.transform(REGISTRATION_NAME, matrix, _described(self.registration))
             for role, content in self._wanted.items():
-                if role.startswith(PREOP):
-                    self._wanted[role] = _placed(content)
+                if role.startswith((PREOP, RESULT)):
+                    self._wanted[role] = _placed(content, REGISTRATION if role.startswith(PREOP) else "")
+
+    def confirmRegistration(self) -> None:
+        """A person confirms the registration that came with a loaded scene. SessionError when none waits."""
+        waiting = self.unconfirmed
+        if waiting is None:
+            raise SessionError("no loaded registration waits for a confirmation; register instead")
+        self.setRegistration(waiting.intraop_from_preop, waiting.verdict, waiting.image_uid, waiting.uid)
 
     def setResidual(self, residual: Image, resected: Image | None = None) -> None:
         """Residual (red) and resected part, labels on the grid of an intraoperative volume (not 0 is part of it).
@@ -205,48 +217,49 @@ class SceneBridge:
             joined[(resected.array != 0) & ~part] = 2
             segments[2] = ("resected", "Resected", colors.RESECTED)
         labels = replace(residual, array=joined)
-        content = self._segmentation(labels, "Residual and resected", segments, looks.residual)
+        content = recipes.segmentation(labels, "Residual and resected", segments, looks.residual)
         attributes = {**content.attributes, "RegistrationUid": self.registration.uid, "Uid": residual.uid}
         self._put(f"{RESULT}residual", replace(content, attributes=attributes))
 
     def setActualImplant(self, name: str, entry: npt.ArrayLike, tip: npt.ArrayLike, radius_mm: float = 1.0) -> None:
         """Implant as found in the intraoperative image: axis line and cylinder, (3,) intraoperative RAS mm."""
-        start, end = _segment(entry, tip, f"implant '{name}'")
-        line = Content("vtkMRMLMarkupsLineNode", f"{name} actual", _lineFill(start, end), looks.hiddenLine)
-        mesh = _model(f"{name} actual (cylinder)", conversion.cylinder(start, end, radius_mm), looks.actual)
+        start, end = recipes.segment(entry, tip, f"implant '{name}'")
+        line = recipes.line(f"{name} actual", start, end)
+        mesh = recipes.model(f"{name} actual (cylinder)", conversion.cylinder(start, end, radius_mm), looks.actual)
         with self.update():
             self._put(f"{INTRAOP}implant.{name}.line", line)
             self._put(f"{INTRAOP}implant.{name}.cylinder", mesh)
 
     def setAnatomy(self, mesh: Any | None, name: str = "Brain surface") -> None:
         """Translucent surface (vtkPolyData, intraoperative RAS) for bearings in the 3D view; None removes it."""
-        self._put(f"{INTRAOP}anatomy", None if mesh is None else _model(name, mesh, looks.anatomy))
+        self._put(f"{INTRAOP}anatomy", None if mesh is None else recipes.model(name, mesh, looks.anatomy))
 
     def setPointer(self, pose: Pose | None) -> None:
         """Move the pointer; None, or a pose that the tracker calls invalid, hides it."""
         with self.update():
             visible = pose is not None and pose.valid
-            shown = self._wanted.get("pointer")
+            shown = self._wanted.get(POINTER)
             if shown is None:
-                shown = _model("Pointer", conversion.pointerMesh(), looks.pointer, parent="pointer.pose")
-            if shown.visible is not visible or "pointer" not in self._wanted:
-                self._wanted["pointer"] = replace(shown, visible=visible)
+                shown = recipes.model("Pointer", conversion.pointerMesh(), looks.pointer, parent=POINTER_POSE)
+            if shown.visible is not visible or POINTER not in self._wanted:
+                # Never saved: a loaded scene must not show where a tool once was.
+                self._wanted[POINTER] = replace(shown, visible=visible, saved=False)
             if pose is not None and visible:
-                attributes = {"Tool": pose.tool, "ReceivedUtc": _utc(pose.received_utc_s)}
-                self._wanted["pointer.pose"] = _transform("world_from_pointer", pose.ras_from_tool, attributes)
+                attributes = {"Tool": pose.tool, "ReceivedUtc": recipes.utc(pose.received_utc_s)}
+                placed = recipes.transform("world_from_pointer", pose.ras_from_tool, attributes)
+                self._wanted[POINTER_POSE] = replace(placed, saved=False)
 
     # Taking away
 
     def withdraw(self, reason: str) -> None:
-        """Take away all that rests on the registration: results go, preoperative nodes are hidden and unplaced."""
+        """Take away all that rests on the registration: preoperative nodes lose their place, results are hidden."""
         with self.update():
             self.registration = None
             self.withdrawnBecause = reason
-            self._drop(RESULT)
             self._wanted.pop(REGISTRATION, None)
             for role, content in self._wanted.items():
-                if role.startswith(PREOP):
-                    self._wanted[role] = _unplaced(content, reason)
+                if role.startswith((PREOP, RESULT)):
+                    self._wanted[role] = _hidden(content, reason)
 
     def remove(self, role: str) -> None:
         """Remove a role and all below it (``preop.plan.A`` removes line and dashes)."""
@@ -261,7 +274,29 @@ class SceneBridge:
             self.registration = None
             self.withdrawnBecause = ""
 
+    def forget(self) -> None:
+        """The scene was closed: start anew without touching a node."""
+        self._ledger.forget()
+        self._wanted, self._grids = {}, {}
+        self.registration = self.unconfirmed = None
+        self.withdrawnBecause = ""
+
     # Helpers
+
+    def _distrustLoaded(self) -> None:
+        for role, content in self._wanted.items():
+            if role.startswith(INTRAOP) and content.nodeClass == "vtkMRMLScalarVolumeNode":
+                node: Any = self.node(role)
+                matrix = vtk.vtkMatrix4x4()
+                node.GetIJKToRASMatrix(matrix)
+                array, uid = slicer.util.arrayFromVolume(node), content.attributes.get("Uid", "")
+                self._grids[role] = Image(array, slicer.util.arrayFromVTKMatrix(matrix), content.name, uid=uid)
+        node = self.node(REGISTRATION)
+        if node is not None:
+            matrix = vtk.vtkMatrix4x4()
+            node.GetMatrixTransformToParent(matrix)
+            self.unconfirmed = _read(slicer.util.arrayFromVTKMatrix(matrix), self._wanted[REGISTRATION].attributes)
+        self.withdraw("the scene was loaded: confirm the registration")
 
     def _put(self, role: str, content: Content | None, frame: Frame = "intraop") -> None:
         with self.update():
@@ -270,35 +305,14 @@ class SceneBridge:
             elif frame == "intraop":
                 self._wanted[role] = content
             elif self.registration is None:
-                self._wanted[role] = _unplaced(content, self.withdrawnBecause or "not registered yet")
+                self._wanted[role] = _hidden(content, self.withdrawnBecause or "not registered yet")
             else:
-                self._wanted[role] = _placed(content)
+                self._wanted[role] = _placed(content, REGISTRATION)
 
     def _drop(self, prefix: str) -> None:
         for role in [role for role in self._wanted if role.startswith(prefix)]:
             del self._wanted[role]
             self._grids.pop(role, None)
-
-    def _volume(self, image: Image, name: str) -> Content:
-        data = conversion.vtkImageOf(image.array)
-        window, level = conversion.windowLevel(image.array)
-        matrix = conversion.vtkMatrix(image.ras_from_ijk)
-
-        def fill(node: Any) -> None:
-            node.SetAndObserveImageData(data)
-            node.SetIJKToRASMatrix(matrix)
-            looks.volume(node, window, level)
-
-        return Content("vtkMRMLScalarVolumeNode", name, fill, attributes=_origin(image))
-
-    def _segmentation(self, labels: Image, name: str, segments: Mapping[int, Any], show: Any) -> Content:
-        segmentation = conversion.segmentationOf(labels, segments)
-
-        def fill(node: Any) -> None:
-            node.SetAndObserveSegmentation(segmentation)
-            show(node)
-
-        return Content("vtkMRMLSegmentationNode", name, fill, attributes=_origin(labels))
 
 
 def _prefix(frame: Frame) -> str:
@@ -307,62 +321,35 @@ def _prefix(frame: Frame) -> str:
     return PREOP if frame == "preop" else INTRAOP
 
 
-def _placed(content: Content) -> Content:
+def _placed(content: Content, parent: str) -> Content:
     attributes = {key: value for key, value in content.attributes.items() if key != "HiddenBecause"}
-    return replace(content, parent=REGISTRATION, visible=True, attributes=attributes)
+    return replace(content, parent=parent, visible=True, attributes=attributes)
 
 
-def _unplaced(content: Content, reason: str) -> Content:
+def _hidden(content: Content, reason: str) -> Content:
     return replace(content, parent="", visible=False, attributes={**content.attributes, "HiddenBecause": reason})
 
 
-def _point(values: npt.ArrayLike, what: str) -> list[float]:
-    point = np.asarray(values, dtype=np.float64)
-    if point.shape != (3,) or not np.isfinite(point).all():
-        raise DataError(f"{what} must be three finite RAS coordinates in mm, got {point.tolist()}")
-    return point.tolist()
+def _described(registration: Registration) -> dict[str, str]:
+    reasons = [{**vars(reason), "level": reason.level.value} for reason in registration.verdict.reasons]
+    return {
+        "Uid": registration.uid,
+        "ImageUid": registration.image_uid,
+        "Verdict": registration.verdict.level.value,
+        "Reasons": json.dumps(reasons),
+    }
 
 
-def _segment(start: npt.ArrayLike, end: npt.ArrayLike, what: str) -> Sequence[list[float]]:
-    points = _point(start, f"entry of {what}"), _point(end, f"tip of {what}")
-    if points[0] == points[1]:
-        raise DataError(f"{what} has no length: entry and tip are both {points[0]}")
-    return points
-
-
-def _lineFill(start: Sequence[float], end: Sequence[float]) -> Any:
-    def fill(node: Any) -> None:
-        node.RemoveAllControlPoints()
-        node.AddControlPoint(*start, "entry")
-        node.AddControlPoint(*end, "tip")
-        node.SetLocked(True)
-
-    return fill
-
-
-def _model(name: str, mesh: Any, show: Any, parent: str = "") -> Content:
-    return Content("vtkMRMLModelNode", name, lambda node: node.SetAndObservePolyData(mesh), show, parent=parent)
-
-
-def _transform(name: str, matrix: npt.ArrayLike, attributes: Mapping[str, str]) -> Content:
-    inVtk = conversion.vtkMatrix(matrix)
-    return Content(
-        "vtkMRMLLinearTransformNode", name, lambda node: node.SetMatrixTransformToParent(inVtk), attributes=attributes
-    )
-
-
-def _origin(image: Image) -> dict[str, str]:
-    """Attributes that say what a node shows: uid, patient, time."""
-    result = {"Uid": image.uid, **{f"Source.{key}": value for key, value in image.metadata.items()}}
-    if image.patient_id:
-        result["PatientId"] = image.patient_id
-    if image.acquired_utc_s is not None:
-        result["AcquiredUtc"] = _utc(image.acquired_utc_s)
-    return result
-
-
-def _utc(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds")
+def _read(matrix: npt.ArrayLike, attributes: Mapping[str, str]) -> Registration | None:
+    """What :func:`_described` wrote; None when it is not all there, since then nobody can tell what is confirmed."""
+    try:
+        reasons = tuple(
+            Reason(**{**entry, "level": Level(entry["level"])}) for entry in json.loads(attributes["Reasons"])
+        )
+        rigid = checked_affine(matrix, "loaded intraop_from_preop")
+        return Registration(rigid, Verdict(reasons), attributes["ImageUid"], attributes["Uid"])
+    except (KeyError, TypeError, ValueError, DataError):
+        return None
 
 
 def _sameGrid(labels: Image, image: Image) -> bool:

@@ -22,6 +22,7 @@ class Content:
 
     ``fill`` replaces what the node carries, ``show`` sets up its display once, when the node is made.
     ``parent``: role of the transform above it, empty for the world (intraoperative RAS).
+    ``saved``: whether the node goes into a saved scene.
     ``attributes``: written with the prefix; those of the content before that are not named again are removed.
     """
 
@@ -32,6 +33,7 @@ class Content:
     parent: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
     visible: bool = True
+    saved: bool = True
 
 
 class Ledger:
@@ -54,6 +56,28 @@ class Ledger:
                 return candidate
         self._nodes.pop(role, None)
         return None
+
+    def adopt(self) -> dict[str, Content]:
+        """Contents of a loaded scene's nodes, by role; the nodes keep what they carry until it is replaced."""
+        for index in range(self.scene.GetNumberOfNodes()):
+            node = self.scene.GetNthNode(index)
+            role = node.GetAttribute(ROLE)
+            if not role or role in self._nodes:
+                continue
+            self._nodes[role] = node
+            names = [name for name in node.GetAttributeNames() if name.startswith(ATTRIBUTE) and name != ROLE]
+            attributes = {name.removeprefix(ATTRIBUTE): node.GetAttribute(name) for name in names}
+            above = node.GetParentTransformNode()
+            parent = (above.GetAttribute(ROLE) or "") if above is not None else ""
+            self._applied[role] = Content(
+                node.GetClassName(), node.GetName(), _keep, parent=parent, attributes=attributes
+            )
+        return dict(self._applied)
+
+    def forget(self) -> None:
+        """Drop all knowledge of nodes, touching none: the scene was closed."""
+        self._applied.clear()
+        self._nodes.clear()
 
     def apply(self, wanted: Mapping[str, Content]) -> None:
         """Make the scene hold exactly ``wanted``; contents that are the same object as before are left alone."""
@@ -85,13 +109,16 @@ class Ledger:
                 if "Transform" not in content.nodeClass:
                     node.CreateDefaultDisplayNodes()
             content.fill(node)
-            if made:
-                content.show(node)
             if hasattr(node, "SetAndObserveTransformNodeID"):
                 above = self.node(content.parent) if content.parent else None
                 node.SetAndObserveTransformNodeID(above.GetID() if above else None)
             display = node.GetDisplayNode() if hasattr(node, "GetDisplayNode") else None
-            if display is not None and "Transform" not in content.nodeClass:
+            if made:
+                content.show(node)
+                node.SetSaveWithScene(content.saved)
+                if display is not None:
+                    display.SetSaveWithScene(content.saved)
+            if display is not None:
                 display.SetVisibility(content.visible)
         finally:
             node.EndModify(wasModifying)
@@ -109,3 +136,7 @@ class Ledger:
         for child in owned:
             if child is not None and child.GetScene() is self.scene:
                 self.scene.RemoveNode(child)
+
+
+def _keep(_node: Any) -> None:
+    """Fill nothing in."""

@@ -18,6 +18,8 @@ from .colors import Color
 
 #: Types that VTK, NRRD and Slicer's editors all handle; wider ones are narrowed to these.
 _NARROWER = {np.dtype(np.float64): np.float32, np.dtype(np.int64): np.int32, np.dtype(np.uint64): np.int32}
+#: Window beyond the brightest tissue.
+_HEADROOM = 1.2
 #: Sides of the cylinders and tubes.
 _SIDES = 24
 #: Length of a dash and of the gap behind it in a planned trajectory, mm.
@@ -47,15 +49,18 @@ def vtkImageOf(array: AnyArray) -> Any:
 
 
 def windowLevel(array: AnyArray) -> tuple[float, float]:
-    """Window and level that show the tissue: from the darkest to the 99.5th percentile of what is not air."""
+    """Window and level that show the tissue: from the darkest to above the 99.5th percentile of what is not air.
+
+    The headroom keeps white matter below white, so that enhancement stands out.
+    """
     sample = array.ravel()[:: max(1, array.size // 200_000)].astype(np.float64)
     sample = sample[np.isfinite(sample)]
     if sample.size == 0 or sample.max() <= sample.min():
         return 1.0, 0.5
     low = float(sample.min())
     tissue = sample[sample > low + 0.05 * (sample.max() - low)]
-    high = float(np.percentile(tissue, 99.5)) if tissue.size else float(sample.max())
-    return high - low, (high + low) / 2.0
+    window = _HEADROOM * (float(np.percentile(tissue, 99.5)) - low)
+    return window, low + window / 2.0
 
 
 def segmentationOf(labels: Image, segments: Mapping[int, tuple[str, str, Color]]) -> Any:

@@ -26,7 +26,7 @@ def outline(node: Any) -> None:
     display.SetVisibility2DOutline(True)
     display.SetOpacity2DOutline(1.0)
     display.SetSliceIntersectionThickness(4)
-    display.SetOpacity3D(0.18)
+    display.SetOpacity3D(0.12)
 
 
 def residual(node: Any) -> None:
@@ -44,7 +44,7 @@ def residual(node: Any) -> None:
     if node.GetSegmentation().GetSegment("resected") is not None:
         display.SetSegmentOpacity2DFill("resected", 0.3)
         display.SetSegmentOpacity2DOutline("resected", 0.0)
-        display.SetSegmentOpacity3D("resected", 0.15)
+        display.SetSegmentVisibility3D("resected", False)
 
 
 def hiddenLine(node: Any) -> None:
@@ -61,7 +61,7 @@ def targets(node: Any) -> None:
     display.SetColor(*colors.TARGET)
     display.SetSelectedColor(*colors.TARGET)
     display.SetGlyphScale(2.0)
-    display.SetTextScale(3.5)
+    display.SetTextScale(5.0)
     display.SetSliceProjection(False)
 
 
@@ -84,11 +84,12 @@ def pointer(node: Any) -> None:
 
 
 def anatomy(node: Any) -> None:
-    """Faint surface, in 3D only."""
-    _mesh(node, colors.ANATOMY, 0.22, thickness=1)
+    """Faint surface, both walls, in 3D only."""
+    _mesh(node, colors.ANATOMY, 0.3, thickness=1)
     display = node.GetDisplayNode()
     display.SetVisibility2D(False)
-    display.SetBackfaceCulling(True)
+    display.SetBackfaceCulling(False)
+    display.SetSpecular(0.2)
 
 
 def _mesh(node: Any, color: Color, opacity: float, thickness: int) -> None:

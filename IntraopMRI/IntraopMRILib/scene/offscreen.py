@@ -201,6 +201,7 @@ class OffscreenViews:
         if min(size) < 200:
             raise DataError(f"a four-up picture must be at least 200 pixels wide and high, got {size}")
         self.size = size
+        self._scene = scene
         quarter = (size[0] // 2 - 1, size[1] // 2 - 1)
         self.slices = {
             orientation: SliceView(scene, applicationLogic, name, orientation, quarter)
@@ -221,12 +222,32 @@ class OffscreenViews:
         opacity: float = 0.6,
         centre: npt.ArrayLike = (0.0, 0.0, 0.0),
         heightMm: float = 150.0,
-        direction: npt.ArrayLike = (0.8, 1.0, 0.6),
+        crosshair: bool = False,
+        direction: npt.ArrayLike | None = None,
     ) -> None:
-        """Choose volumes (nodes), foreground opacity, the RAS point in the middle and the height of the views in mm."""
+        """Choose volumes (nodes), foreground opacity, the RAS point in the middle and the height of the slices in mm.
+
+        Hidden volumes (a preoperative one without a registration) are left out. ``crosshair`` marks the middle.
+        ``direction``: from where the 3D view looks; by default from the side on which the point lies.
+        """
+        middle = np.asarray(centre, dtype=np.float64)
         for view in self.slices.values():
-            view.show(background, foreground, opacity, centre, heightMm)
-        self.threeD.look(centre, direction, heightMm)
+            view.show(background, foreground, opacity, middle, heightMm)
+        cross = self._scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+        if cross is not None:
+            cross.SetCrosshairRAS(*middle)
+            cross.SetCrosshairThickness(cross.Medium)
+            cross.SetCrosshairMode(cross.ShowSmallBasic if crosshair else cross.NoCrosshair)
+        bounds = np.array([[-1.0, 1.0]] * 3) * heightMm / 2.0
+        volume = _shown(foreground) or _shown(background)
+        if volume is not None:
+            flat = [0.0] * 6
+            volume.GetRASBounds(flat)
+            bounds = np.reshape(flat, (3, 2))
+        body = bounds.mean(axis=1)
+        side = 1.0 if middle[0] >= body[0] else -1.0
+        towards = (side, 0.35, 0.7) if direction is None else direction
+        self.threeD.look((middle + body) / 2.0, towards, float(np.ptp(bounds, axis=1).max()))
 
     def annotate(self, readout: Readout, legend: tuple[Line, ...] = ()) -> None:
         """Write numbers into the 3D view, names and scale bars into the slices, alarms into all."""
