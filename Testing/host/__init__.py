@@ -1,0 +1,1 @@
+"""Runs scripted Slicer modules without Slicer: see README.md beside this file."""
