@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +30,10 @@ _CHUNK_ROWS = 256
 #: the samples on demand: files with one row a chunk then cost twice the time, but only the memory that is asked for.
 READ_WHOLE_BELOW_BYTES = 2 << 30
 
-#: What h5py raises for damaged, cut or foreign files, by where the damage lies.
-_HDF5_ERRORS = (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError)
+
+#: Heads are mostly zeros, so a compressed table may be much smaller than its rows; a table that would be smaller still
+#: has a damaged size, and memory for it is not taken.
+MAX_DEFLATION = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,32 +99,41 @@ class MrdReader:
         self.close()
 
     def _opened(self, group: str) -> tuple[MrdHeader, Any, AnyArray]:
-        groups = [name for name, node in self._file.items() if isinstance(node, h5py.Group)]
-        if group not in groups or not {"xml", "data"} <= set(self._file[group]):
+        with _naming(self.path):
+            groups = [name for name, node in self._file.items() if isinstance(node, h5py.Group)]
+            found = group in groups and {"xml", "data"} <= set(self._file[group])
+        if not found:
             raise WireError(
                 f"'{self.path}' holds no MRD raw data under '{group}' (groups: {', '.join(groups) or 'none'}); "
                 "name another with group"
             )
-        try:
+        with _naming(self.path):
             xml = np.asarray(self._file[group]["xml"][()]).reshape(-1)[0]
             table = self._file[group]["data"]
-            if self.path.stat().st_size <= READ_WHOLE_BELOW_BYTES:
+            if table.size * ACQUISITION_HEAD.itemsize > MAX_DEFLATION * self.path.stat().st_size:
+                raise ValueError(f"its {table.size} readouts cannot lie in {self.path.stat().st_size} bytes")
+            if table.dtype.names is None or self.path.stat().st_size <= READ_WHOLE_BELOW_BYTES:
                 table = table[:]
                 heads = table["head"]
             else:
                 heads = table.fields("head")[:]
-        except _HDF5_ERRORS as error:
-            raise WireError(f"'{self.path}' is damaged or cut: {error}") from error
         if heads.ndim != 1 or heads.dtype.names != ACQUISITION_HEAD.names or not len(heads):
             raise WireError(f"'{self.path}' has no table of MRD readouts of version 1: {heads.shape} of {heads.dtype}")
         return parse_header(xml), table, heads.astype(ACQUISITION_HEAD, copy=False)
 
     def _lines(self, start: int, stop: int) -> Lines:
-        try:
+        with _naming(self.path):
             rows = self._table[start:stop]
-        except _HDF5_ERRORS as error:
-            raise WireError(f"'{self.path}' is damaged or cut at readouts {start} to {stop}: {error}") from error
-        return Lines(self._heads[start:stop], list(rows["data"]), list(rows["traj"]))
+            return Lines(self._heads[start:stop], list(rows["data"]), list(rows["traj"]))
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn what h5py raises for damaged, cut or foreign files, by where the damage lies, into one error."""
+    try:
+        yield
+    except (OSError, LookupError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+        raise WireError(f"'{path}' is damaged, cut or no MRD: {error}") from error
 
 
 def read_mrd(path: str | os.PathLike[str], options: MrdOptions | None = None, group: str = "dataset") -> MrdScan:
