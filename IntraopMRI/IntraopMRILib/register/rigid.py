@@ -32,6 +32,7 @@ from .sampling import (
     points_of,
     sample,
 )
+from .tones import Tones
 
 #: Angles (degrees) about each axis of the grid of starts: with basins of about 15 degrees they cover 30.
 START_ANGLES_DEG = (-24.0, -12.0, 0.0, 12.0, 24.0)
@@ -45,6 +46,11 @@ REFUSED_NMI = 0.10
 RIVAL_FACTOR = 1.03
 #: A turn against the headers beyond this is a wrong patient position, not a patient who moved.
 MAX_TURN_DEG = 60.0
+#: Median fraction of a block's contrast that its own motion does not explain: one patient's images at the right pose
+#: stay below the second even through another contrast, two patients' heads come above the first.
+REFUSED_UNLIKE, CHECK_UNLIKE = 0.70, 0.45
+#: With this many agreeing blocks the pose is right even where another contrast hides the structure.
+PROVEN_AGREEMENT = 0.55
 #: Fractions of agreeing blocks: pairs of one patient keep more than the second even after resection; two patients'
 #: heads stay below the first.
 REFUSED_AGREEMENT, CHECK_AGREEMENT = 0.25, 0.45
@@ -122,6 +128,11 @@ class _Pair:
         total = entropies[0] + entropies[1]
         return (2.0 * (total - entropies[2]) / total if total > 0 else 0.0), overlap
 
+    def tones(self, preop_from_intraop: Matrix) -> Tones:
+        """What each moving value looks like in the fixed image at this pose."""
+        got = sample(self.moving.values, self.moving_points(preop_from_intraop), self.threads)
+        return Tones.learnt(got.values[got.inside], self.fixed[got.inside], self.moving_range)
+
     def refined(self, preop_from_intraop: Matrix, iterations: int) -> Matrix:
         """Gauss-Newton on the correlation ratio: the moving value is replaced by the mean fixed value it goes with."""
         pose = preop_from_intraop
@@ -131,14 +142,11 @@ class _Pair:
             got = sample(self.moving.values, self.moving_points(pose), self.threads)
             if got.inside.mean() < MIN_OVERLAP:
                 break
-            bins = self.moving_bins(got.values)
-            mean_fixed = _conditional_mean(bins[got.inside], self.fixed[got.inside])
-            lower = np.minimum(bins.astype(np.int32), BINS - 2)
-            slope = np.diff(mean_fixed)[lower]
-            residual = (self.fixed - mean_fixed[lower] - slope * (bins - lower)) * got.inside
-            low, high = self.moving_range
+            tones = Tones.learnt(got.values[got.inside], self.fixed[got.inside], self.moving_range)
+            values, slopes = tones.mapped(got.values)
+            residual = (self.fixed - values) * got.inside
             kji_from_intraop = (self.moving_kji_from_ras @ pose)[:3, :3].astype(np.float32)
-            gradient = (kji_from_intraop.T @ got.gradient) * (slope * np.float32((BINS - 1) / (high - low)))
+            gradient = (kji_from_intraop.T @ got.gradient) * slopes
             scale = 1.5 * float(np.median(np.abs(residual[got.inside]))) + 1e-6
             weights = got.inside / (1.0 + (residual / (2.0 * scale)) ** 2)
             jacobian = np.concatenate([gradient, np.cross(lever, gradient, axis=0)])
@@ -206,7 +214,13 @@ def register_rigid(
     nmi, overlap = fine.nmi(best)
     still(0.65, "matching blocks")
     block_fit = finish_with_blocks(
-        (fixed_2mm, moving_2mm), (whole_fixed, whole_moving), fixed_4mm, fixed_inside, best, threads, still
+        (fixed_2mm, moving_2mm),
+        (whole_fixed, whole_moving),
+        mask=Image(fixed_inside.astype(np.uint8), fixed_4mm.ras_from_ijk),
+        preop_from_intraop=best,
+        tones=fine.tones(best),
+        threads=threads,
+        still=still,
     )
     pose = checked_rigid(invert(block_fit.preop_from_intraop), "intraop_from_preop")
     verdict = Verdict(
@@ -240,7 +254,7 @@ class _Steps:
 def _pair(
     fixed: Volume, moving: Volume, mask_volume: Volume, inside: BoolArray, threads: int, limit: int | None = None
 ) -> _Pair:
-    """Points of ``fixed`` in and around the mask (given on ``mask_volume``), at most ``limit`` of them, evenly drawn."""
+    """Points of ``fixed`` in and around the mask (on ``mask_volume``), at most ``limit``, evenly drawn."""
     mask = mask_on(
         Image(_grown(inside, mask_volume, 8.0).astype(np.uint8), mask_volume.ras_from_ijk), fixed, "foreground"
     )
@@ -327,6 +341,13 @@ def _reasons(
             f"above {CHECK_AGREEMENT:.0%}",
             level(blocks.agreement < REFUSED_AGREEMENT, blocks.agreement < CHECK_AGREEMENT),
         ),
+        Reason(
+            "structure not found again",
+            100 * blocks.unlike,
+            "%",
+            f"below {CHECK_UNLIKE:.0%}",
+            level(blocks.unlike > REFUSED_UNLIKE and blocks.agreement < PROVEN_AGREEMENT, blocks.unlike > CHECK_UNLIKE),
+        ),
         Reason("overlap", 100 * overlap, "%", "above 60 %", level(overlap < MIN_OVERLAP, overlap < 0.6)),
         Reason(
             "turn against the headers", turn, "deg", f"below {MAX_TURN_DEG:g}", level(turn > MAX_TURN_DEG, turn > 45.0)
@@ -342,18 +363,3 @@ def _reasons(
 def _entropy(probabilities: npt.NDArray[np.float64]) -> float:
     present = probabilities[probabilities > 0]
     return float(-np.sum(present * np.log(present)))
-
-
-def _conditional_mean(bins: Float32Array, fixed: Float32Array) -> Float32Array:
-    """Mean fixed value at each of BINS moving values, linearly spread and smoothed; empty bins take their neighbours'."""
-    lower = np.minimum(bins.astype(np.int32), BINS - 2)
-    part = bins - lower
-    weight = np.bincount(lower, 1 - part, BINS) + np.bincount(lower + 1, part, BINS)
-    total = np.bincount(lower, (1 - part) * fixed, BINS) + np.bincount(lower + 1, part * fixed, BINS)
-    # A little of the neighbours' mass everywhere: a bin of ten voxels is no measurement.
-    for kernel in ((0.25, 0.5, 0.25), (0.1, 0.8, 0.1), (0.1, 0.8, 0.1)):
-        weight = np.convolve(np.pad(weight, 1, mode="edge"), kernel, "valid")
-        total = np.convolve(np.pad(total, 1, mode="edge"), kernel, "valid")
-    known = weight > 1e-3
-    mean = np.interp(np.arange(BINS), np.flatnonzero(known), total[known] / weight[known])
-    return mean.astype(np.float32)

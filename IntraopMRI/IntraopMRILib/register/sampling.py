@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -194,9 +195,7 @@ def sample(values: Float32Array, points_kji: Float32Array, threads: int = 1) -> 
         return _sample(values, points_kji)
     cuts = np.linspace(0, count, threads + 1).astype(int)
     with ThreadPoolExecutor(threads) as pool:
-        parts = list(
-            pool.map(lambda c: _sample(values, points_kji[:, c[0] : c[1]]), zip(cuts[:-1], cuts[1:], strict=True))
-        )
+        parts = list(pool.map(lambda c: _sample(values, points_kji[:, c[0] : c[1]]), pairwise(cuts)))
     return Samples(
         np.concatenate([p.values for p in parts]),
         np.concatenate([p.gradient for p in parts], axis=1),
