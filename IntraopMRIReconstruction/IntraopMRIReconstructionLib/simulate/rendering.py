@@ -1,0 +1,198 @@
+"""From anatomy, tumour, resection and motion to pictures: before surgery, and during it with and without contrast.
+
+Everything is sampled once: intraoperative voxel -> pose undone -> brain shift undone -> tissue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from ..data import FloatArray, Image, Matrix
+from ..geometry import apply, invert
+from .anatomy import Anatomy
+from .grids import Shape, coarser, index_coordinates, points_of, resampled, sampled, smooth_noise, stream
+from .head import CSF, GREY, WHITE
+from .lesion import ENHANCING, NECROSIS, NON_ENHANCING, Resection, Tumour
+
+BoolArray = npt.NDArray[np.bool_]
+
+AIR, CLOT, TUMOUR_NATIVE, NECROSIS_NATIVE, OEDEMA_NATIVE = 4.0, 1120.0, 500.0, 270.0, 620.0
+TUMOUR_ENHANCEMENT, WALL_ENHANCEMENT = 680.0, 150.0
+#: Clot covers the wall to about this depth (mm).
+BLOOD_LAYER_MM = 1.8
+#: Fluid stands this far (mm) below the craniotomy; above it there is air.
+FLUID_LEVEL_MM, RIM_OF_BONE_MM = -7.0, -12.0
+#: The scalp is held back this much further than the bone, from this distance to the inner skull on (mm).
+SCALP_RETRACTION_MM, SCALP_FROM_MM = 5.0, 10.0
+#: Partial volume at borders between tissues (voxels).
+SOFT = 0.6
+PREOP_NOISE = 0.012
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the scan differs from the preoperative one: ``contrast`` 0..1 of a changed grey/white contrast; clot on the
+
+    cavity's wall (``blood``); thin enhancement that surgery causes (``wall``).
+    """
+
+    contrast: float
+    blood: bool
+    wall: bool
+
+
+def render_intraop(
+    head: Anatomy,
+    tumour: Tumour,
+    resection: Resection,
+    look: Look,
+    pull: Image,
+    pose: Matrix,
+    grid: Matrix,
+    shape: Shape,
+    seed: int,
+) -> tuple[FloatArray, FloatArray, dict[str, BoolArray]]:
+    """Native and enhanced image and the true masks, (k, j, i) on the scan's grid.
+
+    ``pull``: displacement (k, j, i, 3), mm, preoperative RAS: what is at y after the shift was at y + pull(y).
+    ``pose``: ``intraop_from_preop``.
+    """
+    back = invert(pose)
+    hull = resampled(head.hull_mm, head.ras_from_ijk, grid, shape, back, outside=60.0)
+    static = resampled(head.head_t1, head.ras_from_ijk, grid, shape, back)
+    glow = resampled(head.enhancement, head.ras_from_ijk, grid, shape, back)
+    _open_head(static, glow, hull, tumour, back @ grid)
+
+    rows = np.flatnonzero(hull < 12.0)  # the brain, and room for it to bulge
+    aligned = apply(back @ grid, np.stack(np.unravel_index(rows, shape)[::-1], axis=-1))
+    height, _ = tumour.opening.along_and_aside(aligned.astype(np.float32))
+    filling = np.where(height > FLUID_LEVEL_MM, np.float32(AIR), np.float32(CSF))
+    at = index_coordinates(
+        head.ras_from_ijk, aligned + sampled(pull.array, index_coordinates(pull.ras_from_ijk, aligned))
+    )
+
+    in_brain = sampled(ndimage.gaussian_filter(head.brain.astype(np.float32), 0.5), at)
+    in_cavity = sampled(_soft(resection.cavity), at)
+    tissue = sampled(_native(head, tumour), at, order=3)
+    tissue = _other_contrast(tissue, look.contrast, stream(seed, "contrast"))
+    gain = sampled(TUMOUR_ENHANCEMENT * _soft(resection.residual) + head.enhancement, at)
+    _stain_wall(tissue, gain, at, resection, look, seed)
+
+    outside = static.ravel()[rows]
+    brain_part = in_brain * (1 - in_cavity)
+    native = outside * (1 - in_brain) + filling * in_brain * in_cavity + tissue * brain_part
+    enhanced = native + gain * brain_part + glow.ravel()[rows] * (1 - in_brain)
+    images = []
+    for whole, values in ((static, native), (static + glow, enhanced)):
+        image = np.maximum(whole, 0)
+        image.ravel()[rows] = np.maximum(values, 0)
+        images.append(image)
+
+    masks = {}
+    for name in ("residual", "residual_non_enhancing", "cavity", "brain"):
+        source = head.brain if name == "brain" else getattr(resection, name)
+        masks[name] = np.zeros(shape, dtype=bool)
+        masks[name].ravel()[rows] = sampled(source, at, outside=0.0) > 0.5
+    masks["brain"] &= ~masks["cavity"]
+    return images[0], images[1], masks
+
+
+def render_preop(head: Anatomy, tumour: Tumour, seed: int) -> tuple[FloatArray, FloatArray]:
+    """Contrast-enhanced T1 and a FLAIR-like image before surgery, (k, j, i), with a little Rician noise."""
+    in_brain = ndimage.gaussian_filter(head.brain.astype(np.float32), 0.5)
+    bare = in_brain * _native(head, tumour) + (1 - in_brain) * head.head_t1
+    t1c = bare + TUMOUR_ENHANCEMENT * _soft(tumour.label == ENHANCING) + head.enhancement
+    flair = np.interp(bare, [0, 60, CSF, GREY, WHITE, 1000, 2000], [0, 40, 90, 640, 470, 620, 900]).astype(np.float32)
+    swollen = 0.9 * _soft(np.isin(tumour.label, (ENHANCING, NON_ENHANCING)), 1.2)
+    flair = flair * (1 - swollen) + 980.0 * swollen
+    level = PREOP_NOISE * WHITE
+    return rician(t1c, level, stream(seed, "preop")), rician(flair, level, stream(seed, "flair"))
+
+
+def rician(array: FloatArray, sigma: float, rng: np.random.Generator) -> FloatArray:
+    """Magnitude of ``array`` with complex Gaussian noise of standard deviation ``sigma`` per channel."""
+    real = array + sigma * rng.standard_normal(array.shape, dtype=np.float32)
+    return np.asarray(np.hypot(real, sigma * rng.standard_normal(array.shape, dtype=np.float32)), dtype=np.float32)
+
+
+def bias_field(
+    grid: Matrix, shape: Shape, centre_ras_mm: npt.ArrayLike, amount: float, rng: np.random.Generator
+) -> FloatArray:
+    """Smooth shading between 1 - ``amount`` and 1 + ``amount`` over the head, (k, j, i)."""
+    coarse, small = coarser(grid, shape, 8.0)
+    at = (points_of(coarse, small) - np.asarray(centre_ras_mm)) / 90.0
+    x, y, z = at[..., 0], at[..., 1], at[..., 2]
+    pattern = np.stack([x, y, z, x * y, y * z, x * z, x * x, y * y, z * z], axis=-1) @ rng.standard_normal(9)
+    inside = np.linalg.norm(at, axis=-1) < 1
+    pattern = pattern - pattern[inside].mean()
+    pattern = np.tanh(pattern / np.abs(pattern[inside]).max() * 1.5) / np.tanh(1.5)
+    return resampled(1 + amount * pattern, coarse, grid, shape, outside=None)
+
+
+def _open_head(
+    static: FloatArray, glow: FloatArray, hull: FloatArray, tumour: Tumour, preop_from_index: Matrix
+) -> None:
+    """Replace bone, dura and scalp over the craniotomy by air, and what opens below by fluid; in place."""
+    near = np.flatnonzero(hull.ravel() > -6.0)
+    points = apply(preop_from_index, np.stack(np.unravel_index(near, static.shape)[::-1], axis=-1))
+    height, aside = tumour.opening.along_and_aside(points.astype(np.float32))
+    radius = tumour.opening.radius_mm + SCALP_RETRACTION_MM * (hull.ravel()[near] > SCALP_FROM_MM)
+    gone = np.clip(radius - aside + 0.5, 0, 1) * (height > RIM_OF_BONE_MM)
+    filling = np.where(height > FLUID_LEVEL_MM, AIR, CSF)
+    static.ravel()[near] = static.ravel()[near] * (1 - gone) + filling * gone
+    glow.ravel()[near] *= 1 - gone
+
+
+def _native(head: Anatomy, tumour: Tumour) -> FloatArray:
+    """Native T1 of the brain with its tumour, preoperative grid."""
+    native = head.brain_t1
+    layers = ((NON_ENHANCING, OEDEMA_NATIVE, 0.75), (ENHANCING, TUMOUR_NATIVE, 1.0), (NECROSIS, NECROSIS_NATIVE, 1.0))
+    for value, level, opacity in layers:
+        weight = opacity * _soft(tumour.label == value)
+        native = native * (1 - weight) + level * weight
+    return native
+
+
+def _stain_wall(
+    tissue: FloatArray, gain: FloatArray, at: FloatArray, resection: Resection, look: Look, seed: int
+) -> None:
+    """Patches of clot, bright with and without contrast agent, and faint enhancement by surgery; in place."""
+    if not (look.blood or look.wall):
+        return
+    near = _soft(resection.cavity, BLOOD_LAYER_MM / 1.5)
+    layer = sampled(np.where(resection.cavity | resection.residual, 0, near), at)
+    spots = np.flatnonzero(layer > 0.1)
+    k, j, i = resection.cavity.shape
+    patches = sampled(
+        smooth_noise((k // 2 + 1, j // 2 + 1, i // 2 + 1), 4.0, stream(seed, "blood")), at[:, spots] / 2.0
+    )
+    free = 1 - np.clip(2 * sampled(resection.residual, at[:, spots]), 0, 1)
+    depth = 4 * layer[spots]
+    if look.blood:
+        clot = free * np.clip(depth - 0.6, 0, 1) * np.clip(2 * patches - 0.9, 0, 1)
+        tissue[spots] = tissue[spots] * (1 - clot) + CLOT * clot
+        gain[spots] *= 1 - clot
+    if look.wall:
+        gain[spots] += WALL_ENHANCEMENT * free * np.clip(depth - 0.9, 0, 1) * np.clip(-1.5 * patches, 0, 1)
+
+
+def _other_contrast(value: FloatArray, amount: float, rng: np.random.Generator) -> FloatArray:
+    """Another T1 sequence: grey against white matter by up to a third less or more, CSF and the order kept."""
+    grey = GREY + (WHITE - GREY) * 0.33 * amount * rng.uniform(-1, 1)
+    fluid = CSF * (1 + 0.2 * amount * rng.uniform(-1, 1))
+    return np.interp(value, [0, CSF, GREY, WHITE, 2000], [0, fluid, grey, WHITE, 2000]).astype(np.float32)
+
+
+def _soft(mask: BoolArray, sigma: float = SOFT) -> FloatArray:
+    """``mask`` with smoothed borders; works on its bounding box alone."""
+    result = np.zeros(mask.shape, dtype=np.float32)
+    found = ndimage.find_objects(mask.astype(np.uint8))
+    if found:
+        margin = int(np.ceil(4 * sigma)) + 1
+        box = tuple(slice(max(s.start - margin, 0), s.stop + margin) for s in found[0])
+        result[box] = ndimage.gaussian_filter(mask[box].astype(np.float32), sigma)
+    return result

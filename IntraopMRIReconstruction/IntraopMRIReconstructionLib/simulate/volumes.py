@@ -1,0 +1,95 @@
+"""Volumes from and to files (NRRD, NIfTI, DICOM series) for the lab; LPS on disk, RAS inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK
+
+from ..data import AnyArray, Image
+from ..errors import DataError
+from ..geometry import RAS_FROM_LPS, ras_from_lps_matrix
+
+#: A volume needs at least this many voxels along each axis to be worth registering.
+SMALLEST_VOLUME = 8
+WHAT_TO_NAME = "name a NIfTI or NRRD file, or a folder with exactly one DICOM series"
+
+
+def read_volume(path: str | Path, smallest: int = SMALLEST_VOLUME) -> Image:
+    """Read a NIfTI, NRRD, MHA ... file or a folder with one DICOM series as a scalar volume in RAS.
+
+    Raises DataError with what to do when it is missing, unreadable, not three-dimensional, of several components,
+    not finite, or empty (all voxels alike).
+    """
+    path = Path(path)
+    image = _read(path)
+    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
+        image = image[:, :, :, 0]
+    if image.GetDimension() != 3 or min(image.GetSize()) < smallest:
+        raise DataError(
+            f"{path} has the size {image.GetSize()}; a volume of at least {smallest} voxels along three axes is "
+            "needed: choose the 3D series, not a localiser or a screenshot"
+        )
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise DataError(
+            f"{path} has {image.GetNumberOfComponentsPerPixel()} values a voxel; choose a grey-value volume"
+        )
+    array = SimpleITK.GetArrayFromImage(image)
+    if not np.isfinite(array).all():
+        raise DataError(f"{path} holds voxels that are not numbers (NaN or infinite); export the volume again")
+    if smallest > 1 and array.min() == array.max():
+        raise DataError(f"{path} is empty: every voxel is {array.flat[0]}; export the volume again")
+    return Image(array, ras_from_sitk(image), name=path.name.split(".")[0])
+
+
+def ras_from_sitk(image: SimpleITK.Image) -> npt.NDArray[np.float64]:
+    """``ras_from_ijk`` (4, 4) of a SimpleITK volume, whose header is LPS."""
+    lps_from_ijk = np.eye(4)
+    lps_from_ijk[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.asarray(image.GetSpacing())
+    lps_from_ijk[:3, 3] = image.GetOrigin()
+    return ras_from_lps_matrix(lps_from_ijk)
+
+
+def sitk_from_image(image: Image, array: AnyArray | None = None) -> SimpleITK.Image:
+    """A SimpleITK volume (LPS) of ``image``; ``array`` replaces its voxels. Components stay as vectors."""
+    voxels = image.array if array is None else array
+    result = SimpleITK.GetImageFromArray(np.ascontiguousarray(voxels), isVector=voxels.ndim == 4)
+    lps_from_ijk = RAS_FROM_LPS @ image.ras_from_ijk
+    result.SetSpacing([float(s) for s in image.spacing_mm])
+    result.SetDirection((lps_from_ijk[:3, :3] / image.spacing_mm).ravel().tolist())
+    result.SetOrigin(lps_from_ijk[:3, 3].tolist())
+    return result
+
+
+def write_volume(image: Image, path: Path) -> None:
+    """Write ``image`` compressed; booleans become uint8, float64 becomes float32."""
+    array = image.array
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8)
+    elif array.dtype == np.float64:
+        array = array.astype(np.float32)
+    SimpleITK.WriteImage(sitk_from_image(image, array), str(path), useCompression=True, compressionLevel=1)
+
+
+def _read(path: Path) -> SimpleITK.Image:
+    if not path.exists():
+        raise DataError(f"there is no volume at {path}; {WHAT_TO_NAME}")
+    try:
+        if path.is_dir():
+            return _read_series(path)
+        return SimpleITK.ReadImage(str(path))
+    except RuntimeError as error:
+        last_line = str(error).strip().splitlines()[-1]
+        raise DataError(f"{path} cannot be read ({last_line}); {WHAT_TO_NAME}") from error
+
+
+def _read_series(folder: Path) -> SimpleITK.Image:
+    series = SimpleITK.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    if len(series) != 1:
+        found = "no DICOM series" if not series else f"{len(series)} DICOM series"
+        raise DataError(f"{folder} holds {found}; {WHAT_TO_NAME}")
+    reader = SimpleITK.ImageSeriesReader()
+    reader.SetFileNames(SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    return reader.Execute()
