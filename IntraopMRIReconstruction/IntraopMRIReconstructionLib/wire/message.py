@@ -108,7 +108,8 @@ def elements(layout: struct.Struct, content: Buffer, what: str) -> list[tuple[An
 
 def finite(values: npt.ArrayLike, what: str) -> npt.NDArray[np.float64]:
     """Values as float64. Raises RefusedMessage when one is NaN or infinite."""
-    result = np.asarray(values, dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        result = np.asarray(values, dtype=np.float64)
     if not np.isfinite(result).all():
         raise RefusedMessage("not finite", f"{what} must be finite, got {result.tolist()}")
     return result
@@ -122,5 +123,9 @@ def matrix_from_floats(values: npt.ArrayLike, what: str) -> Matrix:
 
 
 def floats_from_matrix(matrix: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """The twelve big-endian floats of the protocol from a (4, 4) matrix."""
-    return np.ascontiguousarray(matrix[:3].T, dtype=">f4").reshape(-1)
+    """The twelve big-endian floats of the protocol from a (4, 4) matrix. Raises WireError when one is not finite."""
+    with np.errstate(over="ignore"):
+        floats = np.ascontiguousarray(matrix[:3].T, dtype=">f4").reshape(-1)
+    if not np.isfinite(floats).all():
+        raise WireError(f"a matrix on the wire must be finite float32, got {np.asarray(matrix).tolist()}")
+    return floats

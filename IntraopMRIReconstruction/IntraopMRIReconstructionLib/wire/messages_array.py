@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..data import AnyArray
 from ..errors import WireError
 from .header import Buffer, RefusedMessage
-from .message import Head, Message, array_bytes, finite, view
+from .message import Head, Message, array_bytes, finite, floats_from_matrix, view
 
 #: Scalar types of IMAGE, NDARRAY and IMGMETA. 13 is a pair of float64: real and imaginary part.
 SCALAR_TYPES: dict[int, str] = {
@@ -116,8 +116,7 @@ class ImageMessage(Message):
             1 if endian == "big" else 2,
             1 if self.coordinate == "RAS" else 2,
             *(self.size_ijk or self.part_ijk),
-            *np.asarray(self.axes_mm).T.ravel(),
-            *self.centre_mm,
+            *floats_from_matrix(np.column_stack([self.axes_mm, self.centre_mm])),
             *self.offset_ijk,
             *self.part_ijk,
         )
