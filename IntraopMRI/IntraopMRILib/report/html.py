@@ -16,7 +16,7 @@ from IntraopMRIReconstructionLib.errors import DataError
 
 from . import drawings
 from .style import STYLE
-from .text import clock, day, interval_text, level_of, value_text
+from .text import clock, day, interval_text, joined, level_of, value_text
 
 _MIME = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 _LEVEL_WORDS = {"good": "Good", "check": "Check", "refused": "Refused"}
@@ -98,7 +98,7 @@ def _summary(document: Document) -> str:
             cards.append(_card("RANO class", None, volume["missing_because"]))
         else:
             cards.append(
-                _card("RANO class", _e(residual["rano"].removeprefix("RANO class ")), residual["rano_meaning"])
+                _card("RANO class", _e(residual["rano"]), f"{residual['rano_meaning']}; {_rano_range(residual)}")
             )
             scale = drawings.residual_scale(volume["value"], volume["interval"])
     if registration is None:
@@ -123,9 +123,8 @@ def _measured_card(measurement: Document) -> str:
         return _card(measurement["name"], None, measurement["missing_because"])
     number, unit = value_text(measurement["value"], measurement["unit"])
     between = interval_text(measurement)
-    return _card(
-        measurement["name"], f"{_e(number)} <small>{_e(unit)}</small>", f"interval {between}" if between else ""
-    )
+    value = f"{_e(number)}<small>{_e(unit)}</small>"
+    return _card(measurement["name"], value, f"interval {between}" if between else "")
 
 
 def _checked(measurement: Document, document: Document) -> Document:
@@ -156,17 +155,23 @@ def _data_uri(picture: Picture) -> str:
 
 def _table(measurements: Sequence[Document], document: Document) -> str:
     rows = []
+    sources = {m["source"] for m in measurements}
+    # One source for all is named once, under the table.
+    common = sources.pop() if len(sources) == 1 and len(measurements) > 2 else ""
     for one in (_checked(m, document) for m in measurements):
         if one["value"] is None:
             shown = f'<td colspan="2" class="none">No value: {_e(one["missing_because"])}</td>'
         else:
             number, unit = value_text(one["value"], one["unit"])
-            shown = f'<td class="number">{_e(number)} {_e(unit)}</td><td class="number">{_e(interval_text(one))}</td>'
-        source = f'<span class="source">{_e(one["source"])}</span>' if one["source"] else ""
+            shown = (
+                f'<td class="number">{_e(joined(number, unit))}</td><td class="number">{_e(interval_text(one))}</td>'
+            )
+        source = f'<span class="source">{_e(one["source"])}</span>' if one["source"] and not common else ""
         rows.append(f"<tr><th>{_e(one['name'])}</th>{shown}<td>{_e(one['definition'])}{source}</td></tr>")
     return (
         '<table><thead><tr><th>Measurement</th><th class="number">Value</th><th class="number">Interval</th>'
         f"<th>Definition and source</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        + (f'<p class="note">Source: {_e(common)}</p>' if common else "")
     )
 
 
@@ -176,15 +181,20 @@ def _residual(document: Document) -> str:
         return ""
     rows = _table([residual["volume"], residual["extent_of_resection"], *residual["other"]], document)
     notes = "".join(f'<p class="note">{_e(note)}</p>' for note in residual["notes"])
-    rano = f"{residual['rano']}: {residual['rano_meaning']}. {residual['rano_definition']}"
+    rano = f"Class {residual['rano']}, {_rano_range(residual)}. {residual['rano_definition']}."
     if _checked(residual["volume"], document)["value"] is None:
-        rano = f"RANO class not given. {residual['rano_definition']}"
+        rano = f"RANO class not given. {residual['rano_definition']}."
     return (
         f'<section><h2>Residual and resection</h2>{rows}<p class="note">{_e(rano)} '
         f'<span class="source">{_e(residual["rano_source"])}</span></p>'
         + (f"<ul>{notes}</ul>" if notes else "")
         + "</section>"
     )
+
+
+def _rano_range(residual: Document) -> str:
+    best, worst = residual["rano_best"], residual["rano_worst"]
+    return "the same over the whole interval" if best == worst else f"{best} to {worst} over the interval"
 
 
 def _implants(document: Document) -> str:
@@ -195,7 +205,7 @@ def _implants(document: Document) -> str:
         known = any(m["value"] is not None for m in shown)
         target = drawings.target(implant) if known else ""
         name = implant["name"]
-        short = [{**m, "name": m["name"].removeprefix(f"{name}: ")} for m in shown]
+        short = [{**m, "name": m["name"].removeprefix(f"{name}: ").capitalize()} for m in shown]
         band = f'<span class="band">{_e(implant["band"])}</span>' if known else ""
         parts.append(
             f'<div class="implant"><h3>{_e(name)} {band}<span class="level {level}">detection '

@@ -23,7 +23,7 @@ h3{margin:0;font-size:14px;font-weight:600}
 background:#fff;break-inside:avoid}
 .card h3{color:var(--soft);font-weight:550;font-size:13px;min-height:2.5em;line-height:1.25}
 .card .value{margin:2px 0 4px;font-size:29px;font-weight:650;line-height:1.15;font-variant-numeric:tabular-nums}
-.card .value small{font-size:16px;font-weight:500;color:var(--soft)}
+.card .value small{margin-left:5px;font-size:16px;font-weight:500;color:var(--soft)}
 .card .below{margin:0;font-size:12.5px;color:var(--soft)}
 .card p.none{margin:4px 0;font-size:20px;font-weight:600;color:var(--refused)}
 .none{color:var(--refused)}

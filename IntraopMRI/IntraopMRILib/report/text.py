@@ -25,12 +25,18 @@ def value_text(value: float, unit: str) -> tuple[str, str]:
     return text.replace("-", "−"), _UNITS.get(unit, unit)
 
 
+def joined(number: str, unit: str) -> str:
+    """Number and unit, with a space between where one belongs; the two do not part at the end of a line."""
+    gap = "" if unit in ("", "°") else "\u00a0"
+    return number + gap + unit
+
+
 def interval_text(measurement: Mapping[str, Any]) -> str:
     """The interval of a measurement in words, empty when there is none."""
     if measurement["interval"] is None:
         return ""
     low, high = (value_text(bound, measurement["unit"]) for bound in measurement["interval"])
-    return f"{low[0]} to {high[0]} {high[1]}".strip()
+    return f"{low[0]} to {joined(*high)}"
 
 
 def level_of(verdict: Mapping[str, Any]) -> str:

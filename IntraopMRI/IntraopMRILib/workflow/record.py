@@ -67,11 +67,16 @@ class RegistrationEntry:
 
 @dataclass(frozen=True)
 class ResidualEntry:
-    """The decision: residual, extent of resection and RANO class, and the centre of the residual (RAS, mm)."""
+    """The decision: residual, extent of resection, RANO class, and the centre of the residual (RAS, mm).
+
+    ``rano_best`` and ``rano_worst``: the classes that the interval of the volume allows.
+    """
 
     volume: Measurement
     extent_of_resection: Measurement
     rano: str
+    rano_best: str
+    rano_worst: str
     rano_meaning: str
     rano_definition: str
     rano_source: str

@@ -37,15 +37,17 @@ def full_record() -> SessionRecord:
         started_utc="2026-03-01T10:00:00.000+00:00",
         images=(image_entry(image, "intraoperative contrast"),),
         registration=RegistrationEntry("uid1", "uid0", "rigid", tuple(map(tuple, np.eye(4).tolist())), 0.4, verdict),
-        residual=ResidualEntry(volume, volume, "2B", "near total", "definition", "source", (1.0, 2.0, 3.0), (gone,)),
+        residual=ResidualEntry(
+            volume, volume, "2B", "1 or 2A", "3A", "near total", "definition", "source", (1.0, 2.0, 3.0), (gone,)
+        ),
         implants=(
             ImplantEntry(
                 "L4",
                 5.5,
-                (0.0, 0.0, 0.0),
-                (0.0, 0.0, 40.0),
-                (0.0, 1.0, 0.0),
-                (0.0, 1.0, 40.0),
+                entry,
+                tip,
+                entry,
+                tip,
                 0.4,
                 "optimal",
                 verdict,

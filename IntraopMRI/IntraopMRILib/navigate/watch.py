@@ -1,0 +1,136 @@
+"""What may be shown of a pose: fresh and seen, or withdrawn with the reason; alarms that do not flutter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from IntraopMRIReconstructionLib.data import Measurement, Pose
+from IntraopMRIReconstructionLib.errors import DataError
+
+#: A hand moves a tool at up to about 100 mm/s near a target: after this the picture is 30 mm behind.
+STALE_S = 0.3
+#: A single late packet does not blank the view for good; this many fresh poses in a row end a withdrawal.
+FRESH_POSES = 3
+
+
+class Trust(Enum):
+    """Whether what rests on a pose may be shown."""
+
+    LIVE = "live"
+    STALE = "stale"
+    NOT_SEEN = "not seen"
+    NEVER = "never received"
+
+
+@dataclass(frozen=True)
+class PoseState:
+    """Trust in the last pose, its age in s (None when there is none), and the reason in words when it is withdrawn."""
+
+    trust: Trust
+    age_s: float | None
+    reason: str
+
+    @property
+    def live(self) -> bool:
+        """Whether what rests on the pose may be shown."""
+        return self.trust is Trust.LIVE
+
+
+class PoseWatch:
+    """Follows the poses of one tool. ``clock`` gives monotonic seconds, as in :meth:`Pose.age_s`."""
+
+    def __init__(self, tool: str, clock: Callable[[], float], stale_s: float = STALE_S) -> None:
+        if not stale_s > 0:
+            raise DataError(f"stale_s must be positive, got {stale_s}")
+        self.tool = tool
+        self._clock = clock
+        self._stale_s = stale_s
+        self._pose: Pose | None = None
+        self._fresh = FRESH_POSES
+
+    def update(self, pose: Pose) -> None:
+        """Take in a pose. Poses of other tools, and late ones older than the last, are refused by DataError."""
+        if pose.tool != self.tool:
+            raise DataError(f"this watch follows '{self.tool}', got a pose of '{pose.tool}'")
+        last = self._pose
+        if last is not None and pose.received_monotonic_s < last.received_monotonic_s:
+            raise DataError(f"the pose of '{pose.tool}' is older than the last one: poses must come in order")
+        gap = last is None or pose.received_monotonic_s - last.received_monotonic_s > self._stale_s or not last.valid
+        if not pose.valid or (gap and last is not None):
+            self._fresh = 1 if pose.valid else 0
+        else:
+            self._fresh = min(FRESH_POSES, self._fresh + 1)
+        self._pose = pose
+
+    @property
+    def pose(self) -> Pose | None:
+        """The last pose when it may be used, else None."""
+        return self._pose if self.state().live else None
+
+    def state(self) -> PoseState:
+        """Trust in the last pose now."""
+        if self._pose is None:
+            return PoseState(Trust.NEVER, None, f"no pose of '{self.tool}' has arrived: check the tracker")
+        age = self._pose.age_s(self._clock())
+        if not self._pose.valid:
+            return PoseState(Trust.NOT_SEEN, age, f"the tracker does not see '{self.tool}': clear the line of sight")
+        if age > self._stale_s:
+            return PoseState(Trust.STALE, age, f"the last pose of '{self.tool}' is {age:.1f} s old: check the tracker")
+        if self._fresh < FRESH_POSES:
+            return PoseState(Trust.STALE, age, f"'{self.tool}' has just come back: waiting for steady poses")
+        return PoseState(Trust.LIVE, age, "")
+
+    def guarded(self, measurement: Measurement) -> Measurement:
+        """The measurement, or the same without its value and with the reason when the pose is not live."""
+        state = self.state()
+        return measurement if state.live else withdrawn(measurement, state.reason)
+
+
+def withdrawn(measurement: Measurement, reason: str) -> Measurement:
+    """The same measurement without value and interval, and why."""
+    return replace(measurement, value=None, interval=None, missing_because=reason)
+
+
+class AlarmLevel(Enum):
+    """How near is too near. UNKNOWN: the distance is not known now, which is not 'safe'."""
+
+    SAFE = "safe"
+    NEAR = "near"
+    TOO_NEAR = "too near"
+    UNKNOWN = "unknown"
+
+
+class DistanceAlarm:
+    """Levels of a distance with hysteresis: entered at once, left only ``hysteresis_mm`` beyond the limit.
+
+    The lower end of the measurement's interval decides, since an alarm must not wait for certainty.
+    """
+
+    def __init__(self, near_mm: float, too_near_mm: float, hysteresis_mm: float = 0.5) -> None:
+        if not 0 <= too_near_mm < near_mm or hysteresis_mm < 0:
+            raise DataError(
+                f"alarm limits must satisfy 0 <= too_near_mm < near_mm and hysteresis_mm >= 0, got {too_near_mm}, "
+                f"{near_mm} and {hysteresis_mm}"
+            )
+        self._limits = ((AlarmLevel.TOO_NEAR, too_near_mm), (AlarmLevel.NEAR, near_mm))
+        self._hysteresis = hysteresis_mm
+        self.level = AlarmLevel.UNKNOWN
+
+    def update(self, distance: Measurement) -> AlarmLevel:
+        """The level after this distance (mm, signed, negative inside)."""
+        if distance.value is None:
+            self.level = AlarmLevel.UNKNOWN
+            return self.level
+        near = distance.value if distance.interval is None else distance.interval[0]
+        held = _SEVERITY[self.level]
+        for level, limit in self._limits:
+            if near <= limit + (self._hysteresis if held >= _SEVERITY[level] else 0.0):
+                self.level = level
+                return level
+        self.level = AlarmLevel.SAFE
+        return self.level
+
+
+_SEVERITY = {AlarmLevel.UNKNOWN: 0, AlarmLevel.SAFE: 0, AlarmLevel.NEAR: 1, AlarmLevel.TOO_NEAR: 2}
