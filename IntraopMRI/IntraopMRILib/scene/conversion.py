@@ -12,6 +12,7 @@ import slicer
 import vtk
 from IntraopMRIReconstructionLib.data import AnyArray, Image
 from IntraopMRIReconstructionLib.errors import DataError
+from scipy import ndimage
 from vtkmodules.util.numpy_support import numpy_to_vtk
 
 from .colors import Color
@@ -139,10 +140,13 @@ def anatomySurface(image: Image, spacingMm: float = 2.5) -> Any:
         SimpleITK.OtsuThreshold(SimpleITK.SmoothingRecursiveGaussian(coarse, 1.0), 0, 1)
     )
     largest = SimpleITK.RelabelComponent(parts, sortByObjectSize=True) == 1
-    closed = SimpleITK.BinaryFillhole(SimpleITK.BinaryMorphologicalClosing(largest, [2, 2, 2]))
-    soft = SimpleITK.SmoothingRecursiveGaussian(SimpleITK.ConstantPad(closed, [1] * 3, [1] * 3, 0) * 1.0, 1.2)
+    solid = np.pad(SimpleITK.GetArrayFromImage(SimpleITK.BinaryMorphologicalClosing(largest, [2, 2, 2])) > 0, 1)
+    # Skull and sinuses are dark but open to the outside somewhere: fill what a plane of any direction encloses.
+    for axis in range(3):
+        filled = [ndimage.binary_fill_holes(plane) for plane in np.moveaxis(solid, axis, 0)]
+        solid = np.moveaxis(np.asarray(filled), 0, axis)
     surface = vtk.vtkFlyingEdges3D()
-    surface.SetInputData(vtkImageOf(SimpleITK.GetArrayFromImage(soft)))
+    surface.SetInputData(vtkImageOf(ndimage.gaussian_filter(solid.astype(np.float32), 1.2)))
     surface.SetValue(0, 0.5)
     smooth = vtk.vtkWindowedSincPolyDataFilter()
     smooth.SetInputConnection(surface.GetOutputPort())

@@ -6,6 +6,7 @@ A number is shown only while all that it rests on is sound; otherwise a dash and
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,8 +17,6 @@ from IntraopMRIReconstructionLib.data import Level, Measurement, Verdict
 from . import colors
 from .colors import Color
 
-#: A pose older than this is no position any more: trackers send 10 to 60 a second, so half a second means lost sight.
-POSE_STALE_S = 0.5
 #: Font sizes as part of the view's height. READ is the smallest that carries meaning: a view is half the picture, so
 #: 0.05 is 1/40 of the picture, 9 minutes of arc at three metres on a 27 inch screen.
 HUGE, LARGE, READ, SMALL = 0.125, 0.085, 0.05, 0.032
@@ -78,7 +77,8 @@ class Readout:
     """Everything that the texts are made of, as the session knows it now.
 
     ``implants``: name of the implant to its planned-against-actual measurements, in the order to show.
-    ``pose_age_s`` None means that no tool is tracked; ``image_age_s`` None that the time of the scan is unknown.
+    ``image_age_s`` None means that the time of the scan is unknown. ``pose_trust`` is ``live``, ``stale``, ``not seen``
+    or ``never received``, the value of the pose watch's trust; only a live pose with an age is a position.
     ``withdrawn``: why there is no registration (the bridge's ``withdrawnBecause``).
     """
 
@@ -91,7 +91,7 @@ class Readout:
     withdrawn: str = ""
     image_age_s: float | None = None
     pose_age_s: float | None = None
-    pose_visible: bool = True
+    pose_trust: str = "never received"
 
     @property
     def refused(self) -> bool:
@@ -108,13 +108,13 @@ class Readout:
     @property
     def pose_problem(self) -> str:
         """Why the pose is no position, empty when it is one."""
-        if self.pose_age_s is None:
+        if self.pose_trust == "never received":
             return "no tool tracked"
-        if not math.isfinite(self.pose_age_s) or self.pose_age_s < 0:
+        if self.pose_age_s is None or not math.isfinite(self.pose_age_s) or self.pose_age_s < 0:
             return "pose age unknown"
-        if not self.pose_visible:
-            return "tool not visible"
-        return f"pose stale {age(self.pose_age_s)}" if self.pose_age_s > POSE_STALE_S else ""
+        if self.pose_trust == "live":
+            return ""
+        return f"{'tool' if self.pose_trust == 'not seen' else 'pose'} {self.pose_trust} {age(self.pose_age_s)}"
 
 
 def corners(readout: Readout) -> Corners:
@@ -146,24 +146,22 @@ def banners(readout: Readout) -> tuple[Banner, ...]:
         reasons = readout.verdict.text.partition(": ")[2] if readout.verdict is not None and readout.refused else ""
         title = "REGISTRATION REFUSED" if readout.refused else "NOT REGISTERED"
         result.append(Banner(title, reasons or readout.withdrawn, Tone.DANGER))
-    if readout.pose_age_s is not None and readout.pose_problem:
-        words, _, since = readout.pose_problem.partition(" stale ")
-        result.append(Banner(f"{words.upper()} STALE {since}" if since else words.upper(), tone=Tone.CAUTION))
+    if readout.pose_problem and readout.pose_trust != "never received":
+        result.append(Banner(_shouted(readout.pose_problem), tone=Tone.CAUTION))
     return tuple(result)
 
 
 def number(value: float, unit: str) -> str:
-    """A number as a person reads it aloud. Never rounds an incomplete resection up to 100 %, nor a rest down to 0."""
+    """A number with its unit, as a person reads it aloud."""
     shown = _UNITS.get(unit, unit)
-    if shown == "%":
-        text = f"{math.floor(value) if value < 100 else value:.0f}"
-    elif shown == "cm³" and 0 < value < 0.01:
-        text = "< 0.01"
-    elif shown == "cm³" and abs(value) < 1:
-        text = f"{value:.2f}"
-    else:
-        text = f"{value:.1f}"
-    return f"{text}{'' if shown == '°' else ' '}{shown}".rstrip()
+    return f"{_digits(value, shown, value)}{'' if shown == '°' else ' '}{shown}".rstrip()
+
+
+def interval(bounds: tuple[float, float], unit: str, value: float) -> str:
+    """Both bounds, with the decimals of the number that they belong to."""
+    shown = _UNITS.get(unit, unit)
+    low, high = (_digits(bound, shown, value) for bound in bounds)
+    return f"{low} to {high}{'' if shown == '°' else ' '}{shown}".rstrip()
 
 
 def age(seconds: float) -> str:
@@ -174,6 +172,15 @@ def age(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _digits(number: float, unit: str, like: float) -> str:
+    """Decimals after the size of ``like``. Never rounds an incomplete resection up to 100 %, nor a rest down to 0."""
+    if unit == "%":
+        return f"{math.floor(number) if number < 100 else number:.0f}"
+    if unit == "cm³" and 0 < number < 0.01:
+        return "< 0.01"
+    return f"{number:.{2 if unit == 'cm³' and abs(like) < 1 else 1}f}"
 
 
 def _value(measurement: Measurement | None) -> float | None:
@@ -188,8 +195,7 @@ def _block(caption: str, measurement: Measurement | None, problem: str, color: C
         return (head, Line("—", LARGE, colors.TEXT_QUIET, bold=True), *_wrapped(reason))
     lines = [head, Line(number(measurement.value, measurement.unit), size, color, bold=True)]
     if measurement.interval is not None:
-        low, high = (number(bound, measurement.unit) for bound in measurement.interval)
-        lines.append(Line(f"{low.split(' cm')[0].removesuffix(' mm').removesuffix(' %')} to {high}"))
+        lines.append(Line(interval(measurement.interval, measurement.unit, measurement.value)))
     return tuple(lines)
 
 
@@ -202,7 +208,7 @@ def _implantLines(readout: Readout, problem: str) -> tuple[Line, ...]:
             continue
         for measurement in measurements:
             text = "—" if measurement.value is None else number(measurement.value, measurement.unit)
-            lines.append(Line(f"{measurement.name}  {text}"))
+            lines.append(Line(f"{measurement.name.rpartition(': ')[2].capitalize()}  {text}"))
             if measurement.value is None:
                 lines += _wrapped(measurement.missing_because)
     return tuple(lines)
@@ -220,13 +226,20 @@ def _state(readout: Readout) -> tuple[Line, ...]:
             registration += _wrapped(readout.verdict.text.partition(": ")[2])
     image = "Image, time unknown" if readout.image_age_s is None else f"Image {age(readout.image_age_s)} old"
     problem = readout.pose_problem
-    if readout.pose_age_s is None:
-        pose = Line("No tool tracked", READ, colors.TEXT_QUIET)
-    elif problem:
+    if readout.pose_trust == "never received":
+        pose = Line(problem.capitalize(), READ, colors.TEXT_QUIET)
+    elif problem or readout.pose_age_s is None:
         pose = Line(problem.capitalize(), READ, Tone.CAUTION.color, bold=True)
     else:
         pose = Line(f"Pose {age(readout.pose_age_s)} old")
     return (*registration, Line(image), pose)
+
+
+def _shouted(text: str) -> str:
+    """Capitals, but units and their numbers as they are: POSE STALE 1.3 s."""
+    words = re.match(r"\D*", text)
+    letters = words.group() if words else ""
+    return letters.upper() + text[len(letters) :]
 
 
 def _wrapped(text: str) -> tuple[Line, ...]:
