@@ -100,7 +100,7 @@ class MrdReader:
 
     def _opened(self, group: str) -> tuple[MrdHeader, Any, AnyArray]:
         with _naming(self.path):
-            groups = [name for name, node in self._file.items() if isinstance(node, h5py.Group)]
+            groups = [str(name) for name, node in self._file.items() if isinstance(node, h5py.Group)]
             found = group in groups and {"xml", "data"} <= set(self._file[group])
         if not found:
             raise WireError(
