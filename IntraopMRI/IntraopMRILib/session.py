@@ -70,7 +70,7 @@ class Link:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What is known before the operation: ``tumour`` labels on a preoperative grid, trajectories in preoperative RAS."""
+    """What is known before the operation: tumour labels on a preoperative grid, trajectories in preoperative RAS."""
 
     patient_id: str
     procedure: str
@@ -188,6 +188,10 @@ class Session:
             return None
         assert self._live is not None
         return adapters.image_from_message(received.message, self._live.profile)
+
+    def why_silent(self) -> str:
+        """What is known about why the scanner sends nothing, in words."""
+        return "no scanner is connected" if self._scanner is None else self._scanner.why_silent()
 
     def cancel(self) -> None:
         """Stop the work on the current scan. What was established before stays."""
@@ -323,7 +327,7 @@ class Session:
         self._state.images[scan.role] = image
         self._state.assessment = None
         self.journal.image(image, scan.role)
-        self._tell(ImageReady(image, scan.role, reconstruction))
+        self._tell(ImageReady(image, scan.role, reconstruction, scan.last_byte_s))
 
     def _register(self, scan: _Scan) -> None:
         image, before = self._state.images[scan.role], self._state.registration

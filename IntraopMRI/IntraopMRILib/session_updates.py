@@ -37,11 +37,15 @@ class StageProgress:
 
 @dataclass(frozen=True, eq=False)
 class ImageReady:
-    """An intraoperative volume; ``reconstruction`` is None when the scanner sent it finished."""
+    """An intraoperative volume; ``reconstruction`` is None when the scanner sent it finished.
+
+    ``last_byte_s``: monotonic time at which the last of its data was received.
+    """
 
     image: Image
     role: Role
     reconstruction: Reconstruction | None
+    last_byte_s: float
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,158 @@
+"""Brings what a session found onto the screen: updates into nodes, poses into distances, all of it into a readout.
+
+Main thread only. Nothing here computes: it decides what may be shown now and hands it to the bridge.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Pose
+
+from ..navigate.distance import ResidualDistance
+from ..navigate.watch import PoseWatch, Trust
+from ..session import Plan
+from ..session_updates import ImageReady, ImplantFound, Problem, Registered, ResidualFound, Update
+from .bridge import SceneBridge
+from .display import Readout
+
+#: Measurements of an implant that fit beside a picture, by the end of their name; the report has all of them.
+SHOWN_OF_IMPLANT = ("entry deviation", "tip deviation", "radial deviation", "angular deviation")
+
+
+class SessionView:
+    """One session in one scene. ``clock``: monotonic seconds; ``wall``: POSIX seconds."""
+
+    def __init__(
+        self,
+        bridge: SceneBridge,
+        plan: Plan,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.bridge = bridge
+        self._clock, self._wall = clock, wall
+        self._watch: PoseWatch | None = None
+        self._readout = Readout()
+        self._distance: ResidualDistance | None = None
+        self._image: Image | None = None
+        self.centroid: npt.NDArray[np.float64] | None = None
+        with bridge.update():
+            bridge.setPreoperative(plan.preoperative)
+            if plan.tumour is not None:
+                bridge.setTumour(plan.tumour)
+            for planned in plan.trajectories:
+                bridge.setPlan(
+                    planned.name, planned.entry_ras_mm, planned.tip_ras_mm, planned.diameter_mm / 2.0, frame="preop"
+                )
+
+    def apply(self, update: Update) -> None:
+        """Take in one update. Progress changes nothing here."""
+        if isinstance(update, ImageReady):
+            self._newImage(update)
+        elif isinstance(update, Registered):
+            self._registered(update)
+        elif isinstance(update, ResidualFound):
+            self._residual(update)
+        elif isinstance(update, ImplantFound):
+            self._implant(update)
+        elif isinstance(update, Problem) and update.fatal:
+            self._failed(update)
+
+    def movePointer(self, pose: Pose) -> None:
+        """A new pose: the pointer moves, or disappears when the tracker does not see it."""
+        if self._watch is None or self._watch.tool != pose.tool:
+            self._watch = PoseWatch(pose.tool, self._clock)
+        self._watch.update(pose)
+        self.bridge.setPointer(pose)
+
+    def tick(self) -> None:
+        """To be called regularly: hides the pointer when its pose has become stale."""
+        if self._watch is not None and not self._watch.state().live:
+            self.bridge.setPointer(None)
+
+    def tipToResidual(self) -> Measurement | None:
+        """Distance of the pointer's tip to the residual; without value and with the reason while it cannot be told."""
+        if self._distance is None or self._watch is None:
+            return None
+        pose = self._watch.pose
+        if pose is None:
+            missing = self._watch.state().reason
+            return Measurement("Tip to residual", None, "mm", "not shown", missing_because=missing)
+        return self._distance.measure(pose.tip_ras_mm)
+
+    def readout(self) -> Readout:
+        """Everything that the texts of the views say now."""
+        state = None if self._watch is None else self._watch.state()
+        acquired = None if self._image is None else self._image.acquired_utc_s
+        registration = self.bridge.registration
+        return Readout(
+            residual=self._readout.residual,
+            extent_of_resection=self._readout.extent_of_resection,
+            rano_class=self._readout.rano_class,
+            tip_to_residual=self.tipToResidual(),
+            implants=self._readout.implants,
+            verdict=registration.verdict if registration is not None else self._readout.verdict,
+            withdrawn=self.bridge.withdrawnBecause,
+            image_age_s=None if acquired is None else self._wall() - acquired,
+            pose_age_s=None if state is None else state.age_s,
+            pose_visible=state is None or state.trust is not Trust.NOT_SEEN,
+        )
+
+    def volume(self) -> Any | None:
+        """Node of the newest intraoperative volume."""
+        for role in ("contrast", "native"):
+            node = self.bridge.node(f"intraop.{role}")
+            if node is not None:
+                return node
+        return None
+
+    def _newImage(self, update: ImageReady) -> None:
+        self._forget()
+        self._image = update.image
+        self.bridge.setIntraoperative(update.image, update.role)
+
+    def _registered(self, update: Registered) -> None:
+        found = update.registration
+        self._readout = Readout(verdict=found.verdict)
+        self.bridge.setRegistration(
+            found.intraop_from_preop, found.verdict, update.image.uid, f"{found.fixed_uid}:{found.moving_uid}"
+        )
+        if found.verdict.level is Level.REFUSED:
+            self._forget(found.verdict)
+
+    def _residual(self, update: ResidualFound) -> None:
+        found = update.assessment
+        self.bridge.setResidual(found.residual, found.resected)
+        self.centroid = found.residual_centroid_ras_mm
+        self._distance = ResidualDistance(found.residual) if np.any(found.residual.array) else None
+        self._readout = Readout(
+            residual=found.measurements[0],
+            extent_of_resection=found.measurements[1],
+            rano_class=found.rano.value,
+            verdict=self._readout.verdict,
+        )
+
+    def _implant(self, update: ImplantFound) -> None:
+        actual = update.detected.trajectory
+        self.bridge.setActualImplant(
+            update.planned.name, actual.entry_ras_mm, actual.tip_ras_mm, actual.diameter_mm / 2.0
+        )
+        shown = tuple(m for m in update.measurements if m.name.endswith(SHOWN_OF_IMPLANT))
+        self.centroid = (actual.entry_ras_mm + actual.tip_ras_mm) / 2.0
+        self._readout = Readout(
+            implants={**self._readout.implants, update.planned.name: shown}, verdict=self._readout.verdict
+        )
+
+    def _failed(self, update: Problem) -> None:
+        self._forget(self._readout.verdict)
+        if update.stage in ("reconstruct", "register"):
+            self.bridge.withdraw(update.text)
+
+    def _forget(self, verdict: Any | None = None) -> None:
+        self._distance, self.centroid = None, None
+        self._readout = Readout(verdict=verdict)
