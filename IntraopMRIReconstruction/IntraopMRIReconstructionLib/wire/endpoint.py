@@ -192,7 +192,7 @@ class Endpoint(ABC):
         received = self.receive(timeout_s, type_name, device)
         if received is None:
             wanted = " ".join(filter(None, (type_name or "OpenIGTLink message", device and f"named '{device}'")))
-            raise WireError(f"{self.address}: no {wanted} within {timeout_s:g} s{self._why_silent()}")
+            raise WireError(f"{self.address}: no {wanted} within {timeout_s:g} s{self.why_silent()}")
         return received
 
     def send(self, message: Message, peer: str | None = None) -> int:
@@ -225,7 +225,8 @@ class Endpoint(ABC):
             now = time.monotonic(), time.time()
             self._tap.tap(connection.peer, Direction.SENT, parts[0], b"".join(parts[1:]), *now)
 
-    def _why_silent(self) -> str:
+    def why_silent(self) -> str:
+        """What is known about why nothing comes: a clause for the end of a sentence."""
         counters = self.counters
         if counters.refused:
             reasons = ", ".join(f"{count} for {reason}" for reason, count in counters.refused.most_common())
