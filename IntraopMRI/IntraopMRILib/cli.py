@@ -1,0 +1,142 @@
+"""The command line: a whole session without Slicer's application.
+
+``demo`` makes a simulated theatre, runs the session against it and compares with the truth. ``session`` runs against
+any OpenIGTLink scanner and tracker. ``lab`` only makes a case and keeps the theatre open for others to connect.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
+
+from .session import Link, Plan
+
+#: Present in every folder that a run has finished; only such a folder is replaced by a later run.
+DONE_MARK = "session.json"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 1 with one sentence on stderr, 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except IntraopError as error:
+        print(f"intraopmri: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("intraopmri: stopped; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="intraopmri", description="Intraoperative MRI without Slicer. Research only.")
+    commands = parser.add_subparsers(required=True)
+
+    demo = commands.add_parser("demo", help="a simulated session, end to end, compared with the truth")
+    demo.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for the results")
+    demo.set_defaults(run=_demo)
+
+    lab = commands.add_parser("lab", help="make a case and keep its scanner and tracker running")
+    lab.add_argument("--out", type=Path, default=Path("theatre"), help="folder for the case")
+    lab.set_defaults(run=_lab)
+    for command in (demo, lab):
+        command.add_argument("--preop", type=Path, help="your own head or brain volume (NIfTI, NRRD or DICOM folder)")
+        command.add_argument("--seed", type=int, default=1, help="another seed is another patient")
+
+    session = commands.add_parser("session", help="a session against a scanner and a tracker")
+    session.add_argument("--case", type=Path, required=True, help="case folder with preop.nrrd, tumour, plan.json")
+    session.add_argument("--scanner", type=_address, required=True, metavar="HOST:PORT")
+    session.add_argument("--tracker", type=_address, metavar="HOST:PORT")
+    session.add_argument("--live", type=_address, metavar="HOST:PORT", help="a stream of 2D slices")
+    session.add_argument("--procedure", choices=("brain", "spine"), default="brain")
+    session.add_argument("--wait", type=float, default=60.0, metavar="S", help="how long to wait for the scanner (s)")
+    session.add_argument("--navigate", type=float, default=10.0, metavar="S", help="how long to follow the pointer (s)")
+    session.add_argument("--out", type=Path, default=Path("session-output"), help="folder for the results")
+    session.set_defaults(run=_session)
+    return parser
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from .cli_demo import run_demo
+
+    with finished_or_nothing(options.out) as folder:
+        run_demo(folder, options.seed, options.preop)
+    print(f"\nResults are in {options.out}/ (open brain/report.html and spine/report.html)")
+
+
+def _lab(options: argparse.Namespace) -> None:
+    from .cli_demo import run_lab
+
+    run_lab(options.out, options.seed, options.preop)
+
+
+def _session(options: argparse.Namespace) -> None:
+    from .cli_run import run_session
+
+    plan = plan_of_case(options.case, options.procedure)
+    with finished_or_nothing(options.out) as folder:
+        run_session(plan, options.scanner, options.tracker, options.live, folder, options.wait, options.navigate)
+    print(f"\nResults are in {options.out}/ (open report.html)")
+
+
+def plan_of_case(case: Path, procedure: str) -> Plan:
+    """What a case folder knows before the operation. Raises an IntraopError that names what is missing."""
+    from IntraopMRIReconstructionLib.simulate.case_files import read_case
+
+    from .assess.implant import Trajectory
+
+    content = read_case(case)
+    patient = content.plan.patient_id
+    if procedure == "brain":
+        if content.preop is None or content.tumour is None:
+            raise SessionError(f"{case} has no preop.nrrd or no tumour.seg.nrrd: a brain session needs both")
+        return Plan(patient, "Tumour resection, intraoperative control", content.preop, content.tumour)
+    if content.spine_preop is None or content.plan.implant is None:
+        raise SessionError(f"{case} has no spine_preop.nrrd or no planned implant: a spine session needs both")
+    implant = content.plan.implant
+    planned = Trajectory(implant.entry_ras_mm, implant.tip_ras_mm, implant.diameter_mm, "Screw L3 left")
+    return Plan(patient, "Pedicle screw, intraoperative control", content.spine_preop, trajectories=(planned,))
+
+
+@contextmanager
+def finished_or_nothing(out: Path) -> Iterator[Path]:
+    """A folder to write to that takes the place of ``out`` only when the block ends well; otherwise nothing stays.
+
+    Raises SessionError when ``out`` is something that no earlier run has made, or cannot be written.
+    """
+    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or any(out.rglob(DONE_MARK)))):
+        raise SessionError(f"'{out}' exists and holds no earlier results: choose another folder with --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise SessionError(
+            f"cannot write beside '{out}': {error.strerror}; choose another folder with --out"
+        ) from error
+    try:
+        yield folder
+        if out.exists():
+            shutil.rmtree(out)
+        folder.chmod(0o755)  # mkdtemp keeps others out; results may be read like any file
+        folder.replace(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _address(text: str) -> Link:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise argparse.ArgumentTypeError(f"'{text}' is no HOST:PORT, for example 127.0.0.1:18944")
+    return Link(host or "127.0.0.1", int(port))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""Runs one session in the terminal: progress bars, pictures, scene, record and report in one folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from IntraopMRIReconstructionLib.data import Measurement, Pose
+from IntraopMRIReconstructionLib.errors import SessionError
+
+from .report.html import Picture
+from .report.html import render as render_report
+from .session import Link, Plan, Session
+from .session_updates import (
+    ImageReady,
+    ImplantFound,
+    Problem,
+    ResidualFound,
+    ScanProgress,
+    StageProgress,
+    Update,
+)
+from .workflow.record import SessionRecord, to_json, write_atomically, write_record
+
+#: How often the main thread looks for news (s): below what an eye sees as late.
+TICK_S = 0.02
+#: Size of the four-up picture in pixels.
+PICTURE = (1920, 1200)
+#: Seconds between two samples of the pointer that are kept.
+SAMPLE_S = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class PointerSample:
+    """Where the tip was (RAS, mm) and what the screen said of its distance to the residual (mm, None when blank)."""
+
+    pose: Pose
+    distance_mm: float | None
+
+
+@dataclass(eq=False)
+class Outcome:
+    """What a session came to. ``overlay_s``: from the last byte of k-space to the picture with the overlay."""
+
+    record: SessionRecord
+    samples: list[PointerSample] = field(default_factory=list)
+    overlay_s: float = 0.0
+    live_slices: int = 0
+
+
+def run_session(
+    plan: Plan,
+    scanner: Link,
+    tracker: Link | None,
+    live: Link | None,
+    folder: Path,
+    wait_s: float = 60.0,
+    navigate_s: float = 10.0,
+) -> Outcome:
+    """Run until everything that the plan asks for is assessed, follow the pointer, then write the results.
+
+    Raises an IntraopError with one sentence when a peer cannot be reached, falls silent, or a stage fails.
+    """
+    with Session(plan) as session:
+        session.connect(scanner, tracker, live)
+        return _Run(plan, session, folder, wait_s).to_the_end(navigate_s if tracker is not None else 0.0)
+
+
+class _Run:
+    """The main thread of one session."""
+
+    def __init__(self, plan: Plan, session: Session, folder: Path, wait_s: float) -> None:
+        from .scene.bridge import SceneBridge
+        from .scene.headless import HeadlessScene
+        from .scene.session_view import SessionView
+
+        self.plan, self.session, self.folder, self.wait_s = plan, session, folder, wait_s
+        self.headless = HeadlessScene()
+        self.bridge = SceneBridge(self.headless.scene)
+        self.view = SessionView(self.bridge, plan)
+        self.outcome = Outcome(session.journal.record)
+        self._bars: dict[str, Any] = {}
+        self._open = {planned.name for planned in plan.trajectories} | ({"residual"} if plan.tumour else set())
+        self._last_byte_s: float | None = None
+
+    def to_the_end(self, navigate_s: float) -> Outcome:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        from .scene.offscreen import OffscreenViews
+
+        columns = (TextColumn("{task.description:<34}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+        with (
+            Progress(*columns, TimeElapsedColumn()) as bars,
+            OffscreenViews(self.headless.scene, self.headless.applicationLogic, PICTURE) as views,
+        ):
+            self._until_assessed(bars)
+            pictures = [self._picture(views, "overview.png", self._caption())]
+            if self._last_byte_s is not None:
+                self.outcome.overlay_s = time.monotonic() - self._last_byte_s
+                self.session.journal.timing("last byte of k-space to overlay", self.outcome.overlay_s)
+            if navigate_s > 0:
+                self._navigate(bars, navigate_s)
+                pictures.append(self._picture(views, "pointer.png", "The tracked pointer and its distance"))
+        self._write(pictures)
+        return self.outcome
+
+    def _until_assessed(self, bars: Any) -> None:
+        heard_s = time.monotonic()
+        while self._open:
+            updates = self.session.drain()
+            for update in updates:
+                self._take(update, bars)
+            self._listen()
+            if updates:
+                heard_s = time.monotonic()
+            elif time.monotonic() - heard_s > self.wait_s:
+                raise SessionError(f"nothing came from the scanner for {self.wait_s:g} s{self.session.why_silent()}")
+            time.sleep(TICK_S)
+
+    def _take(self, update: Update, bars: Any) -> None:
+        started = time.perf_counter()
+        self.view.apply(update)
+        if isinstance(update, ScanProgress):
+            self._bar(bars, f"receive {update.protocol or update.scan_id}", update.fraction)
+        elif isinstance(update, StageProgress):
+            self._bar(bars, update.stage, update.fraction)
+        elif isinstance(update, Problem):
+            if update.fatal:
+                raise SessionError(update.text)
+            bars.console.print(f"  [yellow]{update.stage}:[/] {update.text}")
+        else:
+            self.session.journal.timing(f"show {type(update).__name__}", time.perf_counter() - started)
+        if isinstance(update, ImageReady):
+            self._last_byte_s = update.last_byte_s
+            for stage in ("reconstruct", "register", "assess residual"):
+                self._bars.pop(stage, None)
+        elif isinstance(update, ResidualFound):
+            self._open.discard("residual")
+        elif isinstance(update, ImplantFound):
+            self._open.discard(update.planned.name)
+
+    def _bar(self, bars: Any, what: str, fraction: float) -> None:
+        if what not in self._bars:
+            self._bars[what] = bars.add_task(what, total=1.0)
+        bars.update(self._bars[what], completed=fraction)
+
+    def _listen(self) -> Pose | None:
+        """Newest pose and live slice onto the screen."""
+        slice_ = self.session.live_slice()
+        if slice_ is not None:
+            self.outcome.live_slices += 1
+            self.bridge.setLiveSlice(slice_)
+        pose = self.session.pose()
+        if pose is not None:
+            self.view.movePointer(pose)
+        self.view.tick()
+        return pose
+
+    def _navigate(self, bars: Any, seconds: float) -> None:
+        started = time.monotonic()
+        sampled_s = 0.0
+        while (passed := time.monotonic() - started) < seconds:
+            for update in self.session.drain():
+                self._take(update, bars)
+            pose = self._listen()
+            if pose is not None and passed - sampled_s > SAMPLE_S:
+                sampled_s = passed
+                shown = self.view.tipToResidual()
+                self.outcome.samples.append(PointerSample(pose, None if shown is None else shown.value))
+            self._bar(bars, "navigate", passed / seconds)
+            time.sleep(TICK_S)
+        self._bar(bars, "navigate", 1.0)
+        last = self.view.tipToResidual()
+        if isinstance(last, Measurement):
+            self.session.journal.measurement(last)
+
+    def _picture(self, views: Any, name: str, caption: str) -> Picture:
+        from .scene.offscreen import writePng
+
+        self._listen()
+        started = time.perf_counter()
+        centre = self.view.centroid
+        if centre is None:
+            centre = np.zeros(3)
+        views.show(self.bridge.node("preop.volume"), self.view.volume(), centre=centre)
+        views.annotate(self.view.readout())
+        path = writePng(views.fourUp(), self.folder / name)
+        self.session.journal.timing(f"render {name}", time.perf_counter() - started)
+        return Picture(path.read_bytes(), caption)
+
+    def _caption(self) -> str:
+        if self.plan.tumour is not None:
+            return "Residual (red) and resected part in the intraoperative scan"
+        return "Planned and actual implant in the intraoperative scan"
+
+    def _write(self, pictures: Sequence[Picture]) -> None:
+        from .scene.scene_io import saveScene
+
+        started = time.perf_counter()
+        saveScene(self.headless.scene, self.folder / "scene")
+        self.session.journal.timing("save scene", time.perf_counter() - started)
+        record = self.session.journal.finish()
+        self.outcome.record = record
+        write_record(record, self.folder / "session.json")
+        import json
+
+        write_atomically(self.folder / "report.html", render_report(json.loads(to_json(record)), pictures))
