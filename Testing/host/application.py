@@ -69,8 +69,8 @@ def _call(python: Any, method: str) -> None:
     if hasattr(python, method):
         try:
             getattr(python, method)()
-        except Exception:
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        except Exception:  # noqa: BLE001 - as PythonQt::handleError: reported, recorded in app.problems, not passed on
+            sys.excepthook(*sys.exc_info())
 
 
 class qSlicerScriptedLoadableModule:
@@ -253,6 +253,7 @@ class qSlicerApplication(QtWidgets.QApplication):
         self.setOrganizationName("HostOfIntraopMRI")
         self.pipRequests: list[tuple[str | None, list[str]]] = []
         self.problems: list[str] = []
+        self.forPeople = False
         self._headless = HeadlessScene()
         self._temporary = tempfile.TemporaryDirectory(prefix="host-")
         self._modules = qSlicerModuleManager()
@@ -281,7 +282,7 @@ class qSlicerApplication(QtWidgets.QApplication):
 
     def testingEnabled(self) -> bool:
         """Message boxes answer themselves, as with Slicer --testing."""
-        return not hasattr(self, "forPeople")
+        return not self.forPeople
 
     def commandOptions(self) -> Any:
         return SimpleNamespace(noMainWindow=False)
@@ -340,7 +341,7 @@ def start(folders: Sequence[str | Path], *, screen: bool = False) -> qSlicerAppl
     QtCore.QSettings.setPath(QtCore.QSettings.Format.IniFormat, QtCore.QSettings.Scope.UserScope, settings)
     app = qSlicerApplication()
     if screen:
-        vars(app)["forPeople"] = True
+        app.forPeople = True
     sys.excepthook = _reporting(app, sys.excepthook)
     provided: Any = slicer
     provided.app, provided.mrmlScene = app, app.mrmlScene()

@@ -81,7 +81,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
 
 @widget
 class ctkSliderWidget(QtWidgets.QWidget):
-    """A slider with a spin box of the same value. Source: ctkSliderWidget.cpp; valueChanged only after tracking ends."""
+    """A slider with a spin box of the same value. Source: ctkSliderWidget.cpp."""
 
     SIGNALS = {"valueChanged(double)": "valueChanged", "valueIsChanging(double)": "valueIsChanging"}
     valueChanged = Signal(float)
@@ -199,17 +199,9 @@ class ctkMessageBox(QtWidgets.QMessageBox):
     """A message box; 'don't show again' is not provided. Source: ctkMessageBox.cpp."""
 
 
-class ctkWidgetsUtils:
-    """Pictures of widgets. Source: ctkWidgetsUtils.cpp (grabWidget)."""
-
-    @staticmethod
-    def grabWidget(grabbed: Any, _rectangle: Any = None) -> Any:
-        return grabbed.grab().toImage()
-
-
 def module() -> LoudModule:
     """The module ``ctk``."""
     made = LoudModule("ctk")
-    for kind in (ctkCollapsibleButton, ctkSliderWidget, ctkPathLineEdit, ctkMessageBox, ctkWidgetsUtils):
+    for kind in (ctkCollapsibleButton, ctkSliderWidget, ctkPathLineEdit, ctkMessageBox):
         setattr(made, kind.__name__, kind)
     return made

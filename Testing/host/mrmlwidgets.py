@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
+import shiboken6
 import vtk
 from PySide6 import QtWidgets
 from PySide6.QtCore import Property, Signal
 
 from .uiloader import widget
+
+
+def _unowned(owner: Any, method: str) -> Any:
+    """A callback that does not keep its owner alive and is silent once Qt has deleted it."""
+    reference = weakref.ref(owner)
+
+    def call(*arguments: Any) -> None:
+        alive = reference()
+        if alive is not None and shiboken6.isValid(alive):
+            getattr(alive, method)(*arguments)
+
+    return call
+
+
+def _release(observed: list[tuple[Any, int]]) -> None:
+    for what, tag in observed:
+        what.RemoveObserver(tag)
+    observed.clear()
 
 
 @widget
@@ -57,8 +77,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
         self._scene: Any = None
-        self._tags: list[int] = []
-        self._nodeTags: dict[Any, int] = {}
+        self._observed: list[tuple[Any, int]] = []
+        self._names: dict[Any, tuple[Any, int]] = {}
         self._nodeTypes: list[str] = []
         self._attributes: list[tuple[str, str, Any]] = []
         self._baseName = ""
@@ -74,6 +94,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._box.activated.connect(self._onActivated)
         self._box.currentIndexChanged.connect(self._onIndexChanged)
         self.setEnabled(False)
+        observed = self._observed
+        self.destroyed.connect(lambda *_: _release(observed))
 
     # properties
 
@@ -142,18 +164,14 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._scene = scene
         self.setEnabled(scene is not None)
         if scene is not None:
+            changed = _unowned(self, "_populate")
             for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndBatchProcessEvent):
-                self._tags.append(scene.AddObserver(event, lambda *_: self._populate()))
+                self._observed.append((scene, scene.AddObserver(event, changed)))
         self._populate()
-        self.destroyed.connect(self._unobserve)
 
     def _unobserve(self) -> None:
-        for tag in self._tags:
-            self._scene.RemoveObserver(tag)
-        for node, tag in self._nodeTags.items():
-            node.RemoveObserver(tag)
-        self._tags.clear()
-        self._nodeTags.clear()
+        _release(self._observed)
+        self._names.clear()
 
     def addAttribute(self, nodeType: str, name: str, value: Any = None) -> None:
         self._attributes.append((nodeType, name, value))
@@ -221,7 +239,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         node.UnRegister(None)
         return str(node.GetNodeTagName())
 
-    def _populate(self) -> None:
+    def _populate(self, *_: Any) -> None:
         if self._scene is not None and self._scene.IsBatchProcessing():
             return
         row, nodes = self._box.currentIndex, self.nodes()
@@ -232,9 +250,10 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
                 self._box.addItem(self._noneDisplay, self._NONE)
             for node in nodes:
                 self._box.addItem(node.GetName() or "", node.GetID())
-                if node not in self._nodeTags:
-                    event = vtk.vtkCommand.ModifiedEvent
-                    self._nodeTags[node] = node.AddObserver(event, lambda caller, _: self._rename(caller))
+                if node not in self._names:
+                    tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, _unowned(self, "_rename"))
+                    self._names[node] = (node, tag)
+                    self._observed.append(self._names[node])
             selectable = self._box.count
             if nodes and self._flags["renameEnabled"]:
                 self._box.addItem("Rename current", self._RENAME)
@@ -249,11 +268,13 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
                 kept = min(row, selectable - 1)
             self._box.setCurrentIndex(kept if kept >= 0 else first)
         self._box.blockSignals(False)
-        for node in [node for node in self._nodeTags if node not in nodes]:
-            node.RemoveObserver(self._nodeTags.pop(node))
+        for node in [node for node in self._names if node not in nodes]:
+            entry = self._names.pop(node)
+            self._observed.remove(entry)
+            _release([entry])
         self._onIndexChanged(self._box.currentIndex)
 
-    def _rename(self, node: Any) -> None:
+    def _rename(self, node: Any, _event: str) -> None:
         row = self._box.findData(node.GetID())
         if row >= 0 and self._box.itemText(row) != node.GetName():
             self._box.setItemText(row, node.GetName() or "")

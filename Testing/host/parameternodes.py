@@ -12,6 +12,7 @@ import enum
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -311,14 +312,14 @@ class _Wrapper:
         tag = max(self._guis, default=-1) + 1
         for name, connector in connectors.items():
             connector.write(self.getValue(name))
-            connector.connect(lambda name=name, connector=connector: self._fromGui(name, connector))
+            connector.connect(partial(self._fromGui, name, connector))
         observer = self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self._toGui())
         self._guis[tag] = (connectors, observer)
         return tag
 
     def disconnectGui(self, tag: int | None) -> None:
-        if tag in self._guis:
-            connectors, observer = self._guis.pop(tag)  # type: ignore[arg-type]
+        if tag is not None and tag in self._guis:
+            connectors, observer = self._guis.pop(tag)
             for connector in connectors.values():
                 connector.disconnect()
             self.RemoveObserver(observer)
@@ -369,6 +370,7 @@ class _Connector:
         import qt
 
         self._widget, self._field = widget, field
+        self._signal: str | None = None
         self._callback: Any = None
         kind, shown = field.kind, type(widget)
         bounds = next((a for a in field.annotations if isinstance(a, WithinRange)), None)
@@ -458,4 +460,4 @@ def module() -> LoudModule:
     for kind in (Validator, WithinRange, Minimum, Choice, Default):
         setattr(made, kind.__name__, kind)
     made.SlicerParameterNamePropertyName = PROPERTY
-    return made  # type: ignore[no-any-return]
+    return made

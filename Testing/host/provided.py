@@ -11,8 +11,9 @@ class NotProvided(AttributeError):
 
     def __init__(self, owner: str, name: str) -> None:
         super().__init__(
-            f"the host does not provide '{owner}.{name}'. If real Slicer has it, add a stand-in to Testing/host with its "
-            "source file and class, and its row to Testing/host/realapi.py; otherwise the code that asks for it is wrong."
+            f"the host does not provide '{owner}.{name}'. If real Slicer has it, add a stand-in to Testing/host that "
+            "names its source file, and its row to Testing/host/realapi.py; otherwise the code that asks for it is "
+            "wrong."
         )
 
 

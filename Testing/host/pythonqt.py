@@ -28,6 +28,7 @@ QObject = QtCore.QObject
 _VIRTUAL_GETTERS = {"sizeHint", "minimumSizeHint"}
 _LIBRARIES = (QtCore, QtGui, QtWidgets, QtNetwork, QtPrintSupport, QtSvg, QtXml)
 
+_native_single_shot = QtCore.QTimer.singleShot
 _get = QObject.__getattribute__
 _connections: dict[tuple[int, str, Any], tuple[Any, Callable[..., Any]]] = {}
 _observers: dict[int, Any] = {}
@@ -38,9 +39,9 @@ class WrongSignature(TypeError):
 
 
 @functools.cache
-def _properties(kind: type) -> frozenset[str]:
+def _properties(kind: Any) -> frozenset[str]:
     """Names of the Qt properties of a class that PySide gives as methods."""
-    meta = kind.staticMetaObject  # type: ignore[attr-defined]
+    meta = kind.staticMetaObject
     names = {str(meta.property(i).name()) for i in range(meta.propertyCount())} - _VIRTUAL_GETTERS
     declared = {
         name
@@ -52,13 +53,13 @@ def _properties(kind: type) -> frozenset[str]:
 
 
 @functools.cache
-def signals(kind: type) -> dict[str, str]:
+def signals(kind: Any) -> dict[str, str]:
     """C++ signatures of the signals of a class, with the attribute that holds each.
 
     A stand-in lists its own in SIGNALS; what PySide makes of them itself (PyObject) is not C++ and does not count.
     """
     found: dict[str, str] = {}
-    meta = kind.staticMetaObject  # type: ignore[attr-defined]
+    meta = kind.staticMetaObject
     for index in range(meta.methodCount()):
         method = meta.method(index)
         signature = bytes(method.methodSignature().data()).decode()
@@ -67,6 +68,10 @@ def signals(kind: type) -> dict[str, str]:
     for base in reversed(kind.__mro__):
         found.update(vars(base).get("SIGNALS", {}))
     return found
+
+
+def _class(made: Any) -> Any:
+    return type(made)
 
 
 def normalized(signature: str) -> str:
@@ -95,14 +100,16 @@ def _forward(slot: Callable[..., Any], count: int) -> Callable[..., Any]:
     """A function that takes exactly ``count`` arguments: PySide chooses the overload of a signal by that number."""
     names = [f"a{index}" for index in range(count)]
     code = f"lambda {', '.join(names)}: slot({', '.join(names)})"
-    return eval(code, {"slot": slot})  # type: ignore[no-any-return]
+    return eval(code, {"slot": slot})
 
 
 def _resolve(sender: Any, signature: str) -> tuple[str, Any]:
     signature = normalized(signature)
-    attribute = signals(type(sender)).get(signature)
+    attribute = signals(_class(sender)).get(signature)
     if attribute is None:
-        known = sorted(name for name in signals(type(sender)) if name.partition("(")[0] == signature.partition("(")[0])
+        known = sorted(
+            name for name in signals(_class(sender)) if name.partition("(")[0] == signature.partition("(")[0]
+        )
         raise WrongSignature(f"{type(sender).__name__} has no signal '{signature}'; like it: {known}")
     return signature, getattr(sender, attribute)
 
@@ -140,9 +147,9 @@ def _forget(key: int) -> None:
 
 def _slot(*target: Any) -> Callable[..., Any]:
     if len(target) == 1 and callable(target[0]):
-        return target[0]  # type: ignore[no-any-return]
+        return target[0]
     if len(target) == 2 and isinstance(target[1], str):
-        return getattr(target[0], target[1].partition("(")[0])  # type: ignore[no-any-return]
+        return getattr(target[0], target[1].partition("(")[0])
     raise WrongSignature(f"connect takes a callable, or an object and a slot's signature, got {target}")
 
 
@@ -151,7 +158,7 @@ def _key(sender: Any) -> int:
 
 
 def _property_get(self: Any, name: str) -> Any:
-    for getter in (name, f"is{name[0].upper()}{name[1:]}"):
+    for getter in (f"is{name[0].upper()}{name[1:]}", name):
         method = getattr(type(self), getter, None)
         if callable(method):
             return method(self)
@@ -167,13 +174,13 @@ def _getattribute(self: Any, name: str) -> Any:
         return QObject.objectName(self)
     if name == "className":
         return lambda: type(self).__name__
-    if name in _properties(type(self)):
+    if name in _properties(_class(self)):
         return _property_get(self, name)
     return _get(self, name)
 
 
 def _setattr(self: Any, name: str, value: Any) -> None:
-    kind = type(self)
+    kind = _class(self)
     if name == "name":
         QObject.setObjectName(self, value)
     elif name in _properties(kind):
@@ -194,6 +201,19 @@ def _setattr(self: Any, name: str, value: Any) -> None:
         shiboken6.Object.__setattr__(self, name, value)
 
 
+def _single_shot(milliseconds: int, *target: Any) -> None:
+    """QTimer::singleShot; PySide's own leaves an exception of the slot pending and raises it somewhere else."""
+    slot = _slot(*target)
+
+    def guarded() -> None:
+        try:
+            slot()
+        except Exception:  # noqa: BLE001 - reported as any exception of a slot
+            sys.excepthook(*sys.exc_info())
+
+    _native_single_shot(milliseconds, guarded)
+
+
 class QtModule(LoudModule):
     """The module ``qt``: Q classes and the Qt namespace, nothing else."""
 
@@ -207,19 +227,22 @@ class QtModule(LoudModule):
         raise NotProvided("qt", name)
 
 
-def install() -> QtModule:
+def install() -> Any:
     """Give all Qt objects of this process PythonQt's habits and make ``import qt`` work. Idempotent."""
     if "qt" not in sys.modules:
-        QObject.__getattribute__ = _getattribute  # type: ignore[method-assign]
+        QObject.__getattribute__ = _getattribute
         for library in (*_LIBRARIES, QtUiTools):
             # PySide builds classes when they are first asked for
             for kind in [getattr(library, name) for name in dir(library)]:
                 if isinstance(kind, type) and issubclass(kind, QObject):
                     # every PySide class has a __setattr__ of its own
-                    kind.__setattr__ = _setattr  # type: ignore[method-assign, assignment]
+                    adopted: Any = kind
+                    adopted.__setattr__ = _setattr
+        timer: Any = QtCore.QTimer
+        timer.singleShot = staticmethod(_single_shot)
         from . import uiloader
 
-        module = QtModule("qt")
-        module.QUiLoader = uiloader.UiLoader  # type: ignore[attr-defined]
+        module: Any = QtModule("qt")
+        module.QUiLoader = uiloader.UiLoader
         sys.modules["qt"] = module
-    return sys.modules["qt"]  # type: ignore[return-value]
+    return sys.modules["qt"]

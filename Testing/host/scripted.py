@@ -1,7 +1,7 @@
 """The modules ``slicer.ScriptedLoadableModule``, ``slicer.i18n``, ``slicer.packaging`` and ``SampleData``.
 
-Stand in for the files of those names in Slicer Base/Python/slicer and Modules/Scripted. The developer section is built with its Reload
-button only.
+Stand in for the files of those names in Slicer Base/Python/slicer and Modules/Scripted. The developer section has
+its Reload button only.
 """
 
 from __future__ import annotations
@@ -218,10 +218,8 @@ def modules() -> dict[str, LoudModule]:
         setattr(base, name, globals()[name])
     base.__all__ = names  # type: ignore[attr-defined]
     i18n, packaging = LoudModule("slicer.i18n"), LoudModule("slicer.packaging")
-    for function in (tr, translate):
-        setattr(i18n, function.__name__, function)
-    for function in (load_requirements, pip_check, pip_ensure):
-        setattr(packaging, function.__name__, function)
+    vars(i18n).update(tr=tr, translate=translate)
+    vars(packaging).update(load_requirements=load_requirements, pip_check=pip_check, pip_ensure=pip_ensure)
     samples = LoudModule("SampleData")
     samples.SampleDataLogic = SampleDataLogic  # type: ignore[attr-defined]
     return {module.__name__: module for module in (base, i18n, packaging, samples)}

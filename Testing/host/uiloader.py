@@ -27,7 +27,7 @@ def widget(kind: type) -> type:
 class UiLoader(QtUiTools.QUiLoader):
     """QUiLoader that knows the stand-ins and forgives nothing."""
 
-    def createWidget(self, className: str, parent: Any = None, name: str = "") -> Any:  # noqa: D102
+    def createWidget(self, className: str, parent: Any = None, name: str = "") -> Any:
         if className in WIDGETS:
             made = WIDGETS[className](parent)
             made.setObjectName(name)
@@ -36,7 +36,7 @@ class UiLoader(QtUiTools.QUiLoader):
             raise NotProvided("designer widget", className)
         return super().createWidget(className, parent, name)
 
-    def load(self, device: Any, parent: Any = None) -> Any:  # noqa: D102
+    def load(self, device: Any, parent: Any = None) -> Any:
         root = ElementTree.fromstring(bytes(device.readAll().data()))
         specified = list(root.iter("widget"))
         for element in specified:

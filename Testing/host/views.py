@@ -332,6 +332,9 @@ class qSlicerLayoutManager(QtCore.QObject):
         while layout.count():
             layout.takeAt(0).widget().deleteLater()
         layout.addWidget(self._build(node.GetLayoutRootElement()))
+        for widget in self._widgets.values():
+            if widget.parent() is not None:
+                widget.show()
         self.layoutChanged.emit(self._getLayout())
 
     def _build(self, element: Any) -> Any:
@@ -371,7 +374,6 @@ class qSlicerLayoutManager(QtCore.QObject):
                 self._widgets[name] = qMRMLThreeDWidget(self, node)
             else:
                 raise NotProvided("view", node.GetClassName())
-        self._widgets[name].show()
         return self._widgets[name]
 
     def close_views(self) -> None:
