@@ -94,11 +94,10 @@ def test_calls_do_not_lose_references(qt: Any) -> None:
 
 # .ui files
 
-UI = """<ui version="4.0"><class>W</class>
-<widget class="qMRMLWidget" name="W"><layout class="QVBoxLayout" name="l">
-<item><widget class="{kind}" name="child"><property name="{name}"><{type}>{value}</{type}></property></widget></item></layout>
-</widget><connections><connection><sender>W</sender><signal>{signal}</signal><receiver>child</receiver><slot>{slot}
-</slot></connection></connections></ui>"""
+UI = """<ui version="4.0"><class>W</class><widget class="qMRMLWidget" name="W"><layout class="QVBoxLayout" name="l">
+<item><widget class="{kind}" name="child"><property name="{name}"><{type}>{value}</{type}></property></widget></item>
+</layout></widget><connections><connection><sender>W</sender><signal>{signal}</signal>
+<receiver>child</receiver><slot>{slot}</slot></connection></connections></ui>"""
 GOOD = {
     "kind": "qMRMLNodeComboBox", "name": "noneEnabled", "type": "bool", "value": "true",
     "signal": "mrmlSceneChanged(vtkMRMLScene*)", "slot": "setMRMLScene(vtkMRMLScene*)",
@@ -107,7 +106,7 @@ GOOD = {
 
 def load(tmp_path: Path, **changed: str) -> Any:
     path = tmp_path / "w.ui"
-    path.write_text(UI.replace("\n</slot>", "</slot>").format(**(GOOD | changed)))
+    path.write_text(UI.format(**(GOOD | changed)))
     return slicer.util.loadUI(str(path))
 
 
