@@ -1,0 +1,120 @@
+"""The chain from raw data on the wire to assessed results, against the truth, and what it does with bad input."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from IntraopMRILib.session import Link, Plan, Session, role_of
+from IntraopMRILib.session_updates import ImageReady, Problem, Registered, ResidualFound, ScanProgress, StageProgress
+from IntraopMRIReconstructionLib.data import Image, Level
+from IntraopMRIReconstructionLib.errors import SessionError, WireError
+from IntraopMRIReconstructionLib.geometry import centre_of, pose_error
+from IntraopMRIReconstructionLib.simulate.kspace import Scan
+from IntraopMRIReconstructionLib.simulate.phantom import BrainCase
+from IntraopMRIReconstructionLib.wire.transport import Server
+from session.conftest import scan_of, send, updates_until
+
+
+def fatal(update: object) -> bool:
+    return isinstance(update, Problem) and update.fatal
+
+
+def test_two_scans_become_a_registered_residual(
+    session: Session, scanner: Server, scans: dict[str, Scan], brain: BrainCase
+) -> None:
+    for name in ("T1 native", "T1 contrast"):
+        send(scanner, scans[name])
+    updates = updates_until(session, lambda u: isinstance(u, ResidualFound) or fatal(u))
+
+    assert not [u.text for u in updates if fatal(u)]
+    assert [u.role for u in updates if isinstance(u, ImageReady)] == ["native", "contrast"]
+    found = [u.registration for u in updates if isinstance(u, Registered)][-1]
+    k, j, i = brain.preop.array.shape
+    middle = centre_of(brain.preop.ras_from_ijk, (i, j, k))
+    distance_mm, angle_deg = pose_error(found.intraop_from_preop, brain.truth.intraop_from_preop, middle)
+    assert distance_mm < 0.5
+    assert angle_deg < 0.5
+    assessment = updates[-1].assessment
+    assert assessment.interval_cm3[0] <= brain.truth.residual_ml <= assessment.interval_cm3[1]
+    assert [u.fraction for u in updates if isinstance(u, ScanProgress)][-1] == pytest.approx(1.0)
+
+    record = session.journal.finish()
+    assert [image.role for image in record.images] == ["native", "contrast"]
+    assert record.residual is not None
+    assert record.residual.volume.value == assessment.volume_cm3
+    assert {timing.stage.partition(":")[0] for timing in record.timings} >= {"reconstruct", "register"}
+
+
+def test_a_new_image_withdraws_the_residual_of_the_old_one_from_the_record(
+    session: Session, scanner: Server, scans: dict[str, Scan]
+) -> None:
+    for name in ("T1 native", "T1 contrast"):
+        send(scanner, scans[name])
+    updates_until(session, lambda u: isinstance(u, ResidualFound) or fatal(u))
+    assert session.journal.record.residual is not None
+    send(scanner, scans["T1 native"])
+    updates_until(session, lambda u: isinstance(u, ImageReady))
+    assert session.journal.record.residual is None
+
+
+def test_a_scan_of_another_patient_is_refused_and_named(session: Session, scanner: Server, brain: BrainCase) -> None:
+    send(scanner, scan_of(brain.intraop["T1 native"], "SOMEONE-ELSE"), blocks=1)
+    problem = updates_until(session, lambda u: isinstance(u, Problem))[-1]
+    assert "SOMEONE-ELSE" in problem.text
+    assert not any(isinstance(u, ImageReady) for u in session.drain())
+
+
+def test_a_scan_of_something_else_shows_no_overlay(session: Session, scanner: Server, brain: BrainCase) -> None:
+    noise = np.random.default_rng(5).random(brain.preop.array.shape).astype(np.float32)
+    send(scanner, scan_of(replace(brain.preop, array=noise, name="T1 native")))
+    updates = updates_until(session, fatal)
+    assert updates[-1].stage == "register"
+    shown = [u for u in updates if isinstance(u, Registered) and u.registration.verdict.level is not Level.REFUSED]
+    assert not shown
+
+
+def test_a_scan_that_stops_is_told(
+    session: Session, scanner: Server, scans: dict[str, Scan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("IntraopMRILib.session.SCAN_SILENT_S", 0.3)
+    send(scanner, scans["T1 native"], blocks=3)
+    problem = updates_until(session, fatal)[-1]
+    assert "stopped at" in problem.text
+    assert "scan again" in problem.text
+
+
+def test_cancel_stops_the_stage_and_the_next_scan_works(
+    session: Session, scanner: Server, scans: dict[str, Scan]
+) -> None:
+    send(scanner, scans["T1 native"])
+    updates_until(session, lambda u: isinstance(u, StageProgress) and u.stage == "register")
+    session.cancel()
+    stopped = updates_until(session, lambda u: isinstance(u, Problem))[-1]
+    assert "stopped" in stopped.text
+    send(scanner, scans["T1 native"])
+    updates_until(session, lambda u: isinstance(u, Registered))
+
+
+def test_nobody_listens_on_the_port(plan: Plan) -> None:
+    with Server() as server:
+        port = server.port
+    with Session(plan) as session, pytest.raises(WireError, match=f"127.0.0.1:{port}"):
+        session.connect(Link("127.0.0.1", port))
+
+
+def test_plans_without_anything_to_assess_are_refused(brain: BrainCase) -> None:
+    with pytest.raises(SessionError, match="neither a tumour nor an implant"):
+        Plan("A", "test", brain.preop)
+    empty = Image(np.zeros(brain.tumour.array.shape, np.uint8), brain.tumour.ras_from_ijk, name="tumour")
+    with pytest.raises(SessionError, match="is empty"):
+        Plan("A", "test", brain.preop, empty)
+    with pytest.raises(SessionError, match="'B'"):
+        Plan("A", "test", replace(brain.preop, patient_id="B"), brain.tumour)
+
+
+def test_protocol_names_say_whether_contrast_agent_was_given() -> None:
+    assert role_of("T1 contrast") == "contrast"
+    assert role_of("AX T1 MPRAGE +C") == "contrast"
+    assert role_of("T1 native") == "native"
