@@ -1,0 +1,237 @@
+"""A simulated MR scanner: multi-coil k-space, or finished images, over OpenIGTLink.
+
+It starts its scans when a peer connects. STRING messages named ``CMD_<id>`` command it as mrigtlbridge does:
+``START_UP``, ``START_SEQUENCE [scan]`` and ``STOP_SEQUENCE``; each is answered by ``ACK_<id>`` and a STATUS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..data import Image
+from ..errors import DataError, IntraopError, WireError
+from ..wire.adapters import message_from_image
+from ..wire.connection import Limits
+from ..wire.header import timestamp_now
+from ..wire.messages_text import StatusMessage, StringMessage
+from ..wire.raw_data import message_from_acquisition, messages_from_encoding
+from ..wire.transport import Server
+from .case_files import read_scan, scans_of
+from .grids import stream
+from .head import WHITE
+from .kspace import Sampling, Scan, simulate_scan
+from .phantom import CONTRAST
+from .process import announce, parser, run, stop_signal
+from .rendering import rician
+
+NAME = "scanner"
+OK, UNKNOWN_ERROR, BUSY, NOT_FOUND, ILLEGAL, NOT_READY = 1, 2, 6, 4, 12, 13
+#: A receiver that reconstructs while we send may hold us back; a real scanner would buffer as long.
+LIMITS = Limits(send_s=120.0)
+TICK_S = 0.1
+
+
+class Scanner:
+    """Serves the scans of a case until ``stop`` is set.
+
+    ``raw``: k-space, otherwise finished images. ``noise``: of one channel, as a fraction of bright tissue.
+    ``scan_s``: how long the lines of a scan take at least; 0 sends as fast as the receiver takes them.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        stop: threading.Event,
+        *,
+        raw: bool,
+        coils: int,
+        noise: float,
+        acceleration: int,
+        scan_s: float,
+    ) -> None:
+        self.names = scans_of(folder)
+        if not self.names:
+            raise DataError(f"{folder} holds no scans to serve; make a case with write_case first")
+        self._images = {name: read_scan(folder, name) for name in self.names}
+        self._stop, self._raw, self._scan_s = stop, raw, scan_s
+        self._coils, self._noise = coils, noise
+        self._sampling = Sampling((1, acceleration))
+        self._count = 0
+        self._ahead: tuple[str, _Task] | None = None
+        self._interrupted = False
+
+    def serve(self, server: Server) -> None:
+        """Send all scans to whoever connects, then obey commands."""
+        self._prepare(self.names[0])
+        alone = True
+        while not self._stop.is_set():
+            if alone:
+                if not server.wait_for_peer(TICK_S):
+                    continue
+                alone = False
+                self._sequence(server, self.names)
+            elif not server.peers:
+                alone = True
+            else:
+                self._obey(server, TICK_S)
+
+    def _sequence(self, server: Server, names: list[str]) -> None:
+        self._interrupted = False
+        try:
+            for position, name in enumerate(names):
+                following = names[position + 1] if position + 1 < len(names) else self.names[0]
+                self._scan(server, name, following)
+                if self._stop.is_set() or self._interrupted:
+                    return
+        except WireError as error:
+            # The receiver is gone: the next one gets its own scans.
+            print(f"scan ended: {error}", file=sys.stderr, flush=True)
+
+    def _scan(self, server: Server, name: str, following: str) -> None:
+        self._say(server, NOT_READY, f"{name}: preparing")
+        scan = self._prepare(name).wait(self._stop)
+        self._ahead = None
+        if scan is None:
+            return
+        self._prepare(following)
+        self._say(server, OK, f"{name}: scanning")
+        if isinstance(scan, Image):
+            self._stop.wait(self._scan_s)
+            server.send(message_from_image(scan, name, version=2))
+        else:
+            self._send_lines(server, scan)
+        self._say(server, OK, f"{name}: {'stopped' if self._interrupted else 'done'}")
+
+    def _send_lines(self, server: Server, scan: Scan) -> None:
+        for message in messages_from_encoding(scan.encoding):
+            server.send(message)
+        partitions = scan.encoding.encoded_matrix[0]
+        for block in scan.blocks():
+            server.send(message_from_acquisition(block, form="image"))
+            if self._scan_s:
+                self._stop.wait(self._scan_s / partitions)
+            self._obey(server, 0.0, scanning=True)
+            if self._stop.is_set() or self._interrupted:
+                return
+
+    def _obey(self, server: Server, timeout_s: float, scanning: bool = False) -> None:
+        """Take one command, if there is one."""
+        received = server.receive(timeout_s, "STRING")
+        if received is None or not received.message.device.startswith("CMD_"):
+            return
+        message = received.message
+        assert isinstance(message, StringMessage)
+        word, _, name = message.text.strip().partition(" ")
+        answer, code, work = self._command(word, name.strip(), scanning)
+        try:
+            reply = StringMessage(device=f"ACK_{message.device[4:]}", timestamp=timestamp_now(), text=answer)
+            server.send(reply, received.peer)
+            self._say(server, code, answer)
+        except WireError as error:
+            print(f"no answer given: {error}", file=sys.stderr, flush=True)
+            return
+        if work:
+            self._sequence(server, work)
+
+    def _command(self, word: str, name: str, scanning: bool) -> tuple[str, int, list[str]]:
+        """What to answer, the STATUS code, and the scans to make."""
+        if word == "STOP_SEQUENCE":
+            self._interrupted = True
+            return "OK", OK, []
+        if word == "START_UP":
+            return "OK", OK, []
+        if word != "START_SEQUENCE":
+            return f"'{word}' is not understood; use START_UP, START_SEQUENCE [scan] or STOP_SEQUENCE", ILLEGAL, []
+        if scanning:
+            return "a scan is running; send STOP_SEQUENCE first", BUSY, []
+        if name and name not in self.names:
+            return f"there is no scan '{name}'; choose one of {', '.join(self.names)}", NOT_FOUND, []
+        return "OK", OK, [name] if name else self.names
+
+    def _prepare(self, name: str) -> _Task:
+        """The scan that is being made, or a new one."""
+        if self._ahead is None or self._ahead[0] != name:
+            self._count += 1
+            number = self._count
+            self._ahead = name, _Task(lambda: self._made(name, number))
+        return self._ahead[1]
+
+    def _made(self, name: str, number: int) -> Scan | Image:
+        image = self._images[name]
+        if not self._raw:
+            noisy = rician(image.array, self._noise * WHITE, stream(number, f"image {name}"))
+            return replace(image.with_array(np.round(noisy).astype(np.int16), name), metadata={"protocol": name})
+        scan = simulate_scan(
+            image, f"{name} #{number}", coils=self._coils, noise=self._noise, sampling=self._sampling, protocol=name
+        )
+        agent = {"contrast_agent": "yes" if name == CONTRAST else "no"}
+        return replace(scan, encoding=replace(scan.encoding, metadata=agent))
+
+    def _say(self, server: Server, code: int, text: str) -> None:
+        server.send(StatusMessage(device="Scanner", timestamp=timestamp_now(), code=code, text=text))
+
+
+class _Task:
+    """Work on a thread that does not keep the process alive."""
+
+    def __init__(self, work: Callable[[], Scan | Image]) -> None:
+        self._result: Scan | Image | None = None
+        self._error: IntraopError | None = None
+        self._work = work
+        self._thread = threading.Thread(target=self._run, name="prepare", daemon=True)
+        self._thread.start()
+
+    def wait(self, stop: threading.Event) -> Scan | Image | None:
+        """The result; None when ``stop`` was set before it was there. Raises what the work raised."""
+        while self._thread.is_alive() and not stop.is_set():
+            self._thread.join(TICK_S)
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def _run(self) -> None:
+        try:
+            self._result = self._work()
+        except IntraopError as error:
+            self._error = error
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Serve a case until SIGTERM, or the end of standard input with ``--with-parent``."""
+    arguments = _arguments(argv)
+    stop = stop_signal(arguments.with_parent)
+    scanner = Scanner(
+        arguments.case,
+        stop,
+        raw=arguments.send == "raw",
+        coils=arguments.coils,
+        noise=arguments.noise,
+        acceleration=arguments.acceleration,
+        scan_s=arguments.scan_seconds,
+    )
+    with Server(arguments.port, limits=LIMITS) as server:
+        announce(NAME, server.port)
+        scanner.serve(server)
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    arguments = parser("A simulated MR scanner that speaks OpenIGTLink.")
+    arguments.add_argument("--send", choices=("raw", "images"), default="raw", help="k-space or finished images")
+    arguments.add_argument("--coils", type=int, default=8)
+    arguments.add_argument(
+        "--acceleration", type=int, default=1, help="along the phase direction, 24 centre lines kept"
+    )
+    arguments.add_argument("--noise", type=float, default=0.02, help="of one channel, fraction of bright tissue")
+    arguments.add_argument("--scan-seconds", type=float, default=0.0, help="how long a scan takes at least")
+    return arguments.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
