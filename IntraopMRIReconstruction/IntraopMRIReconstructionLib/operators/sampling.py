@@ -53,11 +53,11 @@ def describe(acquired: npt.NDArray[Any], is_3d: bool) -> Sampling:
     A mask without any line is described as random with no extent.
     """
     mask: Mask = np.asarray(acquired) > 0
-    plane = mask if is_3d else mask.any(axis=0, keepdims=True)
+    plane: Mask = mask if is_3d else np.asarray(mask.any(axis=0, keepdims=True))
     if not plane.any():
         nothing = ((0, 0), (0, 0))
         return Sampling("random", (1, 1), (0, 0), nothing, nothing, (1.0, 1.0), np.argwhere(~mask))
-    extent = (_extent(plane.any(axis=1)), _extent(plane.any(axis=0)))
+    extent = (_extent(np.asarray(plane.any(axis=1))), _extent(np.asarray(plane.any(axis=0))))
     calibration = _centre_block(plane)
     acceleration, offset = _lattice(plane, extent, calibration)
     lattice = lattice_mask(plane.shape, acceleration, offset, extent)
@@ -124,7 +124,6 @@ def _extent(line: Mask) -> tuple[int, int]:
 
 def _centre_block(plane: Mask) -> tuple[tuple[int, int], tuple[int, int]]:
     """Grow a fully sampled block from the centre: first along both axes in turn, until nothing more fits."""
-    z = y = 0
     centre_z, centre_y = plane.shape[0] // 2, plane.shape[1] // 2
     if not plane[centre_z, centre_y]:
         return (0, 0), (0, 0)

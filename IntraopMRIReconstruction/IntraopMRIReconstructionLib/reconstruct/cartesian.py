@@ -11,8 +11,12 @@ import scipy.fft
 
 from ..data import Encoding
 from ..operators.fourier import resized
-from .grid import fourier_axes, full_matrix, interpolation_gain
+from ..operators.parallel import in_order, shares
+from .grid import full_matrix, interpolation_gain
 from .result import Step
+
+#: Samples added to each row of a work buffer: rows that are a power of two apart fight for the same cache lines.
+ROW_PADDING = 8
 
 
 def root_sum_of_squares(
@@ -20,20 +24,69 @@ def root_sum_of_squares(
 ) -> npt.NDArray[np.float32]:
     """Magnitude (z, y, x) on the recon grid from k-space (coils, z, y, x) on the encoded grid, which stays as it is.
 
-    Coils are transformed one after the other and accumulated, so that one coil is in memory at a time.
+    No shifts before and after: coil images then differ from the centred ones by a phase, which a magnitude does not
+    see, and a roll, which is done once at the end. One work buffer is transformed in place again and again.
     """
     full = full_matrix(encoding)
-    axes = fourier_axes(encoding)
-    power = np.zeros(full, dtype=np.float32)
+    scale = interpolation_gain(encoding)
+    if encoding.is_3d:
+        power = _power_of_volume(samples, full, step, threads)
+        scale /= np.sqrt(np.prod(full))
+    else:
+        power = _power_of_slices(samples, full, step, threads)
+        scale /= np.sqrt(full[1] * full[2])
+    result = np.empty(encoding.recon_matrix, dtype=np.float32)
+    first_z = full[0] // 2 - encoding.recon_matrix[0] // 2
+
+    def finish(part: range) -> None:
+        for z in part:
+            source = (z + first_z - full[0] // 2) % full[0] if encoding.is_3d else z
+            plane = power[source, :, 0::2] + power[source, :, 1::2]
+            np.sqrt(plane, out=plane)
+            plane *= np.float32(scale)
+            result[z] = resized(scipy.fft.fftshift(plane), encoding.recon_matrix[1:])
+
+    list(in_order(finish, shares(len(result), threads), threads))
+    return result
+
+
+def _power_of_slices(
+    samples: npt.NDArray[np.complex64], full: tuple[int, int, int], step: Step, threads: int
+) -> npt.NDArray[np.float32]:
+    """Squared real and imaginary parts (z, y, 2 x) summed over coils, in FFT order, transform not scaled."""
+    power = np.empty((full[0], full[1], 2 * full[2]), dtype=np.float32)
+    for z in range(full[0]):
+        step(z / full[0], "Fourier transform")
+        coils = scipy.fft.ifft2(resized(samples[:, z], full[1:]), norm="forward", workers=threads)
+        parts = coils.view(np.float32)
+        np.multiply(parts[0], parts[0], out=power[z])
+        for coil in parts[1:]:
+            np.multiply(coil, coil, out=coil)
+            power[z] += coil
+    return power
+
+
+def _power_of_volume(
+    samples: npt.NDArray[np.complex64], full: tuple[int, int, int], step: Step, threads: int
+) -> npt.NDArray[np.float32]:
+    """As for slices: along z in a strided pass over one coil, then plane by plane while the plane is in the cache."""
+    power = np.zeros((full[0], full[1], 2 * full[2]), dtype=np.float32)
+    work = np.zeros((*full[:2], full[2] + ROW_PADDING), dtype=np.complex64)[..., : full[2]]
     for coil, kspace in enumerate(samples):
         step(coil / len(samples), "Fourier transform")
-        # Without shifts before and after, coil images differ from the centred ones by a phase and a roll only.
-        image = scipy.fft.ifftn(resized(kspace, full), axes=axes, workers=threads, norm="ortho")
-        parts = image.view(np.float32)
-        np.multiply(parts, parts, out=parts)
-        power += parts[..., 0::2]
-        power += parts[..., 1::2]
-    np.sqrt(power, out=power)
-    power *= np.float32(interpolation_gain(encoding))
-    centred = scipy.fft.fftshift(power, axes)
-    return np.ascontiguousarray(resized(centred, encoding.recon_matrix))
+        source = resized(kspace, full)
+
+        def along_z(rows: range, source: npt.NDArray[np.complex64] = source) -> None:
+            part = work[:, rows.start : rows.stop]
+            np.copyto(part, source[:, rows.start : rows.stop])
+            scipy.fft.ifft(part, axis=0, norm="forward", overwrite_x=True)
+
+        def planes(part: range) -> None:
+            for z in part:
+                parts = scipy.fft.ifft2(work[z], norm="forward", overwrite_x=True).view(np.float32)
+                np.multiply(parts, parts, out=parts)
+                power[z] += parts
+
+        list(in_order(along_z, shares(full[1], threads), threads))
+        list(in_order(planes, shares(full[0], threads), threads))
+    return power

@@ -1,0 +1,58 @@
+"""Threads for work that numpy and scipy do without the interpreter's lock, and BLAS kept to one thread beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_order(function: Callable[[Item], Result], items: Sequence[Item], threads: int) -> Iterator[Result]:
+    """Results of ``function`` for each item, in order, computed by ``threads`` threads.
+
+    Leaving the loop early cancels what has not begun. ``function`` must not call this again.
+    """
+    if threads <= 1 or len(items) <= 1:
+        yield from map(function, items)
+    else:
+        yield from _pool(threads).map(function, items)
+
+
+def shares(count: int, threads: int) -> list[range]:
+    """0..count in at most ``threads`` contiguous parts of nearly equal length, none empty."""
+    parts = max(1, min(threads, count))
+    edges = [count * part // parts for part in range(parts + 1)]
+    return [range(first, last) for first, last in zip(edges, edges[1:], strict=False)]
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Keep BLAS to one thread: our own threads use the cores, and BLAS threads that wait cost several times the work.
+
+    Does nothing where threadpoolctl is not installed.
+    """
+    controller = _blas()
+    if controller is None:
+        yield
+    else:
+        with controller.limit(limits=1, user_api="blas"):
+            yield
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="reconstruct")
+
+
+@functools.cache
+def _blas() -> Any:
+    try:
+        import threadpoolctl
+    except ImportError:
+        return None
+    return threadpoolctl.ThreadpoolController()
