@@ -23,8 +23,9 @@ from IntraopMRIReconstructionLib.geometry import centre_of, pose_error
 from IntraopMRIReconstructionLib.reconstruct.assemble import Assembler
 from IntraopMRIReconstructionLib.reconstruct.auto import reconstruct
 from IntraopMRIReconstructionLib.wire import adapters
+from IntraopMRIReconstructionLib.wire.header import timestamp_now
 from IntraopMRIReconstructionLib.wire.messages_array import ImageMessage
-from IntraopMRIReconstructionLib.wire.messages_text import StatusMessage
+from IntraopMRIReconstructionLib.wire.messages_text import StatusMessage, StringMessage
 from IntraopMRIReconstructionLib.wire.raw_data import RawDataReader
 from IntraopMRIReconstructionLib.wire.transport import LATEST_TYPES, Client, Received
 from IntraopMRIReconstructionLib.wire.trust import AS_SENT, PeerProfile
@@ -137,6 +138,7 @@ class Session:
         self._tracker: Client | None = None
         self._live: Client | None = None
         self._workers: list[threading.Thread] = []
+        self._commands = 0
 
     def __enter__(self) -> Session:
         return self
@@ -192,6 +194,22 @@ class Session:
     def why_silent(self) -> str:
         """What is known about why the scanner sends nothing, in words."""
         return "no scanner is connected" if self._scanner is None else self._scanner.why_silent()
+
+    def links(self) -> dict[str, tuple[str, bool]]:
+        """Address of each link and whether it is up now, by its part: scanner, tracker, live."""
+        parts = {"scanner": self._scanner, "tracker": self._tracker, "live": self._live}
+        return {part: (client.address, client.connected) for part, client in parts.items() if client is not None}
+
+    def command(self, words: str) -> None:
+        """Send a command to the scanner, such as ``START_SEQUENCE contrast``; its answer comes as DeviceSaid.
+
+        Raises SessionError without a scanner, WireError when it cannot be sent.
+        """
+        if self._scanner is None:
+            raise SessionError("no scanner is connected: connect it before commanding it")
+        self._commands += 1
+        self._scanner.send(StringMessage(device=f"CMD_{self._commands}", timestamp=timestamp_now(), text=words))
+        self.journal.event("command", words)
 
     def cancel(self) -> None:
         """Stop the work on the current scan. What was established before stays."""
