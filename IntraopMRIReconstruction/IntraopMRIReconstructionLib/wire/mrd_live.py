@@ -85,10 +85,10 @@ class LiveScan:
                     yield plan.encoding
                 for block in plan.blocks(run):
                     self._ended = block.last
-                    yield replace(block, received_monotonic_s=time.monotonic(), received_utc_s=time.time())
+                    yield _received_now(block)
         if end and self._plan is not None and not self._ended:
             self._ended = True
-            yield _empty_last(self._plan.encoding)
+            yield _received_now(_empty_last(self._plan.encoding))
 
     def _single_place(self, header: MrdHeader) -> bool:
         """Whether all image lines lie in one place: a 3D slab or a single slice."""
@@ -174,6 +174,10 @@ def _runs(lines: Lines, options: MrdOptions) -> list[Lines]:
         Lines(lines.heads[a:b], lines.samples[a:b], None if lines.trajectory is None else lines.trajectory[a:b])
         for a, b in pairwise(cuts)
     ]
+
+
+def _received_now(block: Acquisition) -> Acquisition:
+    return replace(block, received_monotonic_s=time.monotonic(), received_utc_s=time.time())
 
 
 def _empty_last(encoding: Encoding) -> Acquisition:

@@ -247,12 +247,12 @@ class MrdServer:
 
     def _serve(self, connection: MrdConnection) -> None:
         try:
-            with connection:
-                self._handle(connection)
+            self._handle(connection)
         except IntraopError as error:
             self.failures.append(str(error))
             _log.warning("MRD link ended: %s", error)
         finally:
+            connection.close()
             with self._lock:
                 self._connections.discard(connection)
                 self._threads.discard(threading.current_thread())
