@@ -69,16 +69,7 @@ class ViewTexts:
         self._renderer.AddViewProp(prop)
         self._props.append(prop)
 
-    def _text(
-        self,
-        line: Line,
-        x: float,
-        y: float,
-        height: int,
-        justify: str,
-        at: str = "Top",
-        backing: float = _BACKING,
-    ) -> None:
+    def _actor(self, line: Line, x: float, y: float, height: int, justify: str, at: str = "Top") -> Any:
         actor = vtk.vtkTextActor()
         actor.SetInput(line.text)
         style = actor.GetTextProperty()
@@ -86,17 +77,39 @@ class ViewTexts:
         style.SetFontSize(max(8, round(line.size * height)))
         style.SetBold(line.bold)
         style.SetColor(*line.color)
-        style.SetBackgroundColor(*colors.BACKGROUND)
-        style.SetBackgroundOpacity(backing)
         getattr(style, f"SetJustificationTo{justify}")()
         getattr(style, f"SetVerticalJustificationTo{at}")()
         actor.SetPosition(round(x), round(y))
+        return actor
+
+    def _text(self, line: Line, x: float, y: float, height: int, justify: str, at: str = "Top") -> None:
+        """One text on its own dark ground."""
+        actor = self._actor(line, x, y, height, justify, at)
+        wide, tall = self._extent(actor)
+        left = x - wide * {"Left": 0.0, "Centered": 0.5, "Right": 1.0}[justify]
+        bottom = y - tall * {"Bottom": 0.0, "Centered": 0.5, "Top": 1.0}[at]
+        pad = 0.1 * line.size * height
+        self._rectangle(left - pad, bottom - pad, wide + 2 * pad, tall + 2 * pad, colors.BACKGROUND, _BACKING)
         self._add(actor)
 
     def _stack(self, lines: Sequence[Line], x: float, top: float, height: int, justify: str) -> None:
+        """Lines from ``top`` down on one dark ground."""
+        if not lines:
+            return
+        actors, y = [], top
         for line in lines:
-            self._text(line, x, top, height, justify)
-            top -= _LEADING * line.size * height
+            actors.append(self._actor(line, x, y, height, justify))
+            y -= _LEADING * line.size * height
+        wide, pad = max(self._extent(actor)[0] for actor in actors), 0.3 * _MARGIN * height
+        left = x if justify == "Left" else x - wide
+        self._rectangle(left - pad, y - pad, wide + 2 * pad, top - y + 2 * pad, colors.BACKGROUND, _BACKING)
+        for actor in actors:
+            self._add(actor)
+
+    def _extent(self, actor: Any) -> tuple[float, float]:
+        size = [0.0, 0.0]
+        actor.GetSize(self._renderer, size)
+        return size[0], size[1]
 
     def _banners(self, banners: Sequence[Banner], width: int, height: int) -> float:
         """Draw alarms from the top edge down; returns the height that they take."""
@@ -107,7 +120,7 @@ class ViewTexts:
             self._rectangle(0, height - used - tall, width, tall, _BANDS[banner.tone])
             y = height - used - 0.4 * READ * height
             for row in rows:
-                self._text(row, width / 2, y, height, "Centered", backing=0.0)
+                self._add(self._actor(row, width / 2, y, height, "Centered"))
                 y -= _LEADING * row.size * height
             used += tall
         return used
@@ -134,7 +147,7 @@ class ViewTexts:
         label = Line(f"{length / 10:g} cm" if length >= 10 else f"{length:g} mm", READ)
         self._text(label, width - margin, margin + thick + 0.4 * margin, height, "Right", "Bottom")
 
-    def _rectangle(self, x: float, y: float, width: float, height: float, color: Color) -> None:
+    def _rectangle(self, x: float, y: float, width: float, height: float, color: Color, opacity: float = 1.0) -> None:
         points = vtk.vtkPoints()
         for corner in ((x, y), (x + width, y), (x + width, y + height), (x, y + height)):
             points.InsertNextPoint(*corner, 0.0)
@@ -148,6 +161,7 @@ class ViewTexts:
         actor = vtk.vtkActor2D()
         actor.SetMapper(mapper)
         actor.GetProperty().SetColor(*color)
+        actor.GetProperty().SetOpacity(opacity)
         self._add(actor)
 
 

@@ -19,7 +19,7 @@ from .colors import Color
 
 #: Font sizes as part of the view's height. READ is the smallest that carries meaning: a view is half the picture, so
 #: 0.05 is 1/40 of the picture, 9 minutes of arc at three metres on a 27 inch screen.
-HUGE, LARGE, READ, SMALL = 0.125, 0.085, 0.05, 0.032
+HUGE, LARGE, MIDDLE, READ, SMALL = 0.125, 0.085, 0.06, 0.05, 0.032
 #: Characters and lines that a reason may take in a corner.
 _WRAP, _MAX_LINES = 27, 4
 _UNITS = {"cm3": "cm³", "ml": "cm³", "mL": "cm³", "deg": "°", "percent": "%"}
@@ -164,6 +164,17 @@ def interval(bounds: tuple[float, float], unit: str, value: float) -> str:
     return f"{low} to {high}{'' if shown == '°' else ' '}{shown}".rstrip()
 
 
+def spread(measurement: Measurement) -> str:
+    """Value and interval in one line: ``3.0 ± 0.5 mm``, or with both bounds when they lie unevenly."""
+    value, bounds, shown = measurement.value, measurement.interval, _UNITS.get(measurement.unit, measurement.unit)
+    if value is None or bounds is None:
+        return "—" if value is None else number(value, measurement.unit)
+    if math.isclose(value - bounds[0], bounds[1] - value, abs_tol=0.05):
+        text = f"{_digits(value, shown, value)} ± {_digits(bounds[1] - value, shown, value)}"
+        return f"{text}{'' if shown == '°' else ' '}{shown}".rstrip()
+    return f"{number(value, measurement.unit)} ({interval(bounds, measurement.unit, value)})"
+
+
 def age(seconds: float) -> str:
     """0.1 s, 45 s, 3 min, 2 h 05 min."""
     if seconds < 10:
@@ -180,7 +191,7 @@ def _digits(number: float, unit: str, like: float) -> str:
         return f"{math.floor(number) if number < 100 else number:.0f}"
     if unit == "cm³" and 0 < number < 0.01:
         return "< 0.01"
-    return f"{number:.{2 if unit == 'cm³' and abs(like) < 1 else 1}f}"
+    return f"{number:.{2 if unit == 'cm³' and abs(like) < 1 else 1}f}".replace("-", "−")
 
 
 def _value(measurement: Measurement | None) -> float | None:
@@ -207,10 +218,14 @@ def _implantLines(readout: Readout, problem: str) -> tuple[Line, ...]:
             lines += _wrapped(problem)
             continue
         for measurement in measurements:
-            text = "—" if measurement.value is None else number(measurement.value, measurement.unit)
-            lines.append(Line(f"{measurement.name.rpartition(': ')[2].capitalize()}  {text}"))
+            what = measurement.name.rpartition(": ")[2].removesuffix(" deviation").capitalize()
             if measurement.value is None:
-                lines += _wrapped(measurement.missing_because)
+                lines += [
+                    Line(f"{what}  —", MIDDLE, colors.TEXT_QUIET, bold=True),
+                    *_wrapped(measurement.missing_because),
+                ]
+            else:
+                lines.append(Line(f"{what}  {spread(measurement)}", MIDDLE, bold=True))
     return tuple(lines)
 
 

@@ -74,6 +74,8 @@ def planned(node: Any) -> None:
 def actual(node: Any) -> None:
     """Solid cylinder, projected into the slices like the plan that it is compared with."""
     _mesh(node, colors.ACTUAL, 1.0, thickness=2)
+    # The bone around a screw decides on a breach: let it show through.
+    node.GetDisplayNode().SetSliceIntersectionOpacity(0.6)
     node.GetDisplayNode().SetSliceDisplayModeToProjection()
 
 
