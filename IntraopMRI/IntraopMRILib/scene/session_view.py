@@ -100,7 +100,7 @@ class SessionView:
             withdrawn=self.bridge.withdrawnBecause,
             image_age_s=None if acquired is None else self._wall() - acquired,
             pose_age_s=None if state is None else state.age_s,
-            pose_visible=state is None or state.trust is not Trust.NOT_SEEN,
+            pose_trust=Trust.NEVER.value if state is None else state.trust.value,
         )
 
     def volume(self) -> Any | None:
