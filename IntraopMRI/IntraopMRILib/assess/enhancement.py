@@ -29,9 +29,11 @@ class Enhancement:
     """Enhancement in a box of the contrast grid, in units of the local tissue signal (0.5: half as bright again).
 
     ``values``: (k, j, i). ``sigma``: robust noise of ``values`` in tissue away from the region.
+    ``tissue``: (k, j, i), signal over that of usual tissue: without agent where a native scan exists.
     """
 
     values: Array
+    tissue: Array
     sigma: float
 
 
@@ -64,8 +66,9 @@ def subtraction(contrast: Array, native: Array, away: Mask, ras_from_ijk: Matrix
     with np.errstate(divide="ignore", invalid="ignore"):
         log_gain = _smooth_fit(np.log(contrast / native), tissue, points)
         log_level = _smooth_fit(np.log(native), tissue, points)
-    values = (contrast * np.exp(-log_gain) - native) * np.exp(-log_level)
-    return _centred(values, tissue)
+    level = np.exp(-log_level)
+    values = (contrast * np.exp(-log_gain) - native) * level
+    return _centred(values, native * level, tissue)
 
 
 def single(contrast: Array, away: Mask, ras_from_ijk: Matrix) -> Enhancement:
@@ -77,7 +80,8 @@ def single(contrast: Array, away: Mask, ras_from_ijk: Matrix) -> Enhancement:
     _require(tissue)
     with np.errstate(divide="ignore", invalid="ignore"):
         log_level = _smooth_fit(np.log(contrast), tissue, _coordinates(contrast.shape, ras_from_ijk))
-    return _centred(contrast * np.exp(-log_level) - 1.0, tissue)
+    relative = contrast * np.exp(-log_level)
+    return _centred(relative - 1.0, relative, tissue)
 
 
 def robust_sigma(values: npt.ArrayLike) -> float:
@@ -99,9 +103,10 @@ def _bright(array: Array) -> Mask:
     return np.asarray(array > TISSUE_FRACTION * np.percentile(array, 90.0))
 
 
-def _centred(values: Array, tissue: Mask) -> Enhancement:
+def _centred(values: Array, relative: Array, tissue: Mask) -> Enhancement:
     sample = values[tissue]
-    return Enhancement(np.asarray(values - np.median(sample), dtype=np.float32), max(robust_sigma(sample), 1e-6))
+    centred = np.asarray(values - np.median(sample), dtype=np.float32)
+    return Enhancement(centred, np.asarray(relative, dtype=np.float32), max(robust_sigma(sample), 1e-6))
 
 
 def _coordinates(shape: tuple[int, ...], ras_from_ijk: Matrix) -> tuple[Array, Array, Array]:

@@ -12,7 +12,8 @@ from IntraopMRIReconstructionLib.geometry import apply
 from scipy import ndimage
 
 from .carry import Mapping, carried_points, occupied
-from .enhancement import Enhancement, on_grid, robust_sigma, single, subtraction
+from .enhancement import on_grid, single, subtraction
+from .outline import THIN_MM, Outline, outline
 from .resection import RANO_SOURCE, RanoClass, extent_of_resection, rano_class
 
 Array = npt.NDArray[np.float32]
@@ -22,24 +23,6 @@ Mask = npt.NDArray[np.bool_]
 CONTEXT_MM = 30.0
 #: Even an ideal registration leaves the outline of a segmentation this uncertain (about the agreement of raters).
 LEAST_MARGIN_MM = 2.0
-#: A voxel of normal tissue exceeds this by chance once in 30,000: rare in a region of a few ten thousand voxels.
-SEED_Z = 4.0
-#: Seeds grow over voxels above this; half the level of the component then decides.
-GROW_Z = 2.0
-#: Sheets thinner than this are the thin linear enhancement that surgery causes along the wall (PMC8392564).
-THIN_MM = 2.0
-#: A component of which more than this part lies outside the region is a vessel or dura running through.
-OUTSIDE_PART = 0.5
-#: How far outside a structure is followed to decide that.
-LEAVING_MM = 12.0
-#: A residual tapers off at its edge: thin parts within this distance of a solid core belong to it.
-TAPER_MM = 5.0
-#: Fewer seed voxels are noise.
-LEAST_VOXELS = 4
-#: The smoothing of the map that decides on membership, in voxels: about the width of the scanner's point spread.
-SMOOTH_VOXELS = 0.6
-#: Interior voxels needed to know the level of a component without its own boundary.
-INTERIOR_VOXELS = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,14 +43,6 @@ class ResidualAssessment:
     residual_centroid_ras_mm: npt.NDArray[np.float64] | None
     measurements: tuple[Measurement, ...]
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class _Found:
-    mask: Mask
-    thin: Mask
-    volume_voxels: float
-    beyond: Mask
 
 
 def assess_residual(
@@ -120,7 +95,7 @@ def assess_residual(
         enhancement = subtraction(scan, on_grid(native, contrast, box), away, contrast.ras_from_ijk)
 
     _tell(progress, 0.6, "outlining the residual")
-    found = _find(enhancement, distance, margin, registration_error_mm, spacing, away)
+    found = outline(enhancement, distance, margin, registration_error_mm, spacing, away)
     voxel_cm3 = contrast.voxel_volume_ml
     volume = found.volume_voxels * voxel_cm3
     tight = found.mask & (distance <= max(0.0, margin - registration_error_mm))
@@ -160,116 +135,8 @@ def _box(points_ijk: npt.NDArray[np.float64], image: Image, context_mm: float) -
     return k, j, i
 
 
-def _find(
-    enhancement: Enhancement,
-    distance: Array,
-    margin: float,
-    error_mm: float,
-    spacing: npt.NDArray[np.float64],
-    away: Mask,
-) -> _Found:
-    values = enhancement.values
-    smooth = ndimage.gaussian_filter(values, SMOOTH_VOXELS)
-    sigma = robust_sigma(smooth[away & (np.abs(values) < SEED_Z * enhancement.sigma)])
-    inside = distance <= margin
-    near = distance <= margin + error_mm + spacing.max()
-    labels, count = ndimage.label(near & (smooth > SEED_Z * sigma))
-    sizes = np.bincount(labels.reshape(-1), minlength=count + 1)
-    seeded = np.unique(labels[inside & (labels > 0)])
-    mask = np.zeros(values.shape, dtype=bool)
-    thin = np.zeros_like(mask)
-    beyond = np.zeros_like(mask)
-    for number in seeded[sizes[seeded] >= LEAST_VOXELS]:
-        component = labels == number
-        threshold = max(_level(values, smooth, component, sigma, spacing) / 2.0, GROW_Z * sigma)
-        half = near & (smooth > threshold) & ndimage.binary_dilation(component, iterations=2)
-        thick = _thick(smooth, threshold, half, spacing)
-        if not (thick & inside).any() or _leaves(smooth, threshold, thick, near, spacing):
-            thin |= half & inside
-            continue
-        mask |= thick & inside
-        beyond |= thick & ~inside
-        thin |= half & inside & ~thick
-    return _Found(mask, thin & ~mask, _partial_volume(values, smooth, mask, thin | beyond, sigma, spacing), beyond)
-
-
-def _leaves(smooth: Array, threshold: float, thick: Mask, near: Mask, spacing: npt.NDArray[np.float64]) -> bool:
-    """Whether the structure goes on outside the region for the larger part, as vessels and dura do."""
-    reach = _grown_box(thick, LEAVING_MM, spacing)
-    whole = smooth[reach] > threshold
-    labels, _ = ndimage.label(_thick(smooth[reach], threshold, whole, spacing))
-    numbers = np.unique(labels[thick[reach]])
-    connected = np.isin(labels, numbers[numbers > 0])
-    outside = int((connected & ~near[reach]).sum())
-    return outside > OUTSIDE_PART * (outside + int(thick.sum()))
-
-
-def _grown_box(mask: Mask, by_mm: float, spacing: npt.NDArray[np.float64]) -> tuple[slice, ...]:
-    found = ndimage.find_objects(mask.astype(np.uint8))[0]
-    pads = np.ceil(by_mm / spacing).astype(int)
-    return tuple(
-        slice(max(0, part.start - int(pad)), min(size, part.stop + int(pad)))
-        for part, pad, size in zip(found, pads, mask.shape, strict=True)
-    )
-
-
-def _level(values: Array, smooth: Array, component: Mask, sigma: float, spacing: npt.NDArray[np.float64]) -> float:
-    """Enhancement of solid tissue in ``component``: the mean of its interior, else an upper percentile."""
-    top = float(np.percentile(smooth[component], 90.0)) if component.any() else 0.0
-    core = component & (smooth > max(top / 2.0, GROW_Z * sigma))
-    interior = ndimage.distance_transform_edt(core, sampling=spacing) > 1.5 * spacing.min()
-    return float(values[interior].mean()) if interior.sum() >= INTERIOR_VOXELS else top
-
-
-def _thick(smooth: Array, threshold: float, mask: Mask, spacing: npt.NDArray[np.float64]) -> Mask:
-    """``mask`` without the sheets and threads thinner than THIN_MM that lie away from something thicker.
-
-    Opening on a grid twice as fine, where the boundary of ``smooth`` at ``threshold`` is known below the voxel.
-    """
-    result = np.zeros_like(mask)
-    if not mask.any():
-        return result
-    box = _grown_box(mask, 2.0 * float(spacing.max()), spacing)
-    fine = ndimage.zoom(smooth[box], 2, order=1, mode="nearest", grid_mode=True) > threshold
-    fine &= np.kron(ndimage.binary_dilation(mask[box]), np.ones((2, 2, 2), dtype=bool))
-    half_voxel = 0.25 * float(spacing.min())
-    core = ndimage.distance_transform_edt(fine, sampling=spacing / 2.0) - half_voxel >= THIN_MM / 2.0
-    if not core.any():
-        return result
-    kept = fine & (ndimage.distance_transform_edt(~core, sampling=spacing / 2.0) <= TAPER_MM)
-    k, j, i = mask[box].shape
-    result[box] = mask[box] & kept.reshape(k, 2, j, 2, i, 2).any(axis=(1, 3, 5))
-    return result
-
-
-def _partial_volume(
-    values: Array, smooth: Array, mask: Mask, excluded: Mask, sigma: float, spacing: npt.NDArray[np.float64]
-) -> float:
-    """Volume in voxels: signal in the mask and one voxel around it, divided by the level of solid residual tissue."""
-    labels, count = ndimage.label(mask)
-    total = 0.0
-    other = excluded & ~mask
-    for number in range(1, count + 1):
-        part = labels == number
-        outside = ndimage.distance_transform_edt(~part, sampling=spacing)
-        shell = (outside > 2.0 * spacing.max()) & (outside <= 4.0 * spacing.max()) & ~mask & ~other
-        background = float(np.median(values[shell])) if shell.any() else 0.0
-        level = _level(values, smooth, part, sigma, spacing) - background
-        if level <= 0:
-            total += float(part.sum())
-            continue
-        support = part | (_rim(part) & ~other & ~mask)
-        total += float((values[support] - background).sum()) / level
-    return total
-
-
-def _rim(part: Mask) -> Mask:
-    grown = ndimage.binary_dilation(part, ndimage.generate_binary_structure(3, 2))
-    return np.asarray(grown & ~part)
-
-
 def _interval(
-    found: _Found, tight: Mask, volume: float, voxel_cm3: float, spacing: npt.NDArray[np.float64], single_scan: bool
+    found: Outline, tight: Mask, volume: float, voxel_cm3: float, spacing: npt.NDArray[np.float64], single_scan: bool
 ) -> tuple[float, float]:
     step = float(spacing.max())
     if not found.mask.any():
@@ -290,7 +157,7 @@ def _result(
     tumour: Image,
     box: tuple[slice, slice, slice],
     carried: Mask,
-    found: _Found,
+    found: Outline,
     volume: float,
     interval: tuple[float, float],
     enhancing: Mask,
