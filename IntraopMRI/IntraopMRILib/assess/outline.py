@@ -68,7 +68,7 @@ def outline(
     near = distance <= margin_mm + error_mm + spacing.max()
     box = _grown_box(near, LEAVING_MM, spacing)
     region = _Region(enhancement.values[box], smooth[box], sigma, spacing, distance[box] <= margin_mm, near[box])
-    attached = _attached(enhancement.tissue[box], distance[box], error_mm, region)
+    attached = _attached(enhancement.tissue[box], distance[box], margin_mm, error_mm, region)
     found = _components(region, attached)
     whole = [np.zeros(distance.shape, dtype=bool) for _ in range(3)]
     for target, part in zip(whole, (found.mask, found.thin, found.beyond), strict=True):
@@ -86,7 +86,7 @@ class _Region:
     near: Mask
 
 
-def _attached(tissue: Array, distance: Array, error_mm: float, region: _Region) -> Mask:
+def _attached(tissue: Array, distance: Array, margin_mm: float, error_mm: float, region: _Region) -> Mask:
     """Voxels that residual must touch: close to the cavity, or the carried-over tumour itself where none is found."""
     dark = region.near & (ndimage.gaussian_filter(tissue, SMOOTH_VOXELS) < CAVITY_SIGNAL)
     core = ndimage.distance_transform_edt(dark, sampling=region.spacing) > CAVITY_RADIUS_MM
@@ -100,6 +100,8 @@ def _attached(tissue: Array, distance: Array, error_mm: float, region: _Region) 
             cavity |= piece
     if float(cavity.sum()) * float(np.prod(region.spacing)) < LEAST_CAVITY_MM3:
         return np.asarray(region.inside)
+    # The way to the tumour and the opened surface are dark too, but what touches only them is vessel or dura.
+    cavity &= distance <= max(error_mm, margin_mm / 2.0)
     reach = CAVITY_RADIUS_MM + ATTACHED_MM
     return np.asarray(ndimage.distance_transform_edt(~cavity, sampling=region.spacing) <= reach)
 
