@@ -18,7 +18,10 @@ NAME_LENGTH = 20
 #: Kinds of tracked instruments in QTDATA and TDATA.
 TRACKER, TOOL_6D, TOOL_3D, TOOL_5D = 1, 2, 3, 4
 
-#: A quaternion may be this far from unit length: float32 keeps 1e-7, some trackers round to four digits.
+#: Lengths of quaternions that are brought to 1. The C++ library's own examples send 0.88, and the
+#: rotation does not depend on the length; far from 1 it is no quaternion but something else.
+LENGTH_RANGE = (0.5, 2.0)
+#: Three elements of a unit quaternion may be this much longer than 1: float32 keeps 1e-7, some trackers round.
 UNIT_TOLERANCE = 1e-3
 
 
@@ -212,9 +215,8 @@ class SensorMessage(Message):
 
 
 def checked_quaternion(quaternion: npt.NDArray[np.float64], what: str) -> None:
-    """Raise RefusedMessage when a quaternion does not have unit length."""
-    length = float(np.linalg.norm(quaternion))
-    if abs(length - 1.0) > UNIT_TOLERANCE:
+    """Raise RefusedMessage when a quaternion is far from unit length."""
+    if not LENGTH_RANGE[0] <= float(np.linalg.norm(quaternion)) <= LENGTH_RANGE[1]:
         raise RefusedMessage("quaternion", f"{what}: quaternion must have unit length, got {quaternion.tolist()}")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 from ..errors import IntraopError, WireError
 from .codec import TYPE_NAMES, CapabilityMessage, EmptyMessage
@@ -27,16 +29,21 @@ class Offers:
         self._providers: dict[tuple[str, str], Provider] = {}
 
     def add(self, type_name: str, device: str, provider: Provider) -> None:
-        """Answer questions for a device with what ``provider`` returns; it is called from the threads of the links."""
+        """Answer questions for a device with what ``provider`` returns; it is called from the threads of the links.
+
+        The device "" stands for every name: peers often ask under their own name. The answer takes the asked name.
+        """
         self._providers[type_name, device] = provider
 
     def find(self, query: Query) -> Provider | None:
         """Provider for a query; one without a device name may take any of its type."""
         if query.of == CapabilityMessage.TYPE:
             return lambda: CapabilityMessage(device=query.device, types=TYPE_NAMES)
-        if query.device:
-            return self._providers.get((query.of, query.device))
-        return next((provider for (kind, _), provider in self._providers.items() if kind == query.of), None)
+        found = self._providers.get((query.of, query.device))
+        if found is None and query.device:
+            for_all = self._providers.get((query.of, ""))
+            return for_all and partial(_renamed, for_all, query.device)
+        return found or next((give for (kind, _), give in self._providers.items() if kind == query.of), None)
 
 
 class Responder:
@@ -102,6 +109,11 @@ class Responder:
             now_s = time.monotonic()
             due_s = max(due_s + interval_s, now_s)
             stop.wait(due_s - now_s)
+
+
+def _renamed(provider: Provider, device: str) -> Message | None:
+    message = provider()
+    return None if message is None else replace(message, device=device)
 
 
 def _current(provider: Provider) -> Message | None:

@@ -95,7 +95,7 @@ REFUSED: list[tuple[str, bytes, str]] = [
     ("tracked tool mirror", frame("TDATA", b"tool".ljust(20, b"\0") + b"\2\0" + transform_body(MIRROR)), "matrix"),
     ("tracked tool type 9", frame("TDATA", b"tool".ljust(20, b"\0") + b"\x09\0" + transform_body()), "tool type"),
     ("tracking data in pieces", frame("TDATA", bytes(71)), "length"),
-    ("quaternion not of unit length", frame("POSITION", struct.pack(">7f", 0, 0, 0, 0, 0, 0, 2)), "quaternion"),
+    ("quaternion far from unit length", frame("POSITION", struct.pack(">7f", 0, 0, 0, 0, 0, 0, 5)), "quaternion"),
     ("quaternion zero", frame("QTDATA", bytes(20) + b"\2\0" + bytes(28)), "quaternion"),
     ("three of a quaternion, too long", frame("POSITION", struct.pack(">6f", 0, 0, 0, 1, 1, 1)), "quaternion"),
     ("position of 16 bytes", frame("POSITION", bytes(16)), "length"),
