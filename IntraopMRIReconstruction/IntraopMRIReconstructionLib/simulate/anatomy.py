@@ -21,7 +21,7 @@ from ..errors import DataError
 from ..geometry import apply
 from .fields import invert_field, random_field
 from .grids import Shape, axis_grid, coarser, distance_mm, index_coordinates, points_of, resampled, sampled, stream
-from .head import CSF, GREY, WHITE, head_around, hull_distance
+from .head import CSF, GREY, WHITE, head_around, hull_distance, normal_enhancement
 from .volumes import read_volume
 
 SPACING_MM = 1.0
@@ -36,6 +36,11 @@ VARIANT_WARP_MM = 7.0
 HEAD_LITRES = 2.6
 #: A brain outside these bounds (ml) was not segmented but something else was.
 BRAIN_ML = (500.0, 2200.0)
+#: A brain is found from a cube of this half-width (mm), this far below the top of the head; its tissue lies within
+#: this range of the cube's median: darker is CSF and muscle, brighter is fat.
+MIDDLE_MM, MIDDLE_BELOW_TOP_MM, BRAIN_RANGE = 30.0, 75.0, (0.62, 1.6)
+#: Veins, nerves and fat that tie the brain to the scalp are thinner than twice this (mm).
+BRIDGE_MM = 4.5
 #: Room for the head that is drawn around a skull-stripped brain.
 HEAD_MARGIN_MM = 26.0
 
@@ -135,8 +140,8 @@ def from_volume(volume: Image, brain_mask: Image | None = None) -> Anatomy:
         return _with_drawn_head(volume.name, matrix, scaled, brain, fraction.astype(np.float32), seed=1)
     hull = hull_distance(brain, matrix)
     head = np.where(ndimage.binary_dilation(brain, iterations=1), np.float32(CSF), scaled)
-    sinus = np.zeros(shape, np.float32)
-    return Anatomy(volume.name, matrix, scaled, head, sinus, brain, fraction.astype(np.float32), hull)
+    glow = ndimage.gaussian_filter(normal_enhancement(brain, hull, matrix, 2.0, seed=1), 0.6)
+    return Anatomy(volume.name, matrix, scaled, head, glow, brain, fraction.astype(np.float32), hull)
 
 
 def _template() -> Anatomy:
@@ -186,11 +191,18 @@ def _lab_grid(volume: Image, margin_mm: float) -> tuple[Matrix, Shape]:
 
 
 def _find_brain(t1: FloatArray) -> npt.NDArray[np.bool_]:
-    """Brain of a T1 with head: bright tissue cut from the scalp by an erosion and grown back."""
-    bright = t1 > 0.75 * _otsu(t1)
-    depth = -distance_mm(ndimage.binary_fill_holes(bright), SPACING_MM)
-    core = _largest(bright & (depth > 12.0) & (distance_mm(bright, SPACING_MM) < -2.5))
-    grown = ndimage.binary_dilation(core, iterations=3) & bright
+    """Brain of a T1 with head: tissue as bright as the middle of the head, thin bridges cut, grown to its surface."""
+    foreground = t1 > _otsu(t1)
+    top, middle = np.flatnonzero(foreground.any(axis=(1, 2)))[-1], ndimage.center_of_mass(foreground)
+    centre = np.array([top - MIDDLE_BELOW_TOP_MM / SPACING_MM, middle[1], middle[2]])
+    box = tuple(slice(max(int(c - MIDDLE_MM), 0), int(c + MIDDLE_MM)) for c in centre)
+    tissue = np.median(t1[box][foreground[box]])
+    bright = (t1 > BRAIN_RANGE[0] * tissue) & (t1 < BRAIN_RANGE[1] * tissue)
+    pieces, count = ndimage.label(distance_mm(bright, SPACING_MM) < -BRIDGE_MM)
+    if count == 0:
+        return np.zeros(t1.shape, dtype=bool)
+    core = pieces == 1 + np.argmax(np.bincount(pieces[box].ravel(), minlength=count + 1)[1:])
+    grown = bright & (distance_mm(core, SPACING_MM) < BRIDGE_MM + 5.0)
     closed = distance_mm(distance_mm(grown, SPACING_MM) < 4.0, SPACING_MM) < -4.0
     return np.asarray(ndimage.binary_fill_holes(closed | grown))
 

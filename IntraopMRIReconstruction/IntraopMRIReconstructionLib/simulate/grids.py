@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,11 @@ from ..data import AnyArray, FloatArray, Matrix
 from ..geometry import apply, invert, resample_matrix
 
 Shape = tuple[int, int, int]
+
+#: Indices that rounding has moved by less than this (voxels) still count as on the grid.
+ON_GRID = 1e-6
+#: Sampling releases the interpreter, so that two cores share it.
+THREADS = 2
 
 
 def stream(seed: int, what: str, stage: int = 0) -> np.random.Generator:
@@ -55,33 +61,43 @@ def resampled(
     to_ras_from_ijk: npt.ArrayLike,
     to_shape: Shape,
     from_ras_from_to_ras: npt.ArrayLike | None = None,
-    order: int = 1,
     outside: float | None = 0.0,
 ) -> FloatArray:
-    """Values of ``array`` (k, j, i[, c]) on another grid, float32. ``outside`` None repeats the edge."""
+    """Values of ``array`` (k, j, i[, c]) on another grid, trilinear, float32. ``outside`` None repeats the edge."""
     index = resample_matrix(to_ras_from_ijk, from_ras_from_ijk, from_ras_from_to_ras)
-    flip = np.array([2, 1, 0])
-    linear = index[:3, :3][np.ix_(flip, flip)]
-    if np.allclose(linear, np.diag(np.diag(linear)), atol=1e-9):
-        linear = np.diag(linear)  # the separable way, several times as fast
-    mode, value = ("nearest", 0.0) if outside is None else ("constant", outside)
+    linear, offset = index[2::-1, 2::-1], index[2::-1, 3]
+    aligned = np.allclose(linear, np.diag(np.diag(linear)), atol=1e-9)
 
     def one(channel: AnyArray) -> FloatArray:
-        return np.asarray(
-            ndimage.affine_transform(
-                np.asarray(channel, dtype=np.float32),
-                linear,
-                index[:3, 3][flip],
-                output_shape=to_shape,
-                order=order,
-                mode=mode,
-                cval=value,
-            )
-        )
+        source = np.asarray(channel, dtype=np.float32)
+        if aligned:
+            return _along_axes(source, np.diag(linear), offset, to_shape, outside)
+        mode, value = ("nearest", 0.0) if outside is None else ("constant", outside)
+        return np.asarray(ndimage.affine_transform(source, linear, offset, to_shape, None, 1, mode, value))
 
     if array.ndim == 4:
         return np.stack([one(array[..., c]) for c in range(array.shape[3])], axis=-1)
     return one(array)
+
+
+def _along_axes(
+    array: FloatArray, steps: FloatArray, starts: FloatArray, shape: Shape, outside: float | None
+) -> FloatArray:
+    """Trilinear resampling between parallel grids, one axis after the other: several times as fast as the general."""
+    beyond = []
+    for axis, count in enumerate(shape):
+        last = array.shape[axis] - 1
+        at = steps[axis] * np.arange(count) + starts[axis]
+        beyond.append((at < -ON_GRID) | (at > last + ON_GRID))
+        at = np.clip(at, 0, last)
+        low = np.minimum(np.floor(at + ON_GRID).astype(np.intp), max(last - 1, 0))
+        weight = np.clip(at - low, 0, 1).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+        lower = np.take(array, low, axis)
+        array = lower + weight * (np.take(array, np.minimum(low + 1, last), axis) - lower) if weight.any() else lower
+    if outside is not None:
+        for axis, indices in enumerate(beyond):
+            np.moveaxis(array, axis, 0)[indices] = outside
+    return array
 
 
 def index_coordinates(ras_from_ijk: npt.ArrayLike, points_ras: npt.ArrayLike) -> FloatArray:
@@ -97,7 +113,16 @@ def sampled(array: AnyArray, coordinates: FloatArray, order: int = 1, outside: f
 
     def one(channel: AnyArray) -> FloatArray:
         source = np.asarray(channel, dtype=np.float32)
-        result = np.asarray(ndimage.map_coordinates(source, where, np.float32, order, mode, value))
+        if order > 1:
+            source = ndimage.spline_filter(source, order, np.float32)
+        result = np.empty(where.shape[1], dtype=np.float32)
+
+        def part(piece: slice) -> None:
+            ndimage.map_coordinates(source, where[:, piece], result[piece], order, mode, value, prefilter=False)
+
+        middle = where.shape[1] // 2
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(part, (slice(0, middle), slice(middle, None))))
         return result.reshape(coordinates.shape[1:])
 
     if array.ndim == 4:

@@ -85,7 +85,7 @@ def head_around(brain: npt.NDArray[np.bool_], ras_from_ijk: Matrix, seed: int) -
     t1 = np.where(into_bone < 0, DURA, t1)
     t1 = np.where(hull < csf - 1.0, CSF, t1)
 
-    enhancement = _sinus_and_vessels(t1, brain, hull, csf, ras_from_ijk, (low + high) / 2, rng)
+    enhancement = normal_enhancement(brain, hull, ras_from_ijk, csf, seed)
     t1 = np.where(enhancement > 500, BLOOD_VESSEL, t1)
     enhancement = enhancement + 120.0 * ((into_bone < 0) & (hull >= csf - 1.0))
     smooth = 0.6  # partial volume at the borders of the shells
@@ -141,22 +141,22 @@ def _open_axes(ras_from_ijk: Matrix, shape: Shape, centre: FloatArray) -> tuple[
     return x[None, None, :], y[None, :, None], z[:, None, None]
 
 
-def _sinus_and_vessels(
-    t1: FloatArray,
-    brain: npt.NDArray[np.bool_],
-    hull: FloatArray,
-    csf: FloatArray,
-    ras_from_ijk: Matrix,
-    centre: FloatArray,
-    rng: np.random.Generator,
+def normal_enhancement(
+    brain: npt.NDArray[np.bool_], hull_mm: FloatArray, ras_from_ijk: Matrix, csf_mm: FloatArray | float, seed: int
 ) -> FloatArray:
-    """Enhancement of the superior sagittal sinus, the falx and a net of surface vessels, (k, j, i)."""
-    shape: Shape = t1.shape
+    """What contrast agent adds to healthy tissue: superior sagittal sinus, falx, a net of surface vessels; (k, j, i).
+
+    ``csf_mm``: how thick the fluid between the inner skull and the brain is.
+    """
+    shape: Shape = brain.shape
+    where = np.argwhere(brain)[:, ::-1]
+    centre = (where.min(axis=0) + where.max(axis=0)) / 2 + ras_from_ijk[:3, 3]
     x, y, z = _open_axes(ras_from_ijk, shape, centre)
     vault = (z > 0) | ((y < -60) & (z > -25))
-    sinus = vault & (np.hypot(x / 4.5, (hull - csf + 1.0) / 4.0) < 1)
-    falx = vault & (np.abs(x) < 0.9) & (hull > -28) & (hull < csf) & ~brain
+    sinus = vault & (np.hypot(x / 4.5, (hull_mm - csf_mm + 1.0) / 4.0) < 1)
+    falx = vault & (np.abs(x) < 0.9) & (hull_mm > -28) & (hull_mm < csf_mm) & ~brain
     coarse, small = coarser(ras_from_ijk, shape, COARSE_MM)
+    rng = stream(seed, "vessels")
     nets = [resampled(smooth_noise(small, 3.2, rng), coarse, ras_from_ijk, shape, outside=None) for _ in range(2)]
-    vessel = (np.hypot(*nets) < 0.16) & (hull > -7) & (hull < csf - 0.5) & (z > -35)
+    vessel = (np.hypot(*nets) < 0.16) & (hull_mm > -7) & (hull_mm < csf_mm - 0.5) & (z > -35)
     return np.asarray(750.0 * sinus + 620.0 * vessel + 220.0 * falx, dtype=np.float32)

@@ -22,8 +22,10 @@ BoolArray = npt.NDArray[np.bool_]
 
 AIR, CLOT, TUMOUR_NATIVE, NECROSIS_NATIVE, OEDEMA_NATIVE = 4.0, 1120.0, 500.0, 270.0, 620.0
 TUMOUR_ENHANCEMENT, WALL_ENHANCEMENT = 680.0, 150.0
-#: Clot covers the wall to about this depth (mm).
-BLOOD_LAYER_MM = 1.8
+#: Clot and irritated tissue lie within about this distance of the cavity's wall (mm).
+WALL_LAYER_MM = 1.3
+#: Tumour takes up contrast agent unevenly: relative standard deviation.
+UNEVEN_UPTAKE = 0.13
 #: Fluid stands this far (mm) below the craniotomy; above it there is air.
 FLUID_LEVEL_MM, RIM_OF_BONE_MM = -7.0, -12.0
 #: The scalp is held back this much further than the bone, from this distance to the inner skull on (mm).
@@ -79,13 +81,15 @@ def render_intraop(
     in_cavity = sampled(_soft(resection.cavity), at)
     tissue = sampled(_native(head, tumour), at, order=3)
     tissue = _other_contrast(tissue, look.contrast, stream(seed, "contrast"))
-    gain = sampled(TUMOUR_ENHANCEMENT * _soft(resection.residual) + head.enhancement, at)
-    _stain_wall(tissue, gain, at, resection, look, seed)
+    gain = sampled(_uptake(resection.residual, seed) + head.enhancement, at)
 
     outside = static.ravel()[rows]
     brain_part = in_brain * (1 - in_cavity)
     native = outside * (1 - in_brain) + filling * in_brain * in_cavity + tissue * brain_part
-    enhanced = native + gain * brain_part + glow.ravel()[rows] * (1 - in_brain)
+    gain = gain * brain_part + glow.ravel()[rows] * (1 - in_brain)
+    if look.blood or look.wall:
+        _stain_wall(native, gain, at, resection, look, seed)
+    enhanced = native + gain
     images = []
     for whole, values in ((static, native), (static + glow, enhanced)):
         image = np.maximum(whole, 0)
@@ -105,7 +109,7 @@ def render_preop(head: Anatomy, tumour: Tumour, seed: int) -> tuple[FloatArray, 
     """Contrast-enhanced T1 and a FLAIR-like image before surgery, (k, j, i), with a little Rician noise."""
     in_brain = ndimage.gaussian_filter(head.brain.astype(np.float32), 0.5)
     bare = in_brain * _native(head, tumour) + (1 - in_brain) * head.head_t1
-    t1c = bare + TUMOUR_ENHANCEMENT * _soft(tumour.label == ENHANCING) + head.enhancement
+    t1c = bare + _uptake(tumour.label == ENHANCING, seed) + head.enhancement
     flair = np.interp(bare, [0, 60, CSF, GREY, WHITE, 1000, 2000], [0, 40, 90, 640, 470, 620, 900]).astype(np.float32)
     swollen = 0.9 * _soft(np.isin(tumour.label, (ENHANCING, NON_ENHANCING)), 1.2)
     flair = flair * (1 - swollen) + 980.0 * swollen
@@ -158,26 +162,34 @@ def _native(head: Anatomy, tumour: Tumour) -> FloatArray:
 
 
 def _stain_wall(
-    tissue: FloatArray, gain: FloatArray, at: FloatArray, resection: Resection, look: Look, seed: int
+    native: FloatArray, gain: FloatArray, at: FloatArray, resection: Resection, look: Look, seed: int
 ) -> None:
     """Patches of clot, bright with and without contrast agent, and faint enhancement by surgery; in place."""
-    if not (look.blood or look.wall):
-        return
-    near = _soft(resection.cavity, BLOOD_LAYER_MM / 1.5)
-    layer = sampled(np.where(resection.cavity | resection.residual, 0, near), at)
-    spots = np.flatnonzero(layer > 0.1)
+    near = sampled(_soft(resection.cavity, WALL_LAYER_MM), at)
+    wall = 4 * near * (1 - near)  # 1 at the wall, 0 away from it on both sides
+    spots = np.flatnonzero(wall > 0.2)
     k, j, i = resection.cavity.shape
-    patches = sampled(
-        smooth_noise((k // 2 + 1, j // 2 + 1, i // 2 + 1), 4.0, stream(seed, "blood")), at[:, spots] / 2.0
-    )
-    free = 1 - np.clip(2 * sampled(resection.residual, at[:, spots]), 0, 1)
-    depth = 4 * layer[spots]
+    patches = smooth_noise((k // 2 + 1, j // 2 + 1, i // 2 + 1), 3.0, stream(seed, "blood"))
+    pattern = sampled(patches, at[:, spots] / 2.0)
+    free = 1 - np.clip(2 * sampled(_soft(resection.residual, 1.0), at[:, spots]), 0, 1)
+    edge = free * np.clip(2 * wall[spots] - 0.6, 0, 1)
     if look.blood:
-        clot = free * np.clip(depth - 0.6, 0, 1) * np.clip(2 * patches - 0.9, 0, 1)
-        tissue[spots] = tissue[spots] * (1 - clot) + CLOT * clot
+        clot = edge * np.clip(2 * pattern - 1.0, 0, 1)
+        native[spots] = native[spots] * (1 - clot) + CLOT * clot
         gain[spots] *= 1 - clot
     if look.wall:
-        gain[spots] += WALL_ENHANCEMENT * free * np.clip(depth - 0.9, 0, 1) * np.clip(-1.5 * patches, 0, 1)
+        gain[spots] += WALL_ENHANCEMENT * edge * np.clip(-1.5 * pattern, 0, 1) * (near[spots] < 0.5)
+
+
+def _uptake(part: BoolArray, seed: int) -> FloatArray:
+    """What contrast agent adds to tumour tissue: the same pattern before and during surgery."""
+    k, j, i = part.shape
+    pattern = smooth_noise((k // 2 + 1, j // 2 + 1, i // 2 + 1), 1.3, stream(seed, "uptake"))
+    soft = _soft(part)
+    inside = np.nonzero(soft)
+    uneven = 1 + UNEVEN_UPTAKE * sampled(pattern, np.stack(inside).astype(np.float32) / 2)
+    soft[inside] *= TUMOUR_ENHANCEMENT * uneven
+    return soft
 
 
 def _other_contrast(value: FloatArray, amount: float, rng: np.random.Generator) -> FloatArray:
