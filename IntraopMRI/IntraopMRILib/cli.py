@@ -102,7 +102,7 @@ def plan_of_case(case: Path, procedure: str) -> Plan:
     if content.spine_preop is None or content.plan.implant is None:
         raise SessionError(f"{case} has no spine_preop.nrrd or no planned implant: a spine session needs both")
     implant = content.plan.implant
-    planned = Trajectory(implant.entry_ras_mm, implant.tip_ras_mm, implant.diameter_mm, "Screw L3 left")
+    planned = Trajectory(implant.entry_ras_mm, implant.tip_ras_mm, implant.diameter_mm, "Pedicle screw")
     return Plan(patient, "Pedicle screw, intraoperative control", content.spine_preop, trajectories=(planned,))
 
 

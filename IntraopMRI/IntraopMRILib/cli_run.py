@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,9 +17,11 @@ from .report.html import Picture
 from .report.html import render as render_report
 from .session import Link, Plan, Session
 from .session_updates import (
+    DeviceSaid,
     ImageReady,
     ImplantFound,
     Problem,
+    Registered,
     ResidualFound,
     ScanProgress,
     StageProgress,
@@ -30,6 +33,10 @@ from .workflow.record import SessionRecord, to_json, write_atomically, write_rec
 TICK_S = 0.02
 #: Size of the four-up picture in pixels.
 PICTURE = (1920, 1200)
+#: What the times of the main thread were spent on.
+SHOWN = {ImageReady: "image", Registered: "registration", ResidualFound: "residual", ImplantFound: "implant"}
+#: A picture waits this long for a pose that may be shown (s): the tracker went on while the main thread was busy.
+STEADY_S = 1.0
 #: Seconds between two samples of the pointer that are kept.
 SAMPLE_S = 0.1
 
@@ -101,7 +108,14 @@ class _Run:
             pictures = [self._picture(views, "overview.png", self._caption())]
             if self._last_byte_s is not None:
                 self.outcome.overlay_s = time.monotonic() - self._last_byte_s
-                self.session.journal.timing("last byte of k-space to overlay", self.outcome.overlay_s)
+                self.session.journal.measurement(
+                    Measurement(
+                        "Last byte of k-space to overlay",
+                        self.outcome.overlay_s,
+                        "s",
+                        "From the reception of the last line of the scan to the rendered views with its overlay",
+                    )
+                )
             if navigate_s > 0:
                 self._navigate(bars, navigate_s)
                 pictures.append(self._picture(views, "pointer.png", "The tracked pointer and its distance"))
@@ -132,8 +146,8 @@ class _Run:
             if update.fatal:
                 raise SessionError(update.text)
             bars.console.print(f"  [yellow]{update.stage}:[/] {update.text}")
-        else:
-            self.session.journal.timing(f"show {type(update).__name__}", time.perf_counter() - started)
+        elif not isinstance(update, DeviceSaid):
+            self.session.journal.timing(f"show: {SHOWN[type(update)]}", time.perf_counter() - started)
         if isinstance(update, ImageReady):
             self._last_byte_s = update.last_byte_s
             for stage in ("reconstruct", "register", "assess residual"):
@@ -181,7 +195,7 @@ class _Run:
     def _picture(self, views: Any, name: str, caption: str) -> Picture:
         from .scene.offscreen import writePng
 
-        self._listen()
+        self._settle()
         started = time.perf_counter()
         centre = self.view.centroid
         if centre is None:
@@ -191,6 +205,15 @@ class _Run:
         path = writePng(views.fourUp(), self.folder / name)
         self.session.journal.timing(f"render {name}", time.perf_counter() - started)
         return Picture(path.read_bytes(), caption)
+
+    def _settle(self) -> None:
+        """Take poses until the pointer may be shown again, but not for long: it may be out of sight."""
+        started = time.monotonic()
+        while time.monotonic() - started < STEADY_S:
+            self._listen()
+            if not self.view.waitsForPose():
+                return
+            time.sleep(TICK_S)
 
     def _caption(self) -> str:
         if self.plan.tumour is not None:
@@ -206,6 +229,4 @@ class _Run:
         record = self.session.journal.finish()
         self.outcome.record = record
         write_record(record, self.folder / "session.json")
-        import json
-
         write_atomically(self.folder / "report.html", render_report(json.loads(to_json(record)), pictures))

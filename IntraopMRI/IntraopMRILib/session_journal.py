@@ -57,13 +57,13 @@ class Journal:
         """An image was made; what rested on the image it replaces is withdrawn."""
         k, j, i = image.array.shape[:3]
         entry = ImageEntry(
-            image.uid,
-            image.name,
-            role,
-            None if image.acquired_utc_s is None else utc_text(image.acquired_utc_s),
-            (i, j, k),
-            vector(image.spacing_mm),
-            dict(image.metadata),
+            uid=image.uid,
+            name=image.name,
+            role=role,
+            acquired_utc=None if image.acquired_utc_s is None else utc_text(image.acquired_utc_s),
+            size_ijk=(i, j, k),
+            spacing_mm=vector(image.spacing_mm),
+            metadata=dict(image.metadata),
         )
 
         def change(record: SessionRecord) -> SessionRecord:
@@ -74,12 +74,12 @@ class Journal:
     def registration(self, found: RigidRegistration, fixed: Image, moving: Image) -> None:
         """A registration was tried; its verdict says with what result."""
         entry = RegistrationEntry(
-            fixed.uid,
-            moving.uid,
-            "rigid: mutual information, correlation ratio, robust block matching",
-            _matrix(found.intraop_from_preop),
-            found.residual_mm,
-            found.verdict,
+            fixed_uid=fixed.uid,
+            moving_uid=moving.uid,
+            method="rigid: mutual information, correlation ratio, robust block matching",
+            intraop_from_preop=_matrix(found.intraop_from_preop),
+            error_mm=found.residual_mm,
+            verdict=found.verdict,
         )
         self._change(lambda record: replace(record, registration=entry).with_event("registration", found.verdict.text))
 
@@ -87,15 +87,17 @@ class Journal:
         """The residual was assessed."""
         centroid = found.residual_centroid_ras_mm
         entry = ResidualEntry(
-            found.measurements[0],
-            found.measurements[1],
-            found.rano.value,
-            found.rano.text,
-            found.rano.definition,
-            found.rano.source,
-            None if centroid is None else vector(centroid),
-            found.measurements[2:],
-            found.notes,
+            volume=found.measurements[0],
+            extent_of_resection=found.measurements[1],
+            rano=found.rano.value,
+            rano_best=found.rano.best,
+            rano_worst=found.rano.worst,
+            rano_meaning=found.rano.meaning,
+            rano_definition=found.rano.definition,
+            rano_source=found.rano.source,
+            centroid_ras_mm=None if centroid is None else vector(centroid),
+            other=found.measurements[2:],
+            notes=found.notes,
         )
         self._change(lambda record: replace(record, residual=entry))
 
@@ -103,16 +105,16 @@ class Journal:
         """An implant was compared with its plan."""
         actual = found.detected.trajectory
         entry = ImplantEntry(
-            found.planned.name,
-            found.planned.diameter_mm,
-            vector(found.planned.entry_ras_mm),
-            vector(found.planned.tip_ras_mm),
-            vector(actual.entry_ras_mm),
-            vector(actual.tip_ras_mm),
-            found.detected.uncertainty_mm,
-            found.band.value,
-            found.detected.verdict,
-            found.measurements,
+            name=found.planned.name,
+            diameter_mm=found.planned.diameter_mm,
+            planned_entry_ras_mm=vector(found.planned.entry_ras_mm),
+            planned_tip_ras_mm=vector(found.planned.tip_ras_mm),
+            actual_entry_ras_mm=vector(actual.entry_ras_mm),
+            actual_tip_ras_mm=vector(actual.tip_ras_mm),
+            uncertainty_mm=found.detected.uncertainty_mm,
+            band=found.band.value,
+            verdict=found.detected.verdict,
+            measurements=found.measurements,
         )
         self._change(lambda record: replace(record, implants=(*record.implants, entry)))
 

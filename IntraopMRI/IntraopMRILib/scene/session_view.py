@@ -17,6 +17,7 @@ from ..navigate.distance import ResidualDistance
 from ..navigate.watch import PoseWatch, Trust
 from ..session import Plan
 from ..session_updates import ImageReady, ImplantFound, Problem, Registered, ResidualFound, Update
+from . import conversion
 from .bridge import SceneBridge
 from .display import Readout
 
@@ -72,8 +73,12 @@ class SessionView:
 
     def tick(self) -> None:
         """To be called regularly: hides the pointer when its pose has become stale."""
-        if self._watch is not None and not self._watch.state().live:
+        if self.waitsForPose():
             self.bridge.setPointer(None)
+
+    def waitsForPose(self) -> bool:
+        """Whether a tool was tracked but its last pose may not be shown now."""
+        return self._watch is not None and not self._watch.state().live
 
     def tipToResidual(self) -> Measurement | None:
         """Distance of the pointer's tip to the residual; without value and with the reason while it cannot be told."""
@@ -114,7 +119,9 @@ class SessionView:
     def _newImage(self, update: ImageReady) -> None:
         self._forget()
         self._image = update.image
-        self.bridge.setIntraoperative(update.image, update.role)
+        with self.bridge.update():
+            self.bridge.setIntraoperative(update.image, update.role)
+            self.bridge.setAnatomy(conversion.anatomySurface(update.image), "Surface")
 
     def _registered(self, update: Registered) -> None:
         found = update.registration
