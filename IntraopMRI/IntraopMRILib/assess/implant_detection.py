@@ -46,8 +46,9 @@ def find_implant(image: Image, near: Trajectory, search_radius_mm: float = 10.0)
     """Fit the signal void of one implant close to ``near`` (planned, carried to the frame of ``image``).
 
     A coarse search over both ends, then a least-squares fit of a smooth-edged void cylinder, robust against other
-    dark structures, ends below the voxel. The blooming, fitted minus real radius, is taken off the tip and counted
-    in the uncertainty. Raises AssessmentError when no void of that shape is there or it leaves the image.
+    dark structures, ends below the voxel. Half of the blooming (fitted minus real radius) is taken off the ends and
+    the same counted in the uncertainty, since blooming along the axis is unknown. Raises AssessmentError when no
+    void of that shape is there or the plan leaves the image.
     """
     if not (np.isfinite(search_radius_mm) and search_radius_mm > 0):
         raise AssessmentError(f"search_radius_mm must be positive, got {search_radius_mm}")
@@ -67,8 +68,10 @@ def find_implant(image: Image, near: Trajectory, search_radius_mm: float = 10.0)
     void[box] = _void_mask(remaining, grid, fit)
     bloom = fit.radius - near.diameter_mm / 2.0
     axis = (fit.tip - fit.entry) / np.linalg.norm(fit.tip - fit.entry)
-    uncertainty = float(np.hypot(EDGE_VOXELS * image.spacing_mm.max(), np.hypot(0.5 * bloom, fit.sigma_mm)))
-    trajectory = Trajectory(fit.entry + bloom * axis, fit.tip - bloom * axis, near.diameter_mm, near.name)
+    uncertainty = 0.5 * abs(bloom) + float(np.hypot(EDGE_VOXELS * image.spacing_mm.max(), fit.sigma_mm))
+    # How far the void exceeds the ends depends on the field's direction: between nothing and what it does sideways.
+    ends = 0.5 * bloom * axis
+    trajectory = Trajectory(fit.entry + ends, fit.tip - ends, near.diameter_mm, near.name)
     return DetectedImplant(
         trajectory, uncertainty, verdict, image.with_array(void, f"void of {near.name}"), 2 * fit.radius
     )

@@ -108,8 +108,12 @@ def test_the_void_is_found_in_every_orientation(directions: np.ndarray, instrume
     case = instrumented(3, directions)
     plan = Trajectory(case.planned_entry, case.planned_tip, case.diameter_mm, "L4 left")
     found = find_implant(case.image, plan)
-    assert np.linalg.norm(found.trajectory.tip_ras_mm - case.tip) < 0.3
-    assert np.linalg.norm(found.trajectory.entry_ras_mm - case.entry) < 0.3
+    axis = (case.tip - case.entry) / np.linalg.norm(case.tip - case.entry)
+    for end, truth in ((found.trajectory.tip_ras_mm, case.tip), (found.trajectory.entry_ras_mm, case.entry)):
+        off = end - truth
+        assert np.linalg.norm(off - (off @ axis) * axis) < 0.15
+        # Here the void blooms along the axis as much as across it: the uncertainty must say so.
+        assert abs(off @ axis) < found.uncertainty_mm
     assert values(compare(found.trajectory, Trajectory(case.entry, case.tip, 5.5)))["angular deviation"].value < 0.3
     assert found.verdict.level is Level.GOOD
     assert found.void_diameter_mm == pytest.approx(5.5 + 2 * 0.8, abs=0.3)
@@ -124,7 +128,7 @@ def test_thick_slices_and_more_blooming_widen_the_uncertainty(instrumented: Any)
     found = []
     for case in (sharp, coarse):
         found.append(find_implant(case.image, Trajectory(case.planned_entry, case.planned_tip, case.diameter_mm)))
-        assert np.linalg.norm(found[-1].trajectory.tip_ras_mm - case.tip) < 0.5
+        assert np.linalg.norm(found[-1].trajectory.tip_ras_mm - case.tip) < 1.1 * found[-1].uncertainty_mm
     assert found[1].uncertainty_mm > found[0].uncertainty_mm + 0.3
 
 
