@@ -1,7 +1,8 @@
 """The command line: a whole session without Slicer's application.
 
 ``demo`` makes a simulated theatre, runs the session against it and compares with the truth. ``session`` runs against
-any OpenIGTLink scanner and tracker. ``lab`` only makes a case and keeps the theatre open for others to connect.
+any OpenIGTLink scanner and tracker, ``replay`` against what such a session recorded. ``lab`` only makes a case and
+keeps the theatre open for others to connect.
 """
 
 from __future__ import annotations
@@ -52,15 +53,21 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--seed", type=int, default=1, help="another seed is another patient")
 
     session = commands.add_parser("session", help="a session against a scanner and a tracker")
-    session.add_argument("--case", type=Path, required=True, help="case folder with preop.nrrd, tumour, plan.json")
     session.add_argument("--scanner", type=_address, required=True, metavar="HOST:PORT")
     session.add_argument("--tracker", type=_address, metavar="HOST:PORT")
     session.add_argument("--live", type=_address, metavar="HOST:PORT", help="a stream of 2D slices")
-    session.add_argument("--procedure", choices=("brain", "spine"), default="brain")
-    session.add_argument("--wait", type=float, default=60.0, metavar="S", help="how long to wait for the scanner (s)")
-    session.add_argument("--navigate", type=float, default=10.0, metavar="S", help="how long to follow the pointer (s)")
-    session.add_argument("--out", type=Path, default=Path("session-output"), help="folder for the results")
+    session.add_argument("--record", action="store_true", help="keep the wire traffic with the results")
     session.set_defaults(run=_session)
+    replay = commands.add_parser("replay", help="a recorded session again")
+    replay.add_argument("recording", type=Path, help="folder 'recording' in the results of a recorded session")
+    replay.add_argument("--speed", type=float, help="times as fast as it was; as fast as possible when left out")
+    replay.set_defaults(run=_replay)
+    for command in (session, replay):
+        command.add_argument("--case", type=Path, required=True, help="case folder with preop.nrrd, tumour, plan.json")
+        command.add_argument("--procedure", choices=("brain", "spine"), default="brain")
+        command.add_argument("--wait", type=float, default=60.0, metavar="S", help="longest silence of the scanner (s)")
+        command.add_argument("--navigate", type=float, default=10.0, metavar="S", help="time to follow the pointer (s)")
+        command.add_argument("--out", type=Path, default=Path("session-output"), help="folder for the results")
     return parser
 
 
@@ -83,7 +90,25 @@ def _session(options: argparse.Namespace) -> None:
 
     plan = plan_of_case(options.case, options.procedure)
     with finished_or_nothing(options.out) as folder:
-        run_session(plan, options.scanner, options.tracker, options.live, folder, options.wait, options.navigate)
+        run_session(
+            plan,
+            options.scanner,
+            options.tracker,
+            options.live,
+            folder,
+            options.wait,
+            options.navigate,
+            options.record,
+        )
+    print(f"\nResults are in {options.out}/ (open report.html)")
+
+
+def _replay(options: argparse.Namespace) -> None:
+    from .cli_run import run_replay
+
+    plan = plan_of_case(options.case, options.procedure)
+    with finished_or_nothing(options.out) as folder:
+        run_replay(plan, options.recording, folder, options.speed, options.wait, options.navigate)
     print(f"\nResults are in {options.out}/ (open report.html)")
 
 

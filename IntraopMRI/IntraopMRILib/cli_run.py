@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from IntraopMRIReconstructionLib.data import Measurement, Pose
-from IntraopMRIReconstructionLib.errors import SessionError
+from IntraopMRIReconstructionLib.errors import DataError, SessionError
+from IntraopMRIReconstructionLib.wire.recorder import Recorder, Recording
+from IntraopMRIReconstructionLib.wire.replay import ReplayServer
 
 from .report.html import Picture
 from .report.html import render as render_report
@@ -31,6 +34,8 @@ from .workflow.record import SessionRecord, to_json, write_atomically, write_rec
 
 #: How often the main thread looks for news (s): below what an eye sees as late.
 TICK_S = 0.02
+#: Folder of a recorded session's wire traffic, and the ending of its files.
+RECORDING, SUFFIX = "recording", ".mirec"
 #: Size of the four-up picture in pixels.
 PICTURE = (1920, 1200)
 #: What the times of the main thread were spent on.
@@ -67,14 +72,42 @@ def run_session(
     folder: Path,
     wait_s: float = 60.0,
     navigate_s: float = 10.0,
+    record: bool = False,
 ) -> Outcome:
     """Run until everything that the plan asks for is assessed, follow the pointer, then write the results.
 
+    ``record``: keep the wire traffic of each link in ``folder``/recording, for :func:`run_replay`.
     Raises an IntraopError with one sentence when a peer cannot be reached, falls silent, or a stage fails.
     """
-    with Session(plan) as session:
-        session.connect(scanner, tracker, live)
-        return _Run(plan, session, folder, wait_s).to_the_end(navigate_s if tracker is not None else 0.0)
+    links = {"scanner": scanner, "tracker": tracker, "live": live}
+    with ExitStack() as recorders:
+        taps = {}
+        if record:
+            (folder / RECORDING).mkdir()
+            for part in (part for part, link in links.items() if link is not None):
+                taps[part] = recorders.enter_context(Recorder(folder / RECORDING / f"{part}{SUFFIX}"))
+        with Session(plan, taps=taps) as session:
+            session.connect(scanner, tracker, live)
+            return _Run(plan, session, folder, wait_s).to_the_end(navigate_s if tracker is not None else 0.0)
+
+
+def run_replay(
+    plan: Plan, recording: Path, folder: Path, speed: float | None, wait_s: float, navigate_s: float
+) -> Outcome:
+    """The same session again from its recording: ``speed`` times as fast as it was, None as fast as possible.
+
+    Raises DataError when ``recording`` holds no scanner's traffic.
+    """
+    if not (recording / f"scanner{SUFFIX}").is_file():
+        raise DataError(f"{recording} holds no scanner{SUFFIX}: name the folder 'recording' of a recorded session")
+    with ExitStack() as servers:
+        ports = {}
+        for part in ("scanner", "tracker", "live"):
+            file = recording / f"{part}{SUFFIX}"
+            if file.is_file():
+                ports[part] = servers.enter_context(ReplayServer(servers.enter_context(Recording(file)), speed)).port
+        links = {part: Link("127.0.0.1", port) for part, port in ports.items()}
+        return run_session(plan, links["scanner"], links.get("tracker"), links.get("live"), folder, wait_s, navigate_s)
 
 
 class _Run:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -27,6 +27,7 @@ from IntraopMRIReconstructionLib.wire.header import timestamp_now
 from IntraopMRIReconstructionLib.wire.messages_array import ImageMessage
 from IntraopMRIReconstructionLib.wire.messages_text import StatusMessage, StringMessage
 from IntraopMRIReconstructionLib.wire.raw_data import RawDataReader
+from IntraopMRIReconstructionLib.wire.recorder import ByteTap
 from IntraopMRIReconstructionLib.wire.transport import LATEST_TYPES, Client, Received
 from IntraopMRIReconstructionLib.wire.trust import AS_SENT, PeerProfile
 
@@ -125,8 +126,10 @@ class Session:
     :meth:`live_slice`. ``journal`` keeps the record that the report is made from.
     """
 
-    def __init__(self, plan: Plan, *, threads: int = 2) -> None:
+    def __init__(self, plan: Plan, *, threads: int = 2, taps: Mapping[str, ByteTap] | None = None) -> None:
+        """``taps``: recorders of the wire traffic by link: scanner, tracker, live."""
         self.plan = plan
+        self._taps = dict(taps or {})
         self.journal = Journal(plan.patient_id, plan.procedure)
         self._threads = threads
         self._updates: queue.SimpleQueue[Update] = queue.SimpleQueue()
@@ -153,9 +156,9 @@ class Session:
         if self._workers:
             raise SessionError("the session is connected already: close it before connecting again")
         try:
-            self._scanner = self._client(scanner, LATEST_TYPES)
-            self._tracker = self._client(tracker, LATEST_TYPES)
-            self._live = self._client(live, LATEST_TYPES | {"IMAGE"})
+            self._scanner = self._client("scanner", scanner, LATEST_TYPES)
+            self._tracker = self._client("tracker", tracker, LATEST_TYPES)
+            self._live = self._client("live", live, LATEST_TYPES | {"IMAGE"})
         except WireError:
             self._links.close()
             raise
@@ -226,10 +229,11 @@ class Session:
 
     # Receiver thread
 
-    def _client(self, link: Link | None, latest: frozenset[str]) -> Client | None:
+    def _client(self, part: str, link: Link | None, latest: frozenset[str]) -> Client | None:
         if link is None:
             return None
-        return self._links.enter_context(Client(link.host, link.port, profile=link.profile, latest=latest))
+        client = Client(link.host, link.port, profile=link.profile, latest=latest, tap=self._taps.get(part))
+        return self._links.enter_context(client)
 
     def _receive(self) -> None:
         scanner = self._scanner

@@ -1,0 +1,168 @@
+"""The command line in a process of its own: what a person sees when something is wrong, and that nothing stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from IntraopMRILib.workflow.record import read_record
+from IntraopMRIReconstructionLib.simulate.case_files import read_truth, write_case
+from IntraopMRIReconstructionLib.simulate.phantom import BrainCase
+from IntraopMRIReconstructionLib.simulate.spine import make_spine_case
+from IntraopMRIReconstructionLib.simulate.theatre import Theatre
+
+
+def intraopmri(*arguments: object, timeout_s: float = 280.0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "IntraopMRILib.cli", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout_s, env=dict(os.environ, PYTHONPATH=":".join(sys.path))
+    )
+
+
+def fails_with(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """One sentence that names the matter, exit status 1, no traceback."""
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("intraopmri: ")
+    assert result.stderr.count("\n") == 1
+    for word in words:
+        assert word in result.stderr
+
+
+@pytest.fixture(scope="module")
+def brain_folder(brain: BrainCase, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("brain")
+    write_case(folder, brain, None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spine_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("spine")
+    write_case(folder, None, make_spine_case(3))
+    return folder
+
+
+@pytest.fixture
+def silent_peer() -> Iterator[int]:
+    """Accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_a_spine_session_with_recording_and_its_replay_give_the_same_numbers(
+    spine_folder: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    common = ("--case", spine_folder, "--procedure", "spine")
+    with Theatre(spine_folder, servers=("scanner",)) as theatre:
+        scanner = f"127.0.0.1:{theatre.ports['scanner']}"
+        done = intraopmri("session", *common, "--scanner", scanner, "--record", "--out", first)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in first.iterdir()} == {
+        "overview.png", "recording", "report.html", "scene", "session.json",
+    }  # fmt: skip
+    record = read_record(first / "session.json")
+    truth = read_truth(spine_folder)[0]["spine"]["deviations"]
+    measured = {m.name.rpartition(": ")[2]: m.value for m in record.implants[0].measurements}
+    assert measured["tip deviation"] == pytest.approx(truth["tip_mm"], abs=0.5)
+    assert measured["angular deviation"] == pytest.approx(truth["angle_deg"], abs=0.5)
+    assert "data:image/png;base64," in (first / "report.html").read_text()
+
+    again = intraopmri("replay", first / "recording", *common, "--out", second)
+    assert again.returncode == 0, again.stderr
+    replayed = read_record(second / "session.json")
+    assert replayed.implants[0].measurements[0].value == record.implants[0].measurements[0].value
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("missing.nii.gz", None, ("missing.nii.gz",)),
+        ("broken.nii.gz", b"this is no image", ("broken.nii.gz",)),
+    ],
+)
+def test_a_preoperative_volume_that_cannot_be_read(
+    tmp_path: Path, name: str, content: bytes | None, words: tuple[str, ...]
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    out = tmp_path / "out"
+    fails_with(intraopmri("demo", "--preop", tmp_path / name, "--out", out), *words)
+    assert not out.exists()
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_a_wrong_port(brain_folder: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    out = tmp_path / "out"
+    fails_with(
+        intraopmri("session", "--case", brain_folder, "--scanner", f"127.0.0.1:{port}", "--out", out),
+        f"127.0.0.1:{port}",
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_peer_that_never_answers(brain_folder: Path, tmp_path: Path, silent_peer: int) -> None:
+    address = f"127.0.0.1:{silent_peer}"
+    out = tmp_path / "out"
+    fails_with(intraopmri("session", "--case", brain_folder, "--scanner", address, "--wait", 1, "--out", out), "silent")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_tumour_segmentation(brain: BrainCase, tmp_path: Path) -> None:
+    case = tmp_path / "case"
+    write_case(case, brain, None)
+    path = str(case / "case" / "tumour.seg.nrrd")
+    labels = sitk.ReadImage(path)
+    sitk.WriteImage(labels * 0, path)
+    out = tmp_path / "out"
+    fails_with(intraopmri("session", "--case", case, "--scanner", "127.0.0.1:1", "--out", out), "is empty")
+    assert not out.exists()
+
+
+def test_a_scan_of_something_else_ends_without_a_number(brain_folder: Path, spine_folder: Path, tmp_path: Path) -> None:
+    """The scanner of the spine session serves a brain session: other anatomy, other geometry, same patient id."""
+    out = tmp_path / "out"
+    with Theatre(spine_folder, servers=("scanner",)) as theatre:
+        scanner = f"127.0.0.1:{theatre.ports['scanner']}"
+        result = intraopmri("session", "--case", brain_folder, "--scanner", scanner, "--out", out)
+    fails_with(result, "no overlay")
+    assert not out.exists()
+
+
+def test_results_of_others_are_not_overwritten(brain_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    result = intraopmri("session", "--case", brain_folder, "--scanner", "127.0.0.1:1", "--out", out)
+    fails_with(result, "holds no earlier results")
+    assert (out / "thesis.txt").read_text() == "mine"
+
+
+def test_a_case_without_a_plan(tmp_path: Path) -> None:
+    fails_with(intraopmri("session", "--case", tmp_path, "--scanner", "127.0.0.1:1"), "plan.json")
+
+
+@pytest.mark.slow
+def test_the_demo_measures_what_the_truth_says(tmp_path: Path) -> None:
+    """A seed that no README shows. Every row of the comparison must hold, and every file be there."""
+    out = tmp_path / "demo"
+    done = intraopmri("demo", "--seed", 7, "--out", out)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((out / "comparison.json").read_text())["rows"]
+    assert len(rows) >= 11
+    assert not [row for row in rows if not row["holds"]]
+    assert np.isfinite([row["measured"] for row in rows]).all()
+    for procedure in ("brain", "spine"):
+        for name in ("overview.png", "report.html", "session.json", "scene/scene.mrml"):
+            assert (out / procedure / name).is_file(), name
