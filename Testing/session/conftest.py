@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 from IntraopMRILib.session import Link, Plan, Session
@@ -65,15 +66,26 @@ def send(scanner: Server, scan: Scan, blocks: int | None = None) -> None:
         scanner.send(message_from_acquisition(acquisition))
 
 
-def updates_until(session: Session, wanted: Callable[[Update], bool], timeout_s: float = 120.0) -> list[Update]:
-    """All updates up to the first that is wanted. Fails with the problems that came instead."""
+Wanted = TypeVar("Wanted")
+
+
+def wait_for(session: Session, kind: type[Wanted], where: Callable[[Wanted], bool] = lambda _: True) -> Wanted:
+    """The first update of a kind. Fails with the problems that came instead, at once when one is fatal."""
+    return wait_with_all(session, kind, where)[1]
+
+
+def wait_with_all(
+    session: Session, kind: type[Wanted], where: Callable[[Wanted], bool] = lambda _: True, timeout_s: float = 120.0
+) -> tuple[list[Update], Wanted]:
+    """As :func:`wait_for`, with all updates that came on the way."""
     seen: list[Update] = []
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         for update in session.drain():
             seen.append(update)
-            if wanted(update):
-                return seen
+            if isinstance(update, kind) and where(update):
+                return seen, update
+            if isinstance(update, Problem) and update.fatal:
+                pytest.fail(f"{update.stage}: {update.text}")
         time.sleep(0.01)
-    problems = [update.text for update in seen if isinstance(update, Problem)]
-    pytest.fail(f"not seen in {timeout_s:g} s; problems: {problems}")
+    pytest.fail(f"no {kind.__name__} in {timeout_s:g} s, but {seen}")

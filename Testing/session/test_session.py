@@ -14,11 +14,11 @@ from IntraopMRIReconstructionLib.geometry import centre_of, pose_error
 from IntraopMRIReconstructionLib.simulate.kspace import Scan
 from IntraopMRIReconstructionLib.simulate.phantom import BrainCase
 from IntraopMRIReconstructionLib.wire.transport import Server
-from session.conftest import scan_of, send, updates_until
+from session.conftest import scan_of, send, wait_for, wait_with_all
 
 
-def fatal(update: object) -> bool:
-    return isinstance(update, Problem) and update.fatal
+def fatal(problem: Problem) -> bool:
+    return problem.fatal
 
 
 def test_two_scans_become_a_registered_residual(
@@ -26,9 +26,8 @@ def test_two_scans_become_a_registered_residual(
 ) -> None:
     for name in ("T1 native", "T1 contrast"):
         send(scanner, scans[name])
-    updates = updates_until(session, lambda u: isinstance(u, ResidualFound) or fatal(u))
+    updates, found_residual = wait_with_all(session, ResidualFound)
 
-    assert not [u.text for u in updates if fatal(u)]
     assert [u.role for u in updates if isinstance(u, ImageReady)] == ["native", "contrast"]
     found = [u.registration for u in updates if isinstance(u, Registered)][-1]
     k, j, i = brain.preop.array.shape
@@ -36,7 +35,7 @@ def test_two_scans_become_a_registered_residual(
     distance_mm, angle_deg = pose_error(found.intraop_from_preop, brain.truth.intraop_from_preop, middle)
     assert distance_mm < 0.5
     assert angle_deg < 0.5
-    assessment = updates[-1].assessment
+    assessment = found_residual.assessment
     assert assessment.interval_cm3[0] <= brain.truth.residual_ml <= assessment.interval_cm3[1]
     assert [u.fraction for u in updates if isinstance(u, ScanProgress)][-1] == pytest.approx(1.0)
 
@@ -52,16 +51,16 @@ def test_a_new_image_withdraws_the_residual_of_the_old_one_from_the_record(
 ) -> None:
     for name in ("T1 native", "T1 contrast"):
         send(scanner, scans[name])
-    updates_until(session, lambda u: isinstance(u, ResidualFound) or fatal(u))
+    wait_for(session, ResidualFound)
     assert session.journal.record.residual is not None
     send(scanner, scans["T1 native"])
-    updates_until(session, lambda u: isinstance(u, ImageReady))
+    wait_for(session, ImageReady)
     assert session.journal.record.residual is None
 
 
 def test_a_scan_of_another_patient_is_refused_and_named(session: Session, scanner: Server, brain: BrainCase) -> None:
     send(scanner, scan_of(brain.intraop["T1 native"], "SOMEONE-ELSE"), blocks=1)
-    problem = updates_until(session, lambda u: isinstance(u, Problem))[-1]
+    problem = wait_for(session, Problem)
     assert "SOMEONE-ELSE" in problem.text
     assert not any(isinstance(u, ImageReady) for u in session.drain())
 
@@ -69,8 +68,8 @@ def test_a_scan_of_another_patient_is_refused_and_named(session: Session, scanne
 def test_a_scan_of_something_else_shows_no_overlay(session: Session, scanner: Server, brain: BrainCase) -> None:
     noise = np.random.default_rng(5).random(brain.preop.array.shape).astype(np.float32)
     send(scanner, scan_of(replace(brain.preop, array=noise, name="T1 native")))
-    updates = updates_until(session, fatal)
-    assert updates[-1].stage == "register"
+    updates, problem = wait_with_all(session, Problem, fatal)
+    assert problem.stage == "register"
     shown = [u for u in updates if isinstance(u, Registered) and u.registration.verdict.level is not Level.REFUSED]
     assert not shown
 
@@ -80,7 +79,7 @@ def test_a_scan_that_stops_is_told(
 ) -> None:
     monkeypatch.setattr("IntraopMRILib.session.SCAN_SILENT_S", 0.3)
     send(scanner, scans["T1 native"], blocks=3)
-    problem = updates_until(session, fatal)[-1]
+    problem = wait_for(session, Problem, fatal)
     assert "stopped at" in problem.text
     assert "scan again" in problem.text
 
@@ -89,12 +88,12 @@ def test_cancel_stops_the_stage_and_the_next_scan_works(
     session: Session, scanner: Server, scans: dict[str, Scan]
 ) -> None:
     send(scanner, scans["T1 native"])
-    updates_until(session, lambda u: isinstance(u, StageProgress) and u.stage == "register")
+    wait_for(session, StageProgress, lambda u: u.stage == "register")
     session.cancel()
-    stopped = updates_until(session, lambda u: isinstance(u, Problem))[-1]
+    stopped = wait_for(session, Problem)
     assert "stopped" in stopped.text
     send(scanner, scans["T1 native"])
-    updates_until(session, lambda u: isinstance(u, Registered))
+    wait_for(session, Registered)
 
 
 def test_nobody_listens_on_the_port(plan: Plan) -> None:

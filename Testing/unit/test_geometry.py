@@ -52,7 +52,7 @@ def test_resample_matrix_finds_the_same_place_in_both_grids(directions: np.ndarr
     coarse_from_fine = geometry.resample_matrix(fine, coarse, moved)
     index = (3.0, 4.0, 5.0)
     there = geometry.apply(coarse, geometry.apply(coarse_from_fine, index))
-    assert there == pytest.approx(geometry.apply(fine, index) + (1.0, 0.0, 0.0))
+    assert there == pytest.approx(geometry.apply(fine, index) + np.array([1.0, 0.0, 0.0]))
 
 
 @pytest.mark.parametrize("angle", [1e-5, 0.5, 37.0, 90.0, 179.9])
