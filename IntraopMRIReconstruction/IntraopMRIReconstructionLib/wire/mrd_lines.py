@@ -77,7 +77,7 @@ def scan_lines(encoding: Encoding, acquisitions: Iterable[Acquisition]) -> Itera
         heads["scan_counter"] = counter + np.arange(count)
         heads["number_of_samples"] = readout
         heads["available_channels"] = heads["active_channels"] = coils
-        heads["center_sample"] = encoding.centre_index[2] if readout == encoding.encoded_matrix[2] else readout // 2
+        heads["center_sample"] = readout // 2 if noise else min(encoding.centre_index[2], readout - 1)
         heads["sample_time_us"] = noise_dwell_us if noise else (encoding.dwell_time_s or 0.0) * 1e6
         idx = heads["idx"]
         idx["kspace_encode_step_1"] = block.ky

@@ -1,8 +1,8 @@
 """Readouts of MRD into :class:`Encoding` and :class:`Acquisition` blocks, and back.
 
 All lines of a block are treated at once; file and stream share this. What is done to the data, and nothing else:
-lines are numbered so that the centre of k-space is the centre of the encoded matrix, short (asymmetric) Cartesian
-readouts are laid into the encoded readout length with zeros around, discarded samples are zero.
+lines are numbered so that the centre of k-space is the centre of the encoded matrix, and discarded samples are zero.
+Short (asymmetric) readouts stay short: the encoding's ``centre`` along x says which of their samples is the centre.
 """
 
 from __future__ import annotations
@@ -71,12 +71,9 @@ class ScanPlan:
             return []
         chosen_heads = heads[chosen]
         idx, length = chosen_heads["idx"], chosen_heads["number_of_samples"]
-        # Only short Cartesian readouts are laid out by their centre.
-        short = self.is_cartesian & (length < self.encoding.encoded_matrix[2])
         key = np.column_stack(
             [has(chosen_heads, MrdFlag.NOISE), length, chosen_heads["active_channels"]]
             + [idx[name] for name in ("contrast", "repetition", "average")]
-            + [np.where(short, chosen_heads["center_sample"], 0)]
         ).astype(np.int64)
         _, first, group = np.unique(key, axis=0, return_index=True, return_inverse=True)
         groups = [chosen[group.reshape(-1) == number] for number in np.argsort(first)]
@@ -91,7 +88,7 @@ class ScanPlan:
         samples = samples_of(lines, rows, int(head["active_channels"]), int(head["number_of_samples"]))
         trajectory = None
         if imaging:
-            samples = self._laid_out(samples, heads)
+            samples = self._checked(samples, heads)
             trajectory = self._trajectory(lines, rows)
         ky, kz = self._line_numbers(heads, flags)
         idx = head["idx"]
@@ -108,22 +105,25 @@ class ScanPlan:
             last=last,
         )
 
-    def _laid_out(self, samples: npt.NDArray[np.complex64], heads: AnyArray) -> npt.NDArray[np.complex64]:
-        """Cartesian readouts in the encoded readout length; other trajectories as they are."""
-        if not self.is_cartesian:
-            return samples
+    def _checked(self, samples: npt.NDArray[np.complex64], heads: AnyArray) -> npt.NDArray[np.complex64]:
+        """Readouts that fit into the encoded matrix, discarded samples set to zero."""
         width, count = self.encoding.encoded_matrix[2], samples.shape[2]
-        if count > width:
-            raise WireError(f"a readout has {count} samples, the encoded matrix is {width} wide: wrong header or file")
         for row in np.flatnonzero(heads["discard_pre"] | heads["discard_post"]):
             samples[row, :, : int(heads["discard_pre"][row])] = 0
             samples[row, :, max(count - int(heads["discard_post"][row]), 0) :] = 0
-        if count == width:
+        if not self.is_cartesian:
             return samples
-        shift, _ = _shift(width, 0, count - 1, int(heads["center_sample"][0]))
-        result = np.zeros((*samples.shape[:2], width), np.complex64)
-        result[:, :, shift : shift + count] = samples
-        return result
+        if count > width:
+            raise WireError(f"a readout has {count} samples, the encoded matrix is {width} wide: wrong header or file")
+        centre = self.encoding.centre_index[2]
+        forward = ~has(heads, MrdFlag.REVERSE | MrdFlag.NAVIGATION | MrdFlag.PHASE_CORRECTION)
+        moved = np.flatnonzero(forward & (heads["center_sample"] != centre))
+        if count < width and moved.size:
+            raise WireError(
+                f"the centre of the short readouts changes from sample {centre} to {heads['center_sample'][moved[0]]}; "
+                "one scan has one"
+            )
+        return samples
 
     def _line_numbers(
         self, heads: AnyArray, flags: npt.NDArray[np.uint32]
@@ -284,8 +284,8 @@ def _centring(space: Space, images: AnyArray) -> tuple[tuple[int, int], tuple[in
     samples, centre_sample = int(images["number_of_samples"][0]), int(images["center_sample"][0])
     centre_x = width // 2
     # Writers leave the centre sample of a full readout at 0 when they do not know it.
-    if space.trajectory == "cartesian" and samples <= width and (samples < width or centre_sample):
-        _, centre_x = _shift(width, 0, samples - 1, centre_sample)
+    if space.trajectory == "cartesian" and (samples < width or centre_sample):
+        centre_x = centre_sample
     return (shift_z, shift_y), (centre_z, centre_y, centre_x)
 
 

@@ -178,26 +178,36 @@ def test_partial_fourier_lines_lie_around_the_centre(
     assert read.encoding.centre_index == (0, centre, 16)
 
 
-def test_short_echo_lies_around_its_centre_and_discarded_samples_are_zero(tmp_path: Path) -> None:
+def test_short_echoes_keep_their_centre_and_discarded_samples_are_zero(tmp_path: Path) -> None:
     scan = Scan()
-    line = scan.line(np.arange(1.0, 25.0)[None].repeat(2, 0), centre=8)
-    line.discard_pre, line.discard_post = 2, 1
-    read = read_mrd(scan.write(tmp_path / "a.h5", [line]))
-    expected = np.zeros(32)
-    expected[8:] = np.arange(1.0, 25.0)
-    expected[[8, 9, 31]] = 0
-    np.testing.assert_array_equal(read.acquisitions[0].samples[0, 1], expected)
-    assert read.encoding.centre_index[2] == 16
+
+    def line(step: int, centre: int = 8) -> ismrmrd.Acquisition:
+        result = scan.line(np.arange(1.0, 25.0)[None].repeat(2, 0), centre=centre, kspace_encode_step_1=step)
+        result.discard_pre, result.discard_post = 2, 1
+        return result
+
+    read = read_mrd(scan.write(tmp_path / "a.h5", [line(0), line(1)]))
+    expected = np.arange(1.0, 25.0)
+    expected[[0, 1, 23]] = 0
+    np.testing.assert_array_equal(read.acquisitions[0].samples[1, 1], expected)
+    assert read.encoding.centre_index == (0, 8, 8)
+    write_mrd(tmp_path / "copy.h5", read.encoding, read.acquisitions)
+    copy = read_mrd(tmp_path / "copy.h5")
+    np.testing.assert_array_equal(copy.acquisitions[0].samples, read.acquisitions[0].samples)
+    assert copy.encoding.centre_index == (0, 8, 8)
+    with pytest.raises(WireError, match="from sample 8 to 9"):
+        read_mrd(scan.write(tmp_path / "b.h5", [line(0), line(1, centre=9)]))
 
 
-def test_a_point_lies_where_it_was_3d(tmp_path: Path, directions: np.ndarray) -> None:
-    scan = Scan((16, 12, 8), (8, 12, 8), (320.0, 240.0, 80.0), (160.0, 240.0, 80.0))
+@pytest.mark.parametrize("width", [8, 7])
+def test_a_point_lies_where_it_was_3d(tmp_path: Path, directions: np.ndarray, width: int) -> None:
+    scan = Scan((16, 12, 8), (width, 12, 8), (320.0, 240.0, 80.0), (20.0 * width, 240.0, 80.0))
     scan.axes = np.asarray(RAS_FROM_LPS[:3, :3] @ directions)
     voxel = np.array([3, 4, 2])
-    point = scan.position + scan.axes @ ((voxel - (4, 6, 4)) * (20.0, 20.0, 10.0))
+    point = scan.position + scan.axes @ ((voxel - (width // 2, 6, 4)) * (20.0, 20.0, 10.0))
     lines = [scan.point_line(point, ky, kz) for kz in range(8) for ky in range(12)]
     read = read_mrd(scan.write(tmp_path / "a.h5", lines))
-    image = cropped(fourier(kspace_of(read.encoding, read.acquisitions)[0], (0, 1, 2)), 8)
+    image = cropped(fourier(kspace_of(read.encoding, read.acquisitions)[0], (0, 1, 2)), width)
     np.testing.assert_array_equal(peak_ijk(image), voxel)
     where = read.encoding.ras_from_ijk @ (*voxel, 1)
     np.testing.assert_allclose(where[:3], (RAS_FROM_LPS @ (*point, 1))[:3], atol=1e-4)
