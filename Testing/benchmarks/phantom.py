@@ -53,8 +53,10 @@ def head(depth: int) -> npt.NDArray[np.float32]:
 def phantom(depth: int = 1, is_3d: bool = False) -> Phantom:
     """``depth`` planes of 256 x 256 (one: the middle one); ``is_3d`` encodes z too."""
     magnitude = head(max(depth, 3))[-depth if depth > 1 else 1 :][:depth]
-    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) if n > 1 else np.zeros(1, np.float32)
-                            for n in magnitude.shape), indexing="ij")
+    z, y, x = np.meshgrid(
+        *(np.linspace(-1, 1, n, dtype=np.float32) if n > 1 else np.zeros(1, np.float32) for n in magnitude.shape),
+        indexing="ij",
+    )
     image = (magnitude * np.exp(1j * (0.8 * x - 0.5 * y * y + 0.3 * x * y + 0.4 * z))).astype(np.complex64)
     maps = np.empty((COILS, *magnitude.shape), dtype=np.complex64)
     for coil in range(COILS):

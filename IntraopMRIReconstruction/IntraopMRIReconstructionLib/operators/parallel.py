@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_order(function: Callable[[Item], Result], items: Sequence[Item], threads: int) -> Iterator[Result]:
+def in_order(function: Callable[[Item], Result], items: Sequence[Item], threads: int) -> Generator[Result, None, None]:
     """Results of ``function`` for each item, in order, computed by ``threads`` threads.
 
     Leaving the loop early cancels what has not begun. ``function`` must not call this again.
@@ -27,7 +28,7 @@ def shares(count: int, threads: int) -> list[range]:
     """0..count in at most ``threads`` contiguous parts of nearly equal length, none empty."""
     parts = max(1, min(threads, count))
     edges = [count * part // parts for part in range(parts + 1)]
-    return [range(first, last) for first, last in zip(edges, edges[1:], strict=False)]
+    return [range(first, last) for first, last in itertools.pairwise(edges)]
 
 
 @contextlib.contextmanager

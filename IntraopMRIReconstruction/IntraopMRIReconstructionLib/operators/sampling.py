@@ -17,6 +17,8 @@ Kind = Literal["full", "regular", "holes", "random"]
 MAX_ACCELERATION = 8
 #: A lattice that lacks more of its lines than this was not planned as one: the sampling is random.
 MAX_HOLES = 0.15
+#: Vendors draw an elliptical shutter's edge differently by up to so many lines.
+SHUTTER_MARGIN = 2
 #: Fewer lines missing on one side than this share of the matrix is not worth a partial-Fourier method.
 PARTIAL_SHARE = 0.03
 
@@ -52,7 +54,7 @@ def describe(acquired: npt.NDArray[Any], is_3d: bool) -> Sampling:
 
     A mask without any line is described as random with no extent.
     """
-    mask: Mask = np.asarray(acquired) > 0
+    mask: Mask = np.asarray(np.asarray(acquired) > 0)
     plane: Mask = mask if is_3d else np.asarray(mask.any(axis=0, keepdims=True))
     if not plane.any():
         nothing = ((0, 0), (0, 0))
@@ -63,7 +65,7 @@ def describe(acquired: npt.NDArray[Any], is_3d: bool) -> Sampling:
     lattice = lattice_mask(plane.shape, acceleration, offset, extent)
     if is_3d:
         lattice &= _not_in_corner(plane)
-    wanted = lattice if is_3d else np.broadcast_to(lattice, mask.shape) & mask.any(axis=1)[:, None]
+    wanted = lattice if is_3d else np.broadcast_to(lattice, mask.shape) & mask.any(axis=1, keepdims=True)
     missing = np.argwhere(wanted & ~mask)
     holes = len(missing) / max(1, int(wanted.sum()))
     kind: Kind
@@ -166,12 +168,14 @@ def _lattice(
 
 def _not_in_corner(plane: Mask) -> Mask:
     """Everything, or the inside of the ellipse when the mask shows an elliptical shutter (empty corners)."""
-    z, y = (np.abs(np.arange(size) - size // 2) / (size / 2) for size in plane.shape)
-    radius = np.hypot(z[:, None], y[None, :])
-    inside = np.asarray(radius <= 1.0)
-    if plane[radius > 1.0 + 2.0 / min(plane.shape)].any() or min(plane.shape) < 4:
+
+    def ellipse(margin: int) -> Mask:
+        z, y = ((np.arange(size) - size // 2) / max(1.0, size / 2 + margin) for size in plane.shape)
+        return np.asarray(np.hypot(z[:, None], y[None, :]) <= 1.0)
+
+    if min(plane.shape) <= 4 * SHUTTER_MARGIN or plane[~ellipse(SHUTTER_MARGIN)].any():
         return np.ones(plane.shape, dtype=bool)
-    return inside & (radius <= 1.0 - 1.0 / min(plane.shape))
+    return ellipse(-SHUTTER_MARGIN)
 
 
 def _partial_share(extent: tuple[int, int], size: int, step: int) -> float:

@@ -55,7 +55,7 @@ def espirit(
     """
     coils, ca, cb = calibration.shape
     sides = (min(kernel, ca), min(kernel, cb))
-    if ca < 2 * sides[0] - 1 and ca > 1 or cb < 2 * sides[1] - 1 and cb > 1:
+    if any(1 < size < 2 * side - 1 for size, side in zip((ca, cb), sides, strict=True)):
         raise ReconstructionError(
             f"ESPIRiT needs a fully sampled centre of at least {2 * kernel - 1} x {2 * kernel - 1} samples, got "
             f"{ca} x {cb}: acquire more calibration lines or use low-resolution maps"
@@ -94,7 +94,7 @@ def walsh(images: ComplexArray, block: int = WALSH_BLOCK) -> ComplexArray:
     maps = np.moveaxis(vectors[..., 0], -1, 0)
     means = np.moveaxis(blocks.mean(axis=-1), -1, 0)
     maps = maps * _phase(np.sum(means * maps.conj(), axis=0))
-    full = _interpolated(maps, (rows * block, columns * block))
+    full = _interpolated(maps, (rows * block, columns * block), first=(block - 1) / 2)
     return np.ascontiguousarray(full[:, : shape[0], : shape[1]])
 
 
@@ -136,9 +136,7 @@ def _row_space(calibration: ComplexArray, sides: tuple[int, int], subspace: floa
     return np.asarray(kept @ kept.conj().T)
 
 
-def _pixel_gram(
-    projector: ComplexArray, coils: int, sides: tuple[int, int], grid: tuple[int, int]
-) -> ComplexArray:
+def _pixel_gram(projector: ComplexArray, coils: int, sides: tuple[int, int], grid: tuple[int, int]) -> ComplexArray:
     """The operator's matrix at each pixel, (*grid, coils, coils): the Fourier transform of summed lag products."""
     ka, kb = sides
     pairs = projector.reshape(coils, ka, kb, coils, ka, kb)
@@ -167,13 +165,17 @@ def _phase(values: ComplexArray) -> ComplexArray:
     return values / (np.abs(values) + TINY)
 
 
-def _interpolated(maps: ComplexArray, shape: tuple[int, int]) -> ComplexArray:
-    """Bilinear interpolation of (coils, a, b) about the centres N // 2, renormalised where there is a map."""
+def _interpolated(maps: ComplexArray, shape: tuple[int, int], first: float | None = None) -> ComplexArray:
+    """Bilinear interpolation of (coils, a, b), renormalised where there is a map.
+
+    ``first``: where the first old sample lies among the new ones; None puts the centres N // 2 upon one another.
+    """
     for axis, size in ((1, shape[0]), (2, shape[1])):
         old = maps.shape[axis]
         if old == size:
             continue
-        at = np.clip((np.arange(size) - size // 2) * (old / size) + old // 2, 0, old - 1)
+        origin = size // 2 - (old // 2) * (size / old) if first is None else first
+        at = np.clip((np.arange(size) - origin) * (old / size), 0, old - 1)
         low = np.minimum(at.astype(int), old - 2) if old > 1 else np.zeros(size, int)
         weight = (at - low).astype(np.float32).reshape((-1, 1) if axis == 1 else (1, -1))
         high = np.minimum(low + 1, old - 1)

@@ -1,7 +1,8 @@
 """Orthonormal periodic Daubechies wavelets of a plane, as products with small matrices.
 
 A 256 x 256 complex plane takes two real 256 x 256 matrix products for its first level and an eighth of that for each
-further one; BLAS does that faster than filters written as slices. Source: Daubechies, Comm Pure Appl Math 41:909 (1988).
+further one; BLAS does that faster than filters written as slices.
+Source: Daubechies, Comm Pure Appl Math 41:909 (1988).
 """
 
 from __future__ import annotations

@@ -78,17 +78,17 @@ def _kernels(
     picked = windows[..., taps[0] + origin[0], :][..., taps[1] + origin[1]]
     sources = picked.transpose(1, 2, 0, 3, 4).reshape(-1, coils * len(taps[0]) * len(taps[1]))
     gaps = [(a, b) for a in range(lattice.step[0]) for b in range(lattice.step[1]) if a or b]
-    targets = np.concatenate(
-        [windows[..., origin[0] + a, origin[1] + b].reshape(coils, -1).T for a, b in gaps], axis=1
-    ) if gaps else np.empty((len(sources), 0), np.complex64)
+    targets = (
+        np.concatenate([windows[..., origin[0] + a, origin[1] + b].reshape(coils, -1).T for a, b in gaps], axis=1)
+        if gaps
+        else np.empty((len(sources), 0), np.complex64)
+    )
     gram = sources.conj().T @ sources
     gram[np.diag_indices(len(gram))] += regularisation * float(np.trace(gram).real) / len(gram)
     solved = scipy.linalg.solve(gram, sources.conj().T @ targets, assume_a="pos", overwrite_a=True)
     solved = solved.reshape(coils, len(taps[0]), len(taps[1]), len(gaps), coils)
 
-    spread = [
-        np.arange(tap[0] - (step - 1), tap[-1] + 1) for tap, step in zip(taps, lattice.step, strict=True)
-    ]
+    spread = [np.arange(tap[0] - (step - 1), tap[-1] + 1) for tap, step in zip(taps, lattice.step, strict=True)]
     kernels = np.zeros((coils, coils, len(spread[0]), len(spread[1])), dtype=np.complex64)
     kernels[np.arange(coils), np.arange(coils), -int(spread[0][0]), -int(spread[1][0])] = 1
     for number, (a, b) in enumerate(gaps):

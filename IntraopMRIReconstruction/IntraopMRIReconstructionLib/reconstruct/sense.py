@@ -30,9 +30,7 @@ def unmixing(maps: ComplexArray, lattice: Lattice, regularisation: float = REGUL
     matrix.
     """
     if lattice.acceleration > len(maps):
-        raise ReconstructionError(
-            f"an acceleration of {lattice.acceleration} cannot be undone with {len(maps)} coils"
-        )
+        raise ReconstructionError(f"an acceleration of {lattice.acceleration} cannot be undone with {len(maps)} coils")
     if not lattice.folds:
         raise ReconstructionError(
             f"closed-form SENSE needs a matrix {lattice.shape} that the acceleration {lattice.step} divides: use "

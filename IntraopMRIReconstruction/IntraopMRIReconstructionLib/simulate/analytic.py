@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 import numpy.typing as npt
@@ -62,27 +63,36 @@ class Coil:
 
 
 def ring_of_coils(number: int, field_mm: float, dimensions: int = 2) -> tuple[Coil, ...]:
-    """Coils around the head: each a raised cosine that is strongest on its side, with its own phase.
+    """Coils around the head: each a product of raised cosines that peaks on its side, with a phase of its own.
 
     Every other coil of a 3D ring looks up, the others down.
     """
     coils = []
-    low = 0.35 / field_mm
     for index in range(number):
         angle = 2 * np.pi * index / number
-        towards = np.zeros(dimensions)
+        towards, side = np.zeros(dimensions), np.zeros(dimensions)
         towards[:2] = np.cos(angle), np.sin(angle)
-        if dimensions == 3:
-            towards[2] = 0.6 if index % 2 else -0.6
-        side = np.zeros(dimensions)
         side[:2] = -np.sin(angle), np.cos(angle)
-        phase = np.exp(1j * (0.7 * index))
-        # 0.5 + 0.5 cos(2 pi low towards . r - pi / 4), narrowed across, is a sum of five exponentials.
-        rise = np.exp(-0.25j * np.pi)
-        weights = (0.5, 0.25 * rise, 0.25 * np.conj(rise), 0.1j * rise, -0.1j * np.conj(rise))
-        waves = (0 * towards, low * towards, -low * towards, low * side, -low * side)
-        coils.append(Coil(tuple(complex(phase * w) for w in weights), tuple(tuple(map(float, w)) for w in waves)))
+        bumps = [(towards, 0.65, 0.45, 2 if dimensions == 2 else 1), (side, 0.5, 0.0, 1)]
+        if dimensions == 3:
+            bumps.append((np.array([0.0, 0.0, 1.0]), 0.5, 0.3 if index % 2 else -0.3, 1))
+        terms = [(complex(np.exp(0.7j * index)), 0.15 / field_mm * side)]
+        for direction, cycles, peak, power in bumps:
+            wave = cycles / field_mm * direction
+            terms = [
+                (weight * share * np.exp(-2j * np.pi * order * cycles * peak), base + order * wave)
+                for weight, base in terms
+                for order, share in _raised_cosine(power)
+            ]
+        coils.append(
+            Coil(tuple(complex(weight) for weight, _ in terms), tuple(tuple(map(float, wave)) for _, wave in terms))
+        )
     return tuple(coils)
+
+
+def _raised_cosine(power: int) -> list[tuple[int, float]]:
+    """(order, share) of the exponentials that make up (1/2 + 1/2 cos) ** power."""
+    return [(order, comb(2 * power, power + order) / 4**power) for order in range(-power, power + 1)]
 
 
 def kspace_at(
@@ -144,15 +154,17 @@ def voxel_means(
 
 def _spectrum(k_per_mm: npt.NDArray[np.float64], part: Ellipsoid) -> npt.NDArray[np.complex128]:
     half_axes = np.asarray(part.half_axes_mm)
-    radius = np.linalg.norm((k_per_mm @ _turn(part)) * half_axes, axis=-1)
-    argument = 2 * np.pi * radius
+    scaled = k_per_mm @ (_turn(part) * (2 * np.pi * half_axes))
+    argument = np.sqrt(np.einsum("...d,...d->...", scaled, scaled))
     safe = np.where(argument < SMALL, 1.0, argument)
     if len(half_axes) == 2:
         shape = np.where(argument < SMALL, np.pi, 2 * np.pi * j1(safe) / safe)
     else:
         shape = np.where(argument < SMALL, 4 / 3 * np.pi, 4 * np.pi * (np.sin(safe) - safe * np.cos(safe)) / safe**3)
-    phase = np.exp(-2j * np.pi * (k_per_mm @ np.asarray(part.centre_mm)))
-    return np.asarray(part.value * np.prod(half_axes) * shape * phase)
+    spectrum = part.value * np.prod(half_axes) * shape
+    if any(part.centre_mm):
+        spectrum = spectrum * np.exp(-2j * np.pi * (k_per_mm @ np.asarray(part.centre_mm)))
+    return np.asarray(spectrum, dtype=np.complex128)
 
 
 def _turn(part: Ellipsoid) -> npt.NDArray[np.float64]:

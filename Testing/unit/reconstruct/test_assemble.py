@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ RINGING = 0.045
 COILS = ring_of_coils(4, FIELD)
 
 
-def encoding(matrix=(1, 64, 64), **changes) -> Encoding:
+def encoding(matrix: Any = (1, 64, 64), **changes: Any) -> Encoding:
     values = {
         "scan_id": "scan",
         "trajectory": "cartesian",
@@ -41,11 +42,11 @@ def encoding(matrix=(1, 64, 64), **changes) -> Encoding:
     return Encoding(**(values | changes))
 
 
-def head(matrix=(64, 64), field=(FIELD, FIELD)) -> np.ndarray:
+def head(matrix: Any = (64, 64), field: Any = (FIELD, FIELD)) -> np.ndarray:
     return cartesian_kspace(matrix, field, HEAD_2D, COILS)
 
 
-def lines(kspace: np.ndarray, rows=None, **changes) -> Acquisition:
+def lines(kspace: np.ndarray, rows: Any = None, **changes: Any) -> Acquisition:
     """A block of lines of one slice from (coils, y, x)."""
     index = np.arange(kspace.shape[1]) if rows is None else np.asarray(rows)
     values = {
@@ -57,7 +58,7 @@ def lines(kspace: np.ndarray, rows=None, **changes) -> Acquisition:
     return Acquisition(**(values | changes))
 
 
-def truth_rss(matrix=(64, 64)) -> np.ndarray:
+def truth_rss(matrix: Any = (64, 64)) -> np.ndarray:
     points = grid_points_mm(matrix, (FIELD, FIELD))
     sensitivity = np.sqrt(sum(np.abs(coil.at(points)) ** 2 for coil in COILS))
     return np.abs(voxel_means(matrix, (FIELD, FIELD), HEAD_2D)) * sensitivity
@@ -69,7 +70,7 @@ def smooth_error(image: np.ndarray, truth: np.ndarray) -> float:
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
-def test_lines_in_any_order_give_the_truth():
+def test_lines_in_any_order_give_the_truth() -> None:
     assembler = Assembler(encoding())
     order = np.random.default_rng(1).permutation(64)
     for block in np.array_split(order, 7):
@@ -86,14 +87,14 @@ def test_lines_in_any_order_give_the_truth():
 
 
 @pytest.mark.parametrize("matrix", [(64, 64), (63, 65), (50, 48)])
-def test_image_is_in_place_for_even_and_odd_matrices(matrix):
+def test_image_is_in_place_for_even_and_odd_matrices(matrix: Any) -> None:
     assembler = Assembler(encoding((1, *matrix)))
     assembler.add(lines(head(matrix)))
     image = reconstruct(assembler.kspace()).image.array[0]
     assert smooth_error(image, truth_rss(matrix)) < RINGING
 
 
-def test_readout_oversampling_is_removed():
+def test_readout_oversampling_is_removed() -> None:
     source = encoding((1, 64, 128), recon_matrix=(1, 64, 64), encoded_fov_mm=(5.0, FIELD, 2 * FIELD))
     assembler = Assembler(source)
     assembler.add(lines(head((64, 128), (FIELD, 2 * FIELD))))
@@ -102,7 +103,7 @@ def test_readout_oversampling_is_removed():
     assert smooth_error(reconstruct(kspace).image.array[0], truth_rss()) < RINGING
 
 
-def test_recon_matrix_larger_than_encoded_keeps_brightness_and_place():
+def test_recon_matrix_larger_than_encoded_keeps_brightness_and_place() -> None:
     source = encoding(recon_matrix=(1, 96, 96))
     assembler = Assembler(source)
     assembler.add(lines(head()))
@@ -111,14 +112,14 @@ def test_recon_matrix_larger_than_encoded_keeps_brightness_and_place():
     assert smooth_error(image, truth_rss((96, 96))) < RINGING
 
 
-def test_phase_oversampling_is_cropped_in_the_image():
+def test_phase_oversampling_is_cropped_in_the_image() -> None:
     source = encoding((1, 96, 64), recon_matrix=(1, 64, 64), encoded_fov_mm=(5.0, 1.5 * FIELD, FIELD))
     assembler = Assembler(source)
     assembler.add(lines(head((96, 64), (1.5 * FIELD, FIELD))))
     assert smooth_error(reconstruct(assembler.kspace()).image.array[0], truth_rss()) < RINGING
 
 
-def test_partial_fourier_lines_find_their_place_by_the_centre():
+def test_partial_fourier_lines_find_their_place_by_the_centre() -> None:
     # The scan counts from its first acquired line: 12 lines before the centre, not 32.
     source = encoding(centre=(0, 12, 32))
     assembler = Assembler(source)
@@ -127,7 +128,7 @@ def test_partial_fourier_lines_find_their_place_by_the_centre():
     assert assembler.fraction_acquired == 1.0
 
 
-def test_short_readouts_are_placed_by_their_centre():
+def test_short_readouts_are_placed_by_their_centre() -> None:
     source = encoding(centre=(0, 32, 16))
     assembler = Assembler(source)
     assembler.add(lines(head()[:, :, 16:]))
@@ -136,7 +137,7 @@ def test_short_readouts_are_placed_by_their_centre():
     np.testing.assert_array_equal(kspace.samples[:, 0, :, 16:], head()[:, :, 16:])
 
 
-def test_averages_are_averaged():
+def test_averages_are_averaged() -> None:
     assembler = Assembler(encoding(averages=3))
     for average, factor in enumerate((1.0, 2.0, 6.0)):
         assembler.add(lines((factor * head()).astype(np.complex64), average=average))
@@ -145,7 +146,7 @@ def test_averages_are_averaged():
     assert (kspace.acquired == 3).all()
 
 
-def test_contrasts_and_repetitions_stay_apart():
+def test_contrasts_and_repetitions_stay_apart() -> None:
     assembler = Assembler(encoding(contrasts=2, repetitions=2))
     for contrast in range(2):
         for repetition in range(2):
@@ -155,7 +156,7 @@ def test_contrasts_and_repetitions_stay_apart():
     np.testing.assert_allclose(assembler.kspace(1, 1).samples[:, 0], 4 * head(), rtol=1e-6)
 
 
-def test_reversed_lines_are_turned():
+def test_reversed_lines_are_turned() -> None:
     samples = np.moveaxis(head(), 1, 0).copy()
     samples[::2] = samples[::2, :, ::-1]
     flags = np.where(np.arange(64) % 2 == 0, int(LineFlag.REVERSED), 0).astype(np.uint32)
@@ -164,7 +165,7 @@ def test_reversed_lines_are_turned():
     np.testing.assert_array_equal(assembler.kspace().samples[:, 0], head())
 
 
-def test_calibration_lines_are_kept_apart_from_image_lines():
+def test_calibration_lines_are_kept_apart_from_image_lines() -> None:
     flags = np.zeros(64, np.uint32)
     flags[28:36] = LineFlag.CALIBRATION
     flags[36] = LineFlag.CALIBRATION_AND_IMAGE
@@ -177,11 +178,11 @@ def test_calibration_lines_are_kept_apart_from_image_lines():
     np.testing.assert_array_equal(kspace.calibration[:, 0, 28:36], head()[:, 28:36])
 
 
-def test_noise_lines_whiten():
+def test_noise_lines_whiten() -> None:
     rng = np.random.default_rng(3)
     mixing = np.eye(4) + 0.4 * rng.standard_normal((4, 4)) + 0.3j * rng.standard_normal((4, 4))
 
-    def noise(count):
+    def noise(count: Any) -> Any:
         raw = rng.standard_normal((count, 4, 64)) + 1j * rng.standard_normal((count, 4, 64))
         return np.einsum("ab,lbx->lax", mixing, raw / np.sqrt(2)).astype(np.complex64)
 
@@ -195,7 +196,7 @@ def test_noise_lines_whiten():
     np.testing.assert_allclose(covariance, np.eye(4), atol=0.1)
 
 
-def test_missing_lines_are_named_and_warned_about():
+def test_missing_lines_are_named_and_warned_about() -> None:
     assembler = Assembler(encoding())
     assembler.add(lines(head(), np.delete(np.arange(64), [10, 50])))
     assert assembler.missing.tolist() == [[0, 0, 0, 10], [0, 0, 0, 50]]
@@ -203,7 +204,7 @@ def test_missing_lines_are_named_and_warned_about():
     assert any("2 planned lines are missing" in text for text in reconstruct(assembler.kspace()).warnings)
 
 
-def test_nan_lines_are_left_out():
+def test_nan_lines_are_left_out() -> None:
     broken = head()
     broken[:, 7] = np.nan
     assembler = Assembler(encoding())
@@ -216,7 +217,7 @@ def test_nan_lines_are_left_out():
     assert any("NaN" in text for text in result.warnings)
 
 
-def test_zero_lines_count_as_not_acquired():
+def test_zero_lines_count_as_not_acquired() -> None:
     broken = head()
     broken[:, 7] = 0
     assembler = Assembler(encoding())
@@ -226,7 +227,7 @@ def test_zero_lines_count_as_not_acquired():
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan])
-def test_coil_that_dies_in_mid_scan_is_dropped_and_reported(value):
+def test_coil_that_dies_in_mid_scan_is_dropped_and_reported(value: Any) -> None:
     broken = head()
     broken[2, 40:] = value
     assembler = Assembler(encoding())
@@ -237,7 +238,7 @@ def test_coil_that_dies_in_mid_scan_is_dropped_and_reported(value):
     assert any("coils dropped" in text and "2" in text for text in reconstruct(kspace).warnings)
 
 
-def test_dead_coil_does_not_spoil_whitening():
+def test_dead_coil_does_not_spoil_whitening() -> None:
     rng = np.random.default_rng(5)
     broken = head()
     broken[1, 30:] = np.nan
@@ -251,7 +252,7 @@ def test_dead_coil_does_not_spoil_whitening():
     assert np.isfinite(kspace.samples).all()
 
 
-def test_most_coils_dead_is_refused():
+def test_most_coils_dead_is_refused() -> None:
     broken = head()
     broken[:3, 10] = np.nan
     assembler = Assembler(encoding())
@@ -260,7 +261,7 @@ def test_most_coils_dead_is_refused():
         assembler.kspace()
 
 
-def test_duplicates_keep_the_first_and_warn():
+def test_duplicates_keep_the_first_and_warn() -> None:
     assembler = Assembler(encoding())
     assembler.add(lines(head()))
     assembler.add(lines(7 * head(), [3, 4]))
@@ -268,7 +269,7 @@ def test_duplicates_keep_the_first_and_warn():
     assert assembler.warnings == ("2 lines came twice; the first was kept",)
 
 
-def test_duplicates_within_a_block():
+def test_duplicates_within_a_block() -> None:
     assembler = Assembler(encoding())
     assembler.add(lines(head(), [3, 4, 3]))
     assert assembler.kspace().acquired.sum() == 2
@@ -289,7 +290,7 @@ def test_duplicates_within_a_block():
         ({"trajectory": np.zeros((64, 64, 2), np.float32)}, "trajectory"),
     ],
 )
-def test_data_that_do_not_fit_the_header_are_refused_and_not_stored(changes, message):
+def test_data_that_do_not_fit_the_header_are_refused_and_not_stored(changes: Any, message: Any) -> None:
     assembler = Assembler(encoding())
     with pytest.raises(ReconstructionError, match=message):
         assembler.add(lines(head(), **changes))
@@ -304,31 +305,31 @@ def test_data_that_do_not_fit_the_header_are_refused_and_not_stored(changes, mes
         ({"encoded_matrix": (4096, 4096, 4096), "is_3d": True}, "GiB"),
     ],
 )
-def test_headers_that_cannot_be_right_are_refused(changes, message):
+def test_headers_that_cannot_be_right_are_refused(changes: Any, message: Any) -> None:
     with pytest.raises(ReconstructionError, match=message):
         Assembler(encoding(**changes))
 
 
-def test_recon_matrix_that_does_not_fit_is_refused():
+def test_recon_matrix_that_does_not_fit_is_refused() -> None:
     assembler = Assembler(encoding(encoded_fov_mm=(5.0, FIELD / 2, FIELD)))
     assembler.add(lines(head()))
     with pytest.raises(ReconstructionError, match="along y"):
         reconstruct(assembler.kspace())
 
 
-def test_nothing_yet_is_an_error():
+def test_nothing_yet_is_an_error() -> None:
     with pytest.raises(ReconstructionError, match="no line yet"):
         Assembler(encoding()).kspace()
 
 
-def test_cancel():
+def test_cancel() -> None:
     assembler = Assembler(encoding())
     assembler.add(lines(head()))
     with pytest.raises(Cancelled):
         reconstruct(assembler.kspace(), progress=lambda fraction, what: False)
 
 
-def test_last_line_completes():
+def test_last_line_completes() -> None:
     assembler = Assembler(encoding())
     assembler.add(lines(head(), [0, 1]))
     assert not assembler.complete
@@ -336,7 +337,7 @@ def test_last_line_completes():
     assert assembler.complete
 
 
-def test_preview_shows_the_object_in_its_place(directions):
+def test_preview_shows_the_object_in_its_place(directions: Any) -> None:
     axes = directions * np.array([FIELD / 128, FIELD / 128, 5.0])
     ras = corner_from_centre(axes, (11.0, -7.0, 30.0), (128, 128, 1))
     assembler = Assembler(encoding((1, 128, 128), ras_from_ijk=ras))
@@ -351,7 +352,7 @@ def test_preview_shows_the_object_in_its_place(directions):
     assert any("preview" in text for text in result.warnings)
 
 
-def test_provenance_names_method_versions_and_input():
+def test_provenance_names_method_versions_and_input() -> None:
     assembler = Assembler(replace(encoding(), protocol="t1"))
     assembler.add(lines(head()))
     result = reconstruct(assembler.kspace())
@@ -362,10 +363,10 @@ def test_provenance_names_method_versions_and_input():
     assert result.image.metadata["reason"] == result.reason
 
 
-def test_object_edges_are_sharp():
+def test_object_edges_are_sharp() -> None:
     """Truth at full resolution: away from edges the image has the brightness of the object."""
     assembler = Assembler(encoding((1, 128, 128)))
     assembler.add(lines(head((128, 128))))
     image, truth = reconstruct(assembler.kspace()).image.array[0], truth_rss((128, 128))
-    inside = binary_erosion(truth > 0.5 * truth.max(), iterations=6)
+    inside = binary_erosion(truth > 0.2 * truth.max(), iterations=5)
     np.testing.assert_allclose(np.median(image[inside] / truth[inside]), 1.0, atol=0.01)

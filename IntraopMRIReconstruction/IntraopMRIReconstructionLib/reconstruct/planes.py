@@ -1,0 +1,180 @@
+"""A frame as independent planes: slices of 2D scans, and 3D scans after one Fourier transform along a free axis.
+
+Every parallel-imaging, partial-Fourier and compressed-sensing method works on one plane (a, b) at a time, so that a
+whole volume needs one copy of its k-space and the memory of a few planes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+
+from ..data import KSpace
+from ..errors import ReconstructionError
+from ..operators.fourier import ComplexArray, centre_phase, resized
+from ..operators.parallel import in_order
+from ..operators.sampling import Sampling, describe
+from .result import Step
+from .unmixing import Lattice
+
+#: Largest calibration block (z, y, x): more samples make kernels and maps slower, not better.
+MAX_CALIBRATION = (32, 32, 64)
+#: Neighbouring planes of readout-decoupled volumes that are gathered at a time: one cache line of samples.
+GATHER = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """One independent problem. ``kspace`` (coils, a, b); ``calibration`` (coils, ca, cb), empty when there is none."""
+
+    kspace: ComplexArray
+    calibration: ComplexArray
+    index: int
+
+
+#: Makes a centred complex image (a, b), and the g-factor (a, b) or None, of a plane with so many threads.
+Solver = Callable[[Plane, int], tuple[ComplexArray, npt.NDArray[np.float32] | None]]
+
+
+class Planes:
+    """How a frame splits. ``along_readout``: planes are (z, y), one each x; otherwise (y, x), one each z."""
+
+    def __init__(self, kspace: KSpace, sampling: Sampling) -> None:
+        """Raises ReconstructionError when neither z nor the readout can be transformed on its own."""
+        encoding = kspace.encoding
+        z, y, x = encoding.encoded_matrix
+        whole_readout = kspace.readout == (0, x)
+        whole_z = (
+            sampling.kind in ("full", "regular") and sampling.acceleration[0] == 1 and sampling.extent[0] == (0, z)
+        )
+        self.along_readout = encoding.is_3d and not (whole_z and _separable(kspace, sampling))
+        if self.along_readout and not whole_readout:
+            raise ReconstructionError(
+                f"a 3D scan whose readout has samples {kspace.readout} of {x} must be fully sampled along z: use "
+                "method fft"
+            )
+        self._kspace = kspace
+        self._block = calibration_ranges(kspace, sampling)
+        self.shape = (z, y) if self.along_readout else (y, x)
+        self.count = x if self.along_readout else z
+        plane_axes = (0, 1) if self.along_readout else (1, 2)
+        steps, offsets = (*sampling.acceleration, 1), (*sampling.offset, 0)
+        self.lattice = Lattice(
+            self.shape,
+            (steps[plane_axes[0]], steps[plane_axes[1]]),
+            (offsets[plane_axes[0]], offsets[plane_axes[1]]),
+        )
+        ranges = (*sampling.extent, kspace.readout)
+        partial = (*sampling.partial, 1.0 if whole_readout else 0.0)
+        #: (axis of the plane, first and last + 1 sample) of each axis that was acquired on one side only.
+        self.one_sided = [(number, ranges[axis]) for number, axis in enumerate(plane_axes) if partial[axis] < 1.0]
+
+    @property
+    def calibration_shape(self) -> tuple[int, int]:
+        """Size (ca, cb) of the calibration block of a plane; (0, 0) when there is none."""
+        z, y, x = (stop - start for start, stop in self._block)
+        return (z, y) if self.along_readout else (y, x)
+
+    def sampled(self, index: int) -> npt.NDArray[np.bool_]:
+        """Mask (a, b) of a plane, (a, 1) where whole rows were acquired."""
+        acquired: npt.NDArray[np.bool_] = np.asarray(self._kspace.acquired > 0)
+        if self.along_readout:
+            return np.asarray(acquired)
+        return np.asarray(
+            acquired[index][:, None] if not self._kspace.encoding.is_3d else acquired.any(axis=0, keepdims=True).T
+        )
+
+    def solve(self, solver: Solver, step: Step, threads: int) -> tuple[ComplexArray, npt.NDArray[np.float32] | None]:
+        """(image (z, y, x) centred complex on the encoded grid, g-factor map or None)."""
+        volume = np.empty(self._kspace.encoding.encoded_matrix, dtype=np.complex64)
+        g_factor: npt.NDArray[np.float32] | None = None
+        hybrid, calibration, phase = self._decoupled(step, threads)
+        inner = threads if self.count == 1 else 1
+        nothing = np.zeros(self.shape, dtype=np.complex64), None
+
+        def group(first: int) -> list[tuple[int, tuple[ComplexArray, npt.NDArray[np.float32] | None]]]:
+            return [
+                (plane.index, solver(plane, inner) if self._begun(plane.index) else nothing)
+                for plane in self._gathered(hybrid, calibration, first)
+            ]
+
+        size = GATHER if self.along_readout else 1
+        for results in in_order(group, range(0, self.count, size), threads):
+            for index, (image, g_plane) in results:
+                step(0.2 + 0.8 * index / self.count, "planes")
+                at = self._place(index)
+                volume[at] = image if phase is None else image * phase[index]
+                if g_plane is not None:
+                    if g_factor is None:
+                        g_factor = np.ones(volume.shape, dtype=np.float32)
+                    g_factor[at] = g_plane
+        return volume, g_factor
+
+    def _begun(self, index: int) -> bool:
+        """Whether a slice has any line; planes of 3D scans always have."""
+        return self._kspace.encoding.is_3d or bool(self._kspace.acquired[index].any())
+
+    def _place(self, index: int) -> tuple[slice | int, ...]:
+        """Where plane ``index`` in FFT order of the free axis lies in the centred volume."""
+        if not self._kspace.encoding.is_3d:
+            return (index,)
+        centred = (index + self.count // 2) % self.count
+        return (slice(None), slice(None), centred) if self.along_readout else (centred,)
+
+    def _decoupled(self, step: Step, threads: int) -> tuple[ComplexArray, ComplexArray, ComplexArray | None]:
+        """(samples and calibration block, transformed along the free axis in FFT order; phase of each plane)."""
+        samples, block = self._kspace.samples, self._calibration_block()
+        if not self._kspace.encoding.is_3d:
+            return samples, block, None
+        axis = 2 if self.along_readout else 0
+        hybrid = np.empty_like(samples)
+        for coil, source in enumerate(samples):
+            step(0.2 * coil / len(samples), "transform along the free axis")
+            np.copyto(hybrid[coil], source)
+            scipy.fft.ifft(hybrid[coil], axis=axis, norm="ortho", workers=threads, overwrite_x=True)
+        shape = list(block.shape[1:])
+        shape[axis] = self.count
+        block = scipy.fft.ifft(resized(block, shape), axis=axis + 1, norm="ortho", workers=threads)
+        return hybrid, block, centre_phase((self.count,))
+
+    def _gathered(self, hybrid: ComplexArray, calibration: ComplexArray, first: int) -> list[Plane]:
+        if not self.along_readout:
+            return [Plane(hybrid[:, first], calibration[:, first], first)]
+        stop = min(self.count, first + GATHER)
+        several = np.ascontiguousarray(np.moveaxis(hybrid[..., first:stop], -1, 0))
+        blocks = np.ascontiguousarray(np.moveaxis(calibration[..., first:stop], -1, 0))
+        return [Plane(several[n], blocks[n], first + n) for n in range(stop - first)]
+
+    def _calibration_block(self) -> ComplexArray:
+        source = self._kspace.samples if self._kspace.calibration is None else self._kspace.calibration
+        z, y, x = (slice(*limits) for limits in self._block)
+        if not self._kspace.encoding.is_3d:
+            z = slice(None)
+        return source[:, z, y, x] if not self.along_readout else source[:, z, y, :]
+
+
+def calibration_ranges(kspace: KSpace, sampling: Sampling) -> tuple[tuple[int, int], ...]:
+    """Ranges (z, y, x) of the fully sampled block, symmetric about the centre, at most ``MAX_CALIBRATION``."""
+    block = sampling.calibration
+    if kspace.calibration is not None:
+        block = describe(np.asarray(kspace.calibration.any(axis=(0, 3))), kspace.encoding.is_3d).calibration
+    sizes = kspace.encoding.encoded_matrix
+    ranges = []
+    for (start, stop), size, limit in zip((*block, kspace.readout), sizes, MAX_CALIBRATION, strict=True):
+        centre = size // 2
+        half = min(centre - start, stop - centre, limit // 2)
+        # A single sample (a plane without a second axis) is its own centre.
+        ranges.append((centre - half, centre + half) if half > 0 else (centre, centre + int(stop > start)))
+    return tuple(ranges)
+
+
+def _separable(kspace: KSpace, sampling: Sampling) -> bool:
+    """Whether every line of the lattice was acquired for all z (no elliptical shutter)."""
+    rows = kspace.acquired[:, sampling.offset[1] % sampling.acceleration[1] :: sampling.acceleration[1]] > 0
+    first, last = sampling.extent[1]
+    inside = slice(first // sampling.acceleration[1] + 1, last // sampling.acceleration[1] - 1)
+    return bool(rows[:, inside].all())

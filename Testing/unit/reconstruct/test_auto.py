@@ -1,0 +1,317 @@
+"""Every method against the closed-form head, the automatic choice, and data that allow no honest image."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from IntraopMRIReconstructionLib.errors import Cancelled, ReconstructionError
+from IntraopMRIReconstructionLib.reconstruct.auto import METHODS, Options, reconstruct
+
+#: Error of a fully sampled scan with the fixture's noise; methods are judged against it.
+NOISE_ERROR = 0.012
+
+
+def random_rows(size: int, share: float, calibration: int, seed: int = 4) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    mask = rng.random(size) < share * (1.6 - 1.2 * np.abs(np.arange(size) - size // 2) / (size / 2))
+    mask[size // 2 - calibration // 2 : size // 2 + calibration // 2] = True
+    return mask
+
+
+def test_full_sampling_takes_fft(plane: Any) -> None:
+    result = reconstruct(plane.frame())
+    assert result.method == "fft"
+    assert result.reason == "every line was acquired"
+    assert plane.error(result.image.array) < NOISE_ERROR
+
+
+@pytest.mark.parametrize("combination", ["walsh", "inati", "espirit"])
+def test_combinations_agree_with_truth(plane: Any, combination: Any) -> None:
+    result = reconstruct(plane.frame(), "fft", options=Options(combination=combination))
+    assert result.parameters["combination"] == combination
+    assert plane.error(result.image.array) < 1.3 * NOISE_ERROR
+
+
+@pytest.mark.parametrize(("step", "limit"), [(2, 0.02), (3, 0.04), (4, 0.14)])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_grappa(plane: Any, lines: Any, step: Any, limit: Any, offset: Any) -> None:
+    result = reconstruct(plane.frame(lines(step, 96, 24, offset)))
+    assert result.method == "grappa"
+    assert f"acceleration of {step}" in result.reason
+    assert plane.error(result.image.array) < limit
+
+
+def test_grappa_when_the_acceleration_does_not_divide_the_matrix(plane: Any, lines: Any) -> None:
+    assert 96 % 5
+    result = reconstruct(plane.frame(lines(5, 96, 40)), "grappa")
+    assert plane.error(result.image.array) < 0.3
+
+
+@pytest.mark.parametrize(("step", "limit"), [(2, 0.02), (3, 0.04), (4, 0.12)])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_sense(plane: Any, lines: Any, step: Any, limit: Any, offset: Any) -> None:
+    result = reconstruct(plane.frame(lines(step, 96, 24, offset)), "sense")
+    assert plane.error(result.image.array) < limit
+
+
+def test_cg_sense_equals_closed_form_on_a_lattice(plane: Any, lines: Any) -> None:
+    frame = plane.frame(lines(2, 96, 24))
+    iterated = reconstruct(frame, "cg-sense")
+    assert iterated.parameters["iterations"] == 10
+    assert plane.error(iterated.image.array) < 0.02
+
+
+@pytest.mark.parametrize("method", ["l1-wavelet", "tv"])
+def test_compressed_sensing_beats_least_squares_at_random_lines(plane: Any, method: Any) -> None:
+    frame = plane.frame(random_rows(96, 0.3, 20))
+    found = plane.error(reconstruct(frame, method).image.array)
+    assert found < 0.05
+    assert found < 0.8 * plane.error(reconstruct(frame, "cg-sense", options=Options(iterations=30)).image.array)
+
+
+def test_random_lines_choose_wavelets(plane: Any) -> None:
+    result = reconstruct(plane.frame(random_rows(96, 0.3, 20)))
+    assert result.method == "l1-wavelet"
+    assert "random" in result.reason
+
+
+def test_lost_lines_are_filled_from_the_coils_and_reported(plane: Any) -> None:
+    mask = np.ones(96, bool)
+    mask[[12, 30, 77]] = False
+    result = reconstruct(plane.frame(mask))
+    assert result.method == "cg-sense"
+    assert "3 planned lines are missing and filled from the coils" in result.warnings
+    assert plane.error(result.image.array) < 0.02
+    zero_filled = reconstruct(plane.frame(mask), "fft")
+    assert "3 planned lines are missing and count as zero" in zero_filled.warnings
+
+
+@pytest.mark.parametrize("method", ["auto", "homodyne", "pocs"])
+@pytest.mark.parametrize("missing", ["first", "last"])
+def test_partial_fourier(plane: Any, method: Any, missing: Any) -> None:
+    mask = np.ones(96, bool)
+    mask[:34] = False
+    if missing == "last":
+        mask = mask[::-1]
+    frame = plane.frame(mask)
+    result = reconstruct(frame, method)
+    zero_filled = plane.error(reconstruct(frame, "fft").image.array)
+    assert result.method == ("homodyne" if method == "auto" else method)
+    assert plane.error(result.image.array) < 0.75 * zero_filled
+
+
+def test_partial_fourier_of_an_asymmetric_echo(plane: Any) -> None:
+    frame = plane.frame()
+    samples = frame.samples.copy()
+    samples[..., :28] = 0
+    frame = replace(frame, samples=samples, readout=(28, 96))
+    zero_filled = plane.error(reconstruct(frame, "fft").image.array)
+    assert plane.error(reconstruct(frame).image.array) < 0.75 * zero_filled
+
+
+def test_grappa_with_partial_fourier(plane: Any, lines: Any) -> None:
+    mask = lines(2, 96, 24)
+    mask[:24] = False
+    result = reconstruct(plane.frame(mask))
+    assert result.parameters["partial_fourier"] == "homodyne"
+    assert plane.error(result.image.array) < 0.05
+
+
+@pytest.mark.parametrize("combination", ["rss", "walsh"])
+def test_volume_fft(volume: Any, combination: Any) -> None:
+    result = reconstruct(volume.frame(), "fft", options=Options(combination=combination))
+    assert volume.error(result.image.array) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("steps", "limit"), [((1, 2), 0.04), ((2, 1), 0.06), ((2, 2), 0.08)], ids=["along y", "along z", "both"]
+)
+@pytest.mark.parametrize("method", ["grappa", "sense"])
+def test_volume_parallel_imaging(volume: Any, lines: Any, steps: Any, limit: Any, method: Any) -> None:
+    mask = np.outer(lines(steps[0], 24), lines(steps[1], 40))
+    mask[1:23, 9:31] = True
+    if steps[0] == 1:
+        mask[:, 9:31] = True
+    result = reconstruct(volume.frame(mask), method)
+    assert volume.error(result.image.array) < limit
+    assert "g-factor" in result.maps
+
+
+def test_volume_random(volume: Any) -> None:
+    rng = np.random.default_rng(2)
+    mask = rng.random((24, 40)) < 0.5
+    mask[4:20, 12:28] = True
+    result = reconstruct(volume.frame(mask))
+    assert result.method == "l1-wavelet"
+    assert volume.error(result.image.array) < 0.05
+
+
+def test_volume_partial_fourier_along_z(volume: Any) -> None:
+    mask = np.ones((24, 40), bool)
+    mask[:7] = False
+    frame = volume.frame(mask)
+    result = reconstruct(frame)
+    assert result.method == "homodyne"
+    assert volume.error(result.image.array) < volume.error(reconstruct(frame, "fft").image.array)
+
+
+def test_calibration_lines_of_their_own_are_used(plane: Any, lines: Any) -> None:
+    frame = plane.frame(lines(2, 96))
+    separate = plane.frame(np.isin(np.arange(96), np.arange(36, 60))).samples
+    result = reconstruct(replace(frame, calibration=separate))
+    assert result.method == "grappa"
+    assert plane.error(result.image.array) < 0.02
+
+
+def test_threads_change_nothing(volume: Any, lines: Any) -> None:
+    mask = np.broadcast_to(lines(2, 40, 24), (24, 40))
+    one, three = (reconstruct(volume.frame(mask), threads=n).image.array for n in (1, 3))
+    np.testing.assert_allclose(one, three, rtol=1e-4, atol=1e-5)
+
+
+def test_input_stays_as_it_is(volume: Any, lines: Any) -> None:
+    frame = volume.frame(np.broadcast_to(lines(2, 40, 24), (24, 40)))
+    before = frame.samples.copy()
+    for method in ("fft", "grappa", "cg-sense"):
+        reconstruct(frame, method, options=Options(iterations=2))
+    np.testing.assert_array_equal(frame.samples, before)
+
+
+def test_recon_grid_of_a_complex_method(plane: Any, lines: Any) -> None:
+    """Interpolated to 1.5 times the matrix, the image keeps brightness and place."""
+    frame = plane.frame(lines(2, 96, 24))
+    frame = replace(frame, encoding=replace(frame.encoding, recon_matrix=(1, 144, 144)))
+    image = reconstruct(frame).image.array
+    assert image.shape == (1, 144, 144)
+    coarse = reconstruct(plane.frame(lines(2, 96, 24))).image.array
+    # Voxel 72 of 144 and voxel 48 of 96 are one point; so are every third and every second from there.
+    same = np.abs(image[0, 72 % 3 :: 3, 72 % 3 :: 3] - coarse[0, ::2, ::2]).max()
+    assert same < 0.05 * coarse.max()
+
+
+@pytest.mark.parametrize("method", ["fft", "grappa"])
+def test_snr_units_are_signal_over_noise(plane: Any, lines: Any, method: Any) -> None:
+    frame = plane.frame(lines(2, 96, 24) if method == "grappa" else None)
+    frame = replace(frame, samples=frame.samples / np.float32(0.01), whitened=True)
+    result = reconstruct(frame, options=Options(snr_units=True))
+    # The noise of one of the two parts of a voxel is 0.01 / sqrt(2) without acceleration.
+    expected = plane.reference / 0.01 * np.sqrt(2)
+    if method == "grappa":
+        expected = expected / (np.sqrt(2) * result.maps["g-factor"].array)
+    ratio = result.image.array[plane.inside] / expected[plane.inside]
+    assert np.median(ratio) == pytest.approx(1.0, abs=0.02)
+    assert result.parameters["units"] == "SNR"
+
+
+@pytest.mark.parametrize("method", ["grappa", "sense"])
+def test_g_factor_predicts_the_noise(plane: Any, lines: Any, method: Any) -> None:
+    """Monte Carlo: the standard deviation over repeated noise equals g times sqrt(R) times the full scan's."""
+    from IntraopMRIReconstructionLib.operators import sensitivity
+    from IntraopMRIReconstructionLib.reconstruct import grappa, sense
+    from IntraopMRIReconstructionLib.reconstruct.unmixing import Lattice
+
+    block = plane.kspace[:, 0, 36:60, 16:80]
+    maps = sensitivity.low_resolution(block, (96, 96))
+    lattice = Lattice((96, 96), (3, 1))
+    weights = grappa.calibrate(block, lattice, maps) if method == "grappa" else sense.unmixing(maps, lattice)
+    rng = np.random.default_rng(9)
+    runs = [
+        weights.image(rng.standard_normal((8, 96, 96, 2)).astype(np.float32).view(np.complex64)[..., 0] / np.sqrt(2))
+        for _ in range(200)
+    ]
+    measured = np.std(runs, axis=0) / np.sqrt(3)
+    inside = plane.inside[0]
+    assert np.median(measured[inside] / weights.g_factor[inside]) == pytest.approx(1.0, abs=0.03)
+    assert weights.g_factor[inside].max() > 1.05
+
+
+@pytest.mark.parametrize(
+    ("acquired", "coils", "message"),
+    [
+        ({"step": 2, "calibration": 0}, 8, "no calibration lines"),
+        ({"step": 4, "calibration": 24}, 3, "acceleration of 4 with 3 live coils"),
+        ({"step": 4, "calibration": 10}, 8, "GRAPPA .* needs at least .* calibration samples"),
+    ],
+)
+def test_accelerated_data_that_allow_no_honest_image(
+    plane: Any, lines: Any, acquired: Any, coils: Any, message: Any
+) -> None:
+    frame = plane.frame(lines(acquired["step"], 96, acquired["calibration"]), slice(coils))
+    with pytest.raises(ReconstructionError, match=message):
+        reconstruct(frame)
+
+
+def test_aliased_image_by_hand_says_so(plane: Any, lines: Any) -> None:
+    result = reconstruct(plane.frame(lines(2, 96)), "fft")
+    assert any("aliased" in text for text in result.warnings)
+    assert result.reason == "chosen by hand"
+
+
+def test_header_that_announces_another_acceleration_is_warned_about(plane: Any, lines: Any) -> None:
+    frame = plane.frame(lines(2, 96, 24))
+    frame = replace(frame, encoding=replace(frame.encoding, acceleration=(1, 3)))
+    assert any("(1, 3)" in text and "(1, 2)" in text for text in reconstruct(frame).warnings)
+
+
+def test_unknown_method_names_the_known(plane: Any) -> None:
+    with pytest.raises(ReconstructionError, match=re.escape(", ".join(METHODS))):
+        reconstruct(plane.frame(), "magic")
+
+
+def test_snr_units_need_noise_lines(plane: Any) -> None:
+    with pytest.raises(ReconstructionError, match="noise lines"):
+        reconstruct(plane.frame(), options=Options(snr_units=True))
+
+
+def test_overflow_is_not_shown(plane: Any) -> None:
+    frame = plane.frame()
+    frame = replace(frame, samples=frame.samples * np.float32(1e30))
+    with np.errstate(over="ignore", invalid="ignore"), pytest.raises(ReconstructionError, match="not finite"):
+        reconstruct(frame)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_stops_when_told(plane: Any, lines: Any, method: Any) -> None:
+    calls = []
+
+    def stop_at_third(fraction: float, what: str) -> bool:
+        calls.append(fraction)
+        return len(calls) < 3
+
+    mask = lines(2, 96, 24) if method not in ("fft", "homodyne", "pocs") else None
+    with pytest.raises(Cancelled):
+        reconstruct(plane.frame(mask), method, progress=stop_at_third)
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_volume_stops_when_told(volume: Any, lines: Any, threads: Any) -> None:
+    calls = []
+
+    def stop_at_tenth(fraction: float, what: str) -> bool:
+        calls.append(what)
+        return len(calls) < 15
+
+    frame = volume.frame(np.broadcast_to(lines(2, 40, 24), (24, 40)))
+    with pytest.raises(Cancelled):
+        reconstruct(frame, "cg-sense", progress=stop_at_tenth, threads=threads)
+    assert len(calls) < 25
+
+
+@pytest.mark.parametrize("method", ["fft", "grappa"])
+def test_an_empty_slice_is_black_and_named(plane: Any, lines: Any, method: Any) -> None:
+    one = plane.frame(lines(2, 96, 24) if method == "grappa" else None)
+    samples = np.concatenate([one.samples, 0 * one.samples, one.samples], axis=1)
+    acquired = np.concatenate([one.acquired, 0 * one.acquired, one.acquired])
+    matrix = (3, 96, 96)
+    encoding = replace(one.encoding, encoded_matrix=matrix, recon_matrix=matrix)
+    result = reconstruct(replace(one, samples=samples, acquired=acquired, encoding=encoding))
+    assert result.method == method
+    assert "slices without any line are black: 1" in result.warnings
+    assert not result.image.array[1].any()
+    for z in (0, 2):
+        assert plane.error(result.image.array[z : z + 1]) < 0.02
