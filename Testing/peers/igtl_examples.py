@@ -48,6 +48,17 @@ def build() -> Path:
     return BUILD
 
 
+def build_receiver() -> Path:
+    """The C++ receiver of the benchmark, built."""
+    folder = BUILD.parent / "igtl-receiver"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _run(["cmake", "-S", str(Path(__file__).parent), "-B", str(folder), "-DCMAKE_BUILD_TYPE=Release"])
+        _run(["cmake", "--build", str(folder)])
+    return folder / "igtl_receiver"
+
+
 @contextlib.contextmanager
 def running(name: str, *arguments: object) -> Iterator[Path]:
     """Run a program; gives the file that its output goes to. It is ended when the block is left."""

@@ -9,6 +9,7 @@ import struct
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fastcrc import crc64
 
@@ -66,14 +67,8 @@ def parse_header(raw: Buffer) -> Header:
         raise RefusedMessage(
             "version", f"header version must be 1 or 2, got {version}; set the peer to protocol 1 to 3"
         )
-    return Header(
-        version=version,
-        type_name=_strict_text(type_raw, "message type"),
-        device=_strict_text(device_raw, "device name"),
-        timestamp=timestamp,
-        body_size=body_size,
-        crc=crc,
-    )
+    type_name, device = _names(type_raw, device_raw)
+    return Header(version, type_name, device, timestamp, body_size, crc)
 
 
 def pack_header(version: int, type_name: str, device: str, timestamp: int, parts: Iterable[Buffer]) -> bytes:
@@ -183,6 +178,11 @@ def timestamp_now() -> int:
 def utc_of(timestamp: int) -> float | None:
     """POSIX seconds of a time stamp, None when the sender left it unused (0)."""
     return timestamp / 2**32 if timestamp else None
+
+
+@lru_cache(maxsize=1024)
+def _names(type_raw: bytes, device_raw: bytes) -> tuple[str, str]:
+    return _strict_text(type_raw, "message type"), _strict_text(device_raw, "device name")
 
 
 def _strict_text(raw: bytes, what: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -106,20 +107,18 @@ def elements(layout: struct.Struct, content: Buffer, what: str) -> list[tuple[An
     return list(layout.iter_unpack(content))
 
 
-def finite(values: npt.ArrayLike, what: str) -> npt.NDArray[np.float64]:
-    """Values as float64. Raises RefusedMessage when one is NaN or infinite."""
-    with np.errstate(invalid="ignore"):  # a signalling NaN
-        result = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(result).all():
-        raise RefusedMessage("not finite", f"{what} must be finite, got {result.tolist()}")
-    return result
+def finite(values: Sequence[float], what: str) -> npt.NDArray[np.float64]:
+    """A few values as float64. Raises RefusedMessage when one is NaN or infinite."""
+    if not all(map(math.isfinite, values)):
+        raise RefusedMessage("not finite", f"{what} must be finite, got {list(values)}")
+    return np.array(values, dtype=np.float64)
 
 
-def matrix_from_floats(values: npt.ArrayLike, what: str) -> Matrix:
+def matrix_from_floats(values: Sequence[float], what: str) -> Matrix:
     """(4, 4) matrix from the twelve floats of the protocol: three columns and the position."""
-    matrix = np.eye(4)
-    matrix[:3] = finite(values, what).reshape(4, 3).T
-    return frozen(matrix)
+    a, b, c, d, e, f, g, h, i, x, y, z = values
+    rows = (a, d, g, x, b, e, h, y, c, f, i, z, 0.0, 0.0, 0.0, 1.0)
+    return frozen(finite(rows, what).reshape(4, 4))
 
 
 def floats_from_matrix(matrix: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -12,9 +12,10 @@ import numpy.typing as npt
 from ..data import Matrix
 from ..errors import WireError
 from .header import Buffer, RefusedMessage, field_text, fixed_text
-from .message import Head, Message, array_bytes, elements, finite, floats_from_matrix, matrix_from_floats, view
+from .message import Head, Message, array_bytes, elements, finite, floats_from_matrix, matrix_from_floats, unpack, view
 
 NAME_LENGTH = 20
+FLOATS_12 = struct.Struct(">12f")
 #: Kinds of tracked instruments in QTDATA and TDATA.
 TRACKER, TOOL_6D, TOOL_3D, TOOL_5D = 1, 2, 3, 4
 
@@ -45,7 +46,7 @@ class TransformMessage(Message):
     def from_content(cls, content: memoryview, head: Head) -> Self:
         """Read 48 bytes; every value must be finite."""
         what = f"TRANSFORM '{head['device']}'"
-        return cls(**head, matrix=matrix_from_floats(view(content, ">f4", (12,), what=what), what))
+        return cls(**head, matrix=matrix_from_floats(unpack(FLOATS_12, content, what), what))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -72,7 +73,7 @@ class PositionMessage(Message):
         what = f"POSITION '{head['device']}'"
         if len(content) not in (12, 24, 28):
             raise RefusedMessage("length", f"{what} must have 12, 24 or 28 bytes, got {len(content)}")
-        floats = finite(view(content, ">f4", (len(content) // 4,)), what)
+        floats = finite(struct.unpack(f">{len(content) // 4}f", content), what)
         quaternion = np.array([0.0, 0.0, 0.0, 1.0])
         quaternion[: len(floats) - 3] = floats[3:]
         if len(floats) == 6:
@@ -130,7 +131,7 @@ class TrackingDataMessage(Message):
         tools = []
         for name_raw, kind, _reserved, floats in elements(cls.LAYOUT, content, what):
             name = _tool_name(name_raw, kind, what)
-            matrix = matrix_from_floats(np.frombuffer(floats, ">f4"), f"{what}, tool '{name}'")
+            matrix = matrix_from_floats(FLOATS_12.unpack(floats), f"{what}, tool '{name}'")
             tools.append(TrackedTool(name, matrix, kind))
         return cls(**head, tools=tuple(tools))
 
@@ -210,8 +211,8 @@ class SensorMessage(Message):
         if len(content) < cls.LAYOUT.size:
             raise RefusedMessage("length", f"{what} needs at least {cls.LAYOUT.size} bytes, got {len(content)}")
         length, status, unit = cls.LAYOUT.unpack_from(content)
-        values = finite(view(content, ">f8", (length,), cls.LAYOUT.size, what), what)
-        return cls(**head, values=values, unit=unit, sensor_status=status)
+        values = view(content, ">f8", (length,), cls.LAYOUT.size, what)
+        return cls(**head, values=finite(values.tolist(), what), unit=unit, sensor_status=status)
 
 
 def checked_quaternion(quaternion: npt.NDArray[np.float64], what: str) -> None:
