@@ -25,6 +25,9 @@ THIN_MM = 2.0
 TAPER_MM = 5.0
 #: A component of which more than this part lies outside the region is a vessel or dura running through.
 OUTSIDE_PART = 0.5
+#: A piece fainter than this part of the residual is what surgery caused (it stays low, PubMed 24138206): attached to
+#: the residual it would lie outside its half-level boundary as well.
+FAINT_PART = 0.5
 #: How far outside a structure is followed to decide that.
 LEAVING_MM = 12.0
 #: Residual tumour lies at the wall of the cavity; clot and smoothing may keep this distance between them.
@@ -45,7 +48,7 @@ _NEIGHBOURS = ndimage.generate_binary_structure(3, 2)
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """``mask``: residual. ``thin``: enhancing but thin, unattached or passing. ``beyond``: continues the residual
+    """``mask``: residual. ``thin``: thin, faint, unattached or passing. ``beyond``: continues the residual
     outside the margin. All (k, j, i). ``volume_voxels``: volume of the residual with partial volume, in voxels.
     """
 
@@ -112,20 +115,25 @@ def _components(region: _Region, attached: Mask) -> Outline:
     seeded = np.unique(labels[region.inside & (labels > 0)])
     boxes = ndimage.find_objects(labels)
     mask, thin, beyond = (np.zeros(labels.shape, dtype=bool) for _ in range(3))
+    solid: list[tuple[float, Box, Mask]] = []
     for number in seeded[sizes[seeded] >= LEAST_VOXELS]:
         box = _padded(boxes[number - 1], 3, labels.shape)
         component = labels[box] == number
-        threshold = max(_level(region, box, component) / 2.0, GROW_Z * region.sigma)
+        level = _level(region, box, component)
+        threshold = max(level / 2.0, GROW_Z * region.sigma)
         half = region.near[box] & (region.smooth[box] > threshold) & ndimage.binary_dilation(component, iterations=2)
         thick = _thick(region.smooth[box], threshold, half, region.spacing)
-        inside = region.inside[box]
-        if not (thick & inside & attached[box]).any() or _leaves(region, threshold, box, thick):
-            thin[box] |= half & inside
-            continue
-        mask[box] |= thick & inside
-        beyond[box] |= thick & ~inside
-        thin[box] |= half & inside & ~thick
-    return Outline(mask, thin & ~mask, _partial_volume(region, mask, thin | beyond), beyond)
+        thin[box] |= half & region.inside[box]
+        touching = (thick & region.inside[box] & attached[box]).any()
+        if touching and not _leaves(region, threshold, box, thick):
+            solid.append((level, box, thick))
+    # The component that carries the most enhancement says how bright residual is here.
+    usual = max(solid, key=lambda one: one[0] * float(one[2].sum()), default=(0.0, (), None))[0]
+    for level, box, thick in solid:
+        if level >= FAINT_PART * usual:
+            mask[box] |= thick & region.inside[box]
+            beyond[box] |= thick & ~region.inside[box]
+    return Outline(mask, thin & ~mask, _partial_volume(region, mask, (thin & ~mask) | beyond), beyond)
 
 
 def _leaves(region: _Region, threshold: float, box: Box, thick: Mask) -> bool:

@@ -10,7 +10,7 @@ from IntraopMRIReconstructionLib.errors import AssessmentError
 RANO_SOURCE = "Karschnia et al., Neuro-Oncology 2023, doi 10.1093/neuonc/noac193"
 RANO_DEFINITION = (
     "RANO resect class from the absolute residual in cm3 (CE contrast-enhancing, nCE non-enhancing): "
-    "1 CE = 0 and nCE <= 5; 2A CE = 0 and nCE > 5; 2B 0 < CE <= 1; 3A 1 < CE <= 5; 3B CE > 5; 4 no reduction"
+    "1 CE = 0 and nCE ≤ 5; 2A CE = 0 and nCE > 5; 2B 0 < CE ≤ 1; 3A 1 < CE ≤ 5; 3B CE > 5; 4 no reduction"
 )
 _NAMES = {
     "1": "supramaximal CE resection",

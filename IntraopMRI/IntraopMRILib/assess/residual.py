@@ -65,7 +65,7 @@ def assess_residual(
     ``nce_cm3``: non-enhancing residual when somebody assessed it.
 
     Method: contrast - native after a smooth gain fit, robust threshold against the surrounding tissue, hysteresis,
-    half-level boundary, thin sheets and structures that leave the region removed, partial volume counted.
+    half-level boundary, thin sheets, faint pieces and structures that leave the region removed, partial volume counted.
     Interval: +-1 voxel at the boundary and the effect of ``registration_error_mm``.
     Raises AssessmentError for an empty tumour or a region outside the scan, Cancelled when ``progress`` says so.
     """
@@ -187,10 +187,10 @@ def _result(
         ),
         extent_of_resection(preop, volume, interval, based_on),
         Measurement(
-            "Thin linear or passing enhancement, not counted",
+            "Thin, faint or passing enhancement, not counted",
             thin_cm3,
             "cm3",
-            f"Sheets under {THIN_MM:g} mm and structures that leave the region: mostly surgery, vessels, dura",
+            f"Sheets under {THIN_MM:g} mm, faint pieces, structures leaving the region: mostly surgery, vessels, dura",
             "PMC8392564",
             based_on=based_on,
         ),

@@ -227,7 +227,7 @@ def _registration(document: Document) -> str:
         return ""
     level = level_of(registration["verdict"])
     rows = "".join(
-        f'<tr><th>{_e(r["name"])}</th><td class="number">{r["value"]:.3g} {_e(r["unit"])}</td>'
+        f'<tr><th>{_e(r["name"])}</th><td class="number">{_e(joined(value_text(r["value"], "")[0], r["unit"]))}</td>'
         f"<td>{_e(r['expected'])}</td>"
         f'<td><span class="level {_e(r["level"])}">{_LEVEL_WORDS[r["level"]]}</span></td></tr>'
         for r in registration["verdict"]["reasons"]

@@ -1,0 +1,247 @@
+"""Alignment of spine, hip and osteotomy: angles in anatomical planes, each with the definition it follows.
+
+All vectors and points are RAS of a patient-aligned frame, mm. Scans are taken supine and the numbers say so.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from IntraopMRIReconstructionLib.data import Measurement, checked_rigid
+from IntraopMRIReconstructionLib.errors import AssessmentError
+from IntraopMRIReconstructionLib.geometry import apply
+
+Vector = npt.NDArray[np.float64]
+
+COBB_SOURCE = "Cobb; supine reads 7 to 10 deg below standing, 1748-7161-9-16"
+SAGITTAL_SOURCE = "PMC9827318; SRS-Schwab modifiers"
+CUP_SOURCE = "Murray 1993; the window of 30 to 50 / 5 to 25 deg is disputed, PMC3779547"
+#: SRS-Schwab limits of the modifiers + and ++.
+SCHWAB = {"PI - LL": (10.0, 20.0), "SVA": (40.0, 95.0), "PT": (20.0, 30.0)}
+#: A fitted plane needs points that spread this far in two directions (mm), or its normal is noise.
+LEAST_SPREAD_MM = 3.0
+#: A normal whose part in the plane is shorter than this has no angle there.
+LEAST_PROJECTION = 0.17
+
+
+def plane_normal(points_ras_mm: npt.ArrayLike, toward_ras: npt.ArrayLike = (0.0, 0.0, 1.0)) -> Vector:
+    """Unit normal (3,) of the plane through points (n >= 3, 3), on the side of ``toward_ras`` (superior by default).
+
+    For endplates and cup rims. Raises AssessmentError when the points lie on a line or too close together.
+    """
+    points = np.asarray(points_ras_mm, dtype=np.float64)
+    if points.ndim != 2 or points.shape[1] != 3 or len(points) < 3 or not np.isfinite(points).all():
+        raise AssessmentError(f"a plane needs at least three finite points (n, 3), got shape {points.shape}")
+    offsets = points - points.mean(axis=0)
+    axes = np.linalg.svd(offsets, full_matrices=False)[2]
+    spread = float(np.ptp(offsets @ axes[1]))
+    if spread < LEAST_SPREAD_MM:
+        raise AssessmentError(
+            f"the points spread only {spread:.1f} mm across their line, {LEAST_SPREAD_MM:g} mm are needed: "
+            "place them around the surface"
+        )
+    normal = axes[2]
+    return np.asarray(normal if normal @ np.asarray(toward_ras, dtype=np.float64) >= 0 else -normal)
+
+
+def cobb_angle(
+    upper_normal_ras: npt.ArrayLike,
+    lower_normal_ras: npt.ArrayLike,
+    plane: Literal["coronal", "sagittal"] = "coronal",
+    point_error_deg: float = 0.0,
+) -> Measurement:
+    """Angle between the upper endplate of the upper end vertebra and the lower endplate of the lower one.
+
+    The arguments are the endplates' normals toward superior, RAS. ``point_error_deg``: of one endplate.
+    """
+    keep = {"coronal": 0, "sagittal": 1}[plane]
+    angles = [_tilt_deg(_unit(normal, "endplate normal"), keep) for normal in (upper_normal_ras, lower_normal_ras)]
+    value = abs(angles[0] - angles[1])
+    error = float(np.sqrt(2.0) * point_error_deg)
+    return Measurement(
+        f"Cobb angle, {plane}, supine",
+        value,
+        "deg",
+        "Between the upper endplate of the upper end vertebra and the lower endplate of the lower end vertebra, "
+        f"projected on the {plane} plane; supine",
+        COBB_SOURCE,
+        (max(0.0, value - error), value + error) if error else None,
+    )
+
+
+def sagittal_balance(
+    l1_normal_ras: npt.ArrayLike,
+    s1_endplate_ras_mm: npt.ArrayLike,
+    femoral_heads_ras_mm: npt.ArrayLike,
+    c7_centre_ras_mm: npt.ArrayLike | None = None,
+) -> tuple[Measurement, ...]:
+    """LL, SS, PT, PI, PI - LL and SVA of a supine patient, with the SRS-Schwab modifier in the definition.
+
+    ``l1_normal_ras``: upper endplate of L1 toward superior. ``s1_endplate_ras_mm``: (2, 3) posterior and anterior
+    corner of S1. ``femoral_heads_ras_mm``: (2, 3) centres. SVA is missing without the centre of C7.
+    """
+    corners = _points(s1_endplate_ras_mm, 2, "s1_endplate_ras_mm")
+    heads = _points(femoral_heads_ras_mm, 2, "femoral_heads_ras_mm")
+    posterior, anterior = corners
+    if anterior[1] <= posterior[1]:
+        raise AssessmentError("the first corner of S1 must be the posterior one: swap the two points")
+    # In the sagittal plane an angle is measured from superior, positive when the normal leans to anterior.
+    slope = float(np.rad2deg(np.arctan2(posterior[2] - anterior[2], anterior[1] - posterior[1])))
+    to_hips = heads.mean(axis=0) - corners.mean(axis=0)
+    if to_hips[2] >= 0:
+        raise AssessmentError("the femoral heads must lie below S1: check which points were placed")
+    tilt = float(np.rad2deg(np.arctan2(to_hips[1], -to_hips[2])))
+    lordosis = slope - _tilt_deg(_unit(l1_normal_ras, "L1 normal"), 1)
+    incidence = slope + tilt
+    mismatch = incidence - lordosis
+
+    def angle(name: str, value: float, definition: str) -> Measurement:
+        return Measurement(name, value, "deg", f"{definition}; supine", SAGITTAL_SOURCE)
+
+    results = [
+        angle("Lumbar lordosis LL", lordosis, "Upper endplate of L1 to the endplate of S1, sagittal plane"),
+        angle("Sacral slope SS", slope, "Endplate of S1 to the horizontal, sagittal plane"),
+        angle(
+            "Pelvic tilt PT",
+            tilt,
+            f"Vertical to the line from the middle of S1 to the hip axis; Schwab {_modifier('PT', tilt)}",
+        ),
+        angle("Pelvic incidence PI", incidence, "Perpendicular of S1 to the line from its middle to the hip axis"),
+        angle("PI - LL", mismatch, f"Pelvic incidence minus lumbar lordosis; Schwab {_modifier('PI - LL', mismatch)}"),
+    ]
+    definition = "Horizontal distance from the plumb line of C7 to the posterior corner of S1, + is anterior"
+    if c7_centre_ras_mm is None:
+        reason = "C7 is not in the scan"
+        sva = Measurement("Sagittal vertical axis SVA", None, "mm", definition, SAGITTAL_SOURCE, missing_because=reason)
+    else:
+        offset = float(_points([c7_centre_ras_mm], 1, "c7_centre_ras_mm")[0, 1] - posterior[1])
+        text = f"{definition}; Schwab {_modifier('SVA', offset)}; supine"
+        sva = Measurement("Sagittal vertical axis SVA", offset, "mm", text, SAGITTAL_SOURCE)
+    return (*results, sva)
+
+
+def pelvic_frame(right_asis: npt.ArrayLike, left_asis: npt.ArrayLike, pubis: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Rotation (3, 3) from RAS to the anterior pelvic plane: rows right, anterior, superior.
+
+    The points are the anterior superior iliac spines and the middle of the pubic tubercles, (3,), RAS, mm.
+    """
+    right, left, low = _points([right_asis, left_asis, pubis], 3, "pelvic landmarks")
+    across = right - left
+    if across[0] <= 0:
+        raise AssessmentError("the right iliac spine must lie to the right of the left one: swap the two points")
+    x = across / np.linalg.norm(across)
+    up = (right + left) / 2.0 - low
+    up -= (up @ x) * x
+    if np.linalg.norm(up) < LEAST_SPREAD_MM:
+        raise AssessmentError("the three pelvic landmarks lie on one line: place the pubic one below the spines")
+    z = up / np.linalg.norm(up)
+    return np.stack([x, np.cross(z, x), z])
+
+
+def cup_orientation(
+    cup_axis_ras: npt.ArrayLike, side: Literal["right", "left"], frame_from_ras: npt.ArrayLike | None = None
+) -> tuple[Measurement, ...]:
+    """Inclination and anteversion of an acetabular cup by all three definitions of Murray.
+
+    ``cup_axis_ras``: outward axis of the opening (lateral, inferior). ``frame_from_ras``: rotation (3, 3) to the
+    pelvic frame of :func:`pelvic_frame`, RAS itself when None. Raises AssessmentError when the axis points inward.
+    """
+    frame = np.eye(3) if frame_from_ras is None else np.asarray(frame_from_ras, dtype=np.float64)
+    n = frame @ _unit(cup_axis_ras, "cup axis")
+    lateral = n[0] if side == "right" else -n[0]
+    if lateral <= 0:
+        raise AssessmentError(
+            f"the axis of a {side} cup must point outward, to the {side}: check the side or turn it round"
+        )
+    ny, nz = float(n[1]), float(n[2])
+    both = (
+        ("radiographic", np.arctan2(lateral, -nz), np.arcsin(ny), "RI = atan2(|nx|, -nz)", "RA = asin(ny)"),
+        ("operative", np.arcsin(lateral), np.arctan2(ny, -nz), "OI = asin(|nx|)", "OA = atan2(ny, -nz)"),
+        ("anatomical", np.arccos(-nz), np.arctan2(ny, lateral), "AI = acos(-nz)", "AA = atan2(ny, |nx|)"),
+    )
+    frame_name = "scanner axes" if frame_from_ras is None else "anterior pelvic plane"
+    return tuple(
+        Measurement(f"Cup {what}, {name}", float(np.rad2deg(angle)), "deg", f"{formula}; {frame_name}", CUP_SOURCE)
+        for name, inclination, version, first, second in both
+        for what, angle, formula in (("inclination", inclination, first), ("anteversion", version, second))
+    )
+
+
+def osteotomy_deviation(
+    planned_ras_from_bone: npt.ArrayLike, achieved_ras_from_bone: npt.ArrayLike, centre_bone_mm: npt.ArrayLike
+) -> tuple[Measurement, ...]:
+    """Achieved against planned pose of a bone: rotation as angle and in anatomical planes, translation of its centre.
+
+    Poses are (4, 4) rigid, mm; ``centre_bone_mm`` (3,) in the bone's frame. The planes' parts are the components of
+    the rotation vector about the R, A and S axes, right-handed.
+    """
+    planned = checked_rigid(planned_ras_from_bone, "planned_ras_from_bone")
+    achieved = checked_rigid(achieved_ras_from_bone, "achieved_ras_from_bone")
+    rotation = achieved[:3, :3] @ planned[:3, :3].T
+    vector = _rotation_vector_deg(rotation)
+    centre = _points([centre_bone_mm], 1, "centre_bone_mm")[0]
+    moved = apply(achieved, centre) - apply(planned, centre)
+    source = "Rigid-body kinematics; rotation vector"
+    planes = (("sagittal", "R"), ("coronal", "A"), ("axial", "S"))
+    return (
+        Measurement(
+            "Correction: rotation error", float(np.linalg.norm(vector)), "deg", "Angle between the poses", source
+        ),
+        *(
+            Measurement(
+                f"Correction: rotation error, {plane} plane",
+                float(part),
+                "deg",
+                f"Rotation vector about the {axis} axis, right-handed",
+                source,
+            )
+            for (plane, axis), part in zip(planes, vector, strict=True)
+        ),
+        Measurement(
+            "Correction: translation error",
+            float(np.linalg.norm(moved)),
+            "mm",
+            "Distance of the bone's centres",
+            source,
+        ),
+        *(
+            Measurement(f"Correction: translation error, {axis}", float(part), "mm", f"Part along {axis}", source)
+            for (_, axis), part in zip(planes, moved, strict=True)
+        ),
+    )
+
+
+def _unit(vector: npt.ArrayLike, name: str) -> Vector:
+    result = np.asarray(vector, dtype=np.float64)
+    length = float(np.linalg.norm(result))
+    if result.shape != (3,) or not np.isfinite(length) or length < 1e-9:
+        raise AssessmentError(f"the {name} must be a vector of three that is not zero, got {result.tolist()}")
+    return np.asarray(result / length)
+
+
+def _points(points: Any, count: int, name: str) -> npt.NDArray[np.float64]:
+    result = np.asarray(points, dtype=np.float64)
+    if result.shape != (count, 3) or not np.isfinite(result).all():
+        raise AssessmentError(f"{name} must be {count} finite points in mm, got shape {result.shape}")
+    return result
+
+
+def _tilt_deg(normal: Vector, axis: int) -> float:
+    """How far a normal leans from superior toward R (axis 0) or A (axis 1), in that plane."""
+    if float(np.hypot(normal[axis], normal[2])) < LEAST_PROJECTION:
+        raise AssessmentError(f"the endplate normal {normal.round(2).tolist()} stands across the plane of the angle")
+    return float(np.rad2deg(np.arctan2(normal[axis], normal[2])))
+
+
+def _modifier(name: str, value: float) -> str:
+    low, high = SCHWAB[name]
+    return "0" if value < low else "+" if value <= high else "++"
+
+
+def _rotation_vector_deg(rotation: npt.NDArray[np.float64]) -> Vector:
+    # From the quaternion: stays exact near zero and near 180 degrees.
+    from scipy.spatial.transform import Rotation
+
+    return np.rad2deg(Rotation.from_matrix(rotation).as_rotvec())
