@@ -1,0 +1,291 @@
+"""OpenIGTLink devices as named MRML nodes, and any node of a scene as a device: main thread only."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import slicer
+import vtk
+from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
+
+from ..data import AnyArray, Image, Pose
+from ..errors import DataError, WireError
+from ..wire.adapters import image_from_message, native
+from ..wire.codec import (
+    CommandMessage,
+    ImageMessage,
+    Message,
+    PointMessage,
+    PolyDataMessage,
+    SensorMessage,
+    StatusMessage,
+    StringMessage,
+    TrajectoryMessage,
+)
+from ..wire.timing import STALE_AFTER_S, PoseBoard, PoseState
+from ..wire.transport import Endpoint, Received
+from ..wire.trust import AS_SENT, PeerProfile
+
+#: Prefix of the attributes that tell where a node comes from and how far it may be trusted.
+ATTRIBUTE = "IntraopMRI.Device."
+#: Messages handled per call of :meth:`DeviceNodes.pump`: a flood must not freeze the window.
+MOST_PER_PUMP = 200
+
+_CELLS = {"vertices": "SetVerts", "lines": "SetLines", "polygons": "SetPolys", "triangle_strips": "SetStrips"}
+
+
+class DeviceNodes:
+    """Keeps one node per device of a link up to date.
+
+    IMAGE gives a volume, TRANSFORM, POSITION and each tool of TDATA and QTDATA a linear transform, STRING, STATUS,
+    COMMAND and SENSOR a text, POINT fiducials, TRAJ lines, POLYDATA a model. Other messages (raw data, queries) give
+    no node and are returned by :meth:`pump` for others to use. Nodes of the same name that somebody else made, such
+    as those of Slicer's OpenIGTLinkIF, are left alone.
+    """
+
+    def __init__(self, scene: Any, profile: PeerProfile = AS_SENT, staleAfterS: float = STALE_AFTER_S) -> None:
+        self.scene, self.profile = scene, profile
+        self._poses = PoseBoard(staleAfterS, profile)
+        self._nodes: dict[tuple[str, str], str] = {}
+
+    def node(self, className: str, name: str) -> Any:
+        """The node of a device or tool, None when there is none (any more)."""
+        identifier = self._nodes.get((className, name))
+        return None if identifier is None else self.scene.GetNodeByID(identifier)
+
+    def pump(self, endpoint: Endpoint, most: int = MOST_PER_PUMP) -> list[Received]:
+        """Bring what has come since the last call into the scene; call it from a timer. Returns what gave no node."""
+        others = []
+        for _ in range(most):
+            received = endpoint.receive(0)
+            if received is None:
+                break
+            if not self.show(received):
+                others.append(received)
+        self.refresh(endpoint)
+        return others
+
+    def show(self, received: Received) -> list[Any]:
+        """Bring one message into the scene; the nodes that it changed, empty when there is no node for its type."""
+        if threading.current_thread() is not threading.main_thread():
+            raise WireError("nodes may only be written by the main thread: call pump() from a timer of the window")
+        nodes = self._show(received)
+        for node in nodes:
+            self._describe(node, received)
+        return nodes
+
+    def refresh(self, endpoint: Endpoint | None = None, nowMonotonicS: float | None = None) -> None:
+        """Say of every tool how old its pose is and whether it may be used, and how many messages were dropped."""
+        for tool in self._poses.tools:
+            node, state = self.node("vtkMRMLLinearTransformNode", tool), self._poses.state(tool, nowMonotonicS)
+            if node is not None and state is not None:
+                _setAttribute(node, "UnusableBecause", state.unusable_because)
+        if endpoint is None:
+            return
+        for (kind, device), count in endpoint.counters.dropped.items():
+            for identifier in self._nodes.values():
+                node = self.scene.GetNodeByID(identifier)
+                if node is not None and _attribute(node, "Name") == device and _attribute(node, "Type") == kind:
+                    _setAttribute(node, "Dropped", str(count))
+
+    def poseState(self, tool: str, nowMonotonicS: float | None = None) -> PoseState | None:
+        """Latest pose of a tool and whether it may be used now."""
+        return self._poses.state(tool, nowMonotonicS)
+
+    def _show(self, received: Received) -> list[Any]:
+        message = received.message
+        if isinstance(message, ImageMessage):
+            return [] if _isRawData(message) else [self._volume(message, received)]
+        if isinstance(message, StringMessage | StatusMessage | CommandMessage | SensorMessage):
+            node = self._get("vtkMRMLTextNode", message.device)
+            node.SetText(_textOf(message))
+            return [node]
+        if isinstance(message, PointMessage):
+            return [self._points(message)]
+        if isinstance(message, TrajectoryMessage):
+            return [self._line(message.device, path) for path in message.trajectories]
+        if isinstance(message, PolyDataMessage):
+            node = self._get("vtkMRMLModelNode", message.device)
+            node.SetAndObservePolyData(polyDataOf(message))
+            return [node]
+        if hasattr(message, "matrix") or hasattr(message, "tools"):
+            return [self._transform(pose) for pose in self._poses.update(received)]
+        return []
+
+    def _volume(self, message: ImageMessage, received: Received) -> Any:
+        image = image_from_message(message, self.profile, received)
+        kind = "vtkMRMLScalarVolumeNode" if image.array.ndim == 3 else "vtkMRMLVectorVolumeNode"
+        node = self._get(kind, message.device)
+        node.SetIJKToRASMatrix(_vtkMatrix(image.ras_from_ijk))
+        node.SetAndObserveImageData(_vtkImage(image.array))
+        return node
+
+    def _transform(self, pose: Pose) -> Any:
+        node = self._get("vtkMRMLLinearTransformNode", pose.tool)
+        # A tool that its tracker does not see keeps its last place and is marked by refresh().
+        if pose.valid:
+            node.SetMatrixTransformToParent(_vtkMatrix(pose.ras_from_tool))
+        return node
+
+    def _points(self, message: PointMessage) -> Any:
+        node = self._get("vtkMRMLMarkupsFiducialNode", message.device)
+        node.RemoveAllControlPoints()
+        for point in message.points:
+            node.AddControlPoint(self._toRas(point.position_mm), point.name)
+        return node
+
+    def _line(self, device: str, path: Any) -> Any:
+        node = self._get("vtkMRMLMarkupsLineNode", path.name or device)
+        node.RemoveAllControlPoints()
+        node.AddControlPoint(self._toRas(path.entry_mm), "entry")
+        node.AddControlPoint(self._toRas(path.target_mm), "target")
+        return node
+
+    def _toRas(self, position: npt.NDArray[np.float64]) -> Any:
+        flip = -1.0 if self.profile.pose_coordinate == "LPS" else 1.0
+        return vtk.vtkVector3d(flip * position[0], flip * position[1], position[2])
+
+    def _get(self, className: str, name: str) -> Any:
+        node = self.node(className, name)
+        if node is None:
+            label = name or "device"
+            if self.scene.GetFirstNodeByName(label) is not None:
+                label = self.scene.GenerateUniqueName(label)
+            node = self.scene.AddNewNodeByClass(className, label)
+            self._nodes[className, name] = node.GetID()
+        return node
+
+    def _describe(self, node: Any, received: Received) -> None:
+        message, latency, offset = received.message, received.latency_s, received.clock_offset_s
+        _setAttribute(node, "Name", message.device)
+        _setAttribute(node, "Type", message.type_name)
+        _setAttribute(node, "Peer", received.peer)
+        _setAttribute(node, "Profile", self.profile.name)
+        _setAttribute(node, "Frame", "RAS")
+        _setAttribute(node, "ReceivedUtcS", f"{received.received_utc_s:.6f}")
+        _setAttribute(node, "SentUtcS", "" if received.sent_utc_s is None else f"{received.sent_utc_s:.6f}")
+        _setAttribute(node, "TimeStampFault", received.time.fault)
+        _setAttribute(node, "LatencyS", "" if latency is None else f"{latency:.6f}")
+        _setAttribute(node, "ClockOffsetS", "" if offset is None else f"{offset:.6f}")
+        for key, value in message.metadata.items():
+            _setAttribute(node, f"Metadata.{key}", value)
+
+
+class TransformNodeSource:
+    """The pose of any linear transform node, such as one of Slicer's OpenIGTLinkIF, with its age.
+
+    A connector does not tell when its message came or was sent, so the age counts from the last change of the node: a
+    tool that is held perfectly still looks stale. Main thread only; :meth:`close` when done.
+    """
+
+    def __init__(
+        self, node: Any, tool: str = "", staleAfterS: float = STALE_AFTER_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._node, self._tool, self._staleAfterS, self._clock = node, tool or node.GetName(), staleAfterS, clock
+        self._changedS = self._clock()
+        self._tag = node.AddObserver(slicer.vtkMRMLTransformNode.TransformModifiedEvent, self._changed)
+
+    def state(self) -> PoseState:
+        """The pose now. Raises DataError when the node does not hold a rigid motion."""
+        now = self._clock()
+        age = now - self._changedS
+        matrix = vtk.vtkMatrix4x4()
+        self._node.GetMatrixTransformToWorld(matrix)
+        pose = Pose(arrayOf(matrix), self._tool, self._changedS, time.time() - age)
+        stale = f"'{self._tool}' has not moved on for {age:.2f} s" if age > self._staleAfterS else ""
+        return PoseState(pose, age, stale)
+
+    def close(self) -> None:
+        """Stop watching the node."""
+        self._node.RemoveObserver(self._tag)
+
+    def _changed(self, _caller: Any, _event: str) -> None:
+        self._changedS = self._clock()
+
+
+def imageFromNode(node: Any) -> Image:
+    """Image of any scalar volume node, such as one of Slicer's OpenIGTLinkIF; voxels copied. Raises DataError."""
+    data = node.GetImageData()
+    if data is None or data.GetPointData().GetScalars() is None:
+        raise DataError(
+            f"the volume '{node.GetName()}' is empty: choose another, or wait until its device has sent one"
+        )
+    if node.GetParentTransformNode() is not None:
+        raise DataError(f"the volume '{node.GetName()}' hangs under a transform: harden it, or choose another")
+    scalars = vtk_to_numpy(data.GetPointData().GetScalars())
+    i, j, k = data.GetDimensions()
+    shape = (k, j, i) if scalars.ndim == 1 else (k, j, i, scalars.shape[1])
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return Image(scalars.reshape(shape).copy(), arrayOf(matrix), name=node.GetName())
+
+
+def polyDataOf(message: PolyDataMessage) -> Any:
+    """vtkPolyData of a POLYDATA message, copied."""
+    result = vtk.vtkPolyData()
+    points = vtk.vtkPoints()
+    points.SetData(numpy_to_vtk(native(message.points), deep=True))
+    result.SetPoints(points)
+    for section, setter in _CELLS.items():
+        cells = message.cells(section)
+        if cells:
+            lengths = [len(cell) for cell in cells]
+            offsets = numpy_to_vtkIdTypeArray(np.cumsum([0, *lengths]).astype(np.int64), deep=True)
+            indices = numpy_to_vtkIdTypeArray(np.concatenate(cells).astype(np.int64), deep=True)
+            array = vtk.vtkCellArray()
+            array.SetData(offsets, indices)
+            getattr(result, setter)(array)
+    for attribute in message.attributes:
+        values = numpy_to_vtk(native(attribute.values), deep=True)
+        values.SetName(attribute.name)
+        of = result.GetCellData() if attribute.kind & 0x10 else result.GetPointData()
+        of.AddArray(values)
+    return result
+
+
+def arrayOf(matrix: Any) -> npt.NDArray[np.float64]:
+    """vtkMatrix4x4 to a (4, 4) array."""
+    return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+
+
+def _vtkMatrix(matrix: npt.NDArray[np.float64]) -> Any:
+    result = vtk.vtkMatrix4x4()
+    result.DeepCopy(matrix.ravel().tolist())
+    return result
+
+
+def _vtkImage(array: AnyArray) -> Any:
+    k, j, i = array.shape[:3]
+    components = array.shape[3] if array.ndim == 4 else 1
+    result = vtk.vtkImageData()
+    result.SetDimensions(i, j, k)
+    result.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(array).reshape(-1, components), deep=True))
+    return result
+
+
+def _isRawData(message: ImageMessage) -> bool:
+    return "ky" in message.metadata or np.iscomplexobj(message.array)
+
+
+def _textOf(message: Message) -> str:
+    if isinstance(message, StatusMessage):
+        return f"{message.meaning}: {message.text}" if message.text else message.meaning
+    if isinstance(message, SensorMessage):
+        return " ".join(f"{value:.9g}" for value in message.values)
+    return message.text if isinstance(message, StringMessage | CommandMessage) else ""
+
+
+def _setAttribute(node: Any, key: str, value: str) -> None:
+    """Only what changes is written: every write tells all observers of the node."""
+    if _attribute(node, key) != value:
+        node.SetAttribute(ATTRIBUTE + key, value)
+
+
+def _attribute(node: Any, key: str) -> str | None:
+    value = node.GetAttribute(ATTRIBUTE + key)
+    return None if value is None else str(value)
