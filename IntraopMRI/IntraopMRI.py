@@ -40,9 +40,8 @@ class IntraopMRIWidget(ScriptedLoadableModuleWidget):
         super().setup()
         from IntraopMRILib.scene.widget import SessionPanel
 
-        self.panel = SessionPanel(
-            self.resourcePath("UI/IntraopMRI.ui"), IntraopMRILogic(), lambda: self.parent.isEntered
-        )
+        self.logic = IntraopMRILogic()
+        self.panel = SessionPanel(self.resourcePath, self.logic, lambda: self.parent.isEntered)
         self.layout.addWidget(self.panel.widget)
         self.panel.enter()
 
@@ -101,5 +100,5 @@ class IntraopMRITest(ScriptedLoadableModuleTest):
     def test_choices_are_kept(self):
         """A value set through one typed node is read back through another."""
         logic = IntraopMRILogic()
-        logic.getParameterNode().scannerPort = 18999
-        assert logic.getParameterNode().scannerPort == 18999
+        logic.getParameterNode().scanner.port = 18999
+        assert logic.getParameterNode().scanner.port == 18999

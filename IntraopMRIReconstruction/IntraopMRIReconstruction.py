@@ -48,10 +48,9 @@ class IntraopMRIReconstructionWidget(ScriptedLoadableModuleWidget):
         super().setup()
         from IntraopMRIReconstructionLib.scene.widget import ReconstructionPanel
 
+        self.logic = IntraopMRIReconstructionLogic()
         self.panel = ReconstructionPanel(
-            self.resourcePath("UI/IntraopMRIReconstruction.ui"),
-            IntraopMRIReconstructionLogic(),
-            lambda: self.parent.isEntered,
+            self.resourcePath("UI/IntraopMRIReconstruction.ui"), self.logic, lambda: self.parent.isEntered
         )
         self.layout.addWidget(self.panel.widget)
         self.panel.enter()

@@ -327,6 +327,24 @@ class _Modules(LoudModule):
     """The namespace ``slicer.modules``."""
 
 
+#: Modules written in C++ whose logic the slicer-core wheel has: their names in slicer.modules and in the logic.
+CORE_LOGICS = {
+    "segmentations": "Segmentations",
+    "volumes": "Volumes",
+    "markups": "Markups",
+    "models": "Models",
+    "transforms": "Transform",
+}
+
+
+def _core_module(name: str) -> Any:
+    """A C++ module of which only the logic is there."""
+    logic = slicer.app.applicationLogic().GetModuleLogic(CORE_LOGICS[name])
+    if logic is None:
+        raise NotProvided("slicer.modules", name)
+    return SimpleNamespace(name=name, logic=lambda: logic)
+
+
 def start(folders: Sequence[str | Path], *, screen: bool = False) -> qSlicerApplication:
     """Make this process an application with the scripted modules of ``folders``. Once a process.
 
@@ -346,6 +364,8 @@ def start(folders: Sequence[str | Path], *, screen: bool = False) -> qSlicerAppl
     provided: Any = slicer
     provided.app, provided.mrmlScene = app, app.mrmlScene()
     provided.modules, provided.selfTests = _Modules("slicer.modules"), {}
+    for name in CORE_LOGICS:
+        setattr(provided.modules, name, _core_module(name))
     for name, kind in mrmlwidgets.classes().items():
         setattr(provided, name, kind)
     for kind in (qSlicerScriptedLoadableModule, qSlicerScriptedLoadableModuleWidget, views.qMRMLSliceWidget):

@@ -56,13 +56,12 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         return position.y() < self._titleHeight()
 
     def sizeHint(self) -> QtCore.QSize:
-        inner = self.layout().sizeHint() if self.layout() else QtCore.QSize(100, 0)
-        if not self.checked:
-            return QtCore.QSize(inner.width(), self._titleHeight())
-        return QtCore.QSize(inner.width(), inner.height() + (0 if self.layout() else self._titleHeight()))
+        inner = self.layout().totalSizeHint() if self.layout() else QtCore.QSize(100, self._titleHeight())
+        return inner if self.checked else QtCore.QSize(inner.width(), self._titleHeight())
 
     def minimumSizeHint(self) -> QtCore.QSize:
-        return QtCore.QSize(self.sizeHint().width() // 2, self.sizeHint().height())
+        inner = self.layout().totalMinimumSize() if self.layout() else QtCore.QSize(100, self._titleHeight())
+        return inner if self.checked else QtCore.QSize(inner.width(), self._titleHeight())
 
     def paintEvent(self, _event: Any) -> None:
         painter = QtGui.QPainter(self)

@@ -22,6 +22,8 @@ from .provided import NotProvided
 
 #: Render requests within this time are joined, as ctkVTKAbstractView does (60 pictures a second at most).
 JOIN_MS = 16
+#: After a picture that took long, this many times its duration is left to everything else.
+IDLE_PARTS = 3
 _BUTTONS = {
     QtCore.Qt.MouseButton.LeftButton: "LeftButton",
     QtCore.Qt.MouseButton.RightButton: "RightButton",
@@ -70,6 +72,8 @@ class _View(QtWidgets.QWidget):
         began = time.perf_counter()
         picture = self.drawn.picture()
         self.renderSeconds = time.perf_counter() - began
+        # Without a graphics card a picture can take longer than the requests come: leave time for everything else
+        self._timer.setInterval(max(JOIN_MS, round(IDLE_PARTS * 1000 * self.renderSeconds)))
         height, width = picture.shape[:2]
         self._picture = QtGui.QImage(picture.tobytes(), width, height, 3 * width, QtGui.QImage.Format.Format_RGB888)
         self.update()

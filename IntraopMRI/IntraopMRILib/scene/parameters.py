@@ -3,54 +3,119 @@
 There is no field that says 'registered': a loaded scene starts unregistered until a person confirms again.
 """
 
+from enum import Enum
 from typing import Annotated
 
 from slicer import vtkMRMLMarkupsFiducialNode, vtkMRMLMarkupsLineNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
-from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
+from slicer.i18n import tr as _
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper, parameterPack
 
-PHASES = ["case", "connect", "register", "scan", "navigate", "decide"]
-COMPARISONS = ["blend", "checkerboard", "flicker", "side by side"]
-RESLICES = ["axial", "in plane", "probe's eye"]
-DECISIONS = ["undecided", "resect further", "close", "scan again"]
+
+class Phase(Enum):
+    """Pages of the panel, in the order in which the team works."""
+
+    CASE = 1
+    CONNECT = 2
+    REGISTER = 3
+    SCAN = 4
+    NAVIGATE = 5
+    DECIDE = 6
+
+
+class Comparison(Enum):
+    """How the intraoperative volume is compared with the preoperative one."""
+
+    BLEND = 1
+    CHECKERBOARD = 2
+    FLICKER = 3
+    SIDE_BY_SIDE = 4
+
+    def label(self) -> str:
+        """Name for a person."""
+        return {
+            Comparison.BLEND: _("Blend"),
+            Comparison.CHECKERBOARD: _("Checkerboard"),
+            Comparison.FLICKER: _("Flicker"),
+            Comparison.SIDE_BY_SIDE: _("Side by side"),
+        }[self]
+
+
+class Reslice(Enum):
+    """Planes that follow the pointer."""
+
+    STANDARD = 1
+    IN_PLANE = 2
+    PROBES_EYE = 3
+
+    def label(self) -> str:
+        """Name for a person."""
+        return {
+            Reslice.STANDARD: _("Axial, coronal, sagittal through the tip"),
+            Reslice.IN_PLANE: _("Along the pointer"),
+            Reslice.PROBES_EYE: _("Probe's eye"),
+        }[self]
+
+
+class Decision(Enum):
+    """What the team decides after the review."""
+
+    UNDECIDED = 1
+    RESECT_FURTHER = 2
+    CLOSE = 3
+    SCAN_AGAIN = 4
+
+    def label(self) -> str:
+        """Name for a person."""
+        return {
+            Decision.UNDECIDED: _("Not decided"),
+            Decision.RESECT_FURTHER: _("Resect further"),
+            Decision.CLOSE: _("Finish and close"),
+            Decision.SCAN_AGAIN: _("Scan again"),
+        }[self]
+
+
+@parameterPack
+class Peer:
+    """Where a device listens, and whether it is part of the session."""
+
+    used: bool = True
+    host: str = "127.0.0.1"
+    port: Annotated[int, WithinRange(1, 65535)] = 18944
 
 
 @parameterNodeWrapper
 class SessionParameters:
     """What the team chose, page by page."""
 
-    phase: Annotated[str, Choice(PHASES)] = "case"
+    phase: Phase = Phase.CASE
 
     patientName: str
     patientId: str
     procedureName: str
     preopVolume: vtkMRMLScalarVolumeNode
     tumourSegmentation: vtkMRMLSegmentationNode
-    tumourSegment: str
     riskSegmentation: vtkMRMLSegmentationNode
     plannedTarget: vtkMRMLMarkupsFiducialNode
     plannedImplant: vtkMRMLMarkupsLineNode
+    implantDiameterMm: Annotated[float, WithinRange(0.5, 20.0)] = 5.0
 
-    scannerHost: str = "127.0.0.1"
-    scannerPort: Annotated[int, WithinRange(1, 65535)] = 18944
-    trackerHost: str = "127.0.0.1"
-    trackerPort: Annotated[int, WithinRange(1, 65535)] = 18945
-    poseStaleAfterS: Annotated[float, WithinRange(0.1, 10.0)] = 0.5
+    scanner: Peer
+    tracker: Peer
+    live: Peer
     imageOldAfterMin: Annotated[float, WithinRange(1.0, 240.0)] = 30.0
 
-    plannedLandmarks: vtkMRMLMarkupsFiducialNode
-    touchedLandmarks: vtkMRMLMarkupsFiducialNode
-    surfaceTrace: vtkMRMLMarkupsFiducialNode
+    trackerReportsScannerFrame: bool = True
 
     protocol: str
-    intraopVolume: vtkMRMLScalarVolumeNode
-    comparison: Annotated[str, Choice(COMPARISONS)] = "blend"
+    comparison: Comparison = Comparison.BLEND
     blend: Annotated[float, WithinRange(0.0, 1.0)] = 0.5
 
-    reslice: Annotated[str, Choice(RESLICES)] = "axial"
-    riskAlarmMm: Annotated[float, WithinRange(0.5, 30.0)] = 5.0
+    reslice: Reslice = Reslice.STANDARD
+    followPointer: bool = True
+    riskAlarmMm: Annotated[float, WithinRange(1.0, 30.0)] = 5.0
     soundAlarm: bool = True
     residualOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.6
 
-    decision: Annotated[str, Choice(DECISIONS)] = "undecided"
+    decision: Decision = Decision.UNDECIDED
     surgeon: str
     comment: str

@@ -1,7 +1,238 @@
 """The session panel: one page per phase of the procedure, one prominent next action."""
 
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import qt
+import slicer
 from IntraopMRIReconstructionLib.scene.panel import Panel
+from slicer.i18n import tr as _
+
+from .panels import style
+from .panels.case import CasePage
+from .panels.connect import ConnectPage
+from .panels.decide import DecidePage
+from .panels.layouts import DUAL, FOUR_UP, show
+from .panels.navigate import NavigatePage
+from .panels.overlay import Overlay
+from .panels.page import Page, Readiness
+from .panels.register import RegisterPage
+from .panels.running import Running
+from .panels.scan import ScanPage
+from .parameters import Phase
+
+#: How often the main thread looks for news, ms: 50 times a second, below what an eye sees as late.
+TICK_MS = 20
+#: How often ages and distances are written anew in the panel, and the texts in the views, s.
+SLOW_TICK_S, TEXTS_S = 0.1, 0.25
+PAGES: tuple[type[Page], ...] = (CasePage, ConnectPage, RegisterPage, ScanPage, NavigatePage, DecidePage)
 
 
 class SessionPanel(Panel):
-    """Case, connect, register, scan and review, navigate, decide and report."""
+    """Case, connect, register, scan and review, navigate, decide and report.
+
+    ``resourcePath``: path of a file below the module's Resources folder.
+    """
+
+    def __init__(self, resourcePath: Callable[[str], str], logic: Any, isShown: Callable[[], bool]) -> None:
+        super().__init__(resourcePath("UI/IntraopMRI.ui"), logic, isShown)
+        self.resourcePath = resourcePath
+        #: Further arguments of the simulated theatre's servers, by server.
+        self.theatreOptions: dict[str, list[str]] = {}
+        self._refreshing = False
+        self._asked = False
+        self._slow_s = self._texts_s = 0.0
+        self.overlay = Overlay()
+        self.running = Running(self.askRefresh)
+        self.pages: dict[Phase, Page] = {kind.phase: kind(self) for kind in PAGES}
+        self._steps = {phase: getattr(self.ui, f"{phase.name.lower()}StepButton") for phase in Phase}
+        self._names = {phase: button.text for phase, button in self._steps.items()}
+        self._shownPage: Page | None = None
+        for phase, page in self.pages.items():
+            self.ui.pageStack.addWidget(page.widget)
+            self._steps[phase].connect("clicked()", lambda phase=phase: self.open(phase))
+        self.ui.nextButton.connect("clicked()", self._onNext)
+        self.ui.cancelButton.connect("clicked()", self.running.cancel)
+        self.ui.nextButton.setStyleSheet(style.NEXT_BUTTON)
+        self.ui.bannerLabel.setStyleSheet(style.BANNER)
+        self.ui.patientLabel.setStyleSheet(style.PATIENT)
+        self._shortcuts = self._makeShortcuts()
+        self._timer = qt.QTimer()
+        self._timer.setInterval(TICK_MS)
+        self._timer.connect("timeout()", self._tick)
+        self._timer.start()
+
+    # Panel
+
+    def boundUis(self) -> list[Any]:
+        """Every page has widgets that are bound to the parameter node."""
+        return [page.ui for page in self.pages.values()]
+
+    def enter(self) -> None:
+        """Follow the scene again, and listen to the keys."""
+        super().enter()
+        for shortcut in self._shortcuts:
+            shortcut.enabled = True
+
+    def exit(self) -> None:
+        """The session goes on while another module is open; keys belong to that module."""
+        for shortcut in self._shortcuts:
+            shortcut.enabled = False
+        super().exit()
+
+    def cleanup(self) -> None:
+        """End threads, processes and timers; remove what was drawn."""
+        self._timer.stop()
+        self._timer.disconnect("timeout()", self._tick)
+        for shortcut in self._shortcuts:
+            shortcut.setParent(None)
+            shortcut.deleteLater()
+        self._shortcuts.clear()
+        self.running.close()
+        self.overlay.close()
+        super().cleanup()
+
+    def sceneAboutToChange(self) -> None:
+        """Nothing may write to a scene that goes, and nothing that was confirmed before holds in the next one."""
+        if self._shownPage is not None:
+            self._shownPage.leave()
+            self._shownPage = None
+        self.running.forgetScene()
+        self.overlay.close()
+
+    def refresh(self) -> None:
+        """Show every step's state, the open page, and the one next action."""
+        if self.parameters is None or self._refreshing or not hasattr(self, "_steps"):
+            return
+        self._refreshing, self._asked = True, False
+        try:
+            self._showFrame()
+            self._showPage()
+        finally:
+            self._refreshing = False
+
+    def askRefresh(self) -> None:
+        """Refresh at the next tick: many changes at once cost one refresh."""
+        self._asked = True
+
+    def open(self, phase: Phase) -> None:
+        """Open a page."""
+        if self.parameters is not None:
+            self.parameters.phase = phase
+            self.refresh()
+
+    # inside
+
+    def _showFrame(self) -> None:
+        p = self.parameters
+        identity = _("{name}  ·  {id}").format(name=p.patientName or _("no name"), id=p.patientId or _("no identifier"))
+        self.ui.patientLabel.text = identity if p.patientName or p.patientId else _("No patient")
+        self.ui.bannerLabel.text = self.running.problem
+        self.ui.bannerLabel.visible = bool(self.running.problem)
+        for phase, button in self._steps.items():
+            state = self.pages[phase].state()
+            button.text = f"{state.readiness.value}  {self._names[phase]}"
+            button.toolTip = state.text
+            button.checked = phase is p.phase
+            button.setStyleSheet(style.step(state.readiness, phase is p.phase))
+        progress = self.running.progress
+        busy = self.running.busy
+        self.ui.progressBar.visible = self.ui.cancelButton.visible = busy
+        if busy:
+            fraction, what = progress if progress is not None else (0.0, self.running.task.what)
+            self.ui.progressBar.maximum = 100 if progress is not None else 0
+            self.ui.progressBar.value = round(100 * fraction)
+            self.ui.progressBar.format = _("{what} %p %").format(what=what) if progress is not None else what
+
+    def _showPage(self) -> None:
+        page = self.pages[self.parameters.phase]
+        if page is not self._shownPage:
+            if self._shownPage is not None:
+                self._shownPage.leave()
+            self._shownPage = page
+            self.ui.pageStack.setCurrentWidget(page.widget)
+            page.enter()
+        page.refresh()
+        self.ui.whyLabel.text = "\n".join([page.state().text, *self.running.warnings[-2:]])
+        text, work = self._next()
+        self.ui.nextButton.text, self.ui.nextButton.enabled = text, work is not None
+
+    def _next(self) -> tuple[str, Callable[[], None] | None]:
+        """Text of the one prominent button and what it does; None when a person has to do something first."""
+        phases, phase = list(Phase), self.parameters.phase
+        page = self.pages[phase]
+        before = [p for p in phases[: phases.index(phase)] if not self._isDone(p)]
+        if page.state().readiness is Readiness.BLOCKED and before:
+            return _("Go to: {page}").format(page=self._names[before[0]]), lambda: self.open(before[0])
+        action = page.action()
+        if action is not None:
+            return action.text, action.run
+        after = [p for p in phases[phases.index(phase) + 1 :] if not self._isDone(p) or p is Phase.NAVIGATE]
+        if after:
+            return _("Go on: {page}").format(page=self._names[after[0]]), lambda: self.open(after[0])
+        return _("Everything is done"), None
+
+    def _isDone(self, phase: Phase) -> bool:
+        return self.pages[phase].state().readiness is Readiness.DONE
+
+    def _onNext(self) -> None:
+        if self.parameters is not None:
+            work = self._next()[1]
+            if work is not None:
+                work()
+            self.refresh()
+
+    def _tick(self) -> None:
+        before = self.running.pose
+        self.running.tick()
+        if self.parameters is None:
+            return
+        if self.running.pose is not before:
+            self.pages[Phase.NAVIGATE].poseArrived()  # type: ignore[attr-defined]
+        if self._asked:
+            self.refresh()
+        now = time.monotonic()
+        if now - self._slow_s > SLOW_TICK_S:
+            self._slow_s = now
+            if self._shownPage is not None:
+                self._shownPage.tick()
+        if now - self._texts_s > TEXTS_S and self.running.view is not None:
+            self._texts_s = now
+            self.overlay.annotate(self.running.view.readout())
+
+    def _makeShortcuts(self) -> list[Any]:
+        window = slicer.util.mainWindow()
+        if window is None:
+            return []
+        keys: dict[str, Callable[[], None]] = {
+            "B": lambda: self._blend(-0.1),
+            "N": lambda: self._blend(+0.1),
+            "F": self._toggleFollow,
+            "2": lambda: show(DUAL),
+            "4": lambda: show(FOUR_UP),
+            "PgUp": lambda: self._turn(-1),
+            "PgDown": lambda: self._turn(+1),
+        }
+        made = []
+        for key, work in keys.items():
+            shortcut = qt.QShortcut(qt.QKeySequence(key), window)
+            shortcut.connect("activated()", work)
+            shortcut.enabled = False
+            made.append(shortcut)
+        return made
+
+    def _blend(self, step: float) -> None:
+        if self.parameters is not None:
+            self.parameters.blend = min(1.0, max(0.0, self.parameters.blend + step))
+
+    def _toggleFollow(self) -> None:
+        if self.parameters is not None:
+            self.parameters.followPointer = not self.parameters.followPointer
+
+    def _turn(self, step: int) -> None:
+        if self.parameters is not None:
+            phases = list(Phase)
+            self.open(phases[min(len(phases) - 1, max(0, phases.index(self.parameters.phase) + step))])

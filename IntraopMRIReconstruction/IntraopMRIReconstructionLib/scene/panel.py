@@ -1,11 +1,16 @@
 """What both panels have in common: a .ui file, a typed parameter node, and a scene that may close at any time."""
 
 from collections.abc import Callable
+from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any
 
 import slicer
 import vtk
+from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
+
+from ..errors import IntraopError
 
 
 class Panel(VTKObservationMixin):
@@ -83,3 +88,24 @@ class Panel(VTKObservationMixin):
     def _onSceneReplaced(self, _caller: Any, _event: Any) -> None:
         if self._isShown():
             self.enter()
+
+
+def ensurePackages(requester: str) -> None:
+    """Ask the person to install what Slicer does not bundle. To be called from an action, never before.
+
+    Raises PackagesMissing when the person declines or the installation fails.
+    """
+    import slicer.packaging
+
+    resources = Path(__file__).resolve().parents[2] / "Resources"
+    wanted = slicer.packaging.load_requirements(resources / "Requirements" / "IntraopMRIReconstruction.txt")
+    try:
+        slicer.packaging.pip_ensure(wanted, requester=requester)
+    except (RuntimeError, CalledProcessError) as error:
+        raise PackagesMissing(
+            _("Python packages are missing ({reason}): start again and agree to install them").format(reason=error)
+        ) from error
+
+
+class PackagesMissing(IntraopError):
+    """A package that the work needs is not installed."""

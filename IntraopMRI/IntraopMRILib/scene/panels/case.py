@@ -1,0 +1,123 @@
+"""Page 1: whose operation it is, on which images and which plan."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import slicer
+from IntraopMRIReconstructionLib.errors import IntraopError
+from IntraopMRIReconstructionLib.scene.panel import ensurePackages
+from slicer.i18n import tr as _
+
+from ..parameters import Phase
+from .nodes import partOf, showSimulatedCase
+from .page import Action, Page, Readiness, State, blocked, done
+
+#: Voxel sizes that are offered for simulated scans, in mm.
+SIZES_MM = (1.0, 2.0)
+
+
+class CasePage(Page):
+    """Identity, preoperative volume, tumour or implant; or a simulated case with one click."""
+
+    phase = Phase.CASE
+    uiFile = "CasePage.ui"
+
+    def __init__(self, panel: Any) -> None:
+        super().__init__(panel)
+        self._cases = [("brain", _("Brain tumour")), ("spine", _("Spine implant"))]
+        for _key, name in self._cases:
+            self.ui.simulationCaseBox.addItem(name)
+        for size in SIZES_MM:
+            self.ui.simulationSizeBox.addItem(_("{size} mm voxels").format(size=f"{size:g}"))
+        self.ui.simulateButton.connect("clicked()", self.simulate)
+
+    def state(self) -> State:
+        """What is missing, in the order in which a person fills the page."""
+        p = self.parameters
+        if not p.patientId:
+            return blocked(_("Enter the patient's identifier."))
+        if p.preopVolume is None:
+            return blocked(_("Choose the preoperative volume."))
+        if p.tumourSegmentation is None and p.plannedImplant is None:
+            return blocked(_("Choose the tumour or the planned implant: one of them is needed."))
+        return done(_("Patient, images and plan are complete."))
+
+    def action(self) -> Action | None:
+        """What the person has to enter next; the simulated theatre when there is nothing at all."""
+        state = self.state()
+        if self.running.task is not None:
+            return Action(_("Please wait"))
+        if slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode") is None and not self.parameters.patientId:
+            return Action(_("Start simulated theatre"), self.simulate)
+        return None if state.readiness is Readiness.DONE else Action(_("Fill in this page"))
+
+    def refresh(self) -> None:
+        """Say how the plan was understood."""
+        self.ui.simulateButton.enabled = not self.running.connected and self.running.task is None
+        if self.running.theatre is not None:
+            self.ui.simulateButton.text = _("Start another simulated theatre")
+        segmentation = self.parameters.tumourSegmentation
+        if segmentation is None:
+            self.ui.summaryLabel.text = ""
+            return
+        words = {1: _("enhancing tumour"), 2: _("necrosis"), 3: _("non-enhancing tumour")}
+        segments = segmentation.GetSegmentation()
+        names = [segments.GetNthSegment(index).GetName() for index in range(segments.GetNumberOfSegments())]
+        lines = [_("{name}: read as {part}").format(name=name, part=words[partOf(name)]) for name in names]
+        self.ui.summaryLabel.text = "\n".join(lines) or _("The tumour segmentation has no segment.")
+
+    def simulate(self) -> None:
+        """Make a case and start its theatre in the background, then choose it here and on page 2."""
+        try:
+            ensurePackages("IntraopMRI")
+        except IntraopError as error:
+            self.running.problem = str(error)
+            self.panel.refresh()
+            return
+        kind = self._cases[max(0, self.ui.simulationCaseBox.currentIndex)][0]
+        size_mm = SIZES_MM[max(0, self.ui.simulationSizeBox.currentIndex)]
+        options = self.panel.theatreOptions
+        old, self.running.theatre = self.running.theatre, None
+
+        def work() -> Any:
+            if old is not None:
+                old.stop()
+            return startTheatre(kind, size_mm, options)
+
+        self.running.start(_("preparing the simulated theatre"), work, self._started, lambda made: made[0].stop())
+
+    def _started(self, made: Any) -> None:
+        theatre, case = made
+        self.running.theatre = theatre
+        p = self.parameters
+        if p is None:
+            return  # the module was left meanwhile; the theatre waits for page 2
+        with slicer.util.NodeModify(p):
+            showSimulatedCase(case, p)
+            for part in ("scanner", "tracker", "live"):
+                peer = getattr(p, part)
+                peer.used, peer.host, peer.port = part in theatre.ports, "127.0.0.1", theatre.ports.get(part, 1)
+
+
+def startTheatre(kind: str, size_mm: float, options: dict[str, list[str]]) -> tuple[Any, Any]:
+    """Make a case (``brain`` or ``spine``) and start its servers; no node is touched. Returns (theatre, case)."""
+    from IntraopMRIReconstructionLib.simulate.case_files import read_case, write_case
+    from IntraopMRIReconstructionLib.simulate.phantom import make_brain_case
+    from IntraopMRIReconstructionLib.simulate.spine import make_spine_case
+    from IntraopMRIReconstructionLib.simulate.theatre import Theatre
+
+    folder = Path(tempfile.mkdtemp(prefix="theatre-", dir=slicer.app.temporaryPath))
+    brain = make_brain_case(1, spacing_mm=size_mm) if kind == "brain" else None
+    spine = make_spine_case(1, spacing_mm=size_mm) if kind == "spine" else None
+    write_case(folder, brain, spine)
+    # Inside Slicer the running program is Slicer itself; its Python is a program of its own.
+    python = shutil.which("PythonSlicer") or sys.executable
+    servers = ("scanner", "tracker", "live") if kind == "brain" else ("scanner",)
+    theatre = Theatre(folder, servers=servers, options=options, python=python)
+    theatre.__enter__()
+    return theatre, read_case(folder)

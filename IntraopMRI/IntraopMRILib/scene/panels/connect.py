@@ -1,0 +1,124 @@
+"""Page 2: scanner, tracker and live slices: link, age, latency, frame."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from IntraopMRIReconstructionLib.errors import IntraopError
+from IntraopMRIReconstructionLib.scene.panel import ensurePackages
+from slicer.i18n import tr as _
+
+from ..parameters import Phase
+from .nodes import planOf
+from .page import Action, Page, Readiness, State, blocked, done, ready
+
+PARTS = ("scanner", "tracker", "live")
+
+
+class ConnectPage(Page):
+    """Opens and closes all links at once, since a session belongs to one patient and one set of devices."""
+
+    phase = Phase.CONNECT
+    uiFile = "ConnectPage.ui"
+
+    def __init__(self, panel: Any) -> None:
+        super().__init__(panel)
+        self.ui.connectButton.connect("clicked()", self.toggle)
+        self._labels = {part: getattr(self.ui, f"{part}StateLabel") for part in PARTS}
+
+    def state(self) -> State:
+        """Done while every link is up."""
+        if self.running.connected:
+            down = [part for part, (_address, up) in self.running.session.links().items() if not up]
+            if down:
+                return ready(_("Lost: {parts}. Connecting again by itself.").format(parts=", ".join(down)))
+            return done(_("Connected."))
+        if self.panel.pages[Phase.CASE].state().readiness is not Readiness.DONE:
+            return blocked(_("Complete page 1 first: incoming images are checked against the patient."))
+        if not self.parameters.scanner.used:
+            return blocked(_("Use the scanner: without it there is nothing to receive."))
+        return ready(_("Connect to {host}:{port}.").format(**vars_of(self.parameters.scanner)))
+
+    def action(self) -> Action | None:
+        """Connect when all is entered."""
+        if self.running.task is not None:
+            return Action(_("Please wait"))
+        state = self.state()
+        if self.running.connected:
+            return None
+        return (
+            Action(_("Connect"), self.toggle) if state.readiness is Readiness.READY else Action(_("Fill in this page"))
+        )
+
+    def refresh(self) -> None:
+        """Button, addresses and what the scanner said."""
+        connected = self.running.connected
+        self.ui.connectButton.text = _("Disconnect") if connected else _("Connect")
+        self.ui.connectButton.enabled = self.running.task is None and (
+            connected or self.state().readiness is Readiness.READY
+        )
+        for part in PARTS:
+            for kind in ("UsedBox", "HostEdit", "PortBox"):
+                getattr(self.ui, part + kind).enabled = not connected
+        self.ui.saidLabel.text = self.running.said
+        self.tick()
+
+    def tick(self) -> None:
+        """Ages and latency grow by themselves."""
+        links = self.running.session.links() if self.running.connected else {}
+        for part, label in self._labels.items():
+            words = self._words(part, links)
+            if label.text != words:
+                label.text = words
+
+    def _words(self, part: str, links: dict[str, tuple[str, bool]]) -> str:
+        if part not in links:
+            return _("not part of this session") if self.running.connected else _("not connected")
+        address, up = links[part]
+        if not up:
+            return _("lost, connecting again to {address}").format(address=address)
+        words = [_("connected to {address}").format(address=address)]
+        if part == "tracker":
+            words += self._poseWords()
+        elif part == "scanner" and self.running.heard_s is not None:
+            words.append(_("last message {age:.0f} s ago").format(age=time.monotonic() - self.running.heard_s))
+        words.append(_("frame RAS, mm"))
+        return ", ".join(words)
+
+    def _poseWords(self) -> list[str]:
+        pose = self.running.pose
+        if pose is None:
+            return [_("no pose yet")]
+        words = [_("pose {age:.0f} ms old").format(age=1000 * pose.age_s())]
+        if pose.sent_utc_s is not None:
+            words.append(_("latency {ms:.0f} ms").format(ms=1000 * (pose.received_utc_s - pose.sent_utc_s)))
+        if not pose.valid:
+            words.append(_("tool '{tool}' not seen").format(tool=pose.tool))
+        return words
+
+    def toggle(self) -> None:
+        """Connect, or disconnect."""
+        if self.running.connected:
+            self.running.disconnect()
+            self.panel.refresh()
+            return
+        try:
+            ensurePackages("IntraopMRI")
+            from ...session import Link
+
+            plan = planOf(self.parameters)
+            links = {
+                part: Link(peer.host, peer.port) for part in PARTS if (peer := getattr(self.parameters, part)).used
+            }
+            chosen = (self.parameters.tumourSegmentation, self.parameters.plannedImplant)
+            self.running.chosen = [node for node in chosen if node is not None]
+            self.running.connect(plan, links)
+        except IntraopError as error:
+            self.running.problem = str(error)
+        self.panel.refresh()
+
+
+def vars_of(peer: Any) -> dict[str, Any]:
+    """Fields of an address for a sentence."""
+    return {"host": peer.host, "port": peer.port}

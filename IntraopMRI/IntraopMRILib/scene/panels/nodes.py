@@ -1,0 +1,111 @@
+"""Nodes that a person chose in the panel to the frozen types that a session works on, and a simulated case to nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import slicer
+from IntraopMRIReconstructionLib.data import Image
+from IntraopMRIReconstructionLib.errors import SessionError
+from slicer.i18n import tr as _
+
+from .. import colors, conversion
+
+#: Parts of a tumour by the words in a segment's name, as the assessment numbers them; the first match counts.
+PARTS = (("non-enhancing", 3), ("non enhancing", 3), ("necro", 2), ("cyst", 2), ("enhancing", 1))
+WHOLE = 1
+
+
+def partOf(segmentName: str) -> int:
+    """Label that a segment stands for; a name that says nothing means the whole enhancing tumour."""
+    name = segmentName.lower()
+    return next((value for words, value in PARTS if words in name), WHOLE)
+
+
+def imageOf(node: Any, patientId: str) -> Image:
+    """A volume node as an Image in RAS, mm. Raises SessionError when it has no voxels or hangs under a transform."""
+    if node.GetImageData() is None or 0 in node.GetImageData().GetDimensions():
+        raise SessionError(
+            _("the volume '{name}' has no voxels: choose the preoperative volume").format(name=node.GetName())
+        )
+    if node.GetParentTransformNode() is not None:
+        raise SessionError(
+            _("the volume '{name}' hangs under a transform: harden it or choose the original").format(
+                name=node.GetName()
+            )
+        )
+    array = slicer.util.arrayFromVolume(node).copy()
+    return Image(array, slicer.util.arrayFromVTKMatrix(_ijkToRas(node)), name=node.GetName(), patient_id=patientId)
+
+
+def tumourOf(segmentation: Any, reference: Any) -> Image:
+    """All segments as one label image on the grid of the volume node ``reference``; see PARTS."""
+    labels = np.zeros(slicer.util.arrayFromVolume(reference).shape[:3], dtype=np.uint8)
+    for segmentId in segmentation.GetSegmentation().GetSegmentIDs():
+        part = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, reference)
+        if part is not None:
+            name = segmentation.GetSegmentation().GetSegment(segmentId).GetName()
+            labels[(part > 0) & (labels == 0)] = partOf(name)
+    return Image(labels, slicer.util.arrayFromVTKMatrix(_ijkToRas(reference)), name=segmentation.GetName())
+
+
+def planOf(parameters: Any) -> Any:
+    """What is known before the operation. Raises an IntraopError that says what is missing or wrong."""
+    from ...assess.implant import Trajectory
+    from ...session import Plan
+
+    volume = parameters.preopVolume
+    if volume is None:
+        raise SessionError(_("no preoperative volume is chosen: choose it on page 1"))
+    preoperative = imageOf(volume, parameters.patientId)
+    tumour = None
+    if parameters.tumourSegmentation is not None:
+        tumour = tumourOf(parameters.tumourSegmentation, volume)
+    trajectories = []
+    line = parameters.plannedImplant
+    if line is not None:
+        if line.GetNumberOfControlPoints() < 2:
+            raise SessionError(
+                _("the planned implant '{name}' needs two points, entry and tip").format(name=line.GetName())
+            )
+        entry, tip = (np.array(line.GetNthControlPointPosition(index)) for index in (0, 1))
+        trajectories.append(Trajectory(entry, tip, parameters.implantDiameterMm, line.GetName()))
+    procedure = parameters.procedureName or _("Intraoperative control")
+    return Plan(parameters.patientId, procedure, preoperative, tumour, tuple(trajectories))
+
+
+def showSimulatedCase(case: Any, parameters: Any) -> None:
+    """Put a simulated case into the scene and choose it, as a person would with the patient's own data."""
+    parameters.patientId, parameters.patientName = case.plan.patient_id, case.plan.patient_name
+    image = case.preop if case.preop is not None else case.spine_preop
+    volume = slicer.util.addVolumeFromArray(image.array, image.ras_from_ijk, "Preoperative volume")
+    volume.CreateDefaultDisplayNodes()
+    window, level = conversion.windowLevel(image.array)
+    volume.GetDisplayNode().SetAutoWindowLevel(False)
+    volume.GetDisplayNode().SetWindowLevel(window, level)
+    parameters.preopVolume = volume
+    if case.preop is not None and case.tumour is not None:
+        parameters.procedureName = _("Tumour resection, intraoperative control")
+        names = {1: "enhancing", 2: "necrosis", 3: "non-enhancing"}
+        segments = {value: (name, name, colors.TUMOUR) for value, name in names.items()}
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Tumour")
+        node.SetAndObserveSegmentation(conversion.segmentationOf(case.tumour, segments))
+        node.CreateDefaultDisplayNodes()
+        node.GetDisplayNode().SetOpacity2DFill(0.0)
+        parameters.tumourSegmentation = node
+    elif case.plan.implant is not None:
+        parameters.procedureName = _("Pedicle screw, intraoperative control")
+        line = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", "Screw L3 left")
+        line.CreateDefaultDisplayNodes()
+        line.AddControlPoint(*case.plan.implant.entry_ras_mm, "entry")
+        line.AddControlPoint(*case.plan.implant.tip_ras_mm, "tip")
+        parameters.implantDiameterMm = case.plan.implant.diameter_mm
+        parameters.plannedImplant = line
+    slicer.util.setSliceViewerLayers(background=volume, fit=True)
+
+
+def _ijkToRas(node: Any) -> Any:
+    matrix = conversion.vtkMatrix(np.eye(4))
+    node.GetIJKToRASMatrix(matrix)
+    return matrix

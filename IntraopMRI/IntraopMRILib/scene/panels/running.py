@@ -1,0 +1,246 @@
+"""What runs behind the session panel: the theatre, the session, and what came of them. Main thread only.
+
+Nothing here survives the panel: a scene that is loaded brings choices and pictures, never a connection or a
+confirmation.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import slicer
+from IntraopMRIReconstructionLib.data import Level, Pose
+from IntraopMRIReconstructionLib.errors import IntraopError
+from slicer.i18n import tr as _
+
+from ...session_updates import (
+    DeviceSaid,
+    ImageReady,
+    ImplantFound,
+    Problem,
+    Registered,
+    ResidualFound,
+    ScanProgress,
+    StageProgress,
+    Update,
+)
+from .task import BackgroundTask
+
+#: Updates that one tick may bring into the scene, so that a burst never holds up the main thread.
+UPDATES_A_TICK = 1
+
+
+class Running:
+    """Connection, progress and results. ``changed`` is called when a page may have to look different."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self.theatre: Any = None
+        self.session: Any = None
+        self.view: Any = None
+        self.task: BackgroundTask | None = None
+        self.chosen: list[Any] = []
+        self._reset()
+
+    def _reset(self) -> None:
+        self.progress: tuple[float, str] | None = None
+        self.problem = ""
+        self.warnings: list[str] = []
+        self.said = ""
+        self.heard_s: float | None = None
+        self.pose: Pose | None = None
+        self.image: Any = None
+        self.registered: Any = None
+        self.confirmed = False
+        self.residual: Any = None
+        self.implants: dict[str, Any] = {}
+        self.reportPath = ""
+        self._waiting: list[Any] = []
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a session."""
+        return self.session is not None
+
+    @property
+    def busy(self) -> bool:
+        """Whether something works in the background that can be cancelled."""
+        return self.task is not None or self.progress is not None
+
+    @property
+    def trusted(self) -> bool:
+        """Whether a registration was accepted by its verdict and confirmed by a person."""
+        verdict = self.registered.registration.verdict if self.registered is not None else None
+        return verdict is not None and verdict.level is not Level.REFUSED and self.confirmed
+
+    # the session
+
+    def start(self, what: str, work: Callable[[], Any], finished: Callable[[Any], None], discarded: Any = None) -> None:
+        """Do work in the background; its error becomes the problem that is shown."""
+        if self.task is not None:
+            self.problem = _("Still busy: {what}. Wait or cancel.").format(what=self.task.what)
+            self._changed()
+            return
+        self.problem = ""
+        self.task = BackgroundTask(what, work, finished, self._failed, discarded or (lambda _result: None))
+        self._changed()
+
+    def connect(self, plan: Any, links: dict[str, Any]) -> None:
+        """Open the links in the background; then bring the plan into the scene."""
+        from ...session import Session
+
+        session = Session(plan)
+
+        def work() -> Any:
+            session.connect(links.get("scanner"), links.get("tracker"), links.get("live"))
+            return session
+
+        self.start(_("connecting"), work, self._connected, lambda late: late.close())
+
+    def _connected(self, session: Any) -> None:
+        from ..bridge import SceneBridge
+        from ..session_view import SessionView
+
+        self._reset()
+        self.session = session
+        self._showChosen(False)
+        self.view = SessionView(SceneBridge(slicer.mrmlScene), session.plan)
+        self.heard_s = time.monotonic()
+
+    def _showChosen(self, visible: bool) -> None:
+        """The session shows its own copies of what a person chose: both at once would be read as two tumours."""
+        for node in self.chosen:
+            if node.GetScene() is not None:
+                node.SetDisplayVisibility(visible)
+
+    def _failed(self, sentence: str) -> None:
+        self.problem = sentence
+
+    def confirm(self) -> None:
+        """A person has looked at the overlay and accepts it."""
+        self.confirmed = True
+        self.session.journal.event("confirmed", self.registered.registration.verdict.text)
+        self._changed()
+
+    def cancel(self) -> None:
+        """Stop what works in the background; results stay."""
+        if self.task is not None:
+            self.task.abandon()
+            self.task = None
+        if self.session is not None and self.progress is not None:
+            self.session.cancel()
+        self.progress = None
+        self._changed()
+
+    def disconnect(self) -> None:
+        """Close the session in the background; what it found stays in the scene, nothing stays trusted."""
+        session, self.session = self.session, None
+        if self.view is not None:
+            self.view.bridge.withdraw(_("The session was closed."))
+            self.view = None
+        self._showChosen(True)
+        self._reset()
+        if session is not None:
+            self.start(_("disconnecting"), session.close, lambda _result: None)
+
+    def forgetScene(self) -> None:
+        """The scene goes away: nothing may write to it any more."""
+        self._close(wait=False)
+
+    def close(self) -> None:
+        """End everything, threads and processes included; waits for them."""
+        self._close(wait=True)
+
+    def _close(self, wait: bool) -> None:
+        task, self.task = self.task, None
+        session, self.session = self.session, None
+        theatre, self.theatre = self.theatre, None
+        self.view = None
+        self._reset()
+        if task is not None:
+            task.abandon()
+
+        def end() -> None:
+            if session is not None:
+                session.close()
+            if theatre is not None:
+                theatre.stop()
+
+        if session is None and theatre is None:
+            closing = task
+        else:
+            closing = BackgroundTask("closing", end, lambda _result: None, lambda _error: None)
+        if wait and closing is not None:
+            closing.join(timeout_s=30.0)
+
+    # the timer
+
+    def tick(self) -> None:
+        """Take in what arrived. Quick: at most one update a tick changes nodes."""
+        if self.task is not None:
+            task = self.task
+            if task.poll() and self.task is task:
+                self.task = None
+                self._changed()
+        if self.session is None:
+            return
+        self._waiting.extend(self.session.drain())
+        quick = [update for update in self._waiting if isinstance(update, ScanProgress | StageProgress | DeviceSaid)]
+        for update in quick:
+            self._waiting.remove(update)
+            self._take(update)
+        for update in self._waiting[:UPDATES_A_TICK]:
+            self._waiting.remove(update)
+            self._take(update)
+        self._follow()
+
+    def _follow(self) -> None:
+        try:
+            live = self.session.live_slice()
+            if live is not None:
+                self.view.bridge.setLiveSlice(live)
+            pose = self.session.pose()
+            if pose is not None:
+                self.pose = pose
+                self.view.movePointer(pose)
+        except IntraopError as error:
+            if str(error) not in self.warnings:
+                self.warnings.append(str(error))
+                self._changed()
+        self.view.tick()
+
+    def _take(self, update: Update) -> None:
+        self.heard_s = time.monotonic()
+        if isinstance(update, ScanProgress):
+            self._progressed(update.fraction, _("receiving {scan}").format(scan=update.protocol or update.scan_id))
+        elif isinstance(update, StageProgress):
+            self._progressed(update.fraction, update.what or update.stage)
+        elif isinstance(update, DeviceSaid):
+            self.said = _("{device}: {text}").format(device=update.status.device, text=update.status.text)
+        else:
+            self._result(update)
+        self._changed()
+
+    def _progressed(self, fraction: float, what: str) -> None:
+        self.progress = (fraction, what) if fraction < 1.0 else None
+
+    def _result(self, update: ImageReady | Registered | ResidualFound | ImplantFound | Problem) -> None:
+        self.view.apply(update)
+        if isinstance(update, ImageReady):
+            self.image, self.registered, self.residual, self.confirmed = update, None, None, False
+            self.implants.clear()
+            self.problem = self.reportPath = ""
+        elif isinstance(update, Registered):
+            self.registered, self.confirmed = update, False
+        elif isinstance(update, ResidualFound):
+            self.residual = update.assessment
+        elif isinstance(update, ImplantFound):
+            self.implants[update.planned.name] = update
+        elif isinstance(update, Problem):
+            self.progress = None
+            if update.fatal:
+                self.problem = update.text
+            else:
+                self.warnings.append(update.text)

@@ -1,0 +1,140 @@
+"""Page 4: scan, see what came, judge the registration, compare, confirm."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from IntraopMRIReconstructionLib.data import Level
+from IntraopMRIReconstructionLib.errors import IntraopError
+from slicer.i18n import tr as _
+
+from ..display import age, number
+from ..parameters import Phase
+from .compare import Compare
+from .page import Action, Page, State, blocked, connectFirst, done, ready
+from .style import LEVEL_COLORS, colored
+
+#: Scans that are offered: what is sent to the scanner, and its name for a person.
+PROTOCOLS = (("", "all"), ("brain_native", "native"), ("brain_contrast", "contrast"))
+
+
+class ScanPage(Page):
+    """The review that everything after it rests on: nothing is navigated before a person has confirmed."""
+
+    phase = Phase.SCAN
+    uiFile = "ScanPage.ui"
+
+    def __init__(self, panel: Any) -> None:
+        super().__init__(panel)
+        names = {"all": _("All scans"), "native": _("Without contrast agent"), "contrast": _("With contrast agent")}
+        for _protocol, key in PROTOCOLS:
+            self.ui.protocolBox.addItem(names[key])
+        self.compare = Compare(self.running)
+        self.ui.scanButton.connect("clicked()", self.scan)
+        self.ui.stopButton.connect("clicked()", self.stop)
+        self.ui.confirmButton.connect("clicked()", self.running.confirm)
+
+    def state(self) -> State:
+        """Done when a person has confirmed a registration that its verdict allows."""
+        if not self.running.connected:
+            return connectFirst()
+        if self.running.image is None:
+            return ready(_("Scan: images appear here as they arrive."))
+        found = self.running.registered
+        if found is None:
+            return ready(_("Registering the new image to the plan."))
+        verdict = found.registration.verdict
+        if verdict.level is Level.REFUSED:
+            return blocked(_("Registration refused: {why}").format(why=verdict.text))
+        if not self.running.confirmed:
+            return ready(_("Compare both volumes in all views, then confirm."))
+        return done(_("Registration confirmed."))
+
+    def action(self) -> Action | None:
+        """Scan, or confirm what was compared."""
+        if not self.running.connected:
+            return None
+        if self.running.progress is not None:
+            return Action(_("Please wait"))
+        if self.running.image is None:
+            return Action(_("Scan"), self.scan)
+        found = self.running.registered
+        if found is None:
+            return Action(_("Please wait"))
+        if found.registration.verdict.level is Level.REFUSED:
+            return Action(_("Scan again"), self.scan)
+        return None if self.running.confirmed else Action(_("Confirm registration"), self.running.confirm)
+
+    def refresh(self) -> None:
+        """Newest image, verdict with its reasons, residual."""
+        connected = self.running.connected
+        self.ui.scanButton.enabled = self.ui.stopButton.enabled = connected
+        found = self.running.registered
+        allowed = found is not None and found.registration.verdict.level is not Level.REFUSED
+        self.ui.confirmButton.enabled = allowed and not self.running.confirmed
+        if found is None:
+            self.ui.verdictLabel.text = "–"
+            self.ui.reasonsLabel.text = ""
+        else:
+            verdict = found.registration.verdict
+            words = {Level.GOOD: _("Good"), Level.CHECK: _("Check"), Level.REFUSED: _("Refused")}[verdict.level]
+            confirmed = _(", confirmed") if self.running.confirmed else ""
+            self.ui.verdictLabel.text = colored(words + confirmed, LEVEL_COLORS[verdict.level], 18)
+            self.ui.reasonsLabel.text = "\n".join(
+                _("{name}: {value:.3g} {unit} (expected {expected})").format(
+                    name=r.name, value=r.value, unit=r.unit, expected=r.expected
+                )
+                for r in verdict.reasons
+            )
+        self.ui.residualLabel.text = self._residual()
+        self.compare.show(self.parameters.comparison, self.parameters.blend)
+        self.tick()
+
+    def tick(self) -> None:
+        """Age of the image."""
+        self.compare.tick(time.monotonic())
+        image = self.running.image
+        if image is None:
+            words = _("Nothing received yet.")
+        else:
+            k, j, i = image.image.array.shape[:3]
+            x, y, z = image.image.spacing_mm
+            taken = image.image.acquired_utc_s
+            words = _("{name}: {i} × {j} × {k} voxels of {x:.2g} × {y:.2g} × {z:.2g} mm, {age}").format(
+                name=image.image.name or image.role, i=i, j=j, k=k, x=x, y=y, z=z,
+                age=_("age unknown") if taken is None else age(time.time() - taken),
+            )  # fmt: skip
+        if self.ui.imageLabel.text != words:
+            self.ui.imageLabel.text = words
+
+    def leave(self) -> None:
+        """Keep the comparison; only its checkerboard goes with the panel."""
+
+    def _residual(self) -> str:
+        assessment = self.running.residual
+        if assessment is None:
+            return _("No result: it needs a confirmed scan with contrast agent.")
+        volume = assessment.measurements[0]
+        if volume.value is None:
+            return str(volume.missing_because)
+        low, high = assessment.interval_cm3
+        return _("Residual {value} (between {low:.2f} and {high:.2f} cm³)").format(
+            value=number(volume.value, volume.unit), low=low, high=high
+        )
+
+    def scan(self) -> None:
+        """Ask the scanner for the chosen scan."""
+        protocol = PROTOCOLS[max(0, self.ui.protocolBox.currentIndex)][0]
+        self._command(f"START_SEQUENCE {protocol}".strip())
+
+    def stop(self) -> None:
+        """Ask the scanner to stop."""
+        self._command("STOP_SEQUENCE")
+
+    def _command(self, words: str) -> None:
+        try:
+            self.running.session.command(words)
+        except IntraopError as error:
+            self.running.problem = str(error)
+        self.panel.refresh()

@@ -1,0 +1,67 @@
+"""Work that must not hold up the main thread and touches no node: a thread, polled by the panel's timer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from IntraopMRIReconstructionLib.errors import IntraopError
+
+
+class BackgroundTask:
+    """Runs ``work`` in a thread. On the main thread, :meth:`poll` hands its result to ``finished`` or its error's
+    sentence to ``failed``, once. :meth:`abandon` lets it end unheard.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        work: Callable[[], Any],
+        finished: Callable[[Any], None],
+        failed: Callable[[str], None],
+        discarded: Callable[[Any], None] = lambda _result: None,
+    ) -> None:
+        self.what = what
+        self._finished, self._failed, self._discarded = finished, failed, discarded
+        self._work = work
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._abandoned = False
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name=f"intraop {what}", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._work()
+        except (IntraopError, OSError, MemoryError) as error:
+            self._error = error
+        with self._lock:
+            unheard = self._abandoned and self._error is None
+        if unheard:
+            self._discarded(self._result)
+
+    def poll(self) -> bool:
+        """Whether the work has ended; then the outcome was told."""
+        if self._thread.is_alive():
+            return False
+        if not self._abandoned:
+            self._abandoned = True
+            if self._error is not None:
+                self._failed(str(self._error) or type(self._error).__name__)
+            else:
+                self._finished(self._result)
+        return True
+
+    def abandon(self) -> None:
+        """Nobody waits for the outcome any more; a result that needs closing goes to ``discarded``."""
+        with self._lock:
+            heard, self._abandoned = self._abandoned, True
+            unheard = not heard and not self._thread.is_alive() and self._error is None
+        if unheard:
+            self._discarded(self._result)
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the thread to end."""
+        self._thread.join(timeout_s)
