@@ -15,7 +15,7 @@ from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray,
 
 from ..data import AnyArray, Image, Pose
 from ..errors import DataError, WireError
-from ..wire.adapters import image_from_message, native
+from ..wire.adapters import image_from_message, native, points_from_message, trajectories_from_message
 from ..wire.codec import (
     CommandMessage,
     ImageMessage,
@@ -108,7 +108,7 @@ class DeviceNodes:
         if isinstance(message, PointMessage):
             return [self._points(message)]
         if isinstance(message, TrajectoryMessage):
-            return [self._line(message.device, path) for path in message.trajectories]
+            return [self._line(message.device, path) for path in trajectories_from_message(message, self.profile)]
         if isinstance(message, PolyDataMessage):
             node = self._get("vtkMRMLModelNode", message.device)
             node.SetAndObservePolyData(polyDataOf(message))
@@ -135,20 +135,16 @@ class DeviceNodes:
     def _points(self, message: PointMessage) -> Any:
         node = self._get("vtkMRMLMarkupsFiducialNode", message.device)
         node.RemoveAllControlPoints()
-        for point in message.points:
-            node.AddControlPoint(self._toRas(point.position_mm), point.name)
+        for point in points_from_message(message, self.profile):
+            node.AddControlPoint(vtk.vtkVector3d(*point.position_mm), point.name)
         return node
 
     def _line(self, device: str, path: Any) -> Any:
         node = self._get("vtkMRMLMarkupsLineNode", path.name or device)
         node.RemoveAllControlPoints()
-        node.AddControlPoint(self._toRas(path.entry_mm), "entry")
-        node.AddControlPoint(self._toRas(path.target_mm), "target")
+        node.AddControlPoint(vtk.vtkVector3d(*path.entry_mm), "entry")
+        node.AddControlPoint(vtk.vtkVector3d(*path.target_mm), "target")
         return node
-
-    def _toRas(self, position: npt.NDArray[np.float64]) -> Any:
-        flip = -1.0 if self.profile.pose_coordinate == "LPS" else 1.0
-        return vtk.vtkVector3d(flip * position[0], flip * position[1], position[2])
 
     def _get(self, className: str, name: str) -> Any:
         node = self.node(className, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -10,10 +11,11 @@ import numpy.typing as npt
 
 from ..data import AnyArray, Image, Matrix, Pose, Status
 from ..errors import WireError
-from ..geometry import centre_of, corner_from_centre, ras_from_lps_matrix
+from ..geometry import RAS_FROM_LPS, apply, centre_of, corner_from_centre, ras_from_lps_matrix
 from .header import timestamp_of
 from .message import Message
 from .messages_array import ImageMessage
+from .messages_shape import Point, PointMessage, Trajectory, TrajectoryMessage
 from .messages_text import StatusMessage
 from .messages_tracking import (
     PositionMessage,
@@ -21,13 +23,12 @@ from .messages_tracking import (
     TrackingDataMessage,
     TransformMessage,
 )
-from .trust import AS_SENT, PeerProfile
+from .trust import AS_SENT, PATIENT_KEYS, PeerProfile
 
 #: Metadata keys, as OpenIGTLinkIO, Plus and the scanner bridges write them.
 STATUS_KEYS = ("Status", "status")
 #: Values of those keys that mean that the tool is seen.
 VALID_STATUSES = ("OK", "VALID", "TRACKED", "1", "TRUE")
-PATIENT_KEYS = ("PatientID", "patient_id", "PatientId")
 
 
 class Times(Protocol):
@@ -143,6 +144,31 @@ def message_from_pose(pose: Pose, version: int = 1) -> TransformMessage:
     )
 
 
+def points_from_message(message: PointMessage, profile: PeerProfile = AS_SENT) -> tuple[Point, ...]:
+    """Points in RAS, their size as a radius, whatever the peer means by it."""
+    return tuple(
+        replace(
+            point,
+            position_mm=_to_ras(point.position_mm, profile),
+            radius_mm=_radius_mm(point.radius_mm, profile),
+        )
+        for point in message.points
+    )
+
+
+def trajectories_from_message(message: TrajectoryMessage, profile: PeerProfile = AS_SENT) -> tuple[Trajectory, ...]:
+    """Trajectories in RAS, their size as a radius."""
+    return tuple(
+        replace(
+            path,
+            entry_mm=_to_ras(path.entry_mm, profile),
+            target_mm=_to_ras(path.target_mm, profile),
+            radius_mm=_radius_mm(path.radius_mm, profile),
+        )
+        for path in message.trajectories
+    )
+
+
 def status_from_message(message: StatusMessage) -> Status:
     """Status, with the meaning of its code where the peer sent no text."""
     return Status(message.device, message.code, message.text or message.meaning, message.subcode, message.error_name)
@@ -162,6 +188,14 @@ def message_from_status(status: Status) -> StatusMessage:
 def native(array: AnyArray) -> npt.NDArray[np.generic]:
     """The array in the byte order of this machine, uncopied when it already is."""
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _to_ras(position_mm: npt.NDArray[np.float64], profile: PeerProfile) -> npt.NDArray[np.float64]:
+    return apply(RAS_FROM_LPS, position_mm) if profile.pose_coordinate == "LPS" else position_mm
+
+
+def _radius_mm(size_mm: float, profile: PeerProfile) -> float:
+    return size_mm / 2.0 if profile.point_size == "diameter" else size_mm
 
 
 def _times(received: Times | None) -> tuple[float, float]:

@@ -12,11 +12,7 @@ from .message import Message
 from .messages_array import ImageMessage
 from .subvolume import VolumeAssembler
 from .timing import SenderClock, SenderTime
-from .trust import PeerProfile, check_message
-
-#: Metadata that names the patient, and the frame in which positions are given (DICOM 0020,0052).
-PATIENT_KEYS = ("PatientID", "PatientId", "patient_id")
-FRAME_KEYS = ("FrameOfReferenceUID", "frame_of_reference_uid")
+from .trust import FRAME_KEYS, PATIENT_KEYS, PeerProfile, check_message
 
 
 @dataclass(frozen=True, eq=False)

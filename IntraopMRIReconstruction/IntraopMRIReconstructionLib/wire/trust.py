@@ -17,6 +17,10 @@ from .messages_array import Coordinate, ImageMessage
 from .messages_shape import BindMessage
 from .messages_tracking import PositionMessage, QuaternionTrackingMessage, TrackingDataMessage, TransformMessage
 
+#: Metadata that names the patient, and the frame in which positions are given (DICOM 0020,0052).
+PATIENT_KEYS = ("PatientID", "PatientId", "patient_id")
+FRAME_KEYS = ("FrameOfReferenceUID", "frame_of_reference_uid")
+
 #: No tool and no voxel is further from the isocentre of a scanner or the origin of a tracker.
 FARTHEST_MM = 10_000.0
 #: Voxels of medical images in mm. Metres (0.001) and indices mistaken for mm (1000) fall outside.
@@ -33,7 +37,7 @@ class PeerProfile:
     """What is known about a kind of peer. The default believes every byte that the peer sends.
 
     ``image_coordinate``: frame of its IMAGE matrices, None when the coordinate byte tells the truth.
-    ``pose_coordinate``: frame of TRANSFORM, TDATA, QTDATA and POSITION, which carry no coordinate byte.
+    ``pose_coordinate``: frame of TRANSFORM, TDATA, QTDATA, POSITION, POINT and TRAJ: they have no coordinate byte.
     ``point_size``: what the last float of POINT and TRAJ means.
     ``rigid_transforms``: whether TRANSFORM must be a rigid motion; False lets affine registrations through.
     """

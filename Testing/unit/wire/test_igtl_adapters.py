@@ -140,6 +140,18 @@ def test_quaternions(angle: float) -> None:
     np.testing.assert_allclose(matrix_from_quaternion(quaternion, matrix[:3, 3]), matrix, atol=1e-12)
 
 
+def test_points_and_trajectories_of_a_peer_that_means_lps_and_diameters() -> None:
+    profile = PeerProfile("x", pose_coordinate="LPS", point_size="diameter")
+    position = np.array([1.0, 2.0, 3.0])
+    points = codec.PointMessage(device="x", points=(codec.Point("Tip", position, radius_mm=5.0),))
+    (point,) = adapters.points_from_message(points, profile)
+    assert (point.name, point.position_mm.tolist(), point.radius_mm) == ("Tip", [-1.0, -2.0, 3.0], 2.5)
+    paths = codec.TrajectoryMessage(device="x", trajectories=(codec.Trajectory("Path", position, 2 * position),))
+    (path,) = adapters.trajectories_from_message(paths, profile)
+    assert (path.entry_mm.tolist(), path.target_mm.tolist()) == ([-1.0, -2.0, 3.0], [-2.0, -4.0, 6.0])
+    assert adapters.points_from_message(points)[0].radius_mm == 5.0
+
+
 def test_status() -> None:
     status = Status("scanner", 6, "", 3, "Busy")
     back = adapters.status_from_message(_sent(adapters.message_from_status(status)))  # type: ignore[arg-type]

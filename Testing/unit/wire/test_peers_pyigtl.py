@@ -9,7 +9,12 @@ import numpy as np
 import pyigtl
 import pytest
 from IntraopMRIReconstructionLib.wire import codec
-from IntraopMRIReconstructionLib.wire.adapters import image_from_message, message_from_image, pose_from_message
+from IntraopMRIReconstructionLib.wire.adapters import (
+    image_from_message,
+    message_from_image,
+    points_from_message,
+    pose_from_message,
+)
 from IntraopMRIReconstructionLib.wire.transport import Client, Server
 from IntraopMRIReconstructionLib.wire.trust import profile_named
 from peers.igtl_examples import free_port
@@ -68,9 +73,8 @@ def _messages(matrix: np.ndarray) -> list[tuple[pyigtl.messages.MessageBase, Cal
         assert isinstance(message, codec.PointMessage)
         assert [point.name for point in message.points] == ["a", "b"]
         np.testing.assert_array_equal(message.points[1].position_mm, (4, 5, 6))
-        # pyigtl's number is a diameter: its profile says so.
-        assert profile_named("pyigtl").point_size == "diameter"
-        assert message.points[1].radius_mm == 2.0
+        # pyigtl's number is a diameter: its profile knows.
+        assert points_from_message(message, profile_named("pyigtl"))[1].radius_mm == 1.0
 
     return [
         (pyigtl.TransformMessage(matrix, device_name="probe"), check_pose),
