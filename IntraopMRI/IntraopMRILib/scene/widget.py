@@ -8,6 +8,7 @@ from typing import Any
 
 import qt
 import slicer
+import vtk
 from IntraopMRIReconstructionLib.scene.panel import Panel
 from slicer.i18n import tr as _
 
@@ -28,6 +29,8 @@ from .parameters import Phase
 TICK_MS = 20
 #: How often ages and distances are written anew in the panel, and the texts in the views, s.
 SLOW_TICK_S, TEXTS_S = 0.1, 0.25
+#: Choices that a removed node leaves behind.
+CHOSEN_NODES = ("preopVolume", "tumourSegmentation", "riskSegmentation", "plannedTarget", "plannedImplant")
 PAGES: tuple[type[Page], ...] = (CasePage, ConnectPage, RegisterPage, ScanPage, NavigatePage, DecidePage)
 
 
@@ -59,6 +62,8 @@ class SessionPanel(Panel):
         self.ui.nextButton.setStyleSheet(style.NEXT_BUTTON)
         self.ui.bannerLabel.setStyleSheet(style.BANNER)
         self.ui.patientLabel.setStyleSheet(style.PATIENT)
+        self._gone: list[tuple[str, str]] = []
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAboutToBeRemovedEvent, self._onNodeLeaves)
         self._shortcuts = self._makeShortcuts()
         self._timer = qt.QTimer()
         self._timer.setInterval(TICK_MS)
@@ -142,7 +147,8 @@ class SessionPanel(Panel):
         busy = self.running.busy
         self.ui.progressBar.visible = self.ui.cancelButton.visible = busy
         if busy:
-            fraction, what = progress if progress is not None else (0.0, self.running.task.what)
+            task = self.running.task
+            fraction, what = progress or (0.0, task.what if task is not None else "")
             self.ui.progressBar.maximum = 100 if progress is not None else 0
             self.ui.progressBar.value = round(100 * fraction)
             self.ui.progressBar.format = _("{what} %p %").format(what=what) if progress is not None else what
@@ -185,6 +191,21 @@ class SessionPanel(Panel):
                 work()
             self.refresh()
 
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeLeaves(self, _caller: Any, _event: Any, node: Any) -> None:
+        if self.parameters is not None and not slicer.mrmlScene.IsClosing():
+            for field in CHOSEN_NODES:
+                if self.parameters.getValue(field) is node:
+                    self._gone.append((field, node.GetName()))
+
+    def _forgetLeftNodes(self) -> None:
+        """A selector chooses the neighbour of a removed node by itself: another volume must never slip in unseen."""
+        for field, name in self._gone:
+            self.parameters.setValue(field, None)
+            self.running.problem = _("'{name}' was removed from the scene: choose it again on page 1").format(name=name)
+        self._gone.clear()
+        self.refresh()
+
     def _tick(self) -> None:
         before = self.running.pose
         self.running.tick()
@@ -192,6 +213,8 @@ class SessionPanel(Panel):
             return
         if self.running.pose is not before:
             self.pages[Phase.NAVIGATE].poseArrived()  # type: ignore[attr-defined]
+        if self._gone:
+            self._forgetLeftNodes()
         if self._asked:
             self.refresh()
         now = time.monotonic()

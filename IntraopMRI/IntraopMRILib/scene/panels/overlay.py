@@ -1,4 +1,4 @@
-"""What follows the pointer in the views: planes, corner texts, alarms. Everything blanks when its source is not trusted."""
+"""What follows the pointer in the views: planes, corner texts, alarms. All of it blanks with its source's trust."""
 
 from __future__ import annotations
 

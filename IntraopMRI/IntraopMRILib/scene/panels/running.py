@@ -146,34 +146,32 @@ class Running:
             self.start(_("disconnecting"), session.close, lambda _result: None)
 
     def forgetScene(self) -> None:
-        """The scene goes away: nothing may write to it any more."""
-        self._close(wait=False)
+        """The scene goes away: nothing may write to it any more. A simulated theatre goes on, as a real one would."""
+        self._endSession()
+        self.chosen.clear()
 
     def close(self) -> None:
         """End everything, threads and processes included; waits for them."""
-        self._close(wait=True)
+        ending = self._endSession()
+        theatre, self.theatre = self.theatre, None
+        if theatre is not None:
+            theatre.stop()
+        for task in ending:
+            task.join(timeout_s=30.0)
 
-    def _close(self, wait: bool) -> None:
+    def _endSession(self) -> list[BackgroundTask]:
+        """Let go of session and task at once; their threads end by themselves. Returns what is still ending."""
         task, self.task = self.task, None
         session, self.session = self.session, None
-        theatre, self.theatre = self.theatre, None
         self.view = None
         self._reset()
+        ending = []
         if task is not None:
             task.abandon()
-
-        def end() -> None:
-            if session is not None:
-                session.close()
-            if theatre is not None:
-                theatre.stop()
-
-        if session is None and theatre is None:
-            closing = task
-        else:
-            closing = BackgroundTask("closing", end, lambda _result: None, lambda _error: None)
-        if wait and closing is not None:
-            closing.join(timeout_s=30.0)
+            ending.append(task)
+        if session is not None:
+            ending.append(BackgroundTask("closing", session.close, lambda _result: None, lambda _error: None))
+        return ending
 
     # the timer
 

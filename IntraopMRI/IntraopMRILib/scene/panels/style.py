@@ -33,7 +33,8 @@ def step(readiness: Readiness, current: bool) -> str:
     color = READINESS_COLORS[readiness]
     border = f"3px solid {color}" if current else "1px solid #a0a0a0"
     weight = "bold" if current else "normal"
-    return f"QPushButton {{ text-align: left; padding: 5px 8px; border: {border}; border-radius: 5px; font-weight: {weight}; }}"
+    box = f"text-align: left; padding: 5px 8px; border: {border}; border-radius: 5px; font-weight: {weight};"
+    return f"QPushButton {{ {box} }}"
 
 
 def colored(text: str, color: str, size: int) -> str:

@@ -1,0 +1,139 @@
+"""A whole session through the real panel against the lab's processes: from an empty scene to the report."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import slicer
+from host.fixtures import app, wait_until
+
+__all__ = ["app"]
+
+
+def panel() -> Any:
+    return slicer.util.getModuleWidget("IntraopMRI").panel
+
+
+def page(name: str) -> Any:
+    return next(p for phase, p in panel().pages.items() if phase.name == name)
+
+
+def says(text: str) -> bool:
+    return text in panel().ui.nextButton.text
+
+
+def press_next(text: str) -> None:
+    """Press the one prominent button, which must say what is expected."""
+    wait_until(lambda: says(text) and panel().ui.nextButton.enabled, 120, f"the button to say '{text}'")
+    panel().ui.nextButton.click()
+
+
+def states() -> str:
+    """One letter a page: done, ready, blocked."""
+    return "".join(p.state().readiness.name[0] for p in panel().pages.values())
+
+
+def intraop_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("intraop")]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_whole_session(app: Any, tmp_path: Path) -> None:
+    slicer.util.selectModule("IntraopMRI")
+    assert states() == "BBBBBB"
+
+    # 1 Case: a simulated theatre with one click
+    page("CASE").ui.simulationSizeBox.currentIndex = 1
+    panel().theatreOptions = {"scanner": ["--coils", "4"]}
+    press_next("Start simulated theatre")
+    wait_until(lambda: states().startswith("DR"), 180, "the simulated theatre")
+    theatre = panel().running.theatre
+    assert panel().ui.patientLabel.text.endswith("SIM-0001")
+
+    # 2 Connect, and a cancel in the middle of the first scan
+    press_next("Go on: 2")
+    press_next("Connect")
+    wait_until(lambda: panel().running.connected and panel().running.progress, 120, "the first scan")
+    assert panel().ui.progressBar.visible
+    panel().ui.cancelButton.click()
+    assert not panel().running.trusted
+
+    # 3 Register: the pointer is seen
+    wait_until(lambda: states()[:3] == "DDD", 60, "the pointer")
+
+    # 4 Scan and review
+    panel().open(next(phase for phase in panel().pages if phase.name == "SCAN"))
+    wait_until(lambda: panel().running.residual is not None, 180, "a residual")
+    assert states()[3:] == "RBB", "nothing is navigated before a person has confirmed"
+    assert page("NAVIGATE").guidance is None
+    press_next("Confirm registration")
+    assert states()[3] == "D"
+
+    # 5 Navigate: the distance appears, with a direction
+    press_next("Go on: 5")
+    label = page("NAVIGATE").ui.residualDistanceLabel
+    wait_until(lambda: "mm" in label.text, 60, "a distance to the residual")
+
+    # 6 Decide and report
+    press_next("Go on: 6")
+    page("DECIDE").ui.surgeonEdit.text = "Dr. Example"
+    page("DECIDE").ui.decisionBox.currentIndex = 1
+    page("DECIDE").ui.reportFolderEdit.currentPath = str(tmp_path / "report")
+    assert page("DECIDE").ui.measuredTable.rowCount >= 2
+    press_next("Write report")
+    wait_until(lambda: states() == "DDDDDD", 30, "all pages to be done")
+    record = json.loads((tmp_path / "report" / "session.json").read_text())
+    assert record["operator"] == "Dr. Example"
+    assert record["residual"]["volume"]["value"] > 0
+    assert "<img" in (tmp_path / "report" / "report.html").read_text()
+
+    # The scene is saved, closed and loaded: the choices are back, the confirmation is not
+    path = str(tmp_path / "scene.mrb")
+    assert slicer.util.saveScene(path)
+    slicer.mrmlScene.Clear(0)
+    wait_until(lambda: not intraop_threads(), 60, "the session's threads to end")
+    assert states() == "BBBBBB"
+    assert slicer.util.loadScene(path)
+    app.processEvents()
+    assert panel().parameters.patientId == "SIM-0001"
+    assert panel().parameters.surgeon == "Dr. Example"
+    assert states()[0] == "D"
+    assert not panel().running.trusted
+    assert states()[4] == "B"
+
+    # Reconnect to the same theatre, which knows nothing of the scene
+    panel().open(next(phase for phase in panel().pages if phase.name == "CONNECT"))
+    press_next("Connect")
+    wait_until(lambda: panel().running.registered is not None, 180, "a new registration")
+    assert not panel().running.trusted
+
+    # The module is reloaded while connected: nothing is left of the old panel, the choices are kept
+    old = panel()
+    slicer.util.getModuleWidget("IntraopMRI").onReload()
+    assert panel() is not old
+    assert panel().parameters.patientId == "SIM-0001"
+    assert not theatre.alive("scanner")
+    wait_until(lambda: not intraop_threads(), 60, "the session's threads to end")
+    assert not old.Observations
+
+
+def test_a_scene_that_closes_while_work_runs_leaves_nothing(app: Any) -> None:
+    slicer.util.selectModule("IntraopMRI")
+    begun, release, discarded = threading.Event(), threading.Event(), []
+
+    def work() -> str:
+        begun.set()
+        release.wait(30)
+        return "late result"
+
+    panel().running.start("waiting", work, lambda result: pytest.fail("told to a closed scene"), discarded.append)
+    assert begun.wait(10)
+    slicer.mrmlScene.Clear(0)
+    release.set()
+    wait_until(lambda: discarded == ["late result"], 10, "the late result to be thrown away")
+    wait_until(lambda: not intraop_threads(), 10, "the thread to end")
