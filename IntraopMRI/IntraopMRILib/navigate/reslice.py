@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Matrix, Pose, checked_rigid
 from IntraopMRIReconstructionLib.errors import DataError
-from scipy.spatial.transform import Rotation, Slerp
+from scipy.spatial.transform import Rotation
 
 Vector = npt.NDArray[np.float64]
 Plane = Literal["axial", "sagittal", "coronal", "in-plane", "in-plane 90", "probe's eye"]
@@ -108,7 +108,8 @@ class PoseSmoother:
         toward = _share(REST_HZ + OPENING_PER_MM_S * self._speed, step)
         self._position = self._position + toward * (position - self._position)
         turn = _share(REST_HZ + OPENING_PER_DEG_S * self._turning, step)
-        self._rotation = Slerp([0.0, 1.0], Rotation.concatenate([self._rotation, rotation]))(turn)
+        missing = (rotation * self._rotation.inv()).as_rotvec()
+        self._rotation = Rotation.from_rotvec(turn * missing) * self._rotation
         matrix = np.eye(4)
         matrix[:3, :3] = self._rotation.as_matrix()
         matrix[:3, 3] = self._position

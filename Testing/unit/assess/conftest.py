@@ -38,6 +38,7 @@ def operate(
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
     thin: bool = True,
     gain: float = 1.3,
+    faint: bool = False,
 ) -> Operation:
     rng = np.random.default_rng(seed)
     size = np.array([88, 92, 84]) / np.array(spacing)
@@ -80,6 +81,9 @@ def operate(
     vessel = part(np.linalg.norm(off - along[..., None] * direction, axis=-1) - 1.3, voxel)
     shell = part(np.abs(np.linalg.norm(ras - centre, axis=-1) - 39) - 0.8, voxel)
     added = 60 * in_residual * (1 - open_cavity) + 30 * wall + 90 * vessel + 50 * shell
+    if faint:
+        # A solid patch of weak enhancement on the far wall, inside the carried-over tumour.
+        added = added + 24 * part(np.maximum(sphere(tumour_now - direction * (tumour_radius + 5), 5.0), -cavity), voxel)
     bias_at = (ras - centre) / 45.0
     bias = np.exp(0.25 * (bias_at @ rng.normal(size=3)) / 1.7 + 0.1 * bias_at[..., 0] * bias_at[..., 1])
     level = 90 * noise

@@ -31,6 +31,15 @@ def test_parallel_shift_and_depth() -> None:
     assert found["angular deviation"].value == pytest.approx(0.0, abs=1e-9)
 
 
+def test_depth_is_measured_along_the_plan_and_radial_across_the_actual_axis() -> None:
+    planned = line((0, 0, 0), (0, 40, 0), 5.0)
+    actual = line((0, 0, 0), rotation_about((0, 0, 1), 30.0) @ (0, 50, 0), 5.0)
+    found = values(compare(planned, actual))
+    assert found["depth deviation"].value == pytest.approx(50 * np.cos(np.pi / 6) - 40)
+    assert found["radial deviation"].value == pytest.approx(40 * np.sin(np.pi / 6))
+    assert found["entry deviation"].value == pytest.approx(0.0, abs=1e-9)
+
+
 @pytest.mark.parametrize("angle", [1e-4, 0.3, 7.0, 60.0])
 def test_angle_and_its_parts(angle: Any) -> None:
     planned = line((0, 0, 0), (0, 40, 0), 5.0)

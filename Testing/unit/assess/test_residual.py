@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from IntraopMRILib.assess.carry import carried_points
 from IntraopMRILib.assess.residual import assess_residual
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import AssessmentError, Cancelled
-from IntraopMRIReconstructionLib.geometry import apply
+from IntraopMRIReconstructionLib.geometry import apply, invert, rotation_about
 
 
 def test_volume_place_and_extent_in_every_orientation(directions: np.ndarray, operation: Any) -> None:
@@ -45,6 +46,32 @@ def test_complete_resection_with_vessel_dura_blood_and_thin_wall_gives_zero(oper
     assert found.rano.value == "1 or 2A"
     # Nothing found is not proof of nothing: a small nodule stays possible.
     assert found.interval_cm3[1] > 0.03
+
+
+def test_a_faint_solid_patch_is_not_counted_but_told(operation: Any) -> None:
+    cases = [operation(4, np.eye(3), faint=faint) for faint in (False, True)]
+    plain, faint = (assess_residual(c.contrast, c.native, c.tumour, c.intraop_from_preop, 1.0, 6.0) for c in cases)
+    assert faint.volume_cm3 == pytest.approx(plain.volume_cm3, rel=0.05)
+    told = [float(found.measurements[2].value or 0.0) for found in (plain, faint)]
+    assert told[1] > told[0] + 0.1
+
+
+def test_the_tumour_is_carried_to_where_the_transform_says(directions: np.ndarray) -> None:
+    preop = Image(np.zeros((9, 9, 9), dtype=np.uint8), np.diag([2.0, 2.0, 3.0, 1.0]))
+    preop.array[4, 3, 5] = 1
+    grid = np.eye(4)
+    grid[:3, :3] = directions * 0.8
+    grid[:3, 3] = (-30, 10, 5)
+    intraop = Image(np.zeros((20, 20, 20)), grid)
+    move = np.eye(4)
+    move[:3, :3] = rotation_about((1, 2, 3), 40.0)
+    move[:3, 3] = (4, 5, 6)
+    points = carried_points(preop.array > 0, preop, intraop, move)
+    expected = apply(move, (10.0, 6.0, 12.0))
+    assert apply(grid, points.mean(axis=0)) == pytest.approx(expected)
+    # The points fill the voxel: its second moments are those of a box of 2 x 2 x 3 mm.
+    back = apply(invert(move), apply(grid, points))
+    assert back.std(axis=0) == pytest.approx(np.array([2.0, 2.0, 3.0]) / np.sqrt(12), rel=0.05)
 
 
 def test_anisotropic_voxels_and_other_gain(operation: Any) -> None:

@@ -34,6 +34,7 @@ def test_standard_planes_are_radiological() -> None:
     assert slice_to_ras("axial", at_ras_mm=(0, 0, 0))[:3, 0] == pytest.approx((-1, 0, 0))
     assert slice_to_ras("axial", at_ras_mm=(0, 0, 0))[:3, 1] == pytest.approx((0, 1, 0))
     assert slice_to_ras("sagittal", at_ras_mm=(0, 0, 0))[:3, 0] == pytest.approx((0, -1, 0))
+    assert slice_to_ras("coronal", at_ras_mm=(0, 0, 0))[:3, 0] == pytest.approx((-1, 0, 0))
     assert slice_to_ras("coronal", at_ras_mm=(0, 0, 0))[:3, 1] == pytest.approx((0, 0, 1))
 
 
