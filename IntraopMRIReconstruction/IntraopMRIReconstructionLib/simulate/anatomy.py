@@ -32,8 +32,8 @@ COLIN_FOLDER = Path("/usr/share/mricron/templates")
 #: Two more heads made from the template by large smooth warps and another aspect: (seed, scale along R, A, S).
 VARIANTS = {"mni152-broad": (11, (1.07, 0.95, 0.98)), "mni152-long": (23, (0.94, 1.05, 1.03))}
 VARIANT_WARP_MM = 7.0
-#: A head-free brain fills at most about 2 litres; a whole head has more than this in front of the air.
-HEAD_LITRES = 2.6
+#: When the brain fills more than this part of all that is not air, the volume is skull-stripped.
+BARE_BRAIN = 0.8
 #: A brain outside these bounds (ml) was not segmented but something else was.
 BRAIN_ML = (500.0, 2200.0)
 #: A brain is found from a cube of this half-width (mm), this far below the top of the head; its tissue lies within
@@ -68,6 +68,21 @@ class Anatomy:
         """Native T1 of the healthy head."""
         alpha = ndimage.gaussian_filter(self.brain.astype(np.float32), 0.5)
         return Image(alpha * self.brain_t1 + (1 - alpha) * self.head_t1, self.ras_from_ijk, name=self.name)
+
+    def cropped(self, box: tuple[slice, slice, slice]) -> Anatomy:
+        """The part inside ``box`` (k, j, i), at the same place in space."""
+        matrix = self.ras_from_ijk.copy()
+        matrix[:3, 3] = apply(matrix, [s.start for s in box[::-1]])
+        return Anatomy(
+            self.name,
+            matrix,
+            self.brain_t1[box],
+            self.head_t1[box],
+            self.enhancement[box],
+            self.brain[box],
+            self.white[box],
+            self.hull_mm[box],
+        )
 
     @property
     def centre_ras_mm(self) -> npt.NDArray[np.float64]:
@@ -116,17 +131,24 @@ def template_file(what: str) -> Path:
 
 def from_volume(volume: Image, brain_mask: Image | None = None) -> Anatomy:
     """An anatomy from a T1 volume with or without a head, any orientation and spacing; finds the brain if not given."""
-    background = np.percentile(volume.array, 1)
-    bright = volume.array > background + _otsu(volume.array - background)
-    has_head = ndimage.binary_fill_holes(_opened(bright, 1)).sum() * volume.voxel_volume_ml / 1000 > HEAD_LITRES
-    matrix, shape = _lab_grid(volume, margin_mm=0.0 if has_head else HEAD_MARGIN_MM)
-    t1 = np.maximum(resampled(volume.array, volume.ras_from_ijk, matrix, shape, outside=background) - background, 0)
-    if brain_mask is not None:
-        brain = resampled(brain_mask.array, brain_mask.ras_from_ijk, matrix, shape) > 0.5
-    elif has_head:
-        brain = _find_brain(t1)
-    else:
+    background = float(np.percentile(volume.array, 1))
+    matrix, shape = _lab_grid(volume, 0.0)
+
+    def on_grid() -> FloatArray:
+        return np.maximum(
+            resampled(volume.array, volume.ras_from_ijk, matrix, shape, outside=background) - background, 0
+        )
+
+    t1 = on_grid()
+    brain = _find_brain(t1, matrix)
+    foreground = ndimage.binary_fill_holes(t1 > 0.5 * _otsu(t1))
+    has_head = brain_mask is not None or brain.sum() < BARE_BRAIN * foreground.sum()
+    if not has_head:
+        matrix, shape = _lab_grid(volume, HEAD_MARGIN_MM)
+        t1 = on_grid()
         brain = _largest(ndimage.binary_fill_holes(t1 > 0.1 * np.percentile(t1[t1 > 0], 90)))
+    elif brain_mask is not None:
+        brain = resampled(brain_mask.array, brain_mask.ras_from_ijk, matrix, shape) > 0.5
     volume_ml = float(brain.sum()) * SPACING_MM**3 / 1000
     if not BRAIN_ML[0] <= volume_ml <= BRAIN_ML[1]:
         raise DataError(
@@ -139,7 +161,8 @@ def from_volume(volume: Image, brain_mask: Image | None = None) -> Anatomy:
     if not has_head:
         return _with_drawn_head(volume.name, matrix, scaled, brain, fraction.astype(np.float32), seed=1)
     hull = hull_distance(brain, matrix)
-    head = np.where(ndimage.binary_dilation(brain, iterations=1), np.float32(CSF), scaled)
+    # The outermost voxels stay: a found brain ends within tissue here and there, and must not be outlined in black.
+    head = np.where(ndimage.binary_erosion(brain), np.float32(CSF), scaled)
     glow = ndimage.gaussian_filter(normal_enhancement(brain, hull, matrix, 2.0, seed=1), 0.6)
     return Anatomy(volume.name, matrix, scaled, head, glow, brain, fraction.astype(np.float32), hull)
 
@@ -148,7 +171,7 @@ def _template() -> Anatomy:
     t1, grey, white = (read_volume(template_file(what)) for what in ("t1", "gm", "wm"))
     matrix, shape = _lab_grid(t1, margin_mm=0.0)
     value, gm, wm = (resampled(image.array, image.ras_from_ijk, matrix, shape) for image in (t1, grey, white))
-    brain = ndimage.binary_fill_holes(_opened(value > 0, 1))
+    brain = ndimage.binary_fill_holes(ndimage.binary_opening(value > 0))
     levels = [0.0, 60.0, 100.0, 165.0, 222.0, 255.0]
     scaled = np.interp(value, levels, [60.0, 120.0, 290.0, GREY, WHITE, 880.0]).astype(np.float32)
     # The template is a mean of many brains; its tissue maps bring back the contrast of a single one.
@@ -190,21 +213,29 @@ def _lab_grid(volume: Image, margin_mm: float) -> tuple[Matrix, Shape]:
     return axis_grid(low, SPACING_MM), (int(size[2]), int(size[1]), int(size[0]))
 
 
-def _find_brain(t1: FloatArray) -> npt.NDArray[np.bool_]:
+def _find_brain(t1: FloatArray, matrix: Matrix) -> npt.NDArray[np.bool_]:
     """Brain of a T1 with head: tissue as bright as the middle of the head, thin bridges cut, grown to its surface."""
-    foreground = t1 > _otsu(t1)
+    coarse, small = coarser(matrix, t1.shape, 2.0)
+    rough = resampled(t1, matrix, coarse, small)
+    foreground = rough > _otsu(rough)
+    if not foreground.any():
+        return np.zeros(t1.shape, dtype=bool)
     top, middle = np.flatnonzero(foreground.any(axis=(1, 2)))[-1], ndimage.center_of_mass(foreground)
-    centre = np.array([top - MIDDLE_BELOW_TOP_MM / SPACING_MM, middle[1], middle[2]])
-    box = tuple(slice(max(int(c - MIDDLE_MM), 0), int(c + MIDDLE_MM)) for c in centre)
-    tissue = np.median(t1[box][foreground[box]])
-    bright = (t1 > BRAIN_RANGE[0] * tissue) & (t1 < BRAIN_RANGE[1] * tissue)
-    pieces, count = ndimage.label(distance_mm(bright, SPACING_MM) < -BRIDGE_MM)
+    centre = (top - MIDDLE_BELOW_TOP_MM / 2.0, middle[1], middle[2])
+    box = tuple(slice(max(int(c - MIDDLE_MM / 2.0), 0), max(int(c + MIDDLE_MM / 2.0), 1)) for c in centre)
+    inside = rough[box][foreground[box]]
+    tissue = float(np.median(inside)) if inside.size else float(np.median(rough[foreground]))
+    low, high = BRAIN_RANGE[0] * tissue, BRAIN_RANGE[1] * tissue
+    bright = (rough > low) & (rough < high)
+    pieces, count = ndimage.label(distance_mm(bright, 2.0) < -BRIDGE_MM)
     if count == 0:
         return np.zeros(t1.shape, dtype=bool)
     core = pieces == 1 + np.argmax(np.bincount(pieces[box].ravel(), minlength=count + 1)[1:])
-    grown = bright & (distance_mm(core, SPACING_MM) < BRIDGE_MM + 5.0)
-    closed = distance_mm(distance_mm(grown, SPACING_MM) < 4.0, SPACING_MM) < -4.0
-    return np.asarray(ndimage.binary_fill_holes(closed | grown))
+    reach = resampled(distance_mm(core, 2.0), coarse, matrix, t1.shape, outside=None) < BRIDGE_MM + 5.0
+    grown = reach & (t1 > low) & (t1 < high)
+    sulci = distance_mm(distance_mm(resampled(grown, matrix, coarse, small) > 0.5, 2.0) < 5.0, 2.0) < -4.0
+    closed = resampled(sulci, coarse, matrix, t1.shape) > 0.5
+    return _largest(ndimage.binary_fill_holes(closed | grown))
 
 
 def _tissue_levels(values: FloatArray) -> tuple[float, float]:
@@ -226,10 +257,6 @@ def _otsu(values: FloatArray) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         gap = mean_below / below - (mean_below[-1] - mean_below) / above
     return float(middle[np.nanargmax(below * above * gap**2)])
-
-
-def _opened(mask: npt.NDArray[np.bool_], iterations: int) -> npt.NDArray[np.bool_]:
-    return np.asarray(ndimage.binary_opening(mask, iterations=iterations))
 
 
 def _largest(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

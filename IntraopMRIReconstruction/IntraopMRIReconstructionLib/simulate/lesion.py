@@ -1,6 +1,6 @@
 """A tumour, the way to it, its resection and what was left behind, before any brain shift.
 
-All arrays (k, j, i) live on the anatomy's 1 mm grid; ``level_mm`` is a distance-like field, positive inside the tumour.
+All arrays (k, j, i) live on the anatomy's 1 mm grid or on a box of it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ RIM_MM = 4.5
 INFILTRATION_MM = 8.0
 BONE_FLAP_RADIUS_MM = 27.0
 CORRIDOR_RADIUS_MM = 9.0
+#: Half the width of the box around the tumour and the way to it (voxels).
+REACH = 56
 #: Wanted depth of the tumour's centre under the brain surface, and its distance from the mid-line (mm).
 DEPTH_MM = (19.0, 29.0)
 OFF_MIDLINE_MM = 22.0
@@ -36,13 +38,15 @@ OFF_MIDLINE_MM = 22.0
 
 @dataclass(frozen=True, eq=False)
 class Tumour:
-    """A tumour before surgery: ``label`` (k, j, i) uint8 of TUMOUR_LABELS, its distance-like ``level_mm`` (positive
+    """A tumour before surgery: ``label`` (k, j, i) uint8 of TUMOUR_LABELS, and the craniotomy that gives access to it.
 
-    inside rim and core), and the craniotomy that gives access to it.
+    ``box``: all of it and of the way to it lies inside; ``level_mm``: distance-like, positive inside rim and core, of
+    the box alone.
     """
 
     label: npt.NDArray[np.uint8]
     level_mm: FloatArray
+    box: tuple[slice, slice, slice]
     centre_ras_mm: npt.NDArray[np.float64]
     radius_mm: float
     opening: Opening
@@ -69,10 +73,20 @@ def make_tumour(anatomy: Anatomy, seed: int, tumour_ml: float) -> Tumour:
     if tumour_ml <= 0:
         raise DataError(f"tumour_ml must be positive, got {tumour_ml}")
     rng = stream(seed, "tumour")
-    level = _level(anatomy, _site(anatomy, rng), tumour_ml, rng)
-    centre = apply(anatomy.ras_from_ijk, np.array(ndimage.center_of_mass(level >= 0))[::-1])
+    site = _site(anatomy, rng)
+    k, j, i = (int(n) for n in np.round(index_coordinates(anatomy.ras_from_ijk, site)))
+    box = (
+        slice(max(k - REACH, 0), k + REACH),
+        slice(max(j - REACH, 0), j + REACH),
+        slice(max(i - REACH, 0), i + REACH),
+    )
+    around = anatomy.cropped(box)
+    level = _level(around, site, tumour_ml, rng)
+    label = np.zeros(anatomy.brain.shape, dtype=np.uint8)
+    label[box] = _label(around, level, rng)
+    centre = apply(around.ras_from_ijk, np.array(ndimage.center_of_mass(level >= 0))[::-1])
     radius = float((3 * tumour_ml * 1000 / (4 * np.pi)) ** (1 / 3))
-    return Tumour(_label(anatomy, level, rng), level, centre, radius, _opening(anatomy, centre))
+    return Tumour(label, level, box, centre, radius, _opening(anatomy, centre))
 
 
 def resect(
@@ -84,22 +98,29 @@ def resect(
     ``residual_ml`` is what the scan will show. The same ``seed`` with less leaves a part of the larger residual: a
     further resection. Raises DataError when more is asked for than half the rim.
     """
-    label, opening = tumour.label, tumour.opening
-    points = points_of(anatomy.ras_from_ijk, anatomy.brain.shape)
+    around, label, opening = anatomy.cropped(tumour.box), tumour.label[tumour.box], tumour.opening
+    points = points_of(around.ras_from_ijk, label.shape)
     height, aside = opening.along_and_aside(points)
     depth_of_centre = float((opening.centre_ras_mm - tumour.centre_ras_mm) @ opening.outward)
-    corridor = anatomy.brain & (aside < CORRIDOR_RADIUS_MM) & (height > -depth_of_centre)
+    corridor = around.brain & (aside < CORRIDOR_RADIUS_MM) & (height > -depth_of_centre)
 
-    residual = _residual(tumour, points, residual_ml, volume_change, stream(seed, "residual"))
+    growth = volume_change[tumour.box]
+    residual = _residual(tumour, points, residual_ml, growth, stream(seed, "residual"))
     core = (label == ENHANCING) | (label == NECROSIS)
     # The surgeon's margin: a thin layer beyond the rim goes too, but not beyond what is left behind.
-    taken = core | corridor | ((tumour.level_mm > -1.2) & anatomy.brain)
+    taken = core | corridor | ((tumour.level_mm > -1.2) & around.brain)
     guard = ndimage.binary_dilation(residual, iterations=3) & ~core
     cavity = taken & ~residual & ~guard
     infiltrated = label == NON_ENHANCING
     if not leave_infiltration:
         cavity |= infiltrated & ~guard
-    return Resection(cavity, residual, infiltrated & ~cavity)
+
+    def whole(part: BoolArray) -> BoolArray:
+        result = np.zeros(anatomy.brain.shape, dtype=bool)
+        result[tumour.box] = part
+        return result
+
+    return Resection(whole(cavity), whole(residual), whole(infiltrated & ~cavity))
 
 
 def _site(anatomy: Anatomy, rng: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -118,13 +139,14 @@ def _site(anatomy: Anatomy, rng: np.random.Generator) -> npt.NDArray[np.float64]
 
 def _opening(anatomy: Anatomy, centre: npt.NDArray[np.float64]) -> Opening:
     """The craniotomy on the nearest point of the inner skull."""
-    gradient = np.stack(np.gradient(ndimage.zoom(anatomy.hull_mm, 0.5, order=1)), axis=-1)
-    scale = (np.array(anatomy.hull_mm.shape) - 1) / (np.array(gradient.shape[:3]) - 1)
+    coarse, small = coarser(anatomy.ras_from_ijk, anatomy.hull_mm.shape, 2.0)
+    hull = resampled(anatomy.hull_mm, anatomy.ras_from_ijk, coarse, small, outside=None)
+    gradient = np.stack(list(np.gradient(hull)), axis=-1)[..., ::-1]
     position = centre.copy()
     for _ in range(40):
-        at = index_coordinates(anatomy.ras_from_ijk, position)
-        height = float(sampled(anatomy.hull_mm, at[:, None])[0])
-        slope = sampled(gradient, (at / scale)[:, None])[0, ::-1].astype(np.float64)
+        at = index_coordinates(coarse, position)
+        height = float(sampled(hull, at))
+        slope = sampled(gradient, at).astype(np.float64)
         outward = slope / max(float(np.linalg.norm(slope)), 1e-9)
         if abs(height) < 0.2:
             break
@@ -144,7 +166,7 @@ def _level(anatomy: Anatomy, centre: npt.NDArray[np.float64], tumour_ml: float, 
     level = resampled(blob, coarse, anatomy.ras_from_ijk, anatomy.brain.shape, outside=None)
     # A tumour respects the ventricles and the surface.
     allowed = ndimage.binary_erosion(anatomy.brain, iterations=3) & (anatomy.brain_t1 > 330)
-    allowed = ndimage.binary_opening(allowed) & (level > -60)
+    allowed = ndimage.binary_opening(allowed) & (level > -40)
     wanted = round(tumour_ml / VOXEL_ML)
     values = level[allowed]
     if values.size <= wanted:
@@ -156,12 +178,13 @@ def _level(anatomy: Anatomy, centre: npt.NDArray[np.float64], tumour_ml: float, 
 def _label(anatomy: Anatomy, level: FloatArray, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     coarse, small = coarser(anatomy.ras_from_ijk, anatomy.brain.shape, 2.0)
     uneven = resampled(smooth_noise(small, 3.0, rng), coarse, anatomy.ras_from_ijk, level.shape, outside=None)
+    uneven = np.clip(uneven, -2.0, 2.0)
     label = np.zeros(level.shape, dtype=np.uint8)
     spread = INFILTRATION_MM * (0.7 + 0.4 * uneven)
     label[(level > -spread) & (level < 0) & (anatomy.white > 0.35) & anatomy.brain] = NON_ENHANCING
     label[level >= 0] = ENHANCING
-    inside = -ndimage.distance_transform_edt(level >= 0).astype(np.float32)
-    label[-inside > RIM_MM * (1 + 0.25 * uneven)] = NECROSIS
+    depth = SPACING_MM * ndimage.distance_transform_edt(level >= 0).astype(np.float32)
+    label[depth > RIM_MM * (1 + 0.25 * uneven)] = NECROSIS
     return label
 
 
@@ -169,8 +192,9 @@ def _residual(
     tumour: Tumour, points: FloatArray, residual_ml: float, volume_change: FloatArray, rng: np.random.Generator
 ) -> BoolArray:
     """The part of the rim nearest to a point on its deep side: one piece that will have ``residual_ml``."""
-    residual = np.zeros(tumour.label.shape, dtype=bool)
-    rim = np.argwhere(tumour.label == ENHANCING)
+    label = tumour.label[tumour.box]
+    residual = np.zeros(label.shape, dtype=bool)
+    rim = np.argwhere(label == ENHANCING)
     offset = points[tuple(rim.T)] - tumour.centre_ras_mm
     outward = tumour.opening.outward
     sideways = np.cross(outward, rng.standard_normal(3))

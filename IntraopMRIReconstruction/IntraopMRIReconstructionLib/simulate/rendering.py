@@ -77,18 +77,27 @@ def render_intraop(
         head.ras_from_ijk, aligned + sampled(pull.array, index_coordinates(pull.ras_from_ijk, aligned))
     )
 
+    near = np.flatnonzero(_inside(at, tumour.box))
+
+    def local(array: FloatArray) -> FloatArray:
+        """Values at all rows of something that is zero outside the tumour's box."""
+        values = np.zeros(len(rows), dtype=np.float32)
+        values[near] = sampled(array, at[:, near])
+        return values
+
     in_brain = sampled(ndimage.gaussian_filter(head.brain.astype(np.float32), 0.5), at)
-    in_cavity = sampled(_soft(resection.cavity), at)
+    in_cavity = local(_soft(resection.cavity))
     tissue = sampled(_native(head, tumour), at, order=3)
     tissue = _other_contrast(tissue, look.contrast, stream(seed, "contrast"))
-    gain = sampled(_uptake(resection.residual, seed) + head.enhancement, at)
+    gain = sampled(head.enhancement, at) + local(_uptake(resection.residual, seed))
 
     outside = static.ravel()[rows]
     brain_part = in_brain * (1 - in_cavity)
     native = outside * (1 - in_brain) + filling * in_brain * in_cavity + tissue * brain_part
     gain = gain * brain_part + glow.ravel()[rows] * (1 - in_brain)
     if look.blood or look.wall:
-        _stain_wall(native, gain, at, resection, look, seed)
+        spots = near[local(_soft(resection.cavity, WALL_LAYER_MM))[near] > 0.05]
+        _stain_wall(native, gain, at, spots, resection, look, seed)
     enhanced = native + gain
     images = []
     for whole, values in ((static, native), (static + glow, enhanced)):
@@ -98,9 +107,9 @@ def render_intraop(
 
     masks = {}
     for name in ("residual", "residual_non_enhancing", "cavity", "brain"):
-        source = head.brain if name == "brain" else getattr(resection, name)
+        fraction = sampled(head.brain, at) if name == "brain" else local(getattr(resection, name))
         masks[name] = np.zeros(shape, dtype=bool)
-        masks[name].ravel()[rows] = sampled(source, at, outside=0.0) > 0.5
+        masks[name].ravel()[rows] = fraction > 0.5
     masks["brain"] &= ~masks["cavity"]
     return images[0], images[1], masks
 
@@ -153,32 +162,44 @@ def _open_head(
 
 def _native(head: Anatomy, tumour: Tumour) -> FloatArray:
     """Native T1 of the brain with its tumour, preoperative grid."""
-    native = head.brain_t1
+    result = head.brain_t1.copy()
+    native, label = result[tumour.box], tumour.label[tumour.box]
     layers = ((NON_ENHANCING, OEDEMA_NATIVE, 0.75), (ENHANCING, TUMOUR_NATIVE, 1.0), (NECROSIS, NECROSIS_NATIVE, 1.0))
     for value, level, opacity in layers:
-        weight = opacity * _soft(tumour.label == value)
-        native = native * (1 - weight) + level * weight
-    return native
+        weight = opacity * _soft(label == value)
+        native += (level - native) * weight
+    return result
+
+
+def _inside(at: FloatArray, box: tuple[slice, slice, slice]) -> BoolArray:
+    """Which continuous indices (3, n) lie in a box."""
+    within = [(at[axis] >= s.start) & (at[axis] <= s.stop - 1) for axis, s in enumerate(box)]
+    return np.asarray(within[0] & within[1] & within[2])
 
 
 def _stain_wall(
-    native: FloatArray, gain: FloatArray, at: FloatArray, resection: Resection, look: Look, seed: int
+    native: FloatArray,
+    gain: FloatArray,
+    at: FloatArray,
+    spots: npt.NDArray[np.intp],
+    resection: Resection,
+    look: Look,
+    seed: int,
 ) -> None:
     """Patches of clot, bright with and without contrast agent, and faint enhancement by surgery; in place."""
-    near = sampled(_soft(resection.cavity, WALL_LAYER_MM), at)
+    near = sampled(_soft(resection.cavity, WALL_LAYER_MM), at[:, spots])
     wall = 4 * near * (1 - near)  # 1 at the wall, 0 away from it on both sides
-    spots = np.flatnonzero(wall > 0.2)
     k, j, i = resection.cavity.shape
     patches = smooth_noise((k // 2 + 1, j // 2 + 1, i // 2 + 1), 3.0, stream(seed, "blood"))
     pattern = sampled(patches, at[:, spots] / 2.0)
     free = 1 - np.clip(2 * sampled(_soft(resection.residual, 1.0), at[:, spots]), 0, 1)
-    edge = free * np.clip(2 * wall[spots] - 0.6, 0, 1)
+    edge = free * np.clip(2 * wall - 0.6, 0, 1)
     if look.blood:
         clot = edge * np.clip(2 * pattern - 1.0, 0, 1)
         native[spots] = native[spots] * (1 - clot) + CLOT * clot
         gain[spots] *= 1 - clot
     if look.wall:
-        gain[spots] += WALL_ENHANCEMENT * edge * np.clip(-1.5 * pattern, 0, 1) * (near[spots] < 0.5)
+        gain[spots] += WALL_ENHANCEMENT * edge * np.clip(-1.5 * pattern, 0, 1) * (near < 0.5)
 
 
 def _uptake(part: BoolArray, seed: int) -> FloatArray:

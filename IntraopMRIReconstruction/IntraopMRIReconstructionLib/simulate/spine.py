@@ -186,9 +186,9 @@ def _spine(points: FloatArray, rng: np.random.Generator) -> FloatArray:
         transverse = np.maximum(np.hypot(y + 30, h - 2) - 4.5, np.abs(np.abs(x) - 29) - 10)
         posterior = np.minimum.reduce([posterior, lamina, process, transverse])
     tissue = np.where(disc < 1, np.where(disc < 0.6, NUCLEUS, DISC), tissue)
-    for bone in (posterior, body):
-        cortex = smoothstep(-bone / CORTEX_MM - 0.4)
-        tissue = np.where(bone < 0, BONE + (MARROW * (1 + 0.07 * grain) - BONE) * cortex, tissue)
+    bone = np.minimum(posterior, body)
+    cortex = smoothstep(-bone / CORTEX_MM - 0.4)
+    tissue = np.where(bone < 0, BONE + (MARROW * (1 + 0.07 * grain) - BONE) * cortex, tissue)
     canal = np.hypot(x / 11.5, (y + 27) / 8.5)
     tissue = np.where((canal < 1.12), 0.95 * FAT, tissue)
     sac = np.hypot(x / 9.0, (y + 26) / 6.8)
