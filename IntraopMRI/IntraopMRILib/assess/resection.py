@@ -64,10 +64,15 @@ def rano_class(
 
 
 def extent_of_resection(
-    preop_cm3: float, residual_cm3: float, interval_cm3: tuple[float, float] | None, based_on: tuple[str, ...] = ()
+    preop_cm3: float,
+    residual_cm3: float,
+    interval_cm3: tuple[float, float] | None,
+    based_on: tuple[str, ...] = (),
+    of: str = "enhancing tumour",
 ) -> Measurement:
     """EOR % = 100 (V_pre - V_residual) / V_pre, volumes in cm3; not below 0.
 
+    ``of``: what both volumes are of, such as 'non-enhancing tumour (FLAIR)'; the name says it unless it is enhancing.
     Raises AssessmentError when there was no tumour to resect.
     """
     if not preop_cm3 > 0:
@@ -79,10 +84,10 @@ def extent_of_resection(
         return max(0.0, 100.0 * (preop_cm3 - residual) / preop_cm3)
 
     return Measurement(
-        name="Extent of resection",
+        name="Extent of resection" if of == "enhancing tumour" else f"Extent of resection, {of}",
         value=percent(residual_cm3),
         unit="%",
-        definition=f"100 x (V_pre - V_residual) / V_pre of the enhancing tumour, V_pre = {preop_cm3:.2f} cm3",
+        definition=f"100 x (V_pre - V_residual) / V_pre of the {of}, V_pre = {preop_cm3:.2f} cm3",
         source=RANO_SOURCE,
         interval=None if interval_cm3 is None else (percent(interval_cm3[1]), percent(interval_cm3[0])),
         based_on=based_on,

@@ -39,6 +39,13 @@ def test_extent_of_resection_turns_the_interval_round() -> None:
     assert eor.interval == pytest.approx((90.0, 97.5))
 
 
+def test_extent_of_the_non_enhancing_part_is_named() -> None:
+    eor = extent_of_resection(40.0, 10.0, None, of="non-enhancing tumour (FLAIR)")
+    assert eor.name == "Extent of resection, non-enhancing tumour (FLAIR)"
+    assert "non-enhancing tumour (FLAIR)" in eor.definition
+    assert eor.value == pytest.approx(75.0)
+
+
 def test_nothing_to_resect_is_an_error() -> None:
     with pytest.raises(AssessmentError, match="segment the tumour"):
         extent_of_resection(0.0, 0.0, None)
