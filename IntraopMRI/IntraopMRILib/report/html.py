@@ -106,7 +106,7 @@ def _summary(document: Document) -> str:
     else:
         level = level_of(registration["verdict"])
         error = registration.get("error_mm")
-        about = registration["method"] + ("" if error is None else f", error {error:.1f} mm")
+        about = registration["method"] + ("" if error is None or level == "refused" else f", error {error:.1f} mm")
         cards.append(_card("Registration", f'<span class="level {level}">{_LEVEL_WORDS[level]}</span>', about))
     return (
         f'<section class="summary"><h2>Decision summary</h2><div class="cards">{"".join(cards)}</div>{scale}</section>'

@@ -162,7 +162,7 @@ def test_a_refused_registration_takes_every_number_with_it(reasons: Any) -> None
     document["registration"]["verdict"] = verdict(*reasons)
     text = text_of(render(document))
     assert "the registration was refused" in text
-    for number_shown in ("0.84", "91.4", "1.23 mm", "inaccurate", "near total"):
+    for number_shown in ("0.84", "91.4", "1.23 mm", "inaccurate", "near total", "0.4 mm"):
         assert number_shown not in text, number_shown
 
 
