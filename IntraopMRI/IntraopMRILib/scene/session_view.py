@@ -119,8 +119,11 @@ class SessionView:
     def _newImage(self, update: ImageReady) -> None:
         self._forget()
         self._image = update.image
+        registration = self.bridge.registration
         with self.bridge.update():
             self.bridge.setIntraoperative(update.image, update.role)
+            if registration is not None and registration.image_uid != update.image.uid:
+                self.bridge.withdraw(f"the new image '{update.image.name}' is not registered yet")
             self.bridge.setAnatomy(conversion.anatomySurface(update.image), "Surface")
 
     def _registered(self, update: Registered) -> None:
