@@ -43,6 +43,8 @@ MIDDLE_MM, MIDDLE_BELOW_TOP_MM, BRAIN_RANGE = 30.0, 75.0, (0.62, 1.6)
 BRIDGE_MM = 4.5
 #: Room for the head that is drawn around a skull-stripped brain.
 HEAD_MARGIN_MM = 26.0
+#: Air that is kept around a head (mm).
+AIR_MARGIN_MM = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +134,8 @@ def template_file(what: str) -> Path:
 def from_volume(volume: Image, brain_mask: Image | None = None) -> Anatomy:
     """An anatomy from a T1 volume with or without a head, any orientation and spacing; finds the brain if not given."""
     background = float(np.percentile(volume.array, 1))
-    matrix, shape = _lab_grid(volume, 0.0)
+    dimmest = background + 0.2 * _otsu(volume.array - background)
+    matrix, shape = _lab_grid(volume, dimmest, AIR_MARGIN_MM)
 
     def on_grid() -> FloatArray:
         return np.maximum(
@@ -144,7 +147,7 @@ def from_volume(volume: Image, brain_mask: Image | None = None) -> Anatomy:
     foreground = ndimage.binary_fill_holes(t1 > 0.5 * _otsu(t1))
     has_head = brain_mask is not None or brain.sum() < BARE_BRAIN * foreground.sum()
     if not has_head:
-        matrix, shape = _lab_grid(volume, HEAD_MARGIN_MM)
+        matrix, shape = _lab_grid(volume, dimmest, HEAD_MARGIN_MM)
         t1 = on_grid()
         brain = _largest(ndimage.binary_fill_holes(t1 > 0.1 * np.percentile(t1[t1 > 0], 90)))
     elif brain_mask is not None:
@@ -169,7 +172,7 @@ def from_volume(volume: Image, brain_mask: Image | None = None) -> Anatomy:
 
 def _template() -> Anatomy:
     t1, grey, white = (read_volume(template_file(what)) for what in ("t1", "gm", "wm"))
-    matrix, shape = _lab_grid(t1, margin_mm=0.0)
+    matrix, shape = _lab_grid(t1, -np.inf, 0.0)
     value, gm, wm = (resampled(image.array, image.ras_from_ijk, matrix, shape) for image in (t1, grey, white))
     brain = ndimage.binary_fill_holes(ndimage.binary_opening(value > 0))
     levels = [0.0, 60.0, 100.0, 165.0, 222.0, 255.0]
@@ -204,11 +207,11 @@ def _variant(name: str) -> Anatomy:
     return _with_drawn_head(name, source.ras_from_ijk, t1, brain, white, seed)
 
 
-def _lab_grid(volume: Image, margin_mm: float) -> tuple[Matrix, Shape]:
-    """Axis-aligned RAS grid of 1 mm around the volume and ``margin_mm`` more."""
-    last = np.array(volume.array.shape[2::-1]) - 1
-    corners = apply(volume.ras_from_ijk, np.array(list(np.ndindex(2, 2, 2))) * last)
-    low, high = corners.min(axis=0) - margin_mm, corners.max(axis=0) + margin_mm
+def _lab_grid(volume: Image, above: float, margin_mm: float) -> tuple[Matrix, Shape]:
+    """Axis-aligned RAS grid of 1 mm around the voxels brighter than ``above``, and ``margin_mm`` more."""
+    tissue = np.argwhere(volume.array > above)[:, ::-1]
+    corners = apply(volume.ras_from_ijk, tissue)
+    low, high = np.floor(corners.min(axis=0) - margin_mm), np.ceil(corners.max(axis=0) + margin_mm)
     size = np.round((high - low) / SPACING_MM).astype(int) + 1
     return axis_grid(low, SPACING_MM), (int(size[2]), int(size[1]), int(size[0]))
 
