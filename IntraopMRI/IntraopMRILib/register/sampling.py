@@ -12,7 +12,8 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from IntraopMRIReconstructionLib.data import Image, Matrix
+import SimpleITK
+from IntraopMRIReconstructionLib.data import AnyArray, Image, Matrix
 from IntraopMRIReconstructionLib.errors import DataError
 from IntraopMRIReconstructionLib.geometry import apply, resample_matrix, rotation_about
 from scipy import ndimage
@@ -153,14 +154,30 @@ def mask_on(mask: Image, volume: Volume, what: str) -> BoolArray:
     """
     if mask.array.ndim != 3:
         raise DataError(f"the {what} mask must have shape (k, j, i), got {mask.array.shape}")
-    matrix = kji_matrix(resample_matrix(volume.ras_from_ijk, mask.ras_from_ijk))
     values = np.asarray(mask.array != 0, dtype=np.uint8)
-    inside = ndimage.affine_transform(
-        values, matrix[:3, :3], matrix[:3, 3], output_shape=volume.values.shape, order=0, prefilter=False
-    )
+    inside = resampled(values, volume.values.shape, resample_matrix(volume.ras_from_ijk, mask.ras_from_ijk), 0) != 0
     if not inside.any():
         raise DataError(f"the {what} mask has no voxel inside its image: it belongs to another image or frame")
     return np.asarray(inside, dtype=bool)
+
+
+def resampled(
+    values: AnyArray, shape: tuple[int, ...], from_ijk_to_ijk: npt.ArrayLike, order: int = 1, threads: int = 2
+) -> AnyArray:
+    """``values`` (k, j, i) on a grid of ``shape``, trilinear (``order`` 1) or nearest (0), 0 outside; dtype is kept.
+
+    ``from_ijk_to_ijk``: (4, 4), index i j k of ``values`` for an index of the grid.
+    """
+    matrix = np.asarray(from_ijk_to_ijk, dtype=np.float64)
+    transform = SimpleITK.AffineTransform(3)
+    transform.SetMatrix(matrix[:3, :3].ravel().tolist())
+    transform.SetTranslation(matrix[:3, 3].tolist())
+    resample = SimpleITK.ResampleImageFilter()
+    resample.SetNumberOfThreads(threads)
+    resample.SetSize([int(n) for n in shape[::-1]])
+    resample.SetTransform(transform)
+    resample.SetInterpolator(SimpleITK.sitkLinear if order else SimpleITK.sitkNearestNeighbor)
+    return np.asarray(SimpleITK.GetArrayFromImage(resample.Execute(SimpleITK.GetImageFromArray(values))))
 
 
 def points_of(volume: Volume, flat_indices: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:

@@ -36,7 +36,7 @@ class AnalyticHead:
         brain = _soft(1.0 - np.linalg.norm(points / BRAIN_MM, axis=-1), 0.015)
         ventricle = _soft(1.0 - np.linalg.norm((points - (12.0, 5.0, 8.0)) / (7.0, 24.0, 9.0), axis=-1), 0.1)
         landmark = _soft(1.0 - np.linalg.norm((points - (-30.0, 25.0, 20.0)) / 14.0, axis=-1), 0.1)
-        tissue = 80.0 + 35.0 * np.tanh(2.0 * folds)
+        tissue = 95.0 + 20.0 * np.tanh(2.0 * folds)
         tissue = tissue * (1 - ventricle) + 25.0 * ventricle
         tissue = tissue * (1 - landmark) + 150.0 * landmark
         return 170.0 * (scalp - skull) + 20.0 * (skull - brain) + tissue * brain

@@ -1,0 +1,86 @@
+"""A brain mask without any atlas: threshold, erode until the brain lets go of the scalp, grow back."""
+
+from __future__ import annotations
+
+import numpy as np
+from IntraopMRIReconstructionLib.data import Image
+from IntraopMRIReconstructionLib.errors import RegistrationError
+from scipy import ndimage
+
+from .sampling import BoolArray, Volume, checked_volume, foreground
+
+#: A brain has about 1200 ml; half a head and children have less, neck and scalp taken along make more.
+PLAUSIBLE_ML = (350.0, 2200.0)
+#: Bridges from brain to scalp (nerves, veins, dura) are thinner than twice this, mm.
+EROSIONS_MM = (4.0, 6.0, 8.0)
+
+
+def make_brain_mask(image: Image) -> Image:
+    """Brain of a T1-weighted head (or of an already stripped one), uint8 (k, j, i) on the grid of ``image``.
+
+    Raises RegistrationError when nothing of a brain's size comes loose from the rest of the head; the message gives
+    the volume found.
+    """
+    whole = Volume(checked_volume(image, "brain"), image.ras_from_ijk)
+    small = whole.shrunk(2.0)
+    mask = brain_of(small)
+    factors = [round(a / b) for a, b in zip(small.spacing_kji_mm, whole.spacing_kji_mm, strict=True)]
+    grown = mask.astype(np.uint8)
+    for axis, factor in enumerate(factors):
+        grown = np.repeat(grown, factor, axis=axis)
+    result = np.zeros(whole.values.shape, dtype=np.uint8)
+    k, j, i = np.minimum(grown.shape, result.shape)
+    result[:k, :j, :i] = grown[:k, :j, :i]
+    return image.with_array(result, name=f"{image.name} brain".strip())
+
+
+def brain_of(volume: Volume) -> BoolArray:
+    """Brain mask (k, j, i) on a volume of about 2 mm."""
+    head = foreground(volume)
+    inner = ndimage.distance_transform_edt(np.pad(head, 1), sampling=volume.spacing_kji_mm)[1:-1, 1:-1, 1:-1]
+    # Grey values of the depth of the head: mostly white matter, never fat or air.
+    deep = volume.values[inner > min(30.0, 0.6 * float(inner.max()))]
+    white = float(np.percentile(deep, 75))
+    tissue = (volume.values > 0.42 * white) & (volume.values < 1.9 * white) & head
+    found = 0.0
+    for erosion_mm in EROSIONS_MM:
+        depth = ndimage.distance_transform_edt(np.pad(tissue, 1), sampling=volume.spacing_kji_mm)[1:-1, 1:-1, 1:-1]
+        core = _largest(depth > erosion_mm)
+        if core is None:
+            continue
+        away = ndimage.distance_transform_edt(~core, sampling=volume.spacing_kji_mm)
+        brain = _closed(tissue & (away < erosion_mm + 1.5), 6.0, volume)
+        brain = np.asarray(ndimage.binary_fill_holes(brain), dtype=bool)
+        found = float(brain.sum() * np.prod(volume.spacing_kji_mm) / 1000.0)
+        if PLAUSIBLE_ML[0] <= found <= PLAUSIBLE_ML[1] and not _reaches_scalp(brain, inner, head):
+            return brain
+    raise RegistrationError(
+        f"no brain could be separated from the head (last part found has {found:.0f} ml, "
+        f"expected {PLAUSIBLE_ML[0]:.0f} to {PLAUSIBLE_ML[1]:.0f}): give a brain mask"
+    )
+
+
+def _largest(mask: BoolArray) -> BoolArray | None:
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return None
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return np.asarray(labels == int(np.argmax(sizes)), dtype=bool)
+
+
+def _reaches_scalp(brain: BoolArray, depth_mm: np.ndarray, head: BoolArray) -> bool:
+    """Whether the mask took the scalp along: a bare head (stripped image) may reach its own border everywhere."""
+    shell = head & (depth_mm < 3.0)
+    part = float((brain & shell).sum()) / max(1, int(shell.sum()))
+    return 0.15 < part < 0.6
+
+
+def _closed(mask: BoolArray, radius_mm: float, volume: Volume) -> BoolArray:
+    """Closing by a ball, through distances (a structuring element of this size would be slow)."""
+    wide = int(np.ceil(radius_mm / volume.spacing_kji_mm.min())) + 1
+    padded = np.pad(mask, wide)
+    near = ndimage.distance_transform_edt(~padded, sampling=volume.spacing_kji_mm) <= radius_mm
+    kept = ndimage.distance_transform_edt(near, sampling=volume.spacing_kji_mm) > radius_mm
+    inner = tuple(slice(wide, -wide) for _ in range(3))
+    return np.asarray(kept[inner] | mask, dtype=bool)

@@ -1,0 +1,112 @@
+"""Good, check or refused for a deformable registration, each with the measured reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
+from scipy import ndimage
+
+from .uncertainty import distance_mm
+
+#: Median residual of normalised images: noise and contrast leave less than the first, unrelated images more than the
+#: second (two independent normal values differ by 0.95 in the median).
+CHECK_MISFIT, REFUSED_MISFIT = 0.45, 0.75
+#: Tissue keeps its volume but for fluid: a determinant below the first is unlikely, below zero impossible.
+CHECK_JACOBIAN, REFUSED_FOLDED = 0.3, 0.001
+#: Brain shift is reported up to 24 mm at the surface (Dorward 1998, Nabavi 2001).
+CHECK_SHIFT_MM, REFUSED_SHIFT_MM = 20.0, 30.0
+#: Far from the resection tissue hardly moves; more means that the rigid pose is off.
+FAR_MM, CHECK_FAR_MM, REFUSED_FAR_MM = 50.0, 3.0, 8.0
+#: A cavity lies where the tumour was.
+CHECK_CAVITY_TUMOUR_MM = 8.0
+#: Navigation needs better than this; a larger 95 % radius in more than one in twenty voxels is said.
+CHECK_UNCERTAINTY_MM, REFUSED_UNCERTAINTY_MM = 2.0, 6.0
+#: Larger cavities than this are not resections but a misfit.
+CHECK_CAVITY_ML = 150.0
+#: Both directions of the displacement must undo one another to this, mm (95 % of the brain).
+CHECK_INVERSE_MM = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What the verdict rests on; images share one grid. ``misfit``: median absolute normalised residual."""
+
+    shift: Image
+    inverse_shift: Image
+    cavity: Image
+    brain: Image
+    uncertainty: Image
+    misfit: float
+    remapped: bool
+    tumour: Image | None = None
+
+
+def deformable_verdict(found: Findings) -> Verdict:
+    """Weigh the findings; the worst reason decides."""
+    tissue = (found.brain.array != 0) & (found.cavity.array == 0)
+    length = np.linalg.norm(found.shift.array, axis=-1)
+    determinant = jacobian_determinant(found.shift)[tissue]
+    folded = float((determinant <= 0).mean())
+    squeezed = float(np.quantile(determinant, 0.001))
+    largest = float(np.quantile(length[tissue], 0.999))
+    radius = float(np.quantile(found.uncertainty.array[tissue], 0.95))
+    cavity_ml = float(np.count_nonzero(found.cavity.array)) * found.cavity.voxel_volume_ml
+    back = float(np.quantile(inverse_error_mm(found.shift, found.inverse_shift)[tissue], 0.95))
+    reasons = [
+        _reason("misfit of normalised images", found.misfit, "deviations", CHECK_MISFIT, REFUSED_MISFIT),
+        _reason("folded tissue", 100 * folded, "%", 1e-9, 100 * REFUSED_FOLDED),
+        Reason(
+            "smallest volume ratio",
+            squeezed,
+            "",
+            f"above {CHECK_JACOBIAN:g}",
+            Level.CHECK if squeezed < CHECK_JACOBIAN else Level.GOOD,
+        ),
+        _reason("largest displacement", largest, "mm", CHECK_SHIFT_MM, REFUSED_SHIFT_MM),
+        _reason("uncertainty (95 % of the brain)", radius, "mm", CHECK_UNCERTAINTY_MM, REFUSED_UNCERTAINTY_MM),
+        _reason("cavity volume", cavity_ml, "ml", CHECK_CAVITY_ML, np.inf),
+        _reason("there and back", back, "mm", CHECK_INVERSE_MM, np.inf),
+    ]
+    far = tissue & (distance_mm(found.cavity) > FAR_MM)
+    if np.any(found.cavity.array) and np.count_nonzero(far) > 1000:
+        reasons.append(
+            _reason("motion far from the cavity", float(np.median(length[far])), "mm", CHECK_FAR_MM, REFUSED_FAR_MM)
+        )
+    if found.tumour is not None and np.any(found.tumour.array) and np.any(found.cavity.array):
+        apart = float(distance_mm(found.tumour)[found.cavity.array != 0].min())
+        reasons.append(_reason("cavity to carried-over tumour", apart, "mm", CHECK_CAVITY_TUMOUR_MM, np.inf))
+    if found.remapped:
+        reasons.append(Reason("contrast translated", 1.0, "", "the same contrast in both images", Level.CHECK))
+    return Verdict(tuple(reasons))
+
+
+def _reason(name: str, value: float, unit: str, check_above: float, refused_above: float) -> Reason:
+    level = Level.REFUSED if value > refused_above else Level.CHECK if value > check_above else Level.GOOD
+    expected = f"at most {check_above:.3g} {unit}".rstrip() if check_above > 1e-6 else "none"
+    return Reason(name, value, unit, expected, level)
+
+
+def jacobian_determinant(shift: Image) -> npt.NDArray[np.float64]:
+    """Volume ratio (k, j, i) of y + shift(y): 1 keeps the volume, 0 and below folds."""
+    # d(shift in RAS) / d(RAS) = d(shift) / d(index) x index_from_ras.
+    gradients = [np.gradient(shift.array, axis=axis) for axis in (2, 1, 0)]
+    inverse = np.linalg.inv(shift.ras_from_ijk[:3, :3])
+    (a, b, c), (d, e, f), (g, h, i) = (
+        [sum(gradients[n][..., row] * inverse[n, column] for n in range(3)) + (row == column) for column in range(3)]
+        for row in range(3)
+    )
+    return np.asarray(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g), dtype=np.float64)
+
+
+def inverse_error_mm(shift: Image, inverse: Image) -> npt.NDArray[np.float64]:
+    """Length (k, j, i), mm, of what is left of a point that goes forth and back."""
+    index_from_ras = np.linalg.inv(shift.ras_from_ijk[:3, :3])
+    grid = np.indices(shift.array.shape[:3], dtype=float)
+    points = grid + np.moveaxis(shift.array @ index_from_ras.T, -1, 0)[::-1]
+    back = np.stack(
+        [ndimage.map_coordinates(inverse.array[..., c], points, order=1, mode="nearest") for c in range(3)], axis=-1
+    )
+    return np.asarray(np.linalg.norm(shift.array + back, axis=-1))

@@ -1,0 +1,133 @@
+"""Cubic B-spline lattice over a box of voxels: displacements from few coefficients, by small matrices along each axis.
+
+The basis is a product of one matrix an axis, so that evaluating (and its adjoint, gathering) is three matrix products
+instead of 64 terms a voxel. Rueckert et al., IEEE TMI 18:712, 1999, for the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .sampling import Float32Array
+
+
+@dataclass(frozen=True, eq=False)
+class Lattice:
+    """Nodes every ``spacing_mm`` over a box of ``box_mm`` (k, j, i), one more before and two after on each axis."""
+
+    spacing_mm: float
+    box_mm: tuple[float, float, float]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Nodes along k, j, i."""
+        k, j, i = (int(np.ceil(mm / self.spacing_mm - 1e-6)) + 3 for mm in self.box_mm)
+        return k, j, i
+
+    def finer(self) -> Lattice:
+        """Half the spacing, over the same box."""
+        return Lattice(self.spacing_mm / 2.0, self.box_mm)
+
+    def refined(self, coefficients: Float32Array) -> Float32Array:
+        """Coefficients (3, *shape) of the same displacement on :meth:`finer`: exact subdivision of the spline."""
+        result = coefficients
+        for axis, (coarse, fine) in enumerate(zip(self.shape, self.finer().shape, strict=True)):
+            result = np.moveaxis(np.tensordot(_subdivision(coarse, fine), result, axes=(1, axis + 1)), 0, axis + 1)
+        return np.ascontiguousarray(result, dtype=np.float32)
+
+
+def _subdivision(coarse: int, fine: int) -> Float32Array:
+    """(fine, coarse): node j at (j - 1) h / 2 from nodes i at (i - 1) h; beyond the end the last slope goes on."""
+    matrix = np.zeros((fine, coarse + 2))
+    for j in range(fine):
+        i, between = divmod(j + 1, 2)
+        if between:
+            matrix[j, i + 1 : i + 3] = 0.5
+        else:
+            matrix[j, i : i + 3] = 0.125, 0.75, 0.125
+    extended = matrix[:, 1:-1].copy()
+    extended[:, 0] += 2 * matrix[:, 0]
+    extended[:, 1] -= matrix[:, 0]
+    extended[:, -1] += 2 * matrix[:, -1]
+    extended[:, -2] -= matrix[:, -1]
+    return extended.astype(np.float32)
+
+
+class Basis:
+    """A lattice seen from the voxels of one resolution.
+
+    ``voxels``: shape (k, j, i) of the box; ``voxel_mm``: their size. The centre of voxel n lies (n + 1/2) voxels
+    into the box, at every resolution.
+    """
+
+    def __init__(self, lattice: Lattice, voxels: tuple[int, int, int], voxel_mm: npt.ArrayLike) -> None:
+        self.lattice = lattice
+        self._matrices = [
+            _basis_matrix(count, float(size), nodes, lattice.spacing_mm)
+            for count, size, nodes in zip(voxels, np.asarray(voxel_mm), lattice.shape, strict=True)
+        ]
+        self._adjoints = [np.ascontiguousarray(m.T) for m in self._matrices]
+
+    def evaluated(self, coefficients: Float32Array) -> Float32Array:
+        """Values (fields, k, j, i) at the voxels of ``coefficients`` (fields, *lattice.shape)."""
+        return _applied(self._matrices, coefficients)
+
+    def gathered(self, fields: Float32Array) -> Float32Array:
+        """Adjoint of :meth:`evaluated`: (fields, k, j, i) summed onto the nodes."""
+        return _applied(self._adjoints, fields)
+
+
+def _applied(matrices: list[Float32Array], fields: Float32Array) -> Float32Array:
+    mk, mj, mi = matrices
+    result = np.empty((len(fields), len(mk), len(mj), len(mi)), dtype=np.float32)
+    grows = len(mk) > fields.shape[1]
+    for field, out in zip(fields, result, strict=True):
+        if grows:
+            slab = (mk @ field.reshape(field.shape[0], -1)).reshape(len(mk), *field.shape[1:])
+            np.matmul(np.matmul(mj, slab), mi.T, out=out)
+        else:
+            slab = np.matmul(mj, np.matmul(field, mi.T))
+            out[:] = (mk @ slab.reshape(slab.shape[0], -1)).reshape(out.shape)
+    return result
+
+
+def _basis_matrix(count: int, voxel_mm: float, nodes: int, spacing_mm: float) -> Float32Array:
+    """(count, nodes): weight of node n, at (n - 1) spacings, at each voxel centre."""
+    position = (np.arange(count) + 0.5) * voxel_mm / spacing_mm
+    cell = np.minimum(position.astype(int), nodes - 4)
+    t = position - cell
+    weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], axis=1) / 6.0
+    matrix = np.zeros((count, nodes), dtype=np.float32)
+    for offset in range(4):
+        matrix[np.arange(count), cell + offset] = weights[:, offset]
+    return matrix
+
+
+class Bending:
+    """Bending energy of a lattice: all second differences of the coefficients, squared and summed.
+
+    Calling it gives half the gradient of that energy: symmetric, non-negative, zero for affine displacements.
+    """
+
+    #: Diagonal away from the border: 3 x (1 + 4 + 1) + 3 x 2 x 4.
+    DIAGONAL = 42.0
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        first = [np.diff(np.eye(n), axis=0) for n in shape]
+        second = [np.diff(np.eye(n), n=2, axis=0) for n in shape]
+        self._slopes = [(d.T @ d).astype(np.float32) for d in first]
+        self._bends = [(d.T @ d).astype(np.float32) for d in second]
+
+    def __call__(self, coefficients: Float32Array) -> Float32Array:
+        """Shape (fields, *lattice shape) in and out."""
+        (sk, sj, si), (bk, bj, bi) = self._slopes, self._bends
+        fields, k, j, i = coefficients.shape
+        flat = coefficients.reshape(fields, k, j * i)
+        along_k = np.matmul(sk, flat).reshape(coefficients.shape)
+        along_j = np.matmul(sj, coefficients)
+        mixed = np.matmul(sj, along_k) + np.matmul(along_k + along_j, si)
+        straight = np.matmul(bk, flat).reshape(coefficients.shape) + np.matmul(bj, coefficients)
+        return straight + np.matmul(coefficients, bi) + np.float32(2.0) * mixed

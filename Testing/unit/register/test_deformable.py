@@ -1,0 +1,214 @@
+"""The head sinks below a craniotomy by a known field, part of it is gone, and the pose is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from IntraopMRILib.register.deformable import DeformableRegistration, register_deformable
+from IntraopMRILib.register.deformable_verdict import Findings, deformable_verdict, jacobian_determinant
+from IntraopMRIReconstructionLib.data import Image, Level
+from IntraopMRIReconstructionLib.errors import Cancelled, DataError, RegistrationError
+from IntraopMRIReconstructionLib.geometry import apply, corner_from_centre, invert
+
+CAVITY_AT, CAVITY_MM = np.array([34.0, 4.0, 42.0]), 15.0
+SHIFT_MM = 8.0
+
+
+class Case:
+    """Images and truth: the intraoperative point y shows the head at shifted(pose^-1 y)."""
+
+    def __init__(self, head: Any, scan: Any, pose: Any, shifted: Any, axes: np.ndarray, look: Any = None) -> None:
+        self.pose = pose((0.4, 1.0, 0.2), 6.0, (5.0, -4.0, 3.0))
+        self._warp = lambda p: shifted(p, SHIFT_MM)
+
+        def resected(points: np.ndarray) -> np.ndarray:
+            cavity = np.linalg.norm(points - CAVITY_AT, axis=-1) < CAVITY_MM
+            values = head(points) * (1.0 + 0.0015 * points[..., 1])
+            return np.where(cavity, 18.0, values if look is None else look(values))
+
+        back = invert(self.pose)
+        self.preop = scan(head, seed=5)
+        self.intraop = scan(resected, head_from_ras=back, warp=self._warp, axes=axes, noise=3.0, seed=6)
+
+        def mask(inside: Callable[[np.ndarray], np.ndarray], **more: Any) -> Image:
+            drawn = scan(lambda p: inside(p).astype(float), noise=0.0, **more)
+            return drawn.with_array((drawn.array > 0.5).astype(np.uint8))
+
+        self.cavity = mask(
+            lambda p: np.linalg.norm(p - CAVITY_AT, axis=-1) < CAVITY_MM, head_from_ras=back, warp=self._warp, axes=axes
+        )
+        self.brain = mask(head.brain, head_from_ras=back, warp=self._warp, axes=axes)
+        self.preop_brain = mask(head.brain)
+        self.tumour = mask(lambda p: np.linalg.norm(p - CAVITY_AT, axis=-1) < CAVITY_MM - 1.0)
+        self.intraop_points = self._tissue()
+
+    def _tissue(self) -> np.ndarray:
+        inside = (self.brain.array != 0) & (self.cavity.array == 0)
+        kji = np.argwhere(inside)[::40]
+        return apply(self.intraop.ras_from_ijk, kji[:, ::-1].astype(float))
+
+    def true_preop(self, points: np.ndarray) -> np.ndarray:
+        return np.asarray(self._warp(apply(invert(self.pose), points)))
+
+    def errors(self, found: DeformableRegistration) -> np.ndarray:
+        difference = found.preop_from_intraop(self.intraop_points) - self.true_preop(self.intraop_points)
+        return np.asarray(np.linalg.norm(difference, axis=1))
+
+
+@pytest.fixture
+def make(head: Any, scan: Any, pose: Any, shifted: Any) -> Callable[..., Case]:
+    return lambda axes=None, look=None: Case(head, scan, pose, shifted, np.eye(3) if axes is None else axes, look)
+
+
+def test_follows_the_shift_in_every_orientation(make: Any, directions: np.ndarray) -> None:
+    case = make(directions)
+    found = register_deformable(
+        case.intraop, case.preop, case.pose, fixed_mask=case.brain, moving_mask=case.preop_brain, tumour=case.tumour
+    )
+    rigid = np.linalg.norm(apply(invert(case.pose), case.intraop_points) - case.true_preop(case.intraop_points), axis=1)
+    errors = case.errors(found)
+    assert rigid.max() > 5.0
+    assert errors.mean() < 0.35
+    assert np.quantile(errors, 0.95) < 0.9
+    assert found.verdict.level is Level.GOOD, found.verdict.text
+
+
+def test_cavity_is_found_where_it_is(make: Any) -> None:
+    case = make()
+    found = register_deformable(
+        case.intraop, case.preop, case.pose, fixed_mask=case.brain, moving_mask=case.preop_brain
+    )
+    ijk = np.round(apply(invert(case.cavity.ras_from_ijk), _voxels(found.cavity))).astype(int)
+    truth = case.cavity.array[ijk[:, 2], ijk[:, 1], ijk[:, 0]] != 0
+    found_ml = len(ijk) * found.cavity.voxel_volume_ml
+    true_ml = np.count_nonzero(case.cavity.array) * case.cavity.voxel_volume_ml
+    assert 2 * truth.sum() * found.cavity.voxel_volume_ml / (found_ml + true_ml) > 0.85
+    known = register_deformable(
+        case.intraop, case.preop, case.pose, fixed_mask=case.brain, moving_mask=case.preop_brain, cavity=case.cavity
+    )
+    assert case.errors(found).mean() < 1.1 * case.errors(known).mean() + 0.01
+
+
+def test_without_masks(make: Any) -> None:
+    case = make()
+    found = register_deformable(case.intraop, case.preop, case.pose)
+    errors = case.errors(found)
+    assert errors.mean() < 0.4
+    assert found.verdict.level is not Level.REFUSED, found.verdict.text
+
+
+def test_both_directions_undo_each_other(make: Any) -> None:
+    case = make()
+    found = register_deformable(case.intraop, case.preop, case.pose, fixed_mask=case.brain)
+    preop = found.preop_from_intraop(case.intraop_points)
+    back = np.linalg.norm(found.intraop_from_preop_points(preop) - case.intraop_points, axis=1)
+    assert np.quantile(back, 0.95) < 0.1
+
+
+def test_inverted_contrast_is_translated_and_said(make: Any) -> None:
+    case = make(look=lambda v: np.where(v > 10, 200.0 - v, v))
+    found = register_deformable(
+        case.intraop, case.preop, case.pose, fixed_mask=case.brain, moving_mask=case.preop_brain, cavity=case.cavity
+    )
+    assert found.remapped
+    assert found.verdict.level is not Level.GOOD
+    assert case.errors(found).mean() < 0.5
+
+
+def test_another_head_is_not_good(make: Any, head: Any, scan: Any) -> None:
+    case = make()
+    other = scan(type(head)(seed=33), seed=8)
+    found = register_deformable(case.intraop, other, case.pose, fixed_mask=case.brain, moving_mask=case.preop_brain)
+    assert found.verdict.level is not Level.GOOD
+
+
+def test_same_input_same_field(make: Any) -> None:
+    case = make()
+    first, again = (
+        register_deformable(case.intraop, case.preop, case.pose, fixed_mask=case.brain, threads=n) for n in (1, 2)
+    )
+    np.testing.assert_array_equal(first.shift.array, again.shift.array)
+    np.testing.assert_array_equal(first.uncertainty.array, again.uncertainty.array)
+
+
+def test_stops_at_once_and_tells_levels(make: Any) -> None:
+    case = make()
+    told: list[tuple[float, str]] = []
+
+    def watch(fraction: float, what: str) -> bool:
+        told.append((fraction, what))
+        return "at 2 mm" not in what
+
+    with pytest.raises(Cancelled, match="fitting at 2 mm"):
+        register_deformable(case.intraop, case.preop, case.pose, fixed_mask=case.brain, progress=watch)
+    assert sum("at 2 mm" in what for _, what in told) == 1
+    fractions = [fraction for fraction, _ in told]
+    assert fractions == sorted(fractions)
+    assert {"fitting at 8 mm", "fitting at 4 mm"} <= {what for _, what in told}
+
+
+def test_masks_that_do_not_fit_are_named(make: Any, pose: Any) -> None:
+    case = make()
+    away = Image(case.brain.array, pose((0, 0, 1), 0.0, (800.0, 0.0, 0.0)) @ case.brain.ras_from_ijk)
+    with pytest.raises(DataError, match="intraoperative mask"):
+        register_deformable(case.intraop, case.preop, case.pose, fixed_mask=away)
+    with pytest.raises(DataError, match="finest_mm"):
+        register_deformable(case.intraop, case.preop, case.pose, finest_mm=3.0)
+    with pytest.raises((DataError, RegistrationError), match=r"preoperative mask|share"):
+        register_deformable(
+            case.intraop,
+            case.preop,
+            pose((0, 0, 1), 0.0, (500.0, 0.0, 0.0)),
+            fixed_mask=case.brain,
+            moving_mask=case.preop_brain,
+        )
+
+
+def _voxels(mask: Image) -> np.ndarray:
+    return apply(mask.ras_from_ijk, np.argwhere(mask.array)[:, ::-1].astype(float))
+
+
+@pytest.fixture
+def findings(directions: np.ndarray) -> Findings:
+    matrix = corner_from_centre(directions * 2.0, (0.0, 0.0, 0.0), (40, 40, 40))
+    still = Image(np.zeros((40, 40, 40, 3), np.float32), matrix)
+    brain = Image(np.ones((40, 40, 40), np.uint8), matrix)
+    empty = Image(np.zeros((40, 40, 40), np.uint8), matrix)
+    return Findings(still, still, empty, brain, Image(np.full((40, 40, 40), 0.5), matrix), 0.1, False)
+
+
+def test_jacobian_of_a_known_stretch(findings: Findings) -> None:
+    kji = np.argwhere(findings.brain.array)
+    points = apply(findings.shift.ras_from_ijk, kji[:, ::-1].astype(float)).reshape(40, 40, 40, 3)
+    stretch = np.array([0.1, -0.2, 0.3])
+    ratio = jacobian_determinant(Image(points * stretch, findings.shift.ras_from_ijk))
+    np.testing.assert_allclose(ratio, np.prod(1 + stretch), atol=1e-9)
+
+
+def test_verdict_rules(findings: Findings) -> None:
+    assert deformable_verdict(findings).level is Level.GOOD
+    matrix = findings.shift.ras_from_ijk
+
+    def moved(mm: float) -> Image:
+        field = np.zeros((40, 40, 40, 3), np.float32)
+        field[..., 0] = mm
+        return Image(field, matrix)
+
+    rules = {
+        "largest displacement": replace(findings, shift=moved(35.0), inverse_shift=moved(-35.0)),
+        "misfit": replace(findings, misfit=0.9),
+        "uncertainty": replace(findings, uncertainty=Image(np.full((40, 40, 40), 7.0), matrix)),
+    }
+    for text, bad in rules.items():
+        verdict = deformable_verdict(bad)
+        assert verdict.level is Level.REFUSED
+        assert text in verdict.text
+    assert deformable_verdict(replace(findings, inverse_shift=moved(3.0))).level is Level.CHECK
+    assert deformable_verdict(replace(findings, remapped=True)).level is Level.CHECK
+    rng = np.random.default_rng(0)
+    torn = Image(rng.normal(0, 4, (40, 40, 40, 3)), matrix)
+    assert "folded" in deformable_verdict(replace(findings, shift=torn, inverse_shift=torn)).text
