@@ -7,7 +7,7 @@ peers="openigtlink-examples libopenigtlink-dev cmake g++ make ismrmrd-tools"
 case "${1:-}" in
     demo) packages=$render ;;
     test) packages="$render $peers" ;;
-    bench) packages="$render $peers bart" ;;
+    bench) packages="$render $peers bart mricron-data" ;;
     *) echo "usage: $0 demo|test|bench" >&2; exit 2 ;;
 esac
 if ! command -v dpkg-query >/dev/null 2>&1; then
