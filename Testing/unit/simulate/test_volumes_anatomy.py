@@ -50,7 +50,7 @@ def test_a_dicom_series_is_one_volume(tmp_path: Path) -> None:
         plane = volume[:, :, k]
         position = volume.TransformIndexToPhysicalPoint((0, 0, k))
         plane.SetMetaData("0020|0032", "\\".join(f"{p:.4f}" for p in position))
-        plane.SetMetaData("0020|0037", "1\\0\\0\\0\\1\\0")
+        plane.SetMetaData("0020|0037", "-1\\0\\0\\0\\-1\\0")
         plane.SetMetaData("0020|000e", "1.2.3.4")
         plane.SetMetaData("0020|000d", "1.2.3")
         plane.SetMetaData("0008|0018", f"1.2.3.4.{k + 1}")
@@ -60,8 +60,9 @@ def test_a_dicom_series_is_one_volume(tmp_path: Path) -> None:
         writer.Execute(plane)
     read = read_volume(tmp_path)
     assert read.array.shape == (33, 37, 41)
-    # The planes were written without the flip of LPS: position and order are what counts here.
     assert read.spacing_mm == pytest.approx([2.0, 3.0, 2.5])
+    found = sampled(read.array, index_coordinates(read.ras_from_ijk, PLACES))
+    assert found == pytest.approx(500 + PLACES @ np.array([1.0, 2.0, -3.0]), abs=0.6)
 
 
 def write(array: np.ndarray, path: Path) -> Path:
