@@ -49,7 +49,6 @@ def test_a_whole_session(app: Any, tmp_path: Path) -> None:
 
     # 1 Case: a simulated theatre with one click
     page("CASE").ui.simulationSizeBox.currentIndex = 1
-    panel().theatreOptions = {"scanner": ["--coils", "4"]}
     press_next("Start simulated theatre")
     wait_until(lambda: states().startswith("DR"), 180, "the simulated theatre")
     theatre = panel().running.theatre
@@ -77,6 +76,7 @@ def test_a_whole_session(app: Any, tmp_path: Path) -> None:
     # 5 Navigate: the distance appears, with a direction
     press_next("Go on: 5")
     label = page("NAVIGATE").ui.residualDistanceLabel
+    assert page("NAVIGATE").guidance is not None
     wait_until(lambda: "mm" in label.text, 60, "a distance to the residual")
 
     # 6 Decide and report
@@ -124,7 +124,8 @@ def test_a_whole_session(app: Any, tmp_path: Path) -> None:
 
 def test_a_scene_that_closes_while_work_runs_leaves_nothing(app: Any) -> None:
     slicer.util.selectModule("IntraopMRI")
-    begun, release, discarded = threading.Event(), threading.Event(), []
+    begun, release = threading.Event(), threading.Event()
+    discarded: list[str] = []
 
     def work() -> str:
         begun.set()

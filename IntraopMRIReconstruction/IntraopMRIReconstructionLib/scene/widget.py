@@ -1,7 +1,210 @@
 """The reconstruction panel: one source in, one volume out, with the method and its reason."""
 
-from .panel import Panel
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from ..data import Encoding, Image
+from ..errors import IntraopError
+from ..reconstruct.result import Reconstruction
+from .panel import Panel, ensurePackages
+from .parameters import Source
+from .reception import Failed, News, Previewed, Progressed, Received, Reception
+
+#: How often the main thread looks for news, ms.
+TICK_MS = 40
+NEXT_BUTTON = (
+    "QPushButton { background: #1f6fb2; color: white; font-weight: bold; font-size: 16px; border: none; "
+    "border-radius: 6px; padding: 8px; } QPushButton:disabled { background: #c9ced3; color: #3f454b; }"
+)
 
 
 class ReconstructionPanel(Panel):
     """Source, what was recognised, method with its reason, preview, compare."""
+
+    def __init__(self, uiPath: str, logic: Any, isShown: Callable[[], bool]) -> None:
+        super().__init__(uiPath, logic, isShown)
+        self.reception: Reception | None = None
+        self.encoding: Encoding | None = None
+        self.result: Reconstruction | None = None
+        self.progress: tuple[float, str] | None = None
+        self.problem = ""
+        self.ui.connectButton.connect("clicked()", self.toggle)
+        self.ui.nextButton.connect("clicked()", self._onNext)
+        self.ui.cancelButton.connect("clicked()", self._onCancel)
+        self.ui.nextButton.setStyleSheet(NEXT_BUTTON)
+        self._timer = qt.QTimer()
+        self._timer.setInterval(TICK_MS)
+        self._timer.connect("timeout()", self._tick)
+        self._timer.start()
+
+    def cleanup(self) -> None:
+        """End thread and timer."""
+        self._timer.stop()
+        self._timer.disconnect("timeout()", self._tick)
+        self._end()
+        super().cleanup()
+
+    def sceneAboutToChange(self) -> None:
+        """What is on the way belongs to a scene that goes."""
+        self._end()
+
+    def refresh(self) -> None:
+        """Show source, scan, method and the next action."""
+        p = self.parameters
+        if p is None or not hasattr(self, "_timer"):
+            return
+        scanner = p.source is Source.SCANNER
+        for name, shown in (("host", scanner), ("port", scanner), ("recording", not scanner)):
+            getattr(self.ui, name).enabled = shown and self.reception is None
+        self.ui.source.enabled = self.reception is None
+        self.ui.connectButton.text = self._sourceWords()
+        self.ui.recognisedLabel.text = self._recognised()
+        reason = "" if self.result is None else _("{method}: {reason}").format(
+            method=self.result.method, reason=self.result.reason
+        )  # fmt: skip
+        warnings = () if self.result is None else self.result.warnings
+        self.ui.methodReasonLabel.text = "\n".join([reason, *warnings]).strip()
+        busy = self.progress is not None
+        self.ui.progressBar.visible = self.ui.cancelButton.visible = busy
+        if self.progress is not None:
+            self.ui.progressBar.value = round(100 * self.progress[0])
+            self.ui.progressBar.format = _("{what} %p %").format(what=self.progress[1])
+        text, work, why = self._next()
+        self.ui.nextButton.text, self.ui.nextButton.enabled = text, work is not None
+        self.ui.whyLabel.text = self.problem or why
+        self._compare()
+
+    def toggle(self) -> None:
+        """Open the source, or close it."""
+        if self.reception is not None:
+            self._end()
+            self.refresh()
+            return
+        p = self.parameters
+        self.problem = ""
+        try:
+            ensurePackages("IntraopMRIReconstruction")
+            reception = Reception(p.method.value, p.iterations, p.livePreview)
+            if p.source is Source.SCANNER:
+                reception.listen(p.host, p.port)
+            else:
+                reception.read(p.recording)
+        except IntraopError as error:
+            self.problem = str(error)
+        else:
+            self.reception = reception
+        self.refresh()
+
+    def again(self) -> None:
+        """Reconstruct the last scan by the method that is chosen now."""
+        reception, p = self.reception, self.parameters
+        if reception is not None:
+            reception.method, reception.iterations = p.method.value, p.iterations
+            reception.again()
+
+    # inside
+
+    def _next(self) -> tuple[str, Callable[[], None] | None, str]:
+        p, reception = self.parameters, self.reception
+        if reception is None:
+            if p.source is Source.FILE and not p.recording.is_file():
+                return _("Choose a file"), None, _("Choose an ISMRMRD file.")
+            return self._sourceWords(), self.toggle, _("Nothing is connected.")
+        if self.progress is not None:
+            return _("Please wait"), None, _("Working.")
+        if reception.kspace is not None and not reception.busy:
+            return _("Reconstruct again"), self.again, _("The scan is complete.")
+        if self.result is not None:
+            return _("Waiting for the next scan"), None, _("The scan is complete.")
+        return _("Waiting for a scan"), None, _("Start the scan at the scanner.")
+
+    def _sourceWords(self) -> str:
+        if self.reception is not None:
+            return _("Close")
+        return _("Connect") if self.parameters.source is Source.SCANNER else _("Read file")
+
+    def _recognised(self) -> str:
+        scan = self.encoding
+        if scan is None:
+            return _("Nothing received yet.")
+        z, y, x = scan.encoded_matrix
+        lines = [
+            _("{protocol}, {trajectory}, {dimension}").format(
+                protocol=scan.protocol or scan.scan_id,
+                trajectory=scan.trajectory,
+                dimension="3D" if scan.is_3d else "2D",
+            ),
+            _("{x} × {y} × {z}, {coils} coils, acceleration {ay} × {az}").format(
+                x=x, y=y, z=z, coils=scan.coils, ay=scan.acceleration[1], az=scan.acceleration[0]
+            ),
+            _("patient {id}").format(id=scan.patient_id or _("not stated")),
+        ]
+        return "\n".join(lines)
+
+    def _onNext(self) -> None:
+        work = self._next()[1] if self.parameters is not None else None
+        if work is not None:
+            work()
+            self.refresh()
+
+    def _onCancel(self) -> None:
+        if self.reception is not None:
+            self.reception.cancel()
+
+    def _end(self) -> None:
+        reception, self.reception = self.reception, None
+        self.progress = self.encoding = self.result = None
+        if reception is not None:
+            reception.close()
+
+    def _tick(self) -> None:
+        if self.reception is None or self.parameters is None:
+            return
+        news = self.reception.drain()
+        for item in news:
+            self._take(item)
+        if news:
+            self.refresh()
+
+    def _take(self, news: News) -> None:
+        if isinstance(news, Encoding):
+            self.encoding, self.problem = news, ""
+        elif isinstance(news, Progressed):
+            self.progress = (news.fraction, news.what) if news.fraction < 1.0 else None
+        elif isinstance(news, Failed):
+            self.problem, self.progress = news.text, None
+        elif isinstance(news, Received):
+            self._show(news.image)
+        elif isinstance(news, Previewed):
+            self._show(news.result.image)
+        else:
+            self.result, self.progress = news, None
+            self._show(news.image)
+
+    def _show(self, image: Image) -> None:
+        """Into the output volume; a new one when none is chosen."""
+        p = self.parameters
+        node = p.outputVolume
+        if node is None:
+            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", image.name or _("Reconstruction"))
+            node.CreateDefaultDisplayNodes()
+            p.outputVolume = node
+        node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(image.ras_from_ijk))
+        first = node.GetImageData() is None
+        slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(image.array))
+        if first:
+            slicer.util.setSliceViewerLayers(background=node, fit=True)
+
+    def _compare(self) -> None:
+        p = self.parameters
+        if p.comparisonVolume is not None and p.outputVolume is not None:
+            slicer.util.setSliceViewerLayers(
+                background=p.outputVolume, foreground=p.comparisonVolume, foregroundOpacity=p.blend
+            )

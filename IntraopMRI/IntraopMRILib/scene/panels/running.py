@@ -13,6 +13,7 @@ from typing import Any
 import slicer
 from IntraopMRIReconstructionLib.data import Level, Pose
 from IntraopMRIReconstructionLib.errors import IntraopError
+from IntraopMRIReconstructionLib.scene.task import BackgroundTask
 from slicer.i18n import tr as _
 
 from ...session_updates import (
@@ -26,7 +27,6 @@ from ...session_updates import (
     StageProgress,
     Update,
 )
-from .task import BackgroundTask
 
 #: Updates that one tick may bring into the scene, so that a burst never holds up the main thread.
 UPDATES_A_TICK = 1

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from IntraopMRIReconstructionLib.errors import IntraopError
+from ..errors import IntraopError
 
 
 class BackgroundTask:
