@@ -49,13 +49,15 @@ _NEIGHBOURS = ndimage.generate_binary_structure(3, 2)
 @dataclass(frozen=True, eq=False)
 class Outline:
     """``mask``: residual. ``thin``: thin, faint, unattached or passing. ``beyond``: continues the residual
-    outside the margin. All (k, j, i). ``volume_voxels``: volume of the residual with partial volume, in voxels.
+    outside the margin. ``doubtful``: the part of ``thin`` at the cavity's wall, which may be residual after all.
+    All (k, j, i). ``volume_voxels``: volume of the residual with partial volume, in voxels.
     """
 
     mask: Mask
     thin: Mask
     volume_voxels: float
     beyond: Mask
+    doubtful: Mask
 
 
 def outline(
@@ -73,10 +75,10 @@ def outline(
     region = _Region(enhancement.values[box], smooth[box], sigma, spacing, distance[box] <= margin_mm, near[box])
     attached = _attached(enhancement.tissue[box], distance[box], margin_mm, error_mm, region)
     found = _components(region, attached)
-    whole = [np.zeros(distance.shape, dtype=bool) for _ in range(3)]
-    for target, part in zip(whole, (found.mask, found.thin, found.beyond), strict=True):
+    whole = [np.zeros(distance.shape, dtype=bool) for _ in range(4)]
+    for target, part in zip(whole, (found.mask, found.thin, found.beyond, found.doubtful), strict=True):
         target[box] = part
-    return Outline(whole[0], whole[1], found.volume_voxels, whole[2])
+    return Outline(whole[0], whole[1], found.volume_voxels, *whole[2:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +116,7 @@ def _components(region: _Region, attached: Mask) -> Outline:
     sizes = np.bincount(labels.reshape(-1), minlength=count + 1)
     seeded = np.unique(labels[region.inside & (labels > 0)])
     boxes = ndimage.find_objects(labels)
-    mask, thin, beyond = (np.zeros(labels.shape, dtype=bool) for _ in range(3))
+    mask, thin, beyond, doubtful = (np.zeros(labels.shape, dtype=bool) for _ in range(4))
     solid: list[tuple[float, Box, Mask]] = []
     for number in seeded[sizes[seeded] >= LEAST_VOXELS]:
         box = _padded(boxes[number - 1], 3, labels.shape)
@@ -123,17 +125,22 @@ def _components(region: _Region, attached: Mask) -> Outline:
         threshold = max(level / 2.0, GROW_Z * region.sigma)
         half = region.near[box] & (region.smooth[box] > threshold) & ndimage.binary_dilation(component, iterations=2)
         thick = _thick(region.smooth[box], threshold, half, region.spacing)
+        reached = region.inside[box] & attached[box]
         thin[box] |= half & region.inside[box]
-        touching = (thick & region.inside[box] & attached[box]).any()
-        if touching and not _leaves(region, threshold, box, thick):
+        if (thick & reached).any():
+            if _leaves(region, threshold, box, thick):
+                continue
             solid.append((level, box, thick))
+        if (half & reached).any():
+            doubtful[box] |= half & region.inside[box]
     # The component that carries the most enhancement says how bright residual is here.
     usual = max(solid, key=lambda one: one[0] * float(one[2].sum()), default=(0.0, (), None))[0]
     for level, box, thick in solid:
         if level >= FAINT_PART * usual:
             mask[box] |= thick & region.inside[box]
             beyond[box] |= thick & ~region.inside[box]
-    return Outline(mask, thin & ~mask, _partial_volume(region, mask, (thin & ~mask) | beyond), beyond)
+    thin &= ~mask
+    return Outline(mask, thin, _partial_volume(region, mask, thin | beyond), beyond, doubtful & thin)
 
 
 def _leaves(region: _Region, threshold: float, box: Box, thick: Mask) -> bool:

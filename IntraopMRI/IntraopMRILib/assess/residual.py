@@ -142,12 +142,12 @@ def _interval(
     if not found.mask.any():
         # What the rule for thin sheets, or the noise, could have hidden: a nodule just below the limit.
         radius = THIN_MM / 2.0 + step
-        return 0.0, max(4.0 / 3.0 * np.pi * radius**3 / 1000.0, float(found.thin.sum()) * voxel_cm3)
+        return 0.0, max(4.0 / 3.0 * np.pi * radius**3 / 1000.0, float(found.doubtful.sum()) * voxel_cm3)
     depth = ndimage.distance_transform_edt(tight, sampling=spacing) - 0.5 * step
-    grown = found.mask | found.beyond | found.thin
+    grown = found.mask | found.beyond
     height = ndimage.distance_transform_edt(~grown, sampling=spacing) - 0.5 * step
     low = float((depth >= step).sum()) * voxel_cm3
-    high = float((height <= step).sum()) * voxel_cm3
+    high = float(((height <= step) | found.doubtful).sum()) * voxel_cm3
     return (0.0 if single_scan else min(low, volume)), max(high, volume)
 
 
