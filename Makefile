@@ -63,6 +63,16 @@ bench-%: setup-bench
 soak: setup
 	$(PY) Testing/benchmarks/soak.py
 
+# The modules in a window, without Slicer; pictures of it where there is no screen.
+app: setup
+	@Testing/system-packages.sh demo
+	$(PY) -m host
+
+# Pictures of every page, taken during a simulated session.
+screenshots: setup
+	@Testing/system-packages.sh demo
+	$(PY) Testing/panels/screenshots.py
+
 # Slicer packages exactly the files that the two CMakeLists.txt name.
 cmake-lists:
 	@$(PYTHON) Testing/extension/cmake_lists.py

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import slicer
+from host.fixtures import app, wait_until
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.simulate.kspace import R2, simulate_scan
 from IntraopMRIReconstructionLib.wire.mrd_file import write_mrd
-
-from host.fixtures import app, wait_until
 
 __all__ = ["app"]
 

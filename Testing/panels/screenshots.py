@@ -1,0 +1,94 @@
+"""``make screenshots``: pictures of every page during one simulated session, for the README and the catalogue."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from host.fixtures import ROOT, running, wait_until
+
+FOLDER = ROOT / "Resources" / "Screenshots"
+SIZE = (1280, 800)
+NAMES = {
+    "CASE": "1-case", "CONNECT": "2-connect", "REGISTER": "3-register", "SCAN": "4-scan", "NAVIGATE": "5-navigate",
+    "DECIDE": "6-decide",
+}  # fmt: skip
+
+
+class Session:
+    """Clicks through a session and takes pictures."""
+
+    def __init__(self, folder: Path) -> None:
+        import slicer
+
+        self.app = running()
+        self.folder = folder
+        self.slicer = slicer
+        slicer.util.selectModule("IntraopMRI")
+        self.window = slicer.util.mainWindow()
+        self.window.resize(*SIZE)
+        self.panel = slicer.util.getModuleWidget("IntraopMRI").panel
+        self.running = self.panel.running
+        self.pages = {phase.name: page for phase, page in self.panel.pages.items()}
+
+    def open(self, name: str) -> None:
+        self.panel.open(self.pages[name].phase)
+
+    def wait(self, condition: Callable[[], Any], what: str) -> None:
+        wait_until(condition, 300, what)
+
+    def take(self, name: str, settled: Callable[[], Any] = lambda: True) -> None:
+        """A picture once all views have been drawn and ``settled`` holds."""
+        views = [self.app.layoutManager().sliceWidget(n).sliceView() for n in self.app.layoutManager().sliceViewNames()]
+        views.append(self.app.layoutManager().threeDWidget(0).threeDView())
+        for _ in range(60):
+            self.app.processEvents()
+        for view in views:
+            view.forceRender()
+        self.wait(settled, name)
+        self.window.grab().save(str(self.folder / f"{name}.png"))
+        print(self.folder / f"{name}.png", flush=True)
+
+    def run(self) -> None:
+        case = self.pages["CASE"].ui
+        case.simulateButton.click()
+        self.wait(lambda: self.running.theatre is not None and self.running.task is None, "the theatre")
+        self.take(NAMES["CASE"])
+        self.open("CONNECT")
+        self.pages["CONNECT"].ui.connectButton.click()
+        self.wait(lambda: self.running.connected and self.running.pose is not None, "the links")
+        self.take(NAMES["CONNECT"])
+        self.open("REGISTER")
+        self.take(NAMES["REGISTER"])
+        self.open("SCAN")
+        self.wait(lambda: self.running.residual is not None, "the residual")
+        centroid = self.running.view.centroid
+        for name in self.app.layoutManager().sliceViewNames():
+            self.app.layoutManager().sliceWidget(name).mrmlSliceNode().JumpSliceByCentering(*centroid)
+        self.take(NAMES["SCAN"])
+        self.running.confirm()
+        self.open("NAVIGATE")
+        label = self.pages["NAVIGATE"].ui.residualDistanceLabel
+        self.wait(lambda: "5." in label.text, "the pointer near the residual")
+        self.take(NAMES["NAVIGATE"], lambda: "mm" in label.text)
+        self.open("DECIDE")
+        self.panel.parameters.surgeon = "Dr. Example"
+        self.pages["DECIDE"].ui.decisionBox.currentIndex = 1
+        self.take(NAMES["DECIDE"])
+
+
+def main() -> int:
+    """Write all pictures; a folder may be named instead of Resources/Screenshots."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    session = Session(folder)
+    session.run()
+    problems = list(session.app.problems)
+    print("\n".join(problems))
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
