@@ -64,13 +64,14 @@ def finish_with_blocks(
     tones: Tones,
     threads: int,
     still: Callable[[float, str], None],
+    edge_voxels: int = BLOCK,
 ) -> BlockFit:
     """Refine ``preop_from_intraop`` at 2 mm, then at about 1 mm. Raises RegistrationError without enough structure."""
-    coarse_2mm = _chosen_blocks(pair_2mm[0], pair_2mm[0], mask, 2.0 * BLOCK)
+    coarse_2mm = _chosen_blocks(pair_2mm[0], pair_2mm[0], mask, 2.0 * edge_voxels)
     fit = _fit(coarse_2mm, pair_2mm[1], preop_from_intraop, 8, tones, threads)
     still(0.8, "matching blocks at 1 mm")
     fixed, moving = pair_fine[0].shrunk(1.0), pair_fine[1].shrunk(1.0)
-    fine = _chosen_blocks(pair_2mm[0], fixed, mask, 1.0 * BLOCK)
+    fine = _chosen_blocks(pair_2mm[0], fixed, mask, 1.0 * edge_voxels)
     return _fit(fine, moving, fit.preop_from_intraop, 5, tones, threads)
 
 

@@ -80,12 +80,12 @@ class DeformableRegistration:
 
 
 def vectors_at(field: Image, points_ras: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Trilinear vectors (n, 3) of a (k, j, i, 3) image at RAS points (n, 3); beyond the border its nearest value."""
+    """Trilinear values (n, c) of a (k, j, i, c) image at RAS points (n, 3); beyond the border its nearest value."""
     ijk = apply(invert(field.ras_from_ijk), points_ras)
     return np.stack(
         [
             ndimage.map_coordinates(field.array[..., c], ijk[:, ::-1].T, order=1, mode="nearest", prefilter=False)
-            for c in range(3)
+            for c in range(field.array.shape[3])
         ],
         axis=1,
     ).astype(np.float64)

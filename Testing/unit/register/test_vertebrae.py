@@ -1,0 +1,95 @@
+"""Three vertebrae that move each in its own way, with known poses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from IntraopMRILib.register.vertebrae import register_vertebrae
+from IntraopMRIReconstructionLib.data import Image, Level
+from IntraopMRIReconstructionLib.errors import Cancelled, DataError, RegistrationError
+from IntraopMRIReconstructionLib.geometry import apply, corner_from_centre, invert, pose_error
+
+CENTRES = {"L1": np.array([0.0, 0.0, 36.0]), "L2": np.array([0.0, 0.0, 0.0]), "L3": np.array([0.0, 0.0, -36.0])}
+SIZE = (64, 72, 96)
+GRID = corner_from_centre(np.eye(3) * 1.25, (0.0, 0.0, 0.0), SIZE)
+
+
+def bone(points: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(inside 0..1, grey value) of a body, an arch and processes around its centre, different at each level."""
+    p = points - CENTRES[name]
+    body = 1.0 - np.linalg.norm((p - (0, 12, 0)) / (21.0, 16.0, 13.0), ord=4, axis=-1)
+    arch = 1.0 - np.linalg.norm((p - (0, -12, 0)) / (24.0, 6.0, 8.0), axis=-1)
+    spine = 1.0 - np.linalg.norm((p - (0, -24, -4)) / (4.0, 14.0, 7.0), axis=-1)
+    left = 1.0 - np.linalg.norm((p - (-24, -6, 2)) / (12.0, 5.0, 5.0), axis=-1)
+    right = 1.0 - np.linalg.norm((p - (25, -6, -1)) / (12.0, 5.0, 5.0), axis=-1)
+    inside = 0.5 * (1 + np.tanh(np.max([body, arch, spine, left, right], axis=0) / 0.05))
+    phase = list(CENTRES).index(name) * 1.7
+    marrow = 130 + 15 * np.sin(p @ (0.3, 0.2, 0.4) + phase) + 12 * np.sin(p @ (-0.25, 0.45, 0.2))
+    return inside, marrow
+
+
+def picture(poses: dict[str, np.ndarray], seed: int) -> Image:
+    k, j, i = np.indices(SIZE[::-1])
+    points = apply(GRID, np.stack([i, j, k], axis=-1).astype(float))
+    values = 60.0 + 6.0 * np.sin(points @ (0.1, 0.08, 0.05))
+    for name in CENTRES:
+        inside, marrow = bone(apply(invert(poses.get(name, np.eye(4))), points), name)
+        values = values * (1 - inside) + marrow * inside
+    values += np.random.default_rng(seed).normal(0, 3.0, values.shape)
+    return Image(values.astype(np.float32), GRID)
+
+
+@pytest.fixture(scope="module")
+def masks() -> dict[str, Image]:
+    k, j, i = np.indices(SIZE[::-1])
+    points = apply(GRID, np.stack([i, j, k], axis=-1).astype(float))
+    return {name: Image((bone(points, name)[0] > 0.5).astype(np.uint8), GRID, name) for name in CENTRES}
+
+
+def turned(pose: Any, name: str, degrees: float, shift: tuple[float, float, float]) -> np.ndarray:
+    result = pose((1.0, 0.2, 0.1), degrees, (0.0, 0.0, 0.0))
+    result[:3, 3] = CENTRES[name] + shift - result[:3, :3] @ CENTRES[name]
+    return np.asarray(result)
+
+
+def test_each_moves_on_its_own(pose: Any, masks: dict[str, Image]) -> None:
+    truth = {
+        "L1": turned(pose, "L1", 5.0, (1.0, 3.0, 1.5)),
+        "L2": turned(pose, "L2", 1.0, (0.0, 2.0, 0.0)),
+        "L3": turned(pose, "L3", -4.0, (-1.0, 1.0, -1.0)),
+    }
+    found = register_vertebrae(picture(truth, 1), picture({}, 2), masks)
+    assert [f.name for f in found] == ["L1", "L2", "L3"]
+    for each in found:
+        distance, angle = pose_error(each.intraop_from_preop, truth[each.name], CENTRES[each.name])
+        assert distance < 0.5, each.name
+        assert angle < 1.0, each.name
+        assert each.verdict.level is Level.GOOD, each.verdict.text
+
+
+def test_implausible_motion_of_one_is_marked(pose: Any, masks: dict[str, Image]) -> None:
+    truth = {"L2": turned(pose, "L2", 0.0, (0.0, 0.0, 9.0))}
+    found = {f.name: f for f in register_vertebrae(picture(truth, 1), picture({}, 2), masks)}
+    assert found["L2"].verdict.level is not Level.GOOD
+    assert "against L1" in found["L2"].verdict.text or "nearer" in found["L2"].verdict.text
+
+
+def test_a_vertebra_that_is_not_there_is_refused(masks: dict[str, Image]) -> None:
+    empty = picture({}, 1)
+    noise = np.random.default_rng(5).normal(60, 10, empty.array.shape).astype(np.float32)
+    for each in register_vertebrae(empty.with_array(noise), picture({}, 2), masks):
+        assert each.verdict.level is Level.REFUSED
+
+
+def test_bad_calls(masks: dict[str, Image]) -> None:
+    image = picture({}, 1)
+    with pytest.raises(RegistrationError, match="no vertebra"):
+        register_vertebrae(image, image, {})
+    away = GRID.copy()
+    away[:3, 3] += 900.0
+    with pytest.raises(DataError, match="L1 mask"):
+        register_vertebrae(image, image, {"L1": Image(masks["L1"].array, away)})
+    with pytest.raises(Cancelled, match="L1"):
+        register_vertebrae(image, image, masks, progress=lambda _f, _w: False)
