@@ -23,8 +23,9 @@ from IntraopMRIReconstructionLib.scene.devices import (
 )
 from IntraopMRIReconstructionLib.wire import codec
 from IntraopMRIReconstructionLib.wire.adapters import message_from_image, message_from_pose
+from IntraopMRIReconstructionLib.wire.timing import MOST_TOOLS
 from IntraopMRIReconstructionLib.wire.transport import Client, Server
-from IntraopMRIReconstructionLib.wire.trust import PeerProfile
+from IntraopMRIReconstructionLib.wire.trust import PROFILES, PeerProfile
 from peers.igtl_samples import rigid, samples
 from vtkmodules.util.numpy_support import vtk_to_numpy
 
@@ -209,6 +210,27 @@ def test_volumes_that_cannot_be_a_source(scene: Any) -> None:
     node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
     with pytest.raises(DataError, match="'empty' is empty"):
         imageFromNode(node)
+
+
+def test_a_scaling_of_plus_is_shown_but_is_no_tool(scene: Any, headless: HeadlessScene) -> None:
+    scaled = np.diag([0.2, 0.2, 0.2, 1.0])
+    with Server(profile=PROFILES["Plus"]) as server, Client(port=server.port) as client:
+        devices = DeviceNodes(scene, PROFILES["Plus"])
+        _pumped(devices, (client, server), codec.TransformMessage(device="ImageToReference", matrix=scaled))
+    node = devices.node("vtkMRMLLinearTransformNode", "ImageToReference")
+    matrix = vtk.vtkMatrix4x4()
+    node.GetMatrixTransformToParent(matrix)
+    np.testing.assert_allclose(arrayOf(matrix), scaled, atol=1e-6)
+    assert "no tool" in node.GetAttribute(ATTRIBUTE + "UnusableBecause")
+    assert devices.poseState("ImageToReference") is None
+
+
+def test_what_cannot_be_shown_stops_nothing(scene: Any, link: tuple[Client, Server]) -> None:
+    devices = DeviceNodes(scene)
+    many = tuple(codec.TrackedTool(f"tool {number}", rigid()) for number in range(MOST_TOOLS + 1))
+    _pumped(devices, link, codec.TrackingDataMessage(device="liar", tools=many), codec.StringMessage(device="text"))
+    assert devices.node("vtkMRMLTextNode", "text") is not None
+    assert "invents names" in devices.problems[0]
 
 
 def test_positions_of_a_peer_that_means_lps(scene: Any, link: tuple[Client, Server]) -> None:

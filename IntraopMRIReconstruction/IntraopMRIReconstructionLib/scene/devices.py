@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,8 @@ import vtk
 from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
 
 from ..data import AnyArray, Image, Pose
-from ..errors import DataError, WireError
+from ..errors import DataError, IntraopError, WireError
+from ..geometry import ras_from_lps_matrix
 from ..wire.adapters import image_from_message, native, points_from_message, trajectories_from_message
 from ..wire.codec import (
     CommandMessage,
@@ -22,10 +24,14 @@ from ..wire.codec import (
     Message,
     PointMessage,
     PolyDataMessage,
+    PositionMessage,
+    QuaternionTrackingMessage,
     SensorMessage,
     StatusMessage,
     StringMessage,
+    TrackingDataMessage,
     TrajectoryMessage,
+    TransformMessage,
 )
 from ..wire.timing import STALE_AFTER_S, PoseBoard, PoseState
 from ..wire.transport import Endpoint, Received
@@ -51,6 +57,7 @@ class DeviceNodes:
     def __init__(self, scene: Any, profile: PeerProfile = AS_SENT, staleAfterS: float = STALE_AFTER_S) -> None:
         self.scene, self.profile = scene, profile
         self._poses = PoseBoard(staleAfterS, profile)
+        self.problems: deque[str] = deque(maxlen=MOST_PER_PUMP)
         self._nodes: dict[tuple[str, str], str] = {}
 
     def node(self, className: str, name: str) -> Any:
@@ -59,21 +66,29 @@ class DeviceNodes:
         return None if identifier is None else self.scene.GetNodeByID(identifier)
 
     def pump(self, endpoint: Endpoint, most: int = MOST_PER_PUMP) -> list[Received]:
-        """Bring what has come since the last call into the scene; call it from a timer. Returns what gave no node."""
+        """Bring what has come since the last call into the scene; call it from a timer. Returns what gave no node.
+
+        A message that cannot be shown is said so in ``problems`` and stops nothing.
+        """
+        self._checkThread()
         others = []
         for _ in range(most):
             received = endpoint.receive(0)
             if received is None:
                 break
-            if not self.show(received):
+            try:
+                nodes = self.show(received)
+            except IntraopError as error:
+                self.problems.append(f"{received.message.type_name} '{received.message.device}': {error}")
+                continue
+            if not nodes:
                 others.append(received)
         self.refresh(endpoint)
         return others
 
     def show(self, received: Received) -> list[Any]:
         """Bring one message into the scene; the nodes that it changed, empty when there is no node for its type."""
-        if threading.current_thread() is not threading.main_thread():
-            raise WireError("nodes may only be written by the main thread: call pump() from a timer of the window")
+        self._checkThread()
         nodes = self._show(received)
         for node in nodes:
             self._describe(node, received)
@@ -97,6 +112,11 @@ class DeviceNodes:
         """Latest pose of a tool and whether it may be used now."""
         return self._poses.state(tool, nowMonotonicS)
 
+    @staticmethod
+    def _checkThread() -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise WireError("nodes may only be written by the main thread: call pump() from a timer of the window")
+
     def _show(self, received: Received) -> list[Any]:
         message = received.message
         if isinstance(message, ImageMessage):
@@ -113,7 +133,9 @@ class DeviceNodes:
             node = self._get("vtkMRMLModelNode", message.device)
             node.SetAndObservePolyData(polyDataOf(message))
             return [node]
-        if hasattr(message, "matrix") or hasattr(message, "tools"):
+        if isinstance(message, TransformMessage) and not self.profile.rigid_transforms:
+            return [self._affine(message, received)]
+        if isinstance(message, TransformMessage | PositionMessage | TrackingDataMessage | QuaternionTrackingMessage):
             return [self._transform(pose) for pose in self._poses.update(received)]
         return []
 
@@ -124,6 +146,17 @@ class DeviceNodes:
         node.SetIJKToRASMatrix(_vtkMatrix(image.ras_from_ijk))
         node.SetAndObserveImageData(_vtkImage(image.array))
         return node
+
+    def _affine(self, message: TransformMessage, received: Received) -> Any:
+        """A peer that also sends scalings: shown as it is, and a tool only when it is rigid."""
+        try:
+            return self._transform(self._poses.update(received)[0])
+        except DataError as error:
+            node = self._get("vtkMRMLLinearTransformNode", message.device)
+            lps = self.profile.pose_coordinate == "LPS"
+            node.SetMatrixTransformToParent(_vtkMatrix(ras_from_lps_matrix(message.matrix) if lps else message.matrix))
+            _setAttribute(node, "UnusableBecause", f"no tool: {error}")
+            return node
 
     def _transform(self, pose: Pose) -> Any:
         node = self._get("vtkMRMLLinearTransformNode", pose.tool)

@@ -11,6 +11,10 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
+#: Streams whose drops are counted by name, so that invented names do not fill the memory.
+MOST_COUNTED = 4096
+OTHERS = ("others", "")
+
 #: (connection, message type, device)
 Key = tuple[int, str, str]
 
@@ -55,7 +59,8 @@ class Inbox(Generic[Item]):
             for place, following in pairwise(numbers):
                 self._items[place] = self._items[following]
             self._items[numbers[-1]] = (key, item, size)
-            self.dropped[key[1], key[2]] += 1
+            stream = (key[1], key[2])
+            self.dropped[stream if stream in self.dropped or len(self.dropped) < MOST_COUNTED else OTHERS] += 1
             return True
 
     def get(self, timeout_s: float | None, wanted: Callable[[Item], bool] | None = None) -> Item | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..data import Pose
+from ..errors import WireError
 from .adapters import Times, poses_from_message
 from .message import Message
 from .trust import AS_SENT, PeerProfile
@@ -18,6 +19,9 @@ WRONG_CLOCK_S = 86400.0
 #: The smallest delay is looked for in the last one to two of these: long enough to meet an undisturbed message, short
 #: enough to follow two clocks that drift apart by 1e-4.
 WINDOW_S = 10.0
+
+#: Tools that are followed at a time.
+MOST_TOOLS = 256
 
 #: What can be wrong with a time stamp.
 ABSENT, WRONG, BACKWARDS, FROZEN = "absent", "wrong clock", "backwards", "frozen"
@@ -112,8 +116,13 @@ class PoseBoard:
         return tuple(self._poses)
 
     def update(self, received: ReceivedPose) -> list[Pose]:
-        """Take the poses of a TRANSFORM, POSITION, TDATA or QTDATA; returns them."""
+        """Take the poses of a TRANSFORM, POSITION, TDATA or QTDATA; returns them.
+
+        Raises WireError for another message or too many tools, DataError for a matrix that is not rigid.
+        """
         poses = poses_from_message(received.message, received, self.profile)
+        if len(self._poses.keys() | {pose.tool for pose in poses}) > MOST_TOOLS:
+            raise WireError(f"more than {MOST_TOOLS} tools: {received.message.device} invents names, disconnect it")
         stamp = received.message.timestamp
         for pose in poses:
             alive_s = received.received_monotonic_s

@@ -131,8 +131,11 @@ class Client(Endpoint):
         pause_s = BACK_OFF_S[0]
         while not self._closing.is_set():
             if sock is not None:
+                before = self.counters.received
                 self._serve(sock)
-                pause_s = BACK_OFF_S[0]
+                # Somebody who hangs up on us at once is not asked twenty times a second.
+                if self.counters.received > before:
+                    pause_s = BACK_OFF_S[0]
             if not self._reconnect or self._closing.wait(pause_s):
                 return
             pause_s = min(2 * pause_s, BACK_OFF_S[1])

@@ -15,7 +15,7 @@ from IntraopMRIReconstructionLib.wire.connection import Limits
 from IntraopMRIReconstructionLib.wire.header import timestamp_now
 from IntraopMRIReconstructionLib.wire.intake import IdentityGuard
 from IntraopMRIReconstructionLib.wire.message import Message
-from IntraopMRIReconstructionLib.wire.queues import Inbox
+from IntraopMRIReconstructionLib.wire.queues import MOST_COUNTED, OTHERS, Inbox
 from IntraopMRIReconstructionLib.wire.recorder import Direction
 from IntraopMRIReconstructionLib.wire.transport import Client, LinkEvent, Server
 from peers.igtl_samples import rigid, samples
@@ -106,6 +106,15 @@ def test_a_deeper_latest_queue_keeps_the_last_ones_in_order() -> None:
     assert [inbox.get(0) for _ in range(6)] == [6, 7, 8, 99, 9, None]
     assert inbox.dropped == {("TRANSFORM", "probe"): 6}
     assert inbox.queued_bytes == 0
+
+
+def test_invented_names_do_not_fill_the_counters() -> None:
+    inbox: Inbox[int] = Inbox(10, 10**9)
+    for number in range(MOST_COUNTED + 10):
+        for _ in range(2):
+            inbox.put_latest((0, "TRANSFORM", str(number)), number, 1, depth=1)
+    assert len(inbox.dropped) == MOST_COUNTED + 1
+    assert inbox.dropped[OTHERS] == 10
 
 
 def test_one_type_or_device_can_be_picked() -> None:
