@@ -42,8 +42,9 @@ from .recorder import Bytes, ByteTap, Direction
 #: Port that MRD servers use by convention.
 DEFAULT_PORT = 9002
 
-#: Bytes taken from the socket at a time: many readouts of a fast scan in one system call.
-_BUFFER_BYTES = 1 << 18
+#: Bytes taken from the socket at a time: several small readouts in one system call. What is longer goes straight to its
+#: own memory, uncopied.
+_BUFFER_BYTES = 1 << 14
 #: Readouts are sent in pieces of about this size.
 _SEND_BYTES = 1 << 20
 
@@ -180,7 +181,7 @@ class MrdServer:
         *,
         limits: MrdLimits | None = None,
         tap: ByteTap | None = None,
-        max_connections: int = 16,
+        max_connections: int = 128,
     ) -> None:
         self._handle = handle
         self._limits = limits
@@ -328,9 +329,12 @@ class _SocketInlet:
     def _received(self, target: memoryview, timeout_s: float | None, when: str) -> int:
         """Some bytes into ``target``; 0 only when the peer closed the link before a message."""
         try:
-            if not _wait(self._sock, "read", timeout_s):
-                raise WireError(f"the peer takes too long {when}")
-            count = self._sock.recv_into(target)
+            try:
+                count = self._sock.recv_into(target)
+            except BlockingIOError:
+                if not _wait(self._sock, "read", timeout_s):
+                    raise WireError(f"the peer takes too long {when}") from None
+                count = self._sock.recv_into(target)
         except OSError as error:
             raise WireError(f"the link broke {when}: {error}") from error
         if not count and when == "in a message":
