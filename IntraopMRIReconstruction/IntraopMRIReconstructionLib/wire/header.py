@@ -61,7 +61,9 @@ def body_size_of(raw: Buffer) -> int:
 
 
 def parse_header(raw: Buffer) -> Header:
-    """Read a header of 58 bytes. Raises RefusedMessage (version, type, device name)."""
+    """Read a header of 58 bytes. Raises RefusedMessage (length, version, type, device name)."""
+    if len(raw) != HEADER_SIZE:
+        raise RefusedMessage("length", f"a header has {HEADER_SIZE} bytes, got {len(raw)}")
     version, type_raw, device_raw, timestamp, body_size, crc = HEADER.unpack(raw)
     if version not in VERSIONS:
         raise RefusedMessage(

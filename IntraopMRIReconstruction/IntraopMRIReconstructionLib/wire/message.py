@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..data import Matrix
 from ..errors import WireError
-from .header import Buffer, RefusedMessage, utc_of
+from .header import VERSIONS, Buffer, RefusedMessage, utc_of
 
 #: Header fields of a decoded message, passed on to its constructor.
 Head = Mapping[str, Any]
@@ -46,6 +46,8 @@ class Message(ABC):
     wire_type: str = ""
 
     def __post_init__(self) -> None:
+        if self.version not in VERSIONS:
+            raise WireError(f"header version must be 1 or 2, {self.type_name} '{self.device}' has {self.version}")
         if self.version == 1 and (self.metadata or self.message_id):
             raise WireError(f"metadata and message ids need header version 2, {self.type_name} '{self.device}' has 1")
         object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))

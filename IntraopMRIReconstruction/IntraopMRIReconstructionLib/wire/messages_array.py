@@ -87,6 +87,10 @@ class ImageMessage(Message):
             )
         if self.size_ijk is None:
             object.__setattr__(self, "size_ijk", self.part_ijk)
+        elif any(o + p > s for o, p, s in zip(self.offset_ijk, self.part_ijk, self.size_ijk, strict=True)):
+            raise WireError(
+                f"IMAGE '{self.device}': part {self.part_ijk} at {self.offset_ijk} leaves its volume of {self.size_ijk}"
+            )
         if self.endian is None:
             object.__setattr__(self, "endian", endian_of(self.array))
 
@@ -170,7 +174,7 @@ class NDArrayMessage(Message):
     def content(self) -> list[Buffer]:
         """Type, number of axes, their lengths, the elements in network byte order."""
         what = f"NDARRAY '{self.device}'"
-        if not 1 <= self.array.ndim <= MOST_AXES or any(length > LONGEST_AXIS for length in self.array.shape):
+        if not 1 <= self.array.ndim <= MOST_AXES or not all(1 <= length <= LONGEST_AXIS for length in self.array.shape):
             raise WireError(f"{what} takes 1 to {MOST_AXES} axes of up to {LONGEST_AXIS}, got shape {self.array.shape}")
         head = struct.pack(
             f">BB{self.array.ndim}H", scalar_code(self.array.dtype, what), self.array.ndim, *self.array.shape

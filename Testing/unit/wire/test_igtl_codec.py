@@ -239,6 +239,7 @@ def test_metadata_never_travels_unseen_in_version_1() -> None:
         (codec.StringMessage(device="a" * 21), "at most 20 bytes"),
         (codec.StringMessage(device="a", text="x" * 65536), "65535"),
         (codec.NDArrayMessage(device="a", array=np.zeros(70000)), "65535"),
+        (codec.NDArrayMessage(device="a", array=np.zeros((3, 0))), r"got shape \(3, 0\)"),
         (codec.NDArrayMessage(device="a", array=np.zeros(3, np.int64)), "cannot carry int64"),
         (codec.NDArrayMessage(device="a", array=np.zeros(3, np.complex64)), "cannot carry complex64"),
         (codec.SensorMessage(device="a", values=np.zeros(256)), "at most 255"),
@@ -249,6 +250,15 @@ def test_metadata_never_travels_unseen_in_version_1() -> None:
 def test_what_does_not_fit_is_not_sent(message: codec.Message, match: str) -> None:
     with pytest.raises(WireError, match=match):
         codec.encode(message)
+
+
+def test_what_can_never_be_a_message() -> None:
+    with pytest.raises(WireError, match="leaves its volume"):
+        codec.ImageMessage(device="a", array=np.zeros((1, 2, 2)), size_ijk=(2, 2, 1), offset_ijk=(1, 0, 0))
+    with pytest.raises(WireError, match="version must be 1 or 2"):
+        codec.StatusMessage(device="a", version=7)
+    with pytest.raises(RefusedMessage, match="a header has 58 bytes, got 3"):
+        codec.decode(b"abc", b"")
 
 
 def test_timestamps_keep_their_bits() -> None:
