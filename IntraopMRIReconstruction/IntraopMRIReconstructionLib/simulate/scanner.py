@@ -1,7 +1,8 @@
 """A simulated MR scanner: multi-coil k-space, or finished images, over OpenIGTLink.
 
 It starts its scans when a peer connects. STRING messages named ``CMD_<id>`` command it as mrigtlbridge does:
-``START_UP``, ``START_SEQUENCE [scan]`` and ``STOP_SEQUENCE``; each is answered by ``ACK_<id>`` and a STATUS.
+``START_UP``, ``START_SEQUENCE [scan]`` and ``STOP_SEQUENCE``; each is answered by ``ACK_<id>`` and a STATUS
+named after the command. STATUS ``Scanner`` tells how the scans go.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from .process import announce, parser, run, stop_signal
 from .rendering import rician
 
 NAME = "scanner"
-OK, UNKNOWN_ERROR, BUSY, NOT_FOUND, ILLEGAL, NOT_READY = 1, 2, 6, 4, 12, 13
+OK, NOT_FOUND, BUSY, ILLEGAL = 1, 4, 6, 12
+COMMANDS = ("START_UP", "START_SEQUENCE", "STOP_SEQUENCE")
 #: A receiver that reconstructs while we send may hold us back; a real scanner would buffer as long.
 LIMITS = Limits(send_s=120.0)
 TICK_S = 0.1
@@ -68,17 +70,17 @@ class Scanner:
         self._interrupted = False
 
     def serve(self, server: Server) -> None:
-        """Send all scans to whoever connects, then obey commands."""
+        """Send all scans to whoever connects while nobody else is there, then obey commands."""
         self._prepare(self.names[0])
-        alone = True
+        known: set[str] = set()
         while not self._stop.is_set():
-            if alone:
-                if not server.wait_for_peer(TICK_S):
-                    continue
-                alone = False
+            if not server.wait_for_peer(TICK_S):
+                continue
+            peers = set(server.peers)
+            newcomer = bool(peers) and not peers & known
+            known = peers
+            if newcomer:
                 self._sequence(server, self.names)
-            elif not server.peers:
-                alone = True
             else:
                 self._obey(server, TICK_S)
 
@@ -95,19 +97,19 @@ class Scanner:
             print(f"scan ended: {error}", file=sys.stderr, flush=True)
 
     def _scan(self, server: Server, name: str, following: str) -> None:
-        self._say(server, NOT_READY, f"{name}: preparing")
+        self._say(server, f"{name}: preparing")
         scan = self._prepare(name).wait(self._stop)
         self._ahead = None
         if scan is None:
             return
         self._prepare(following)
-        self._say(server, OK, f"{name}: scanning")
+        self._say(server, f"{name}: scanning")
         if isinstance(scan, Image):
             self._stop.wait(self._scan_s)
             server.send(message_from_image(scan, name, version=2))
         else:
             self._send_lines(server, scan)
-        self._say(server, OK, f"{name}: {'stopped' if self._interrupted else 'done'}")
+        self._say(server, f"{name}: {'stopped' if self._interrupted else 'done'}")
 
     def _send_lines(self, server: Server, scan: Scan) -> None:
         for message in messages_from_encoding(scan.encoding):
@@ -133,7 +135,7 @@ class Scanner:
         try:
             reply = StringMessage(device=f"ACK_{message.device[4:]}", timestamp=timestamp_now(), text=answer)
             server.send(reply, received.peer)
-            self._say(server, code, answer)
+            self._say(server, answer, code, phase=word)
         except WireError as error:
             print(f"no answer given: {error}", file=sys.stderr, flush=True)
             return
@@ -148,7 +150,7 @@ class Scanner:
         if word == "START_UP":
             return "OK", OK, []
         if word != "START_SEQUENCE":
-            return f"'{word}' is not understood; use START_UP, START_SEQUENCE [scan] or STOP_SEQUENCE", ILLEGAL, []
+            return f"'{word}' is not understood; use {', '.join(COMMANDS)}", ILLEGAL, []
         if scanning:
             return "a scan is running; send STOP_SEQUENCE first", BUSY, []
         if name and name not in self.names:
@@ -174,8 +176,9 @@ class Scanner:
         agent = {"contrast_agent": "yes" if name == CONTRAST else "no"}
         return replace(scan, encoding=replace(scan.encoding, metadata=agent))
 
-    def _say(self, server: Server, code: int, text: str) -> None:
-        server.send(StatusMessage(device="Scanner", timestamp=timestamp_now(), code=code, text=text))
+    def _say(self, server: Server, text: str, code: int = OK, phase: str = "Scanner") -> None:
+        device = phase if phase in COMMANDS else "Scanner"
+        server.send(StatusMessage(device=device, timestamp=timestamp_now(), code=code, text=text))
 
 
 class _Task:

@@ -24,6 +24,7 @@ from IntraopMRIReconstructionLib.wire.adapters import image_from_message, poses_
 from IntraopMRIReconstructionLib.wire.messages_array import ImageMessage
 from IntraopMRIReconstructionLib.wire.messages_text import StatusMessage, StringMessage
 from IntraopMRIReconstructionLib.wire.raw_data import RawDataReader
+from IntraopMRIReconstructionLib.wire.scanner_control import ScannerControl, ScannerState
 from IntraopMRIReconstructionLib.wire.transport import Client
 from scipy import fft
 
@@ -88,12 +89,28 @@ def test_scanner_obeys_commands(theatre: Theatre) -> None:
             reply = client.expect(ANSWER_S, "STRING", f"ACK_{number}").message
             assert isinstance(reply, StringMessage)
             assert reply.text.startswith(answer)
-            status = client.expect(ANSWER_S, "STATUS").message
+            word = text.partition(" ")[0]
+            status = client.expect(ANSWER_S, "STATUS", "Scanner" if word == "DANCE" else word).message
             assert isinstance(status, StatusMessage)
             assert status.code == code
         until_status(client, f"{SPINE}: scanning")
         client.send(StringMessage(device="CMD_9", text="STOP_SEQUENCE"))
         assert isinstance(client.expect(ANSWER_S, "STRING", "ACK_9").message, StringMessage)
+
+
+def test_scanner_is_understood_by_the_scanner_control(theatre: Theatre) -> None:
+    with Client(port=theatre.ports["scanner"]) as client:
+        until_status(client, f"{SPINE}: done")
+        control = ScannerControl(client.send)
+        for order, wanted in (
+            (control.start_up, ScannerState.READY),
+            (control.start, ScannerState.SCANNING),
+            (control.stop, ScannerState.READY),
+        ):
+            order()
+            while control.state is not wanted:
+                control.on_message(client.expect(ANSWER_S).message)
+            assert control.confirmed
 
 
 def test_scanner_sends_finished_images(case_folder: Path) -> None:
