@@ -10,15 +10,12 @@ Usage: make soak, or soak.py [--minutes 60] [--reconnects 100] [--mutated 200000
 from __future__ import annotations
 
 import argparse
-import array
 import contextlib
-import fcntl
 import json
 import socket
 import struct
 import subprocess
 import sys
-import termios
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -28,6 +25,7 @@ import numpy as np
 import psutil
 from IntraopMRIReconstructionLib.data import Acquisition, Encoding
 from IntraopMRIReconstructionLib.wire import codec
+from IntraopMRIReconstructionLib.wire.connection import unsent_bytes
 from IntraopMRIReconstructionLib.wire.raw_data import RawDataReader, message_from_acquisition, messages_from_encoding
 from IntraopMRIReconstructionLib.wire.transport import Client, Server
 from peers.igtl_fuzz import fuzz_one, seeds
@@ -98,9 +96,8 @@ def cut(peer: socket.socket, raw: bytes, number: int) -> None:
     if number % 3 == 0:
         peer.sendall(raw[: len(raw) // 2])
     elif number % 3 == 1:
-        waiting = array.array("i", [1])
-        while waiting[0]:
-            fcntl.ioctl(peer.fileno(), termios.TIOCOUTQ, waiting)
+        while unsent_bytes(peer):
+            time.sleep(0)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     peer.close()
 

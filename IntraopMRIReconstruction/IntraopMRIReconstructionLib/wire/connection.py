@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import os
 import socket
@@ -15,6 +16,12 @@ import numpy as np
 
 from ..errors import WireError
 from .header import HEADER_SIZE, Buffer, RefusedMessage, body_size_of, parse_header
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 #: How long a blocking call lasts before deadlines are looked at. Four wake-ups a second cost nothing.
 TICK_S = 0.25
@@ -70,6 +77,7 @@ class Connection:
         self.peer = f"{host}:{port}"
         self._send_lock = threading.Lock()
         self._closed = threading.Event()
+        self._leave_until_s = 0.0
         prepare(sock)
 
     @property
@@ -118,11 +126,20 @@ class Connection:
             raise
 
     def close(self) -> None:
-        """End the link; wakes its reader."""
+        """End the link; wakes its reader.
+
+        What was sent and is still on its way gets ``limits.send_s`` to leave. Closing at once would lose it: the kernel
+        answers a peer that goes on talking to a closed socket with a reset, which throws away what is not yet sent.
+        """
         if not self._closed.is_set():
+            self._leave_until_s = time.monotonic() + self.limits.send_s
+            leaving = self._is_leaving()
             self._closed.set()
             with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
+                self._socket.shutdown(socket.SHUT_WR if leaving else socket.SHUT_RDWR)
+
+    def _is_leaving(self) -> bool:
+        return time.monotonic() < self._leave_until_s and unsent_bytes(self._socket) > 0
 
     def _read_header(self, view: memoryview) -> None:
         got, deadline = 0, None
@@ -149,16 +166,13 @@ class Connection:
 
     def _receive(self, view: memoryview, inside: bool) -> int:
         """Bytes received, 0 after a tick without any."""
-        try:
+        count: int | None = None
+        with contextlib.suppress(BlockingIOError, TimeoutError, InterruptedError):
             count = self._socket.recv_into(view, 0, _WAIT_ALL)
-        except (BlockingIOError, TimeoutError):
-            return 0
-        except InterruptedError:
-            return 0
-        if count:
-            return count
-        if self.closed:
+        if self.closed and (count == 0 or not self._is_leaving()):
             raise LinkEnded("closed", f"the link to {self.peer} was closed here")
+        if count != 0:
+            return count or 0
         raise LinkEnded(
             "truncated" if inside else "closed",
             f"{self.peer} hung up" + (f" with {len(view)} bytes of a message missing" if inside else ""),
@@ -194,6 +208,16 @@ def prepare(sock: socket.socket) -> None:
     for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3)):
         if hasattr(socket, option):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def unsent_bytes(sock: socket.socket) -> int:
+    """Bytes that the peer has not acknowledged; 0 where the system does not tell."""
+    if fcntl is None:
+        return 0
+    waiting = array.array("i", [0])
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, waiting)
+    return waiting[0]
 
 
 def _name(raw: bytearray) -> str:

@@ -156,6 +156,38 @@ def test_a_client_comes_back_after_the_server_restarted() -> None:
             assert client.counters.lost["closed"] >= 5
 
 
+def test_closing_loses_nothing_that_was_sent_even_when_the_peer_goes_on_talking() -> None:
+    image, count = np.zeros((4, 512, 1024), np.uint8), 8
+    with Server() as server, Client(port=server.port, reconnect=False, limits=Limits(stream_messages=1)) as client:
+        assert server.wait_for_peer(WAIT_S)
+        talking = threading.Thread(target=_talk, args=(client,))
+        talking.start()
+        seen: list[int] = []
+        slow = threading.Thread(target=_take_slowly, args=(client, seen, count))
+        slow.start()
+        for number in range(1, count + 1):
+            server.send(codec.ImageMessage(device="T1", timestamp=number, array=image))
+        server.close()
+        slow.join()
+        talking.join()
+    assert seen == list(range(1, count + 1))
+
+
+def _talk(client: Client) -> None:
+    with contextlib.suppress(WireError):
+        for _ in range(10_000_000):
+            client.send(codec.TransformMessage(device="PLANE_0"))
+
+
+def _take_slowly(client: Client, seen: list[int], count: int) -> None:
+    while len(seen) < count:
+        threading.Event().wait(0.02)
+        received = client.receive(WAIT_S)
+        if received is None:
+            return
+        seen.append(received.message.timestamp)
+
+
 def test_a_client_that_must_not_come_back() -> None:
     with Server() as server, Client(port=server.port, reconnect=False) as client:
         assert server.wait_for_peer(WAIT_S)
