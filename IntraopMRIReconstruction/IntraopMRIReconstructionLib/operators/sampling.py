@@ -56,6 +56,9 @@ def describe(acquired: npt.NDArray[Any], is_3d: bool) -> Sampling:
     """
     mask: Mask = np.asarray(np.asarray(acquired) > 0)
     plane: Mask = mask if is_3d else np.asarray(mask.any(axis=0, keepdims=True))
+    if mask.all():
+        whole = ((0, plane.shape[0]), (0, plane.shape[1]))
+        return Sampling("full", (1, 1), (0, 0), whole, whole, (1.0, 1.0), np.empty((0, 2), np.int64))
     if not plane.any():
         nothing = ((0, 0), (0, 0))
         return Sampling("random", (1, 1), (0, 0), nothing, nothing, (1.0, 1.0), np.argwhere(~mask))

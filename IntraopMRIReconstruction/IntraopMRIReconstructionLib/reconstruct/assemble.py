@@ -39,6 +39,7 @@ class _Frame:
     samples: npt.NDArray[np.complex64]
     taken: npt.NDArray[np.bool_]  # (averages, z, y)
     counts: npt.NDArray[np.uint8]  # (z, y)
+    calibrated: npt.NDArray[np.bool_]  # (z, y)
     utc_s: float | None = None
     calibration: npt.NDArray[np.complex64] | None = None
 
@@ -131,6 +132,7 @@ class Assembler:
 
         Lines that carry NaN, infinity or zeros in all coils are left out, coils that do so alone are dropped from the
         whole scan, and a line that is already there is not taken twice; all three are named in ``warnings``.
+        Lines that calibrate as well as image count for both.
 
         Raises ReconstructionError, with nothing stored, for another scan's data, a wrong number of coils or samples,
         and indices outside the encoded matrix.
@@ -152,15 +154,17 @@ class Assembler:
         y = acquisition.ky.astype(np.int64) + self._shift[1]
         frame = self._frame(acquisition)
         reverse = flags & LineFlag.REVERSED > 0
-        only_calibration = (flags & LineFlag.CALIBRATION > 0) & (flags & LineFlag.CALIBRATION_AND_IMAGE == 0)
-        wanted = good & ~only_calibration
-        self._store(frame, samples, z, y, wanted, reverse, acquisition.average)
-        if (good & only_calibration).any():
+        calibrates = good & (flags & (LineFlag.CALIBRATION | LineFlag.CALIBRATION_AND_IMAGE) > 0)
+        for_image = good & ((flags & LineFlag.CALIBRATION == 0) | (flags & LineFlag.CALIBRATION_AND_IMAGE > 0))
+        self._store(frame, samples, z, y, for_image, reverse, acquisition.average)
+        if calibrates.any():
+            # Zeros that are never written to take no memory, so that the block may have the size of the frame.
             if frame.calibration is None:
                 frame.calibration = np.zeros_like(frame.samples)
-            for lines in _chunks(np.flatnonzero(good & only_calibration)):
+            for lines in _chunks(np.flatnonzero(calibrates)):
                 block = self._readouts(samples[lines], reverse[lines])
                 frame.calibration[:, z[lines], y[lines]] = np.moveaxis(block, 1, 0)
+                frame.calibrated[z[lines], y[lines]] = True
 
     def kspace(self, contrast: int = 0, repetition: int = 0) -> KSpace:
         """Sorted, whitened (when the scan brought noise lines) k-space of one frame; dead coils are left out.
@@ -186,7 +190,7 @@ class Assembler:
             warnings = (*warnings, why)
         if mixing is not None:
             samples = mixed(mixing, samples)
-            calibration = None if calibration is None else mixed(mixing, calibration)
+            calibration = None if calibration is None else mixed(mixing, calibration, frame.calibrated)
         return KSpace(
             samples=samples,
             acquired=frame.counts,
@@ -282,6 +286,7 @@ class Assembler:
                 samples=np.zeros((self._source.coils, z, y, x), dtype=np.complex64),
                 taken=np.zeros((self._source.averages, z, y), dtype=bool),
                 counts=np.zeros((z, y), dtype=np.uint8),
+                calibrated=np.zeros((z, y), dtype=bool),
                 utc_s=acquisition.received_utc_s,
             )
         return frame

@@ -225,7 +225,9 @@ def _unmixing(calibrate: Callable[[ComplexArray, ComplexArray], Unmixing], param
 
 
 def _iterating(planes: Planes, method: str, options: Options, parameters: dict[str, Parameter], step: Step) -> Solver:
-    iterations = options.iterations or (sense.ITERATIONS if method == "cg-sense" else compressed_sensing.ITERATIONS)
+    iterations = options.iterations or sense.ITERATIONS
+    if method != "cg-sense" and options.iterations is None:
+        iterations = compressed_sensing.enough_iterations(planes.sampled_share)
     weight = options.weight
     if weight is None:
         weights = {"l1-wavelet": compressed_sensing.WAVELET_WEIGHT, "tv": compressed_sensing.VARIATION_WEIGHT}

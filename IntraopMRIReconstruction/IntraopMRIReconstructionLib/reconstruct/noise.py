@@ -5,8 +5,6 @@ Source: Kellman and McVeigh, Image reconstruction in SNR units, Magn Reson Med 5
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -48,9 +46,17 @@ def whitening_matrix(covariance: npt.NDArray[np.complex128]) -> npt.NDArray[np.c
     return np.linalg.inv(np.linalg.cholesky(covariance)).astype(np.complex64)
 
 
-def mixed(matrix: npt.NDArray[np.complex64], samples: npt.NDArray[Any]) -> npt.NDArray[np.complex64]:
-    """Apply a coil matrix (new, coils) to samples (coils, z, ...), slab by slab so that temporaries stay small."""
-    result = np.empty((len(matrix), *samples.shape[1:]), dtype=np.complex64)
+def mixed(
+    matrix: npt.NDArray[np.complex64],
+    samples: npt.NDArray[np.complex64],
+    lines: npt.NDArray[np.bool_] | None = None,
+) -> npt.NDArray[np.complex64]:
+    """Apply a coil matrix (new, coils) to samples (coils, z, y, x), one z after another so that temporaries stay small.
+
+    ``lines``: (z, y), where samples are not 0; all of them when None.
+    """
+    result = np.zeros((len(matrix), *samples.shape[1:]), dtype=np.complex64)
     for z in range(samples.shape[1]):
-        result[:, z] = np.tensordot(matrix, samples[:, z], axes=1)
+        rows: slice | npt.NDArray[np.bool_] = slice(None) if lines is None else lines[z]
+        result[:, z, rows] = np.tensordot(matrix, samples[:, z, rows], axes=1)
     return result

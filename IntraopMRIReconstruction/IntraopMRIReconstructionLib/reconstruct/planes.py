@@ -79,6 +79,11 @@ class Planes:
         z, y, x = (stop - start for start, stop in self._block)
         return (z, y) if self.along_readout else (y, x)
 
+    @property
+    def sampled_share(self) -> float:
+        """Share of the lines that were acquired."""
+        return float((self._kspace.acquired > 0).mean())
+
     def sampled(self, index: int) -> npt.NDArray[np.bool_]:
         """Mask (a, b) of a plane, (a, 1) where whole rows were acquired."""
         acquired: npt.NDArray[np.bool_] = np.asarray(self._kspace.acquired > 0)
@@ -161,7 +166,10 @@ def calibration_ranges(kspace: KSpace, sampling: Sampling) -> tuple[tuple[int, i
     """Ranges (z, y, x) of the fully sampled block, symmetric about the centre, at most ``MAX_CALIBRATION``."""
     block = sampling.calibration
     if kspace.calibration is not None:
-        block = describe(np.asarray(kspace.calibration.any(axis=(0, 3))), kspace.encoding.is_3d).calibration
+        # A line that was acquired has signal in the middle of its readout, so that the rest need not be looked at.
+        middle = kspace.encoding.encoded_matrix[2] // 2
+        lines = np.asarray(kspace.calibration[..., max(0, middle - 2) : middle + 3].any(axis=(0, 3)))
+        block = describe(lines, kspace.encoding.is_3d).calibration
     sizes = kspace.encoding.encoded_matrix
     ranges = []
     for (start, stop), size, limit in zip((*block, kspace.readout), sizes, MAX_CALIBRATION, strict=True):

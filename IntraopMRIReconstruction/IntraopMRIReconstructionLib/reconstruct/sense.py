@@ -60,6 +60,7 @@ class Encoding:
         """``kspace`` (coils, a, b), ``sampled`` (a, b) or (a, 1) when whole rows were acquired, ``maps`` as k-space."""
         self._threads = threads
         self._sampled = sampled.astype(np.float32)
+        self.sampled_share = float(sampled.mean())
         rows = sampled.shape[1] == 1 and kspace.shape[2] > 1
         self._axes = (-2,) if rows else (-2, -1)
         data = kspace * self._sampled

@@ -175,7 +175,8 @@ def test_calibration_lines_are_kept_apart_from_image_lines() -> None:
     assert not kspace.samples[:, 0, 28:36].any()
     assert kspace.samples[:, 0, 36].any()
     assert kspace.calibration is not None
-    np.testing.assert_array_equal(kspace.calibration[:, 0, 28:36], head()[:, 28:36])
+    np.testing.assert_array_equal(kspace.calibration[:, 0, 28:37], head()[:, 28:37])
+    assert not kspace.calibration[:, 0, 37:].any()
 
 
 def test_noise_lines_whiten() -> None:
