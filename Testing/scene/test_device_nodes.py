@@ -27,6 +27,7 @@ from IntraopMRIReconstructionLib.wire.timing import MOST_TOOLS
 from IntraopMRIReconstructionLib.wire.transport import Client, Server
 from IntraopMRIReconstructionLib.wire.trust import PROFILES, PeerProfile
 from peers.igtl_samples import rigid, samples
+from peers.waiting import until
 from vtkmodules.util.numpy_support import vtk_to_numpy
 
 WAIT_S = 20.0
@@ -49,12 +50,8 @@ def _pumped(devices: DeviceNodes, link: tuple[Client, Server], *messages: codec.
     before = server.counters.received
     for message in messages:
         client.send(message)
-    tick = threading.Event()
-    for _ in range(int(WAIT_S / 0.005)):
-        if server.counters.received - before == len(messages):
-            return devices.pump(server)
-        tick.wait(0.005)
-    raise AssertionError("the messages did not come")
+    until(lambda: server.counters.received - before == len(messages))
+    return devices.pump(server)
 
 
 def test_a_volume_lies_where_it_was(scene: Any, link: tuple[Client, Server], directions: np.ndarray) -> None:

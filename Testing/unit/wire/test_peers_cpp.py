@@ -17,6 +17,7 @@ from IntraopMRIReconstructionLib.wire.transport import Client, Server
 from peers import igtl_examples
 from peers.igtl_examples import free_port, numbers_after, running
 from peers.igtl_samples import rigid
+from peers.waiting import until
 
 pytestmark = [
     pytest.mark.peer,
@@ -29,15 +30,6 @@ WAIT_S = 30.0
 @pytest.fixture(scope="module", autouse=True)
 def _programs() -> None:
     igtl_examples.build()
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    tick = threading.Event()
-    for _ in range(int(WAIT_S / 0.02)):
-        if condition():
-            return
-        tick.wait(0.02)
-    raise AssertionError("the condition did not come true")
 
 
 def _connected(port: int) -> Client:
@@ -234,7 +226,7 @@ def test_bind_of_a_client() -> None:
 
 
 def _read(output: Path, mark: str) -> str:
-    _until(lambda: mark in output.read_text(errors="replace"))
+    until(lambda: mark in output.read_text(errors="replace"))
     return output.read_text(errors="replace")
 
 

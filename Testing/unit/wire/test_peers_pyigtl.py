@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -19,18 +18,10 @@ from IntraopMRIReconstructionLib.wire.transport import Client, Server
 from IntraopMRIReconstructionLib.wire.trust import profile_named
 from peers.igtl_examples import free_port
 from peers.igtl_samples import rigid
+from peers.waiting import until
 
 WAIT_S = 20.0
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    tick = threading.Event()
-    for _ in range(int(WAIT_S / 0.01)):
-        if condition():
-            return
-        tick.wait(0.01)
-    raise AssertionError("the condition did not come true")
 
 
 @pytest.fixture
@@ -90,7 +81,7 @@ def _messages(matrix: np.ndarray) -> list[tuple[pyigtl.messages.MessageBase, Cal
 
 def test_what_a_pyigtl_server_sends(pyigtl_server: pyigtl.OpenIGTLinkServer) -> None:
     with Client(port=pyigtl_server.port) as client:
-        _until(pyigtl_server.is_connected)
+        until(pyigtl_server.is_connected)
         for message, check in _messages(rigid()):
             pyigtl_server.send_message(message, wait=True)
             received = client.expect(WAIT_S)

@@ -11,7 +11,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import psutil
@@ -22,6 +22,7 @@ from IntraopMRIReconstructionLib.wire.connection import Limits
 from IntraopMRIReconstructionLib.wire.timing import PoseBoard
 from IntraopMRIReconstructionLib.wire.transport import Client, Received, Server
 from peers.igtl_samples import extended, frame, image_body, rigid, slow_crc64, transform_body
+from peers.waiting import until
 
 #: Short deadlines, so that the tests of slow peers need not last long.
 LIMITS = Limits(
@@ -57,16 +58,8 @@ def _still_serves(server: Server) -> None:
     assert server.receive(0) is None
 
 
-def _until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    tick = threading.Event()
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true"
-        tick.wait(0.005)
-
-
 def _lost(server: Server, reason: str) -> None:
-    _until(lambda: server.counters.lost[reason] > 0)
+    until(lambda: server.counters.lost[reason] > 0)
 
 
 #: Messages with valid lengths that must not be delivered: fault, bytes, reason.
@@ -193,16 +186,16 @@ def test_11_garbage(server: Server, garbage: bytes) -> None:
 def test_11_silence_and_zeros(server: Server) -> None:
     with _raw(server) as peer:
         peer.sendall(bytes(58))
-        _until(lambda: server.counters.refused["version"] == 1)
+        until(lambda: server.counters.refused["version"] == 1)
     _still_serves(server)
 
 
 def test_12_reset_in_mid_body(server: Server) -> None:
     with _raw(server) as peer:
         peer.sendall(frame("IMAGE", bytes(1000), size=2000))
-        _until(lambda: bool(server.peers))
+        until(lambda: bool(server.peers))
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    _until(lambda: server.counters.lost.total() == 1)
+    until(lambda: server.counters.lost.total() == 1)
     _still_serves(server)
 
 
@@ -214,7 +207,7 @@ def test_13_server_restarted_100_times() -> None:
     for _ in range(100):
         with Server(port, limits=LIMITS) as server:
             _still_serves(server)
-    _until(lambda: threading.active_count() <= before)
+    until(lambda: threading.active_count() <= before)
 
 
 def test_14_a_hundred_connections_one_idle(server: Server) -> None:
@@ -233,12 +226,12 @@ def test_14_a_hundred_connections_one_idle(server: Server) -> None:
 def test_14_more_peers_than_allowed_are_turned_away() -> None:
     limits = Limits(peers=2)
     with Server(limits=limits) as server, _raw(server), _raw(server) as second:
-        _until(lambda: len(server.peers) == 2)
+        until(lambda: len(server.peers) == 2)
         with _raw(server) as third:
             assert third.recv(1) == b""
         _lost(server, "too many peers")
         second.close()
-        _until(lambda: len(server.peers) == 1)
+        until(lambda: len(server.peers) == 1)
         _still_serves(server)
 
 
@@ -247,7 +240,7 @@ def test_20_ten_thousand_device_names(server: Server) -> None:
         body = transform_body()
         crc = slow_crc64(body)
         peer.sendall(b"".join(frame("TRANSFORM", body, device=f"tool {n}", crc=crc) for n in range(10_000)))
-        _until(lambda: server.counters.received + server.counters.refused.total() == 10_000)
+        until(lambda: server.counters.received + server.counters.refused.total() == 10_000)
         assert server.counters.received == LIMITS.streams
         assert server.counters.refused == {"streams": 10_000 - LIMITS.streams}
     for _ in range(LIMITS.streams):
@@ -330,7 +323,7 @@ def test_idle_links_cost_no_cpu(server: Server) -> None:
             stack.enter_context(_raw(server))
         stalled = stack.enter_context(_raw(server))
         stalled.sendall(GOOD[:10])
-        _until(lambda: len(server.peers) == 11)
+        until(lambda: len(server.peers) == 11)
         before = time.process_time()
         threading.Event().wait(0.6)
         # Half a second of eleven waiting threads; a busy loop would take all of it.
@@ -361,7 +354,7 @@ def test_a_client_survives_the_same_faults() -> None:
                     peer.sendall(GOOD + bad)
                     assert _is_good(client.receive(5.0))
                     peer.shutdown(socket.SHUT_WR)
-                    _until(lambda: not client.connected)
+                    until(lambda: not client.connected)
             peer, _ = listener.accept()
             with peer:
                 peer.sendall(GOOD)

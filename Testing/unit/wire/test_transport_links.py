@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -19,18 +18,9 @@ from IntraopMRIReconstructionLib.wire.queues import MOST_COUNTED, OTHERS, Inbox
 from IntraopMRIReconstructionLib.wire.recorder import Direction
 from IntraopMRIReconstructionLib.wire.transport import Client, LinkEvent, Server
 from peers.igtl_samples import rigid, samples
+from peers.waiting import until
 
 WAIT_S = 20.0
-
-
-def _until(condition: Callable[[], bool], events: threading.Event | None = None) -> None:
-    """Wait for a condition that another thread brings about."""
-    done = events or threading.Event()
-    for _ in range(int(WAIT_S / 0.005)):
-        if condition():
-            return
-        done.wait(0.005)
-    raise AssertionError("the condition did not come true")
 
 
 def _text(received: object) -> str:
@@ -64,7 +54,7 @@ def test_lossless_streams_hold_the_sender_back_and_lose_nothing() -> None:
         sender = threading.Thread(target=send)
         sender.start()
         # TCP buffers are bounded too: a sender that is not held back would be done by now.
-        _until(lambda: len(server._inbox) == limits.stream_messages)
+        until(lambda: len(server._inbox) == limits.stream_messages)
         assert sender.is_alive()
         stamps = [server.expect(WAIT_S).message.timestamp for _ in range(count)]
         sender.join()
@@ -78,7 +68,7 @@ def test_poses_are_latest_wins_and_drops_are_counted() -> None:
             client.send(codec.TransformMessage(device="probe", timestamp=number, matrix=rigid(float(number))))
         client.send(codec.TransformMessage(device="needle", timestamp=7))
         client.send(codec.StringMessage(device="end"))
-        _until(lambda: server.counters.received == 102)
+        until(lambda: server.counters.received == 102)
         first, second = server.expect(WAIT_S), server.expect(WAIT_S)
         assert (first.message.device, first.message.timestamp) == ("probe", 100)
         assert second.message.device == "needle"
@@ -90,7 +80,7 @@ def test_previews_can_be_latest_wins_by_name() -> None:
         for number in range(1, 6):
             for device in ("preview", "T1"):
                 client.send(codec.ImageMessage(device=device, timestamp=number, array=np.zeros((1, 2, 2))))
-        _until(lambda: server.counters.received == 10)
+        until(lambda: server.counters.received == 10)
         seen = [server.expect(WAIT_S).message for _ in range(6)]
         assert [message.timestamp for message in seen if message.device == "preview"] == [5]
         assert [message.timestamp for message in seen if message.device == "T1"] == [1, 2, 3, 4, 5]
@@ -130,7 +120,7 @@ def test_one_type_or_device_can_be_picked() -> None:
 
 def test_a_server_sends_to_all_and_to_one() -> None:
     with Server() as server, Client(port=server.port) as one, Client(port=server.port) as two:
-        _until(lambda: len(server.peers) == 2)
+        until(lambda: len(server.peers) == 2)
         assert server.send(codec.StringMessage(device="x", text="all")) == 2
         assert [_text(client.expect(WAIT_S)) for client in (one, two)] == ["all", "all"]
         one.send(codec.StringMessage(device="x"))
@@ -143,10 +133,10 @@ def test_a_client_comes_back_after_the_server_restarted() -> None:
     with Server() as first:
         port = first.port
         with Client(port=port) as client:
-            _until(lambda: bool(first.peers))
+            until(lambda: bool(first.peers))
             for number in range(5):
                 first.close()
-                _until(lambda: not client.connected)
+                until(lambda: not client.connected)
                 first = Server(port)
                 with contextlib.ExitStack() as stack:
                     stack.enter_context(first)
@@ -192,7 +182,7 @@ def test_a_client_that_must_not_come_back() -> None:
     with Server() as server, Client(port=server.port, reconnect=False) as client:
         assert server.wait_for_peer(WAIT_S)
         server.close()
-        _until(lambda: not client.connected)
+        until(lambda: not client.connected)
         with pytest.raises(WireError, match="nobody is connected"):
             client.send(codec.StringMessage(device="x"))
 
@@ -319,7 +309,7 @@ def test_one_identity_guards_several_links() -> None:
         for server, patient in ((scanner, "42"), (pacs, "43"), (pacs, "42")):
             with Client(port=server.port) as client:
                 client.send(codec.StringMessage(device="x", version=2, metadata={"PatientID": patient}, text=patient))
-                _until(lambda server=server: server.counters.received + server.counters.refused.total() > 0)  # type: ignore[misc]
+                until(lambda server=server: server.counters.received + server.counters.refused.total() > 0)  # type: ignore[misc]
         assert _text(scanner.expect(WAIT_S)) == "42"
         assert _text(pacs.expect(WAIT_S)) == "42"
         assert pacs.counters.refused == {"patient": 1}
