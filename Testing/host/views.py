@@ -209,6 +209,8 @@ class qMRMLThreeDWidget(qMRMLWidget):
     def __init__(self, manager: Any, node: Any) -> None:
         super().__init__()
         drawn = offscreen.ThreeDView(manager.scene, manager.applicationLogic, node.GetLayoutName(), (300, 300))
+        # Sorting translucent surfaces takes seven times as long without a graphics card; pictures switch it on again
+        drawn.renderer.SetUseDepthPeeling(False)
         style = slicer.vtkMRMLThreeDViewInteractorStyle()
         style.SetDisplayableManagers(drawn.managers)
         style.SetInteractor(drawn.interactor)

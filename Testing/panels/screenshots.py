@@ -45,8 +45,10 @@ class Session:
         views.append(self.app.layoutManager().threeDWidget(0).threeDView())
         for _ in range(60):
             self.app.processEvents()
+        views[-1].renderer().SetUseDepthPeeling(True)
         for view in views:
             view.forceRender()
+        views[-1].renderer().SetUseDepthPeeling(False)
         self.wait(settled, name)
         self.window.grab().save(str(self.folder / f"{name}.png"))
         print(self.folder / f"{name}.png", flush=True)

@@ -37,6 +37,12 @@ def states() -> str:
     return "".join(p.state().readiness.name[0] for p in panel().pages.values())
 
 
+def working() -> bool:
+    """Whether a stage works on a scan that has arrived."""
+    progress = panel().running.progress
+    return progress is not None and not progress[1].startswith("receiving")
+
+
 def intraop_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("intraop")]
 
@@ -57,10 +63,11 @@ def test_a_whole_session(app: Any, tmp_path: Path) -> None:
     # 2 Connect, and a cancel in the middle of the first scan
     press_next("Go on: 2")
     press_next("Connect")
-    wait_until(lambda: panel().running.connected and panel().running.progress, 120, "the first scan")
+    wait_until(lambda: panel().running.connected and working(), 120, "work on the first scan")
     assert panel().ui.progressBar.visible
     panel().ui.cancelButton.click()
-    assert not panel().running.trusted
+    wait_until(lambda: any("stopped" in words for words in panel().running.warnings), 60, "the work to stop")
+    assert panel().running.registered is None
 
     # 3 Register: the pointer is seen
     wait_until(lambda: states()[:3] == "DDD", 60, "the pointer")
