@@ -20,6 +20,8 @@ TAPS_ACCELERATED = 4
 TAPS_FULL = 5
 #: Tikhonov weight, relative to the mean power of a source sample: below the noise of any scan worth accelerating.
 REGULARISATION = 1e-4
+#: Rows of an image whose weights are made at a time, so that what is between stays in the cache.
+BLOCK_ROWS = 16
 #: Equations for each unknown of a kernel below which it would learn the noise.
 MIN_EQUATIONS_PER_UNKNOWN = 1.5
 
@@ -33,14 +35,17 @@ def calibrate(
     above the number of coils or the block is too small.
     """
     kernels, spread = _kernels(calibration, lattice, regularisation)
-    weights = np.empty(maps.shape, dtype=np.complex64)
-    conjugate = maps.conj()
+    coils, size_a, size_b = maps.shape
     waves = [_waves(size, offsets) for size, offsets in zip(lattice.shape, spread, strict=True)]
-    for source in range(len(maps)):
-        rows = np.tensordot(waves[0], kernels[:, source], axes=(1, 1))  # (a, coils out, taps b)
-        images = np.matmul(rows.transpose(1, 0, 2), waves[1].T)
-        images *= conjugate
-        np.sum(images, axis=0, out=weights[source])
+    # rows[a] (coils out * taps b, coils in): kernels summed over their taps along a.
+    rows = np.tensordot(waves[0], kernels, axes=(1, 2)).transpose(0, 1, 3, 2).reshape(size_a, -1, coils)
+    conjugate = maps.conj().transpose(1, 2, 0)[..., None]
+    weights = np.empty((size_a, size_b, coils), dtype=np.complex64)
+    for first in range(0, size_a, BLOCK_ROWS):
+        block = slice(first, first + BLOCK_ROWS)
+        features = (conjugate[block] * waves[1][:, None, :]).reshape(-1, size_b, rows.shape[1])
+        np.matmul(features, rows[block], out=weights[block])
+    weights = np.ascontiguousarray(weights.transpose(2, 0, 1))
     return Unmixing(lattice, weights)
 
 
