@@ -78,6 +78,7 @@ class Connection:
         self._send_lock = threading.Lock()
         self._closed = threading.Event()
         self._leave_until_s = 0.0
+        self._is_deaf = False
         prepare(sock)
 
     @property
@@ -114,16 +115,14 @@ class Connection:
                 self._socket.close()
 
     def send(self, parts: Sequence[Buffer]) -> None:
-        """Send one message. Raises LinkEnded (and closes) when the peer takes nothing for ``limits.send_s``."""
+        """Send one message. Raises LinkEnded when the link has ended, or ends because nothing is taken for long."""
         try:
             with self._send_lock:
                 self._send(parts)
         except OSError as error:
-            self.close()
+            # The reader still has to take what the peer sent before it left, and ends by itself.
+            self._is_deaf = True
             raise LinkEnded("reset", f"{self.peer}: {error.strerror or error}") from error
-        except LinkEnded:
-            self.close()
-            raise
 
     def close(self) -> None:
         """End the link; wakes its reader.
@@ -182,12 +181,13 @@ class Connection:
         views = [memoryview(part) for part in parts if len(part)]
         last = time.monotonic()
         while views:
-            if self.closed:
+            if self.closed or self._is_deaf:
                 raise LinkEnded("closed", f"the link to {self.peer} has ended")
             try:
                 sent = self._socket.sendmsg(views) if hasattr(self._socket, "sendmsg") else self._socket.send(views[0])
             except (BlockingIOError, TimeoutError):
                 if time.monotonic() - last > self.limits.send_s:
+                    self.close()
                     raise LinkEnded("stalled", f"{self.peer} takes no data for {self.limits.send_s:g} s") from None
                 continue
             last = time.monotonic()
