@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
@@ -22,7 +22,7 @@ from .grid import on_recon_grid, with_recon_matrix
 from .partial_fourier import completed
 from .planes import Plane, Planes, Solver
 from .result import Parameter, Reconstruction, Step, part, provenance_of, stepping
-from .unmixing import Unmixing, combination
+from .unmixing import Calibrations, Lattice, Unmixing, combination
 
 #: What :func:`reconstruct` accepts besides "auto".
 METHODS = ("fft", "homodyne", "pocs", "grappa", "sense", "cg-sense", "l1-wavelet", "tv")
@@ -85,9 +85,12 @@ def reconstruct(
     progress: Progress = no_progress,
     threads: int = 2,
     options: Options | None = None,
+    calibrations: Calibrations | None = None,
 ) -> Reconstruction:
     """Reconstruct one frame into a magnitude volume on the recon grid.
 
+    ``calibrations``: kept by the caller over the repetitions of a 2D scan, so that grappa and sense calibrate once
+    and renew their weights beside the frames instead of within them.
     ``progress`` is called often with (fraction 0..1, what); as soon as it returns False the work stops with
     Cancelled. Raises ReconstructionError when the data do not allow the method.
     """
@@ -110,7 +113,8 @@ def reconstruct(
             noise: npt.NDArray[np.float32] | float = 1.0
         else:
             planes = Planes(kspace, sampling)
-            solver = _solver(planes, chosen, options, parameters, step)
+            kept = None if encoding.is_3d else calibrations
+            solver = _solver(planes, chosen, options, parameters, step, kept)
             image, g_factor = planes.solve(solver, part(step, 0.0, 0.95), threads)
             step(0.95, "recon grid")
             magnitude = np.abs(on_recon_grid(image, encoding, threads)).astype(np.float32)
@@ -172,7 +176,14 @@ def preview(kspace: KSpace, threads: int = 2) -> Reconstruction:
     return _wrapped(small, magnitude, "preview", "lines are still arriving", {"combination": "rss"}, warnings, {})
 
 
-def _solver(planes: Planes, method: str, options: Options, parameters: dict[str, Parameter], step: Step) -> Solver:
+def _solver(
+    planes: Planes,
+    method: str,
+    options: Options,
+    parameters: dict[str, Parameter],
+    step: Step,
+    calibrations: Calibrations | None,
+) -> Solver:
     """What makes an image of one plane by ``method``; notes in ``parameters`` what it will use."""
     lattice = planes.lattice
     if method in ("fft", "homodyne", "pocs"):
@@ -180,9 +191,7 @@ def _solver(planes: Planes, method: str, options: Options, parameters: dict[str,
     elif method in ("grappa", "sense"):
         parameters["acceleration"] = "x".join(map(str, lattice.step))
         parameters["calibration"] = "x".join(map(str, planes.calibration_shape))
-        solver = _unmixing(lambda cal, maps: grappa.calibrate(cal, lattice, maps), parameters)
-        if method == "sense":
-            solver = _unmixing(lambda _cal, maps: sense.unmixing(maps, lattice), parameters)
+        solver = _unmixing(method, lattice, parameters, calibrations)
     else:
         solver = _iterating(planes, method, options, parameters, step)
     if not planes.one_sided or options.partial_fourier == "none":
@@ -214,11 +223,24 @@ def _combining(name: str, parameters: dict[str, Parameter]) -> Solver:
     return solver
 
 
-def _unmixing(calibrate: Callable[[ComplexArray, ComplexArray], Unmixing], parameters: dict[str, Parameter]) -> Solver:
+def _unmixing(
+    method: str, lattice: Lattice, parameters: dict[str, Parameter], calibrations: Calibrations | None
+) -> Solver:
     parameters["combination"] = "low-resolution maps"
 
+    def calibrated(plane: Plane) -> Unmixing:
+        maps = _maps(plane, espirit=False)
+        if method == "sense":
+            return sense.unmixing(maps, lattice)
+        return grappa.calibrate(plane.calibration, lattice, maps)
+
     def solver(plane: Plane, threads: int) -> tuple[ComplexArray, npt.NDArray[np.float32] | None]:
-        weights = calibrate(plane.calibration, _maps(plane, espirit=False))
+        if calibrations is None:
+            weights = calibrated(plane)
+        else:
+            # The next lines may overwrite a live frame while a renewal still reads it: the block is copied.
+            kept = replace(plane, calibration=plane.calibration.copy())
+            weights = calibrations.weights((method, lattice, len(plane.kspace), plane.index), lambda: calibrated(kept))
         return weights.image(plane.kspace, threads), weights.g_factor
 
     return solver

@@ -6,7 +6,9 @@ every frame of the same pattern. Source: Kellman, Adaptive sensitivity encoding,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,6 +18,9 @@ import scipy.fft
 
 from ..errors import ReconstructionError
 from ..operators.fourier import ComplexArray
+
+#: Patients and coils move slowly: weights of this age are renewed, so that calibration takes little of a core.
+REFRESH_AFTER_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -93,36 +98,40 @@ class Unmixing:
         return np.asarray(scipy.fft.fftshift(total.reshape(self.lattice.shape)))
 
 
-class Refreshed:
-    """A calibration that is made once, used at once by every frame, and renewed beside the frames.
+class Calibrations:
+    """Weights that frames of one scan share: made once, used at once by every frame, renewed beside the frames.
 
-    ``current`` never waits after the first calibration; ``refresh`` starts a new one on a thread of its own unless
-    one is under way, and frames use it from the moment it is ready.
+    For repeated 2D frames; a volume's weights would fill the memory. Safe to use from several threads.
     """
 
-    def __init__(self, calibrate: Callable[[ComplexArray], Unmixing]) -> None:
-        """``calibrate`` makes weights from calibration data and may take long."""
-        self._calibrate = calibrate
-        self._current: Unmixing | None = None
-        self._next: Future[Unmixing] | None = None
+    def __init__(self, refresh_after_s: float = REFRESH_AFTER_S) -> None:
+        """``refresh_after_s``: age from which weights are made anew, with the data of the frame that finds them old."""
+        self._refresh_after_s = refresh_after_s
+        self._lock = threading.Lock()
+        self._ready: dict[Hashable, tuple[Unmixing, float]] = {}
+        self._pending: dict[Hashable, Future[Unmixing]] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="calibrate")
 
-    def current(self, calibration: ComplexArray) -> Unmixing:
-        """The newest weights that are ready; calibrates with ``calibration`` when there are none yet.
+    def weights(self, key: Hashable, calibrate: Callable[[], Unmixing]) -> Unmixing:
+        """The newest weights that are ready for ``key``; only the first call for a key waits for ``calibrate``.
 
-        A refresh that failed raises its error here once; the weights before it stay in use afterwards.
+        ``calibrate`` may run later on another thread: it must hold data that nobody changes. A renewal that failed
+        raises its error here once; the weights before it stay in use afterwards.
         """
-        if self._next is not None and self._next.done():
-            done, self._next = self._next, None
-            self._current = done.result()
-        if self._current is None:
-            self._current = self._calibrate(calibration)
-        return self._current
-
-    def refresh(self, calibration: ComplexArray) -> None:
-        """Begin to calibrate anew, from data that the caller will not change any more."""
-        if self._next is None:
-            self._next = self._pool.submit(self._calibrate, calibration)
+        with self._lock:
+            pending = self._pending.get(key)
+            if pending is not None and pending.done():
+                del self._pending[key]
+                self._ready[key] = (pending.result(), time.monotonic())
+            ready = self._ready.get(key)
+            if ready is not None:
+                if key not in self._pending and time.monotonic() - ready[1] >= self._refresh_after_s:
+                    self._pending[key] = self._pool.submit(calibrate)
+                return ready[0]
+        made = calibrate()
+        with self._lock:
+            self._ready[key] = (made, time.monotonic())
+        return made
 
     def close(self) -> None:
         """Let go of the thread; a calibration under way is finished and dropped."""

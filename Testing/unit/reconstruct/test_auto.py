@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from IntraopMRIReconstructionLib.errors import Cancelled, ReconstructionError
 from IntraopMRIReconstructionLib.reconstruct.auto import METHODS, Options, reconstruct
+from IntraopMRIReconstructionLib.reconstruct.unmixing import Calibrations, combination
 
 #: Error of a fully sampled scan with the fixture's noise; methods are judged against it.
 NOISE_ERROR = 0.012
@@ -165,6 +167,56 @@ def test_calibration_lines_of_their_own_are_used(plane: Any, lines: Any) -> None
     result = reconstruct(replace(frame, calibration=separate))
     assert result.method == "grappa"
     assert plane.error(result.image.array) < 0.02
+
+
+def test_repetitions_share_a_calibration(plane: Any, lines: Any, monkeypatch: Any) -> None:
+    """Three frames calibrate once; a renewal runs beside the frames and is taken when it is ready."""
+    from IntraopMRIReconstructionLib.reconstruct import grappa
+
+    calls: list[threading.Thread] = []
+    calibrate, done = grappa.calibrate, threading.Event()
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(threading.current_thread())
+        weights = calibrate(*arguments)
+        if len(calls) > 1:
+            done.set()
+        return weights
+
+    monkeypatch.setattr(grappa, "calibrate", counted)
+    frame = plane.frame(lines(2, 96, 24))
+    kept = Calibrations(refresh_after_s=1e6)
+    images = [reconstruct(frame, calibrations=kept).image.array for _ in range(3)]
+    kept.close()
+    assert len(calls) == 1
+    np.testing.assert_array_equal(images[0], images[2])
+
+    calls.clear()
+    eager = Calibrations(refresh_after_s=0.0)
+    reconstruct(frame, calibrations=eager)
+    reconstruct(frame, calibrations=eager)
+    assert done.wait(20)
+    eager.close()
+    assert [thread is threading.main_thread() for thread in calls] == [True, False]
+
+
+def test_a_failed_renewal_is_told_once() -> None:
+    kept = Calibrations(refresh_after_s=0.0)
+    good = combination(np.ones((2, 4, 4), np.complex64))
+
+    def broken() -> Any:
+        raise ReconstructionError("no signal in the calibration lines")
+
+    def until_told() -> None:
+        while True:
+            kept.weights("slice", lambda: good)
+
+    assert kept.weights("slice", lambda: good) is good
+    assert kept.weights("slice", broken) is good
+    with pytest.raises(ReconstructionError, match="no signal"):
+        until_told()
+    assert kept.weights("slice", lambda: good) is good
+    kept.close()
 
 
 def test_threads_change_nothing(volume: Any, lines: Any) -> None:
