@@ -89,12 +89,13 @@ def render_intraop(
     in_cavity = local(_soft(resection.cavity))
     tissue = sampled(_native(head, tumour), at, order=3)
     tissue = _other_contrast(tissue, look.contrast, stream(seed, "contrast"))
-    gain = sampled(head.enhancement, at) + local(_uptake(resection.residual, seed))
+    uptake = local(_uptake(resection.residual, seed))
 
     outside = static.ravel()[rows]
     brain_part = in_brain * (1 - in_cavity)
     native = outside * (1 - in_brain) + filling * in_brain * in_cavity + tissue * brain_part
-    gain = gain * brain_part + glow.ravel()[rows] * (1 - in_brain)
+    # The uptake is soft at the cavity already: taking the cavity's softness off again would thin the residual out.
+    gain = sampled(head.enhancement, at) * brain_part + uptake * in_brain + glow.ravel()[rows] * (1 - in_brain)
     if look.blood or look.wall:
         spots = near[local(_soft(resection.cavity, WALL_LAYER_MM))[near] > 0.05]
         _stain_wall(native, gain, at, spots, resection, look, seed)
