@@ -23,6 +23,7 @@ from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.geometry import apply, invert, resample_matrix
 from IntraopMRIReconstructionLib.simulate.anatomy import load_anatomy
 from IntraopMRIReconstructionLib.simulate.phantom import CONTRAST, make_brain_case
+from IntraopMRIReconstructionLib.simulate.volumes import sitk_from_image
 from scipy import ndimage
 
 THREADS = 2
@@ -74,7 +75,7 @@ def make_pair(anatomy: str, difficulty: str, seed: int) -> Pair:
         truth.cavity.with_array(cavity.astype(np.uint8)),
         np.array(truth.intraop_from_preop),
         points,
-        truth.preop_from_intraop(points),
+        np.asarray(truth.preop_from_intraop(points), dtype=np.float64),
         np.asarray(near),
     )
 
@@ -90,12 +91,16 @@ def save(pair: Pair, path: Path) -> None:
 def load(path: Path) -> Pair:
     """Read what :func:`save` wrote."""
     with np.load(path) as file:
-        images = {
-            n: Image(file[n], file[f"{n}_matrix"])
-            for n in ("fixed", "moving", "fixed_mask", "moving_mask", "tumour", "cavity")
-        }
-        rest = {n: file[n] for n in ("intraop_from_preop", "points", "true_preop", "near")}
-        return Pair(str(file["name"]), **images, **rest)
+
+        def image(name: str) -> Image:
+            return Image(file[name], file[f"{name}_matrix"])
+
+        return Pair(
+            str(file["name"]),
+            *(image("fixed"), image("moving"), image("fixed_mask")),
+            *(image("moving_mask"), image("tumour"), image("cavity")),
+            *(file["intraop_from_preop"], file["points"], file["true_preop"], file["near"]),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +123,11 @@ class Box:
         fixed = np.ascontiguousarray(pair.fixed.array[box], np.float32)
         index = resample_matrix(matrix, pair.moving.ras_from_ijk, invert(pose))
         moving = ndimage.affine_transform(
-            pair.moving.array.astype(np.float32), index[2::-1, 2::-1], index[2::-1, 3], output_shape=fixed.shape, order=1
+            pair.moving.array.astype(np.float32),
+            index[2::-1, 2::-1],
+            index[2::-1, 3],
+            output_shape=fixed.shape,
+            order=1,
         )
         gone = ndimage.binary_dilation(pair.cavity.array[box] != 0, iterations=2)
         return cls(fixed, moving, ((pair.fixed_mask.array[box] != 0) & ~gone).astype(np.uint8), matrix)
@@ -153,6 +162,34 @@ def greedy(iterations: str) -> Callable[[Box], Field]:
         return SimpleITK.GetArrayFromImage(engine["warp"])
 
     return run
+
+
+def simpleitk_rigid(pair: Pair) -> npt.NDArray[np.float64]:
+    """intraop_from_preop by SimpleITK's Mattes mutual information at 2 mm, from the headers; itself LPS inside."""
+    fixed, moving = (sitk_from_image(i) for i in (pair.fixed, pair.moving))
+    fixed, moving = (SimpleITK.Cast(SimpleITK.BinShrink(i, [2, 2, 2]), SimpleITK.sitkFloat32) for i in (fixed, moving))
+    start = SimpleITK.CenteredTransformInitializer(
+        fixed, moving, SimpleITK.Euler3DTransform(), SimpleITK.CenteredTransformInitializerFilter.MOMENTS
+    )
+    method = SimpleITK.ImageRegistrationMethod()
+    method.SetGlobalDefaultNumberOfThreads(THREADS)
+    method.SetMetricAsMattesMutualInformation(32)
+    method.SetMetricSamplingStrategy(method.RANDOM)
+    method.SetMetricSamplingPercentage(0.1, 1)
+    method.SetInterpolator(SimpleITK.sitkLinear)
+    method.SetOptimizerAsRegularStepGradientDescent(2.0, 1e-3, 100)
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.SetShrinkFactorsPerLevel([2, 1])
+    method.SetSmoothingSigmasPerLevel([1, 0])
+    method.SetInitialTransform(start, inPlace=False)
+    found = method.Execute(fixed, moving)
+    corners = np.vstack([np.zeros(3), np.eye(3) * 100.0]) + pair.points.mean(axis=0)
+    flip = np.array([-1.0, -1.0, 1.0])
+    preop = np.array([found.TransformPoint((c * flip).tolist()) for c in corners]) * flip
+    matrix = np.eye(4)
+    matrix[:3, :3] = (preop[1:] - preop[0]).T / 100.0
+    matrix[:3, 3] = preop[0] - matrix[:3, :3] @ corners[0]
+    return invert(matrix)
 
 
 def simpleitk_bspline(box: Box) -> Field:
@@ -222,11 +259,17 @@ ENGINES: dict[str, Callable[[Box], Field]] = {
 
 def run_ours(pair: Pair, pose: npt.NDArray[np.float64], mode: str) -> DeformableRegistration:
     """Ours: 'ours 2 mm', 'ours 1 mm', 'ours 2 mm auto cavity', 'ours 2 mm no mask'."""
-    masks = {} if "no mask" in mode else {"fixed_mask": pair.fixed_mask, "moving_mask": pair.moving_mask}
-    known = {} if "auto" in mode or "no mask" in mode else {"cavity": pair.cavity}
-    finest = 1.0 if "1 mm" in mode else 2.0
+    masked = "no mask" not in mode
     return register_deformable(
-        pair.fixed, pair.moving, pose, **masks, **known, tumour=pair.tumour, finest_mm=finest, threads=THREADS
+        pair.fixed,
+        pair.moving,
+        pose,
+        fixed_mask=pair.fixed_mask if masked else None,
+        moving_mask=pair.moving_mask if masked else None,
+        tumour=pair.tumour,
+        cavity=pair.cavity if masked and "auto" not in mode else None,
+        finest_mm=1.0 if "1 mm" in mode else 2.0,
+        threads=THREADS,
     )
 
 

@@ -48,6 +48,7 @@ class LevelFit:
 
     def __init__(self, images: LevelImages, lattice: Lattice, stiffness: float, threads: int) -> None:
         self._images, self._threads = images, threads
+        self.voxel_mm = float(np.cbrt(np.prod(images.voxel_mm)))
         self.basis = Basis(lattice, images.fixed.shape, images.voxel_mm)
         self.bending = Bending(lattice.shape)
         self._chosen = np.flatnonzero(images.weight)
