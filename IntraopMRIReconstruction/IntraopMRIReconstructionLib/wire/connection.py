@@ -124,14 +124,15 @@ class Connection:
             self._is_deaf = True
             raise LinkEnded("reset", f"{self.peer}: {error.strerror or error}") from error
 
-    def close(self) -> None:
+    def close(self, leave_s: float | None = None) -> None:
         """End the link; wakes its reader.
 
-        What was sent and is still on its way gets ``limits.send_s`` to leave. Closing at once would lose it: the kernel
-        answers a peer that goes on talking to a closed socket with a reset, which throws away what is not yet sent.
+        What was sent and is still on its way gets ``leave_s`` (``limits.send_s`` when None) to leave. Closing at once
+        would lose it: the kernel answers a peer that goes on talking to a closed socket with a reset, which throws away
+        what is not yet sent.
         """
         if not self._closed.is_set():
-            self._leave_until_s = time.monotonic() + self.limits.send_s
+            self._leave_until_s = time.monotonic() + (self.limits.send_s if leave_s is None else leave_s)
             leaving = self._is_leaving()
             self._closed.set()
             with contextlib.suppress(OSError):
@@ -187,7 +188,7 @@ class Connection:
                 sent = self._socket.sendmsg(views) if hasattr(self._socket, "sendmsg") else self._socket.send(views[0])
             except (BlockingIOError, TimeoutError):
                 if time.monotonic() - last > self.limits.send_s:
-                    self.close()
+                    self.close(leave_s=0.0)
                     raise LinkEnded("stalled", f"{self.peer} takes no data for {self.limits.send_s:g} s") from None
                 continue
             last = time.monotonic()

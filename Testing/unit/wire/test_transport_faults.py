@@ -12,6 +12,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -342,6 +343,19 @@ def test_memory_stays_within_the_cap_when_nobody_takes_the_images(server: Server
             assert received is not None
             assert isinstance(received.message, codec.ImageMessage)
             assert received.message.array.all()
+
+
+def test_a_peer_that_takes_nothing_is_cut_off_and_the_others_are_served() -> None:
+    image = codec.ImageMessage(device="T1", array=np.zeros((4, 512, 1024), np.uint8))
+    with Server(limits=replace(LIMITS, send_s=0.3)) as server, _raw(server), Client(port=server.port) as client:
+        until(lambda: len(server.peers) == 2)
+        reached = [server.send(image)]
+        while reached[-1] == 2:
+            assert client.receive(5.0) is not None
+            reached.append(server.send(image))
+        assert reached[-1] == 1
+        assert client.receive(5.0) is not None
+        until(lambda: len(server.peers) == 1)
 
 
 def test_a_client_survives_the_same_faults() -> None:
