@@ -34,6 +34,7 @@ class NavigatePage(Page):
         super().__init__(panel)
         self.guidance: Guidance | None = None
         self._guides: Any = None
+        self._hasResidual = False
         self._toned_s = 0.0
         self.ui.fourUpButton.connect("clicked()", lambda: show(FOUR_UP))
         self.ui.dualButton.connect("clicked()", lambda: show(DUAL))
@@ -84,6 +85,8 @@ class NavigatePage(Page):
             guide.refresh(self.parameters.riskAlarmMm)
         trusted = guide is not None and self.running.trusted
         self._distance(self.ui.residualDistanceLabel, guide.residual if trusted and guide else None, guide)
+        if trusted and self.running.residual is not None and not self._hasResidual:
+            self.ui.residualDistanceLabel.text = _("none found")
         self._distance(self.ui.riskDistanceLabel, guide.risk if trusted and guide else None, None)
         self._distance(self.ui.targetDistanceLabel, guide.target if trusted and guide else None, None)
         self._alarm(guide if trusted else None)
@@ -139,7 +142,8 @@ class NavigatePage(Page):
         self._guides = guides
         intraop_from_preop = registered.registration.intraop_from_preop
         residual = None
-        if running.residual is not None and np.any(running.residual.residual.array):
+        self._hasResidual = running.residual is not None and bool(np.any(running.residual.residual.array))
+        if self._hasResidual:
             residual = ResidualDistance(running.residual.residual)
         point = None
         if target is not None and target.GetNumberOfControlPoints():
