@@ -1,7 +1,7 @@
 """Colours of the navigation view: red means residual or danger and nothing else.
 
-The hues follow Okabe and Ito (2008), which readers with every common colour-vision deficiency tell apart; shape
-(fill, outline, dashes, solid cylinder) says the same thing a second time.
+The hues start from Okabe and Ito (2008) and are told apart with every common colour-vision deficiency, which a test
+holds; shape (fill, outline, dashes, solid cylinder) says the same thing a second time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def _rgb(code: str) -> Color:
 RESIDUAL = _rgb("FF2D2D")
 RESECTED = _rgb("12B58A")
 TUMOUR = _rgb("F0E442")
-AT_RISK = _rgb("CC79A7")
+AT_RISK = _rgb("B36BFF")
 PLANNED = _rgb("56B4E9")
 ACTUAL = _rgb("E69F00")
 POINTER = _rgb("FFFFFF")

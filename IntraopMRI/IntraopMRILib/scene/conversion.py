@@ -116,7 +116,7 @@ def dashes(start: npt.ArrayLike, end: npt.ArrayLike, radiusMm: float) -> Any:
     return _tube([(first + s * direction, first + min(s + DASH_MM, length) * direction) for s in starts], radiusMm)
 
 
-def pointerMesh(lengthMm: float = 90.0, radiusMm: float = 1.2, coneMm: float = 10.0) -> Any:
+def pointerMesh(lengthMm: float = 90.0, radiusMm: float = 1.2, coneMm: float = 4.0) -> Any:
     """A pointer in its own frame: tip in the origin, shaft along +z."""
     cone = vtk.vtkConeSource()
     cone.SetDirection(0.0, 0.0, -1.0)

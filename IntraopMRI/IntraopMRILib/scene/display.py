@@ -218,14 +218,13 @@ def _implantLines(readout: Readout, problem: str) -> tuple[Line, ...]:
             lines += _wrapped(problem)
             continue
         for measurement in measurements:
-            what = measurement.name.rpartition(": ")[2].removesuffix(" deviation").capitalize()
-            if measurement.value is None:
-                lines += [
-                    Line(f"{what}  —", MIDDLE, colors.TEXT_QUIET, bold=True),
-                    *_wrapped(measurement.missing_because),
-                ]
-            else:
-                lines.append(Line(f"{what}  {spread(measurement)}", MIDDLE, bold=True))
+            what = measurement.name.rpartition(": ")[2].removesuffix(" deviation")
+            known = measurement.value is not None
+            # The number comes first, so that numbers stand below one another.
+            tone = colors.TEXT if known else colors.TEXT_QUIET
+            lines.append(Line(f"{spread(measurement)}  {what}", MIDDLE, tone, bold=True))
+            if not known:
+                lines += _wrapped(measurement.missing_because)
     return tuple(lines)
 
 

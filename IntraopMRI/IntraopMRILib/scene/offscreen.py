@@ -154,6 +154,8 @@ class SliceView(View):
         """Release the plane and the volumes."""
         self._slice.GetMapper().SetInputConnection(None)
         super().close()
+        # The logic made these for showing the slice in 3D; it does not take them away itself.
+        self.logic.DeleteSliceModel()
         self.logic.SetMRMLScene(None)
 
 
