@@ -27,6 +27,7 @@ from .session_updates import (
     Registered,
     ResidualFound,
     ScanProgress,
+    ShiftFound,
     StageProgress,
     Update,
 )
@@ -39,7 +40,13 @@ RECORDING, SUFFIX = "recording", ".mirec"
 #: Size of the four-up picture in pixels.
 PICTURE = (1920, 1200)
 #: What the times of the main thread were spent on.
-SHOWN = {ImageReady: "image", Registered: "registration", ResidualFound: "residual", ImplantFound: "implant"}
+SHOWN = {
+    ImageReady: "image",
+    Registered: "registration",
+    ShiftFound: "brain shift",
+    ResidualFound: "residual",
+    ImplantFound: "implant",
+}
 #: A picture waits this long for a pose that may be shown (s): the tracker went on while the main thread was busy.
 STEADY_S = 1.0
 #: Seconds between two samples of the pointer that are kept.
@@ -183,7 +190,7 @@ class _Run:
             self.session.journal.timing(f"show: {SHOWN[type(update)]}", time.perf_counter() - started)
         if isinstance(update, ImageReady):
             self._last_byte_s = update.last_byte_s
-            for stage in ("reconstruct", "register", "assess residual"):
+            for stage in ("reconstruct", "register", "follow the brain shift", "assess residual"):
                 self._bars.pop(stage, None)
         elif isinstance(update, ResidualFound):
             self._open.discard("residual")

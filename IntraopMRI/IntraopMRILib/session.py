@@ -17,8 +17,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
-from IntraopMRIReconstructionLib.data import Acquisition, Encoding, Image, KSpace, Level, Pose, Status
-from IntraopMRIReconstructionLib.errors import Cancelled, IntraopError, SessionError, WireError
+from IntraopMRIReconstructionLib.data import Acquisition, Encoding, Image, KSpace, Level, Pose, Status, Verdict
+from IntraopMRIReconstructionLib.errors import Cancelled, IntraopError, RegistrationError, SessionError, WireError
 from IntraopMRIReconstructionLib.geometry import centre_of, pose_error
 from IntraopMRIReconstructionLib.reconstruct.assemble import Assembler
 from IntraopMRIReconstructionLib.reconstruct.auto import reconstruct
@@ -31,9 +31,12 @@ from IntraopMRIReconstructionLib.wire.recorder import ByteTap
 from IntraopMRIReconstructionLib.wire.transport import LATEST_TYPES, Client, Received
 from IntraopMRIReconstructionLib.wire.trust import AS_SENT, PeerProfile
 
+from .assess.carry import Mapping as PointMapping
 from .assess.implant import Trajectory, band, compare
 from .assess.implant_detection import find_implant
 from .assess.residual import ResidualAssessment, assess_residual
+from .register.carry_over import shift_at
+from .register.deformable import DeformableRegistration, register_deformable
 from .register.rigid import RigidRegistration, register_rigid
 from .session_journal import Journal
 from .session_updates import (
@@ -45,6 +48,7 @@ from .session_updates import (
     ResidualFound,
     Role,
     ScanProgress,
+    ShiftFound,
     StageProgress,
     Update,
 )
@@ -109,6 +113,7 @@ class _State:
 
     images: dict[Role, Image] = field(default_factory=dict)
     registration: RigidRegistration | None = None
+    deformable: DeformableRegistration | None = None
     assessment: ResidualAssessment | None = None
     still: bool = True
 
@@ -328,6 +333,7 @@ class Session:
         yield "reconstruct", self._image
         yield "register", self._register
         if self.plan.tumour is not None and scan.role == "contrast":
+            yield "follow the brain shift", self._follow_shift
             yield "assess residual", self._assess_residual
         if self.plan.trajectories:
             yield "assess implants", self._assess_implants
@@ -353,7 +359,7 @@ class Session:
 
     def _register(self, scan: _Scan) -> None:
         image, before = self._state.images[scan.role], self._state.registration
-        self._state.registration = None
+        self._state.registration = self._state.deformable = None
         known = None if before is None else before.intraop_from_preop
         found = register_rigid(
             image,
@@ -378,17 +384,59 @@ class Session:
             )
         self._state.registration = found
 
-    def _assess_residual(self, scan: _Scan) -> None:
-        state = self._state
-        assert self.plan.tumour is not None
+    def _follow_shift(self, scan: _Scan) -> None:
+        """Deformable registration; when it cannot be trusted the rigid one stays, and the verdict says so."""
+        state, tumour, stage = self._state, self.plan.tumour, "follow the brain shift"
+        assert tumour is not None
         assert state.registration is not None
+        image = state.images[scan.role]
+        state.deformable = None
+        try:
+            found = register_deformable(
+                image,
+                self.plan.preoperative,
+                state.registration,
+                tumour=tumour,
+                progress=self._progress(stage),
+                threads=self._threads,
+            )
+        except RegistrationError as error:
+            refused = str(error)
+        else:
+            refused = found.verdict.text if found.verdict.level is Level.REFUSED else ""
+        if refused:
+            text = f"the brain shift is not followed ({refused}): the rigid registration is shown"
+            self._tell(Problem(stage, text, fatal=False))
+            return
+        state.deformable = found
+        shift, _ = shift_at(found, tumour)
+        update = ShiftFound(
+            state.registration,
+            found,
+            image,
+            Verdict(state.registration.verdict.reasons + found.verdict.reasons),
+            shift,
+        )
+        self.journal.shift(update, self.plan.preoperative)
+        self._tell(update)
+
+    def _assess_residual(self, scan: _Scan) -> None:
+        state, tumour = self._state, self.plan.tumour
+        assert tumour is not None
+        assert state.registration is not None
+        if state.deformable is None:
+            mapping: PointMapping = state.registration.intraop_from_preop
+            error_mm, unknown_mm = state.registration.residual_mm, UNMODELLED_SHIFT_MM
+        else:
+            mapping = state.deformable.intraop_from_preop_points
+            error_mm, unknown_mm = shift_at(state.deformable, tumour)[1], 0.0
         state.assessment = assess_residual(
             state.images[scan.role],
             state.images.get("native") if state.still else None,
-            self.plan.tumour,
-            state.registration.intraop_from_preop,
-            registration_error_mm=state.registration.residual_mm,
-            expected_shift_mm=UNMODELLED_SHIFT_MM,
+            tumour,
+            mapping,
+            registration_error_mm=error_mm,
+            expected_shift_mm=unknown_mm,
             progress=self._progress("assess residual"),
         )
         self.journal.residual(state.assessment)

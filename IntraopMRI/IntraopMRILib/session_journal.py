@@ -14,7 +14,7 @@ from IntraopMRIReconstructionLib.data import Image, Measurement
 
 from .assess.residual import ResidualAssessment
 from .register.rigid import RigidRegistration
-from .session_updates import ImplantFound, Role
+from .session_updates import ImplantFound, Role, ShiftFound
 from .workflow.record import (
     ImageEntry,
     ImplantEntry,
@@ -82,6 +82,19 @@ class Journal:
             verdict=found.verdict,
         )
         self._change(lambda record: replace(record, registration=entry).with_event("registration", found.verdict.text))
+
+    def shift(self, found: ShiftFound, moving: Image) -> None:
+        """The brain shift was followed: the registration that counts from now on."""
+        entry = RegistrationEntry(
+            fixed_uid=found.image.uid,
+            moving_uid=moving.uid,
+            method="rigid, then cubic B-spline lattice with the cavity masked",
+            intraop_from_preop=_matrix(found.rigid.intraop_from_preop),
+            error_mm=found.rigid.residual_mm,
+            verdict=found.verdict,
+        )
+        self._change(lambda record: replace(record, registration=entry))
+        self.measurement(found.shift)
 
     def residual(self, found: ResidualAssessment) -> None:
         """The residual was assessed."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from IntraopMRIReconstructionLib.data import Image, Measurement, Status
+from IntraopMRIReconstructionLib.data import Image, Measurement, Status, Verdict
 from IntraopMRIReconstructionLib.reconstruct.result import Reconstruction
 
 from .assess.implant import Band, Trajectory
 from .assess.implant_detection import DetectedImplant
 from .assess.residual import ResidualAssessment
+from .register.deformable import DeformableRegistration
 from .register.rigid import RigidRegistration
 
 #: What an intraoperative image is for: with or without contrast agent.
@@ -57,6 +58,20 @@ class Registered:
 
 
 @dataclass(frozen=True, eq=False)
+class ShiftFound:
+    """The brain shift was followed from the rigid pose ``rigid``; ``shift`` is the measured one at the tumour.
+
+    ``verdict`` joins the reasons of both.
+    """
+
+    rigid: RigidRegistration
+    deformable: DeformableRegistration
+    image: Image
+    verdict: Verdict
+    shift: Measurement
+
+
+@dataclass(frozen=True, eq=False)
 class ResidualFound:
     """The residual was assessed on the contrast scan."""
 
@@ -92,4 +107,14 @@ class Problem:
     fatal: bool = True
 
 
-Update = ScanProgress | StageProgress | ImageReady | Registered | ResidualFound | ImplantFound | DeviceSaid | Problem
+Update = (
+    ScanProgress
+    | StageProgress
+    | ImageReady
+    | Registered
+    | ShiftFound
+    | ResidualFound
+    | ImplantFound
+    | DeviceSaid
+    | Problem
+)

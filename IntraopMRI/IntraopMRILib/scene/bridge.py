@@ -1,7 +1,8 @@
 """The only writer of a session's nodes. The world of the scene is intraoperative RAS, millimetres.
 
 Preoperative nodes (volume, tumour, plan, targets) hang under one linear transform, ``intraop_from_preop``, and are
-never hardened. Everything that rests on that registration disappears when it is withdrawn.
+never hardened. A registration that follows the brain shift puts a grid transform above the linear one. Everything that
+rests on that registration disappears when it is withdrawn.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ Frame = Literal["preop", "intraop"]
 #: Role of the transform above all preoperative nodes, and the prefixes of roles that rest on it.
 REGISTRATION = "registration"
 REGISTRATION_NAME = "intraop_from_preop"
+#: Role of the grid transform above it, when the brain shift is followed.
+SHIFT = "shift"
 PREOP = "preop."
 RESULT = "result."
 INTRAOP = "intraop."
@@ -168,34 +171,35 @@ class SceneBridge:
 
     # What was found
 
-    def setRegistration(self, intraop_from_preop: npt.ArrayLike, verdict: Verdict, image_uid: str, uid: str) -> None:
+    def setRegistration(
+        self,
+        intraop_from_preop: npt.ArrayLike,
+        verdict: Verdict,
+        image_uid: str,
+        uid: str,
+        shift: Image | None = None,
+    ) -> None:
         """Bring the preoperative nodes into the world. A refused verdict withdraws instead, with its reasons.
 
         ``image_uid``: the intraoperative image it was made with. ``uid``: of the registration itself. Results that rest
-        on another registration disappear.
+        on another registration disappear. ``shift``: displacements (k, j, i, 3), RAS mm, from the world to where the
+        rigid pose alone would have put the tissue; None without.
         """
         matrix = checked_affine(intraop_from_preop, "intraop_from_preop")
         if verdict.level is Level.REFUSED:
             self.withdraw(f"registration {verdict.text}")
             return
-        with self.update():
-            for role, content in list(self._wanted.items()):
-                if role.startswith(RESULT) and content.attributes.get("RegistrationUid") != uid:
-                    self._drop(role)
-            self.registration = Registration(matrix, verdict, image_uid, uid)
-            self.unconfirmed = None
-            self.withdrawnBecause = ""
-            self._wanted[REGISTRATION] = recipes.transform(REGISTRATION_NAME, matrix, _described(self.registration))
-            for role, content in self._wanted.items():
-                if role.startswith((PREOP, RESULT)):
-                    self._wanted[role] = _placed(content, REGISTRATION if role.startswith(PREOP) else "")
+        self._accept(
+            Registration(matrix, verdict, image_uid, uid),
+            None if shift is None else recipes.shift("Brain shift", shift),
+        )
 
     def confirmRegistration(self) -> None:
         """A person confirms the registration that came with a loaded scene. SessionError when none waits."""
         waiting = self.unconfirmed
         if waiting is None:
             raise SessionError("no loaded registration waits for a confirmation; register instead")
-        self.setRegistration(waiting.intraop_from_preop, waiting.verdict, waiting.image_uid, waiting.uid)
+        self._accept(waiting, self._wanted.get(SHIFT))
 
     def setResidual(self, residual: Image, resected: Image | None = None) -> None:
         """Residual (red) and resected part, labels on the grid of an intraoperative volume (not 0 is part of it).
@@ -282,6 +286,24 @@ class SceneBridge:
         self.withdrawnBecause = ""
 
     # Helpers
+
+    def _accept(self, registration: Registration, shift: Content | None) -> None:
+        with self.update():
+            for role, content in list(self._wanted.items()):
+                if role.startswith(RESULT) and content.attributes.get("RegistrationUid") != registration.uid:
+                    self._drop(role)
+            self.registration = registration
+            self.unconfirmed = None
+            self.withdrawnBecause = ""
+            self._wanted.pop(SHIFT, None)
+            if shift is not None:
+                self._wanted[SHIFT] = shift
+            pose = recipes.transform(REGISTRATION_NAME, registration.intraop_from_preop, _described(registration))
+            self._wanted.pop(REGISTRATION, None)  # so that it follows the transform above it
+            self._wanted[REGISTRATION] = replace(pose, parent="" if shift is None else SHIFT)
+            for role, content in self._wanted.items():
+                if role.startswith((PREOP, RESULT)):
+                    self._wanted[role] = _placed(content, REGISTRATION if role.startswith(PREOP) else "")
 
     def _distrustLoaded(self) -> None:
         for role, content in self._wanted.items():

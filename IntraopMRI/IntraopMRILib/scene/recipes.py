@@ -13,6 +13,7 @@ from IntraopMRIReconstructionLib.errors import DataError
 
 from . import conversion, looks
 from .contents import Content
+from .transforms import gridTransform
 
 
 def volume(image: Image, name: str) -> Content:
@@ -77,6 +78,12 @@ def transform(name: str, matrix: npt.ArrayLike, attributes: Mapping[str, str]) -
         node.SetMatrixTransformToParent(data)
 
     return Content("vtkMRMLLinearTransformNode", name, fill, attributes=attributes)
+
+
+def shift(name: str, displacement: Image) -> Content:
+    """Grid transform from its parent: displacements (k, j, i, 3), RAS mm."""
+    data = gridTransform(displacement)
+    return Content("vtkMRMLGridTransformNode", name, lambda node: node.SetAndObserveTransformFromParent(data))
 
 
 def origin(image: Image) -> dict[str, str]:

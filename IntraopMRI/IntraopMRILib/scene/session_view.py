@@ -16,7 +16,7 @@ from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Pose
 from ..navigate.distance import ResidualDistance
 from ..navigate.watch import PoseWatch, Trust
 from ..session import Plan
-from ..session_updates import ImageReady, ImplantFound, Problem, Registered, ResidualFound, Update
+from ..session_updates import ImageReady, ImplantFound, Problem, Registered, ResidualFound, ShiftFound, Update
 from . import conversion
 from .bridge import SceneBridge
 from .display import Readout
@@ -57,6 +57,8 @@ class SessionView:
             self._newImage(update)
         elif isinstance(update, Registered):
             self._registered(update)
+        elif isinstance(update, ShiftFound):
+            self._shift(update)
         elif isinstance(update, ResidualFound):
             self._residual(update)
         elif isinstance(update, ImplantFound):
@@ -134,6 +136,13 @@ class SessionView:
         )
         if found.verdict.level is Level.REFUSED:
             self._forget(found.verdict)
+
+    def _shift(self, update: ShiftFound) -> None:
+        found = update.deformable
+        self._readout = Readout(verdict=update.verdict)
+        self.bridge.setRegistration(
+            found.intraop_from_preop, update.verdict, update.image.uid, found.shift.uid, shift=found.shift
+        )
 
     def _residual(self, update: ResidualFound) -> None:
         found = update.assessment
