@@ -118,10 +118,11 @@ class Ledger:
                 node.SetSaveWithScene(content.saved)
                 if display is not None:
                     display.SetSaveWithScene(content.saved)
-            if display is not None:
-                display.SetVisibility(content.visible)
         finally:
             node.EndModify(wasModifying)
+        # Only now: while the node holds its events back, slice views miss that it was hidden.
+        if display is not None:
+            display.SetVisibility(content.visible)
 
     def _remove(self, role: str) -> None:
         node = self.node(role)
