@@ -106,7 +106,7 @@ def test_a_loaded_registration_waits_for_a_person(session: SceneBridge, tmp_path
     assert loaded.registration.verdict == VERDICT
     np.testing.assert_allclose(loaded.registration.intraop_from_preop, oblique(), atol=1e-6)
     for role in ("preop.volume", "preop.tumour", "result.residual"):
-        assert loaded.node(role).GetDisplayNode().GetVisibility(), role  # type: ignore[union-attr]
+        assert loaded.node(role).GetDisplayNode().GetVisibility(), role
     line: Any = loaded.node("preop.plan.lead.line")
     before: Any = session.node("preop.plan.lead.line")
     np.testing.assert_allclose(
