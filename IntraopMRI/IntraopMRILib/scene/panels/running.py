@@ -24,6 +24,7 @@ from ...session_updates import (
     Registered,
     ResidualFound,
     ScanProgress,
+    ShiftFound,
     StageProgress,
     Update,
 )
@@ -54,6 +55,7 @@ class Running:
         self.image: Any = None
         self.registered: Any = None
         self.confirmed = False
+        self.shift: Any = None
         self.residual: Any = None
         self.implants: dict[str, Any] = {}
         self.reportPath = ""
@@ -224,14 +226,17 @@ class Running:
     def _progressed(self, fraction: float, what: str) -> None:
         self.progress = (fraction, what) if fraction < 1.0 else None
 
-    def _result(self, update: ImageReady | Registered | ResidualFound | ImplantFound | Problem) -> None:
+    def _result(self, update: ImageReady | Registered | ShiftFound | ResidualFound | ImplantFound | Problem) -> None:
         self.view.apply(update)
         if isinstance(update, ImageReady):
-            self.image, self.registered, self.residual, self.confirmed = update, None, None, False
+            self.image, self.confirmed = update, False
+            self.registered = self.shift = self.residual = None
             self.implants.clear()
             self.problem = self.reportPath = ""
         elif isinstance(update, Registered):
             self.registered, self.confirmed = update, False
+        elif isinstance(update, ShiftFound):
+            self.shift = update
         elif isinstance(update, ResidualFound):
             self.residual = update.assessment
         elif isinstance(update, ImplantFound):

@@ -77,7 +77,8 @@ class ScanPage(Page):
             self.ui.verdictLabel.text = "–"
             self.ui.reasonsLabel.text = ""
         else:
-            verdict = found.registration.verdict
+            shift = self.running.shift
+            verdict = found.registration.verdict if shift is None else shift.verdict
             words = {Level.GOOD: _("Good"), Level.CHECK: _("Check"), Level.REFUSED: _("Refused")}[verdict.level]
             confirmed = _(", confirmed") if self.running.confirmed else ""
             self.ui.verdictLabel.text = colored(words + confirmed, LEVEL_COLORS[verdict.level], 18)
@@ -112,16 +113,23 @@ class ScanPage(Page):
         """Keep the comparison; only its checkerboard goes with the panel."""
 
     def _residual(self) -> str:
+        lines = []
+        shift = None if self.running.shift is None else self.running.shift.shift
+        if shift is not None and shift.value is not None:
+            lines.append(_("Brain shift {value}").format(value=number(shift.value, shift.unit)))
         assessment = self.running.residual
         if assessment is None:
-            return _("No result: it needs a confirmed scan with contrast agent.")
-        volume = assessment.measurements[0]
-        if volume.value is None:
-            return str(volume.missing_because)
-        low, high = assessment.interval_cm3
-        return _("Residual {value} (between {low:.2f} and {high:.2f} cm³)").format(
-            value=number(volume.value, volume.unit), low=low, high=high
-        )
+            lines.append(_("No residual: it needs a scan with contrast agent."))
+        elif assessment.measurements[0].value is None:
+            lines.append(assessment.measurements[0].missing_because)
+        else:
+            volume, (low, high) = assessment.measurements[0], assessment.interval_cm3
+            lines.append(
+                _("Residual {value} (between {low:.2f} and {high:.2f} cm³)").format(
+                    value=number(volume.value, volume.unit), low=low, high=high
+                )
+            )
+        return "\n".join(lines)
 
     def scan(self) -> None:
         """Ask the scanner for the chosen scan."""
