@@ -156,9 +156,11 @@ class _Run:
                         "From the reception of the last line of the scan to the rendered views with its overlay",
                     )
                 )
+            pictures.append(self._picture(views, "blend.png", "Half of the preoperative volume shows through", 0.5))
             if navigate_s > 0:
                 self._navigate(bars, navigate_s)
-                pictures.append(self._picture(views, "pointer.png", "The tracked pointer and its distance"))
+                caption = "The views follow the tip of the tracked pointer"
+                pictures.append(self._picture(views, "pointer.png", caption, at_tip=True))
         self._write(pictures)
         return self.outcome
 
@@ -232,16 +234,24 @@ class _Run:
         if isinstance(last, Measurement):
             self.session.journal.measurement(last)
 
-    def _picture(self, views: Any, name: str, caption: str) -> Picture:
+    def _picture(self, views: Any, name: str, caption: str, opacity: float = 1.0, at_tip: bool = False) -> Picture:
+        """A four-up picture, the intraoperative volume with ``opacity`` over the preoperative one.
+
+        Opaque unless the two are compared: a rim that enhanced before surgery would shine through as if still there.
+        """
         from .scene.offscreen import writePng
 
         self._settle()
         started = time.perf_counter()
-        centre = self.view.centroid
-        if centre is None:
-            centre = np.zeros(3)
-        views.show(self.bridge.node("preop.volume"), self.view.volume(), centre=centre)
-        views.annotate(self.view.readout())
+        tip = self.view.tip() if at_tip else None
+        centre = self.view.centroid if tip is None else tip
+        views.show(
+            self.bridge.node("preop.volume"),
+            self.view.volume(),
+            opacity,
+            centre=np.zeros(3) if centre is None else centre,
+        )
+        views.annotate(self.view.readout(), self.bridge.legend())
         path = writePng(views.fourUp(), self.folder / name)
         self.session.journal.timing(f"render {name}", time.perf_counter() - started)
         return Picture(path.read_bytes(), caption)

@@ -82,6 +82,11 @@ class SessionView:
         """Whether a tool was tracked but its last pose may not be shown now."""
         return self._watch is not None and not self._watch.state().live
 
+    def tip(self) -> npt.NDArray[np.float64] | None:
+        """Where the tip is now, (3,) RAS mm; None while no pose may be shown."""
+        pose = None if self._watch is None else self._watch.pose
+        return None if pose is None else pose.tip_ras_mm
+
     def tipToResidual(self) -> Measurement | None:
         """Distance of the pointer's tip to the residual; without value and with the reason while it cannot be told."""
         if self._distance is None or self._watch is None:
