@@ -46,9 +46,8 @@ def main() -> None:
             cases.save(pair, file)
             pose = _rigid(pair, rows)
             np.save(Path(folder) / "pose.npy", pose)
-            _show(
-                pair, "rigid only", {"errors": pair.errors(_through(pose, pair.points)), "seconds": 0, "memory_gb": 0}
-            )
+            start = pair.errors(apply(np.linalg.inv(pose), pair.points))
+            _show(pair, "rigid only", {"errors": start, "seconds": 0.0, "memory_gb": 0.0})
             results = {}
             for engine in (*OURS, *FAST_PEERS, *(SLOW_PEERS if FULL or number == 0 else ())):
                 result = _in_process(engine, file, Path(folder))

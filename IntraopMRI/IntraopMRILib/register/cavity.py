@@ -14,18 +14,24 @@ DARK = 0.55
 TISSUE = 0.70
 #: Smaller ones are sulci that opened, not resections.
 SMALLEST_ML = 0.4
-#: Dark voxels this near to it belong to the cavity, mm.
-GROWN_MM = 2.0
+#: Dark voxels between parts of the cavity that lie nearer than twice this belong to it, mm.
+CLOSED_MM = 8.0
 #: The cavity's wall and blood rim are as thick as this, mm.
 RIM_MM = 2.5
 
 
 def find_cavity(
-    fixed: Float32Array, carried: Float32Array, brain: BoolArray, carried_brain: BoolArray, voxel_mm: npt.ArrayLike
+    fixed: Float32Array,
+    carried: Float32Array,
+    brain: BoolArray,
+    carried_brain: BoolArray,
+    carried_tumour: BoolArray,
+    voxel_mm: npt.ArrayLike,
 ) -> BoolArray:
     """Cavity (k, j, i) in the intraoperative image ``fixed``, seen against the ``carried`` over preoperative image.
 
-    ``brain``, ``carried_brain``: their brain masks on the same grid. Both images are divided by the median grey value
+    ``brain``, ``carried_brain``: their brain masks on the same grid; ``carried_tumour``: the preoperative tumour, whose
+    necrosis was dark before (all False when unknown). Both images are divided by the median grey value
     of the brain around each voxel, so that neither bias field nor scaling matters. All False where there is none.
     """
     voxel = np.asarray(voxel_mm, dtype=float)
@@ -40,7 +46,7 @@ def find_cavity(
         return np.asarray(values / np.where(share > 0.02, mean, typical), dtype=np.float32)
 
     dark = (relative(fixed) < DARK) & carried_brain
-    candidate = dark & (relative(carried) > TISSUE)
+    candidate = dark & ((relative(carried) > TISSUE) | carried_tumour)
     # One voxel of opening removes what half a voxel of misfit leaves along every sulcus.
     candidate = np.asarray(ndimage.binary_opening(candidate, iterations=max(1, round(2.0 / float(voxel.max())))))
     labels, count = ndimage.label(candidate)
@@ -49,10 +55,13 @@ def find_cavity(
     sizes = np.bincount(labels.ravel()) * float(np.prod(voxel)) / 1000.0
     sizes[0] = 0.0
     kept = np.flatnonzero(sizes >= max(SMALLEST_ML, 0.15 * float(sizes.max())))
-    # Sulci and ventricles that the resection opened were dark before: they join the cavity a little way.
-    steps = max(1, round(GROWN_MM / float(voxel.max())))
-    grown = ndimage.binary_dilation(np.isin(labels, kept), iterations=steps, mask=dark)
-    return np.asarray(ndimage.binary_fill_holes(ndimage.binary_closing(grown, iterations=steps) | grown), dtype=bool)
+    # Sulci that the resection opened and the necrosis of a tumour were dark before: what the found parts embrace
+    # within CLOSED_MM and is dark now belongs to the cavity too.
+    found = np.isin(labels, kept)
+    away = ndimage.distance_transform_edt(~found, sampling=voxel)
+    closed = ndimage.distance_transform_edt(away <= CLOSED_MM, sampling=voxel) > CLOSED_MM
+    grown = ndimage.binary_dilation(found | (closed & dark), mask=dark)
+    return np.asarray(ndimage.binary_fill_holes(ndimage.binary_closing(grown) | grown), dtype=bool)
 
 
 def with_rim(cavity: BoolArray, voxel_mm: npt.ArrayLike, rim_mm: float = RIM_MM) -> BoolArray:

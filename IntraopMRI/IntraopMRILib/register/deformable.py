@@ -271,9 +271,12 @@ class _Work:
         per_voxel = (1.0 / voxel).astype(np.float32)[:, None, None, None]
         displacement = Basis(lattice, shape, voxel).evaluated(coefficients) * per_voxel
         points = (np.indices(shape, dtype=np.float32) + displacement).reshape(3, -1)
-        carried = sample(moving.values, points, self._threads).values.reshape(shape)
-        brain = sample(self.moving_brain.astype(np.float32), points, self._threads).values.reshape(shape) > 0.7
-        self.cavity = find_cavity(fixed.values, carried, self.brain, brain, voxel)
+
+        def carried(values: npt.NDArray[np.generic]) -> Float32Array:
+            return sample(values.astype(np.float32), points, self._threads).values.reshape(shape)
+
+        brain, tumour = carried(self.moving_brain) > 0.7, carried(self.tumour) > 0.5
+        self.cavity = find_cavity(fixed.values, carried(moving.values), self.brain, brain, tumour, voxel)
         self._cavity_known = True
 
     def use_cavity(self, cavity: Image) -> None:
