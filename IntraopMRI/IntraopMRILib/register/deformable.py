@@ -78,6 +78,19 @@ class DeformableRegistration:
         expected = apply(self.intraop_from_preop, np.atleast_2d(np.asarray(points_ras, dtype=np.float64)))
         return np.asarray(expected + vectors_at(self.inverse_shift, expected))
 
+    def magnitude(self) -> Image:
+        """Brain shift in mm, (k, j, i) on the grid of ``shift``: how far the tissue seen at each voxel has come."""
+        return self.shift.with_array(np.linalg.norm(self.shift.array, axis=-1), name="brain shift (mm)")
+
+    def arrows(self, every_mm: float = 12.0) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Tails and heads (n, 3), intraoperative RAS mm, of the motion of the tissue, every ``every_mm`` in the brain."""
+        step = np.maximum(1, np.round(every_mm / self.shift.spacing_mm[::-1])).astype(int)
+        chosen = np.zeros(self.brain.array.shape, dtype=bool)
+        chosen[tuple(slice(s // 2, None, s) for s in step.tolist())] = True
+        kji = np.argwhere(chosen & (self.brain.array != 0) & (self.cavity.array == 0))
+        heads = apply(self.shift.ras_from_ijk, kji[:, ::-1].astype(float))
+        return np.asarray(heads + self.shift.array[tuple(kji.T)]), heads
+
 
 def vectors_at(field: Image, points_ras: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Trilinear values (n, c) of a (k, j, i, c) image at RAS points (n, 3); beyond the border its nearest value."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from IntraopMRILib.register.carry_over import UNKNOWN_SHIFT_MM, CarryOver, uncertainty_at
@@ -94,3 +96,14 @@ def test_labels_and_volumes(pose: np.ndarray, directions: np.ndarray, with_shift
 def test_doubt_at_the_pointer(pose: np.ndarray, directions: np.ndarray) -> None:
     doubt = deformable(pose, directions).uncertainty
     np.testing.assert_allclose(uncertainty_at(doubt, [(0, 0, 10.0), (0, 0, -10.0)]), (2.1, 1.9), atol=1e-3)
+
+
+def test_magnitude_and_arrows(pose: np.ndarray, directions: np.ndarray) -> None:
+    moved = deformable(pose, directions)
+    np.testing.assert_allclose(moved.magnitude().array, np.linalg.norm(MOVED), atol=1e-5)
+    tails, heads = moved.arrows(20.0)
+    assert tails.shape == (0, 3)
+    whole = replace(moved, cavity=moved.cavity.with_array(np.zeros_like(moved.cavity.array)))
+    tails, heads = whole.arrows(20.0)
+    assert len(heads) == 6**3
+    np.testing.assert_allclose(heads - tails, np.broadcast_to(MOVED, heads.shape), atol=1e-5)

@@ -1,0 +1,128 @@
+"""The parts that registrations stand on: sampling, tones, normalisation, brain mask, cavity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from IntraopMRILib.register import engines
+from IntraopMRILib.register.brain_mask import make_brain_mask
+from IntraopMRILib.register.cavity import find_cavity
+from IntraopMRILib.register.engines import greedy_disagreement
+from IntraopMRILib.register.normalise import locally_normalised
+from IntraopMRILib.register.sampling import Volume, resampled, sample
+from IntraopMRILib.register.tones import Tones
+from IntraopMRIReconstructionLib.data import Image
+from IntraopMRIReconstructionLib.errors import RegistrationError
+from IntraopMRIReconstructionLib.geometry import apply, corner_from_centre, resample_matrix
+
+
+def ramp(points: np.ndarray) -> np.ndarray:
+    return np.asarray(points @ (2.0, -3.0, 5.0) + 7.0, dtype=np.float32)
+
+
+def grid_points(shape: tuple[int, int, int], matrix: np.ndarray) -> np.ndarray:
+    k, j, i = np.indices(shape)
+    return apply(matrix, np.stack([i, j, k], axis=-1).astype(float))
+
+
+def test_shrinking_averages_and_keeps_the_place(directions: np.ndarray) -> None:
+    matrix = corner_from_centre(directions * (1.0, 1.5, 3.0), (3.0, 4.0, 5.0), (31, 22, 10))
+    volume = Volume(ramp(grid_points((10, 22, 31), matrix)), matrix)
+    small = volume.shrunk(3.0)
+    assert small.values.shape == (10, 11, 10)
+    np.testing.assert_allclose(small.values, ramp(grid_points((10, 11, 10), small.ras_from_ijk)), atol=1e-3)
+    assert volume.shrunk(1.0) is volume
+
+
+def test_resampling_between_oblique_grids(directions: np.ndarray) -> None:
+    source = corner_from_centre(np.eye(3) * 2.0, (0.0, 0.0, 0.0), (40, 40, 40))
+    values = ramp(grid_points((40, 40, 40), source))
+    target = corner_from_centre(directions * 1.3, (2.0, -3.0, 1.0), (20, 22, 24))
+    got = resampled(values, (24, 22, 20), resample_matrix(target, source))
+    np.testing.assert_allclose(got, ramp(grid_points((24, 22, 20), target)), atol=1e-2)
+
+
+def test_sampling_gives_exact_values_and_gradients_of_a_ramp() -> None:
+    values = ramp(grid_points((9, 10, 11), np.eye(4)))
+    points = np.random.default_rng(0).uniform(0, 8, (3, 500)).astype(np.float32)
+    got = sample(values, points)
+    np.testing.assert_allclose(got.values, ramp(points[::-1].T.astype(float)), atol=1e-3)
+    np.testing.assert_allclose(got.gradient, np.repeat([[5.0], [-3.0], [2.0]], 500, axis=1), atol=1e-2)
+    outside = sample(values, np.array([[-0.5], [3.0], [3.0]], np.float32))
+    assert not outside.inside[0]
+    assert outside.values[0] == 0.0
+
+
+def test_tones_learn_a_curve() -> None:
+    moving = np.random.default_rng(0).uniform(0, 100, 50000).astype(np.float32)
+    fixed = (100.0 * np.exp(-(((moving - 50.0) / 30.0) ** 2))).astype(np.float32)
+    tones = Tones.learnt(moving, fixed, (0.0, 100.0))
+    mapped, slope = tones.mapped(np.linspace(10, 90, 50, dtype=np.float32))
+    truth = 100.0 * np.exp(-(((np.linspace(10, 90, 50) - 50.0) / 30.0) ** 2))
+    np.testing.assert_allclose(mapped, truth, atol=3.0)
+    assert (slope[:20] > 0).all()
+    assert (slope[-20:] < 0).all()
+
+
+def test_normalised_values_forget_gain_and_bias() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(100.0, 20.0, (30, 30, 30)).astype(np.float32)
+    inside = np.ones_like(values)
+    k = np.arange(30, dtype=np.float32)[:, None, None]
+    shaded = values * (1.5 + 0.01 * k) + 40.0
+    first = locally_normalised(values, inside, (2.0, 2.0, 2.0))
+    second = locally_normalised(shaded.astype(np.float32), inside, (2.0, 2.0, 2.0))
+    assert np.abs(first - second).mean() < 0.05
+    assert 0.8 < first.std() < 1.1
+
+
+def test_masked_statistics_do_not_see_beyond_the_mask() -> None:
+    values = np.random.default_rng(0).normal(100.0, 20.0, (20, 20, 20)).astype(np.float32)
+    inside = np.zeros_like(values)
+    inside[:, :, :10] = 1.0
+    bright = values.copy()
+    bright[:, :, 10:] = 5000.0
+    voxel = (2.0, 2.0, 2.0)
+    a, b = (locally_normalised(v, inside, voxel)[:, :, :10] for v in (values, bright))
+    np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+def test_brain_mask_of_a_head_and_of_its_stripped_brain(head: Any, scan: Any, preop: Image) -> None:
+    truth = head.brain(grid_points(preop.array.shape, preop.ras_from_ijk))
+    for image in (preop, preop.with_array(preop.array * truth)):
+        found = make_brain_mask(image).array != 0
+        assert found.shape == truth.shape
+        assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.93
+
+
+def test_no_brain_is_said(preop: Image) -> None:
+    noise = preop.with_array(np.random.default_rng(0).random(preop.array.shape).astype(np.float32))
+    with pytest.raises(RegistrationError, match="give a brain mask"):
+        make_brain_mask(noise)
+
+
+def test_cavity_with_and_without_a_dark_tumour() -> None:
+    shape, voxel = (48, 48, 48), (2.0, 2.0, 2.0)
+    distance = np.linalg.norm(np.moveaxis(np.indices(shape), 0, -1) - 24.0, axis=-1)
+    brain = distance < 22
+    fixed = np.random.default_rng(0).normal(100.0, 6.0, shape).astype(np.float32)
+    carried = np.random.default_rng(1).normal(100.0, 6.0, shape).astype(np.float32)
+    hole = np.linalg.norm(np.moveaxis(np.indices(shape), 0, -1) - (24, 24, 34), axis=-1) < 6
+    nowhere = np.zeros(shape, bool)
+    assert not find_cavity(fixed, carried, brain, brain, nowhere, voxel).any()
+    fixed[hole] = 15.0
+    found = find_cavity(fixed, carried, brain, brain, nowhere, voxel)
+    assert 2 * (found & hole).sum() / (found.sum() + hole.sum()) > 0.9
+    necrosis = np.linalg.norm(np.moveaxis(np.indices(shape), 0, -1) - (24, 24, 34), axis=-1) < 4
+    carried[necrosis] = 30.0
+    for tumour in (nowhere, hole):
+        found = find_cavity(fixed, carried, brain, brain, tumour, voxel)
+        assert 2 * (found & hole).sum() / (found.sum() + hole.sum()) > 0.9
+
+
+def test_cross_check_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, preop: Image) -> None:
+    monkeypatch.setattr(engines, "greedy_available", lambda: False)
+    with pytest.raises(RegistrationError, match="picsl_greedy"):
+        greedy_disagreement(preop, preop, None)  # type: ignore[arg-type]
