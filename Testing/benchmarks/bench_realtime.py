@@ -1,0 +1,123 @@
+"""Live frames beside finufft and BART: golden-angle radial with 8 coils, 512 samples a spoke, matrix 256.
+
+Times are the least of alternating repeats of the same spokes. finufft's bare adjoint is the transform alone, its plan
+reused: no densities, no coil combination; ours is the picture. BART is its command-line program and reads and writes
+its files. Data and truth are the closed-form head.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import finufft
+import numpy as np
+from benchmarks.bench_reconstruction import Bart, alternating
+from benchmarks.common import Row, report
+from IntraopMRIReconstructionLib.operators import trajectory
+from IntraopMRIReconstructionLib.operators.nufft import ACCURACY, Nufft
+from IntraopMRIReconstructionLib.operators.parallel import one_blas_thread
+from IntraopMRIReconstructionLib.reconstruct.radial import SlidingWindow, iterative_sense
+from IntraopMRIReconstructionLib.simulate.analytic import HEAD_2D, grid_points_mm, kspace_at, ring_of_coils, voxel_means
+
+MATRIX, READOUT, COILS, SPOKES, FIELD_MM = 256, 512, 8, 32, 240.0
+ITERATIONS = 10
+THREADS = 2
+REPEATS = 40
+NOISE = 0.01
+SEED = 20240229
+BART = shutil.which("bart")
+
+
+class Case:
+    """32 noisy spokes of the head, the maps of its coils, and what the picture should be."""
+
+    def __init__(self) -> None:
+        self.angles = trajectory.golden_angles(SPOKES)
+        self.k = trajectory.radial(self.angles, READOUT, MATRIX)
+        coils = ring_of_coils(COILS, FIELD_MM)
+        clean = kspace_at(self.k.astype(np.float64) / FIELD_MM, HEAD_2D, coils) * MATRIX / FIELD_MM**2
+        noise = np.random.default_rng(SEED).standard_normal((*clean.shape, 2)).view(np.complex128)[..., 0]
+        self.data = (clean + noise * NOISE / np.sqrt(2)).astype(np.complex64)
+        points = grid_points_mm((MATRIX, MATRIX), (FIELD_MM, FIELD_MM))
+        sensitivities = np.stack([coil.at(points) for coil in coils])
+        strength = np.sqrt((np.abs(sensitivities) ** 2).sum(axis=0))
+        self.maps = (sensitivities / strength).astype(np.complex64)
+        self.truth = voxel_means((MATRIX, MATRIX), (FIELD_MM, FIELD_MM), HEAD_2D).real * strength
+        self.weights = trajectory.radial_density(self.angles, READOUT, MATRIX, SPOKES)
+
+    def error(self, image: np.ndarray) -> float:
+        """NRMSE after the best common scale."""
+        found = np.abs(image)
+        scale = float((found * self.truth).sum() / (found**2).sum())
+        return float(np.linalg.norm(scale * found - self.truth) / np.linalg.norm(self.truth))
+
+
+def radial_frames(case: Case) -> list[Row]:
+    """A frame of 32 spokes that are all there (sliding window), with one spoke more, and a whole new set of spokes."""
+    stream = SlidingWindow(MATRIX, COILS, READOUT, SPOKES, THREADS)
+    for number, angle in enumerate(case.angles):
+        stream.add(case.data[:, number], angle)
+    stream.calibrate(case.maps)
+    nufft = Nufft(case.k, (MATRIX, MATRIX), COILS, THREADS, "finufft")
+    flat = np.ascontiguousarray(case.data.reshape(COILS, -1))
+    weighted = (case.data * case.weights).astype(np.complex64)
+    picture = (nufft.adjoint(weighted) * case.maps.conj()).sum(axis=0)
+    errors = case.error(stream.frame().image), case.error(picture)
+    turns = 2 * np.pi / MATRIX
+    bare = finufft.Plan(1, (MATRIX, MATRIX), COILS, ACCURACY, 1, dtype="complex64", upsampfac=1.25, nthreads=THREADS)
+    bare.setpts(*(np.ascontiguousarray(column) for column in (nufft.k[:, ::-1] * np.float32(turns)).T))
+
+    def peer() -> object:
+        return bare.execute(flat)
+
+    def after(new: int) -> None:
+        for number in range(new):
+            stream.add(case.data[:, number], case.angles[number])
+        stream.frame()
+
+    rows = []
+    for new, goal in ((0, 1.5), (1, 1.5), (8, None), (SPOKES, None)):
+        times = alternating(lambda new=new: after(new), peer, REPEATS)  # type: ignore[misc]
+        ratio = times[1] / times[0]
+        words = f"<= {goal} x finufft" if goal else "told, no goal"
+        holds = goal is None or times[0] <= goal * times[1]
+        work = f"radial frame of {SPOKES} spokes, {new} of them new / finufft's bare adjoint (s)"
+        rows.append(Row(work, *times, ratio, words, holds, *errors))
+    return rows
+
+
+def radial_sense(case: Case, bart: Bart) -> list[Row]:
+    """Ten iterations of SENSE on the 32 spokes."""
+    # BART: samples (1, readout, spokes, coils) and trajectory (3, readout, spokes), first index fastest.
+    bart.write("spokes", case.data[..., None])
+    bart.write("maps", case.maps[:, None])
+    positions = np.zeros((SPOKES, READOUT, 3), dtype=np.complex64)
+    positions[..., :2] = case.k
+    bart.write("k", positions)
+
+    def ours() -> np.ndarray:
+        return iterative_sense(case.data, case.k, case.maps, case.weights, ITERATIONS, THREADS)
+
+    def peer() -> None:
+        bart.run("pics", "-l2", "-r", "0.001", "-i", str(ITERATIONS), "-t", "k", "spokes", "maps", "solved")
+
+    times = alternating(ours, peer, 4)
+    errors = case.error(ours()), case.error(bart.read("solved"))
+    holds = times[0] < times[1] and errors[0] <= 1.05 * errors[1]
+    work = f"iterative radial SENSE, {SPOKES} spokes, {ITERATIONS} iterations / BART (s)"
+    return [Row(work, *times, times[1] / times[0], "faster at equal error", holds, *errors)]
+
+
+def main() -> None:
+    if BART is None:
+        raise SystemExit("bart is missing: run Testing/system-packages.sh bench")
+    print(f"closed-form head, {COILS} coils, {READOUT} samples, matrix {MATRIX}, {THREADS} threads")
+    with tempfile.TemporaryDirectory() as folder, one_blas_thread():
+        case = Case()
+        report("realtime", [*radial_frames(case), *radial_sense(case, Bart(Path(folder)))])
+
+
+if __name__ == "__main__":
+    main()
