@@ -133,6 +133,8 @@ class SessionPanel(Panel):
 
     def _showFrame(self) -> None:
         p = self.parameters
+        register = self.pages[Phase.REGISTER]
+        self.running.scannerFromTracker = register.scannerFromTracker()  # type: ignore[attr-defined]
         identity = _("{name}  ·  {id}").format(name=p.patientName or _("no name"), id=p.patientId or _("no identifier"))
         self.ui.patientLabel.text = identity if p.patientName or p.patientId else _("No patient")
         self.ui.bannerLabel.text = self.running.problem

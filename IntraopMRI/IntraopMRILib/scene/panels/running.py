@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import slicer
 from IntraopMRIReconstructionLib.data import Level, Pose
 from IntraopMRIReconstructionLib.errors import IntraopError
@@ -43,6 +45,8 @@ class Running:
         self.view: Any = None
         self.task: BackgroundTask | None = None
         self.chosen: list[Any] = []
+        #: (4, 4) scanner RAS from the tracker's frame; None while it is not known, then no pointer is shown.
+        self.scannerFromTracker: Any = np.eye(4)
         self._reset()
 
     def _reset(self) -> None:
@@ -52,6 +56,7 @@ class Running:
         self.said = ""
         self.heard_s: float | None = None
         self.pose: Pose | None = None
+        self.rawPose: Pose | None = None
         self.image: Any = None
         self.registered: Any = None
         self.confirmed = False
@@ -203,13 +208,21 @@ class Running:
                 self.view.bridge.setLiveSlice(live)
             pose = self.session.pose()
             if pose is not None:
-                self.pose = pose
-                self.view.movePointer(pose)
+                self._move(pose)
         except IntraopError as error:
             if str(error) not in self.warnings:
                 self.warnings.append(str(error))
                 self._changed()
         self.view.tick()
+
+    def _move(self, pose: Pose) -> None:
+        self.rawPose = pose
+        if self.scannerFromTracker is None:
+            self.pose = None
+            self.view.bridge.setPointer(None)
+            return
+        self.pose = replace(pose, ras_from_tool=self.scannerFromTracker @ pose.ras_from_tool)
+        self.view.movePointer(self.pose)
 
     def _take(self, update: Update) -> None:
         self.heard_s = time.monotonic()
