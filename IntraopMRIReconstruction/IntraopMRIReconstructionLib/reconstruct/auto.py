@@ -106,28 +106,24 @@ def reconstruct(
     parameters: dict[str, Parameter] = {"coils": encoding.coils}
     maps: dict[str, npt.NDArray[np.float32]] = {}
     step(0.0, chosen)
-    with one_blas_thread():
-        if chosen == "fft" and options.combination == "rss":
-            parameters["combination"] = "rss"
-            magnitude = root_sum_of_squares(kspace.samples, encoding, step, threads)
-            noise: npt.NDArray[np.float32] | float = 1.0
-        else:
-            planes = Planes(kspace, sampling)
-            kept = None if encoding.is_3d else calibrations
-            solver = _solver(planes, chosen, options, parameters, step, kept)
+    noise: npt.NDArray[np.float32] | float = 1.0
+    if chosen == "fft" and options.combination == "rss":
+        parameters["combination"] = "rss"
+        magnitude = root_sum_of_squares(kspace.samples, encoding, step, threads)
+    else:
+        planes = Planes(kspace, sampling)
+        solver = _solver(planes, chosen, options, parameters, step, None if encoding.is_3d else calibrations)
+        with one_blas_thread():
             image, g_factor = planes.solve(solver, part(step, 0.0, 0.95), threads)
-            step(0.95, "recon grid")
-            magnitude = np.abs(on_recon_grid(image, encoding, threads)).astype(np.float32)
-            noise = 1.0
-            if g_factor is not None:
-                g_factor = np.abs(on_recon_grid(g_factor, encoding, threads)).astype(np.float32)
-                if planes.lattice.acceleration > 1:
-                    maps["g-factor"] = g_factor
-                noise = g_factor * np.float32(np.sqrt(planes.lattice.acceleration))
-            elif options.snr_units:
-                raise ReconstructionError(
-                    f"the noise of '{chosen}' is not known: use fft, sense or grappa for SNR units"
-                )
+        step(0.95, "recon grid")
+        magnitude = np.abs(on_recon_grid(image, encoding, threads)).astype(np.float32)
+        if g_factor is not None:
+            g_factor = np.abs(on_recon_grid(g_factor, encoding, threads)).astype(np.float32)
+            if planes.lattice.acceleration > 1:
+                maps["g-factor"] = g_factor
+            noise = g_factor * np.float32(np.sqrt(planes.lattice.acceleration))
+        elif options.snr_units:
+            raise ReconstructionError(f"the noise of '{chosen}' is not known: use fft, sense or grappa for SNR units")
     if options.snr_units:
         # Whitened samples carry a variance of 1 over both parts; a magnitude is judged against one part.
         averages = float(kspace.acquired[kspace.acquired > 0].mean())
