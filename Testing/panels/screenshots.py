@@ -39,6 +39,15 @@ class Session:
     def wait(self, condition: Callable[[], Any], what: str) -> None:
         wait_until(condition, 300, what)
 
+    def guided(self) -> bool:
+        """Whether the views say the same as the panel now."""
+        readout = self.running.view.readout()
+        distance = readout.tip_to_residual
+        if distance is None or distance.value is None:
+            return False
+        self.panel.overlay.annotate(readout)
+        return True
+
     def take(self, name: str, settled: Callable[[], Any] = lambda: True) -> None:
         """A picture once all views have been drawn and ``settled`` holds."""
         views = [self.app.layoutManager().sliceWidget(n).sliceView() for n in self.app.layoutManager().sliceViewNames()]
@@ -46,10 +55,10 @@ class Session:
         for _ in range(60):
             self.app.processEvents()
         views[-1].renderer().SetUseDepthPeeling(True)
+        self.wait(settled, name)
         for view in views:
             view.forceRender()
         views[-1].renderer().SetUseDepthPeeling(False)
-        self.wait(settled, name)
         self.window.grab().save(str(self.folder / f"{name}.png"))
         print(self.folder / f"{name}.png", flush=True)
 
@@ -74,11 +83,12 @@ class Session:
         self.open("NAVIGATE")
         label = self.pages["NAVIGATE"].ui.residualDistanceLabel
         self.wait(lambda: "5." in label.text, "the pointer near the residual")
-        self.take(NAMES["NAVIGATE"], lambda: "mm" in label.text)
+        self.take(NAMES["NAVIGATE"], lambda: "mm" in label.text and self.guided())
         self.open("DECIDE")
         self.panel.parameters.surgeon = "Dr. Example"
         self.pages["DECIDE"].ui.decisionBox.currentIndex = 1
-        self.take(NAMES["DECIDE"])
+        self.pages["DECIDE"].ui.reportFolderEdit.currentPath = "~/IntraopMRI-report"
+        self.take(NAMES["DECIDE"], self.guided)
 
 
 def main() -> int:

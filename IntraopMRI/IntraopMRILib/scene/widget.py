@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import qt
@@ -226,7 +227,9 @@ class SessionPanel(Panel):
                 self._shownPage.tick()
         if now - self._texts_s > TEXTS_S and self.running.view is not None:
             self._texts_s = now
-            self.overlay.annotate(self.running.view.readout())
+            readout = self.running.view.readout()
+            # The residual belongs to the review; where the tip is matters only after a person has confirmed
+            self.overlay.annotate(readout if self.running.trusted else replace(readout, tip_to_residual=None))
 
     def _makeShortcuts(self) -> list[Any]:
         window = slicer.util.mainWindow()
