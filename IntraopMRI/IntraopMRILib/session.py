@@ -23,7 +23,9 @@ from IntraopMRIReconstructionLib.geometry import centre_of, pose_error
 from IntraopMRIReconstructionLib.reconstruct.assemble import Assembler
 from IntraopMRIReconstructionLib.reconstruct.auto import reconstruct
 from IntraopMRIReconstructionLib.wire import adapters
+from IntraopMRIReconstructionLib.wire.endpoint import LinkEvent
 from IntraopMRIReconstructionLib.wire.header import timestamp_now
+from IntraopMRIReconstructionLib.wire.intake import IdentityGuard
 from IntraopMRIReconstructionLib.wire.messages_array import ImageMessage
 from IntraopMRIReconstructionLib.wire.messages_text import StatusMessage, StringMessage
 from IntraopMRIReconstructionLib.wire.raw_data import RawDataReader
@@ -61,6 +63,8 @@ WAITING_SCANS = 2
 UNMODELLED_SHIFT_MM = 5.0
 #: Two scans whose registrations differ by more than this at the centre show that the patient moved in between (mm).
 MOVED_MM = 1.0
+#: Different refusals that are told one by one; a peer that invents new ones would flood the screen.
+TOLD_REFUSALS = 50
 #: Words in a protocol's name that mean contrast agent.
 CONTRAST_WORDS = ("contrast", "t1c", "post", "gd", "+c")
 
@@ -147,6 +151,9 @@ class Session:
         self._live: Client | None = None
         self._workers: list[threading.Thread] = []
         self._commands = 0
+        self._refused: set[tuple[str, str]] = set()
+        self._identity = IdentityGuard()
+        self._identity.accept(patient_id=plan.patient_id)
 
     def __enter__(self) -> Session:
         return self
@@ -197,7 +204,7 @@ class Session:
         if received is None or not isinstance(received.message, ImageMessage):
             return None
         assert self._live is not None
-        return adapters.image_from_message(received.message, self._live.profile)
+        return adapters.image_from_message(received.message, self._live.profile, received)
 
     def why_silent(self) -> str:
         """What is known about why the scanner sends nothing, in words."""
@@ -237,8 +244,26 @@ class Session:
     def _client(self, part: str, link: Link | None, latest: frozenset[str]) -> Client | None:
         if link is None:
             return None
-        client = Client(link.host, link.port, profile=link.profile, latest=latest, tap=self._taps.get(part))
+        client = Client(
+            link.host,
+            link.port,
+            profile=link.profile,
+            latest=latest,
+            tap=self._taps.get(part),
+            identity=self._identity,
+            on_event=lambda event: self._heard(part, event),
+        )
         return self._links.enter_context(client)
+
+    def _heard(self, part: str, event: LinkEvent) -> None:
+        """Links that came and went, and the first refusal of each kind; the counters have all of them."""
+        if event.kind == "refused":
+            if (part, event.text) in self._refused or len(self._refused) >= TOLD_REFUSALS:
+                return
+            self._refused.add((part, event.text))
+            self._tell(Problem("receive", f"the {part} sent what is not used: {event.text}", fatal=False))
+        else:
+            self.journal.event("link", f"{part} {event.peer} {event.kind} {event.text}".rstrip())
 
     def _receive(self) -> None:
         scanner = self._scanner
@@ -283,7 +308,7 @@ class Session:
             return None
         if isinstance(message, ImageMessage):
             assert self._scanner is not None
-            image = adapters.image_from_message(message, self._scanner.profile)
+            image = adapters.image_from_message(message, self._scanner.profile, received)
             if image.array.shape[0] > 1:
                 self._hand_over(_Scan(role_of(image.name), image.name, received.received_monotonic_s, image=image))
         return assembler

@@ -45,6 +45,10 @@ class Operation:
         plan = Plan("P1", "test", self.preop, self.tumour)
         self.view = SessionView(self.bridge, plan, self.clock, lambda: 1060.0)
 
+    def shows(self, role: str) -> bool:
+        node = self.bridge.node(role)
+        return node is not None and bool(node.GetDisplayNode().GetVisibility())
+
     def scan(self) -> None:
         self.view.apply(ImageReady(self.image, "contrast", None, 0.0))
 
@@ -111,7 +115,7 @@ def test_a_stale_pose_takes_the_distance_and_the_pointer_away(operation: Operati
     assert distance is not None
     assert distance.value is None
     assert "5.0 s old" in distance.missing_because
-    assert not operation.bridge.node("pointer").GetDisplayNode().GetVisibility()
+    assert not operation.shows("pointer")
 
 
 def test_a_tool_out_of_sight_is_no_position(operation: Operation) -> None:
@@ -130,11 +134,12 @@ def test_a_refused_registration_leaves_no_number_and_no_overlay(operation: Opera
     operation.scan()
     operation.register()
     operation.assess()
+    assert operation.shows("result.residual")
     operation.register(REFUSED)
     readout = operation.view.readout()
     assert readout.residual is None
     assert readout.refused
-    assert not operation.bridge.node("result.residual").GetDisplayNode().GetVisibility()
+    assert not operation.shows("result.residual")
     assert operation.bridge.registration is None
 
 
