@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,22 @@ class Session:
         self.panel.overlay.annotate(readout)
         return True
 
-    def take(self, name: str, settled: Callable[[], Any] = lambda: True) -> None:
+    def pose_is_live(self) -> bool:
+        """Whether the views may show the pointer, where there is one."""
+        if self.running.view is None:
+            return True
+        readout = self.running.view.readout()
+        self.panel.overlay.annotate(replace(readout, tip_to_residual=None))
+        return not readout.pose_problem
+
+    def take(self, name: str, settled: Callable[[], Any] | None = None) -> None:
         """A picture once all views have been drawn and ``settled`` holds."""
         views = [self.app.layoutManager().sliceWidget(n).sliceView() for n in self.app.layoutManager().sliceViewNames()]
         views.append(self.app.layoutManager().threeDWidget(0).threeDView())
         for _ in range(60):
             self.app.processEvents()
         views[-1].renderer().SetUseDepthPeeling(True)
-        self.wait(settled, name)
+        self.wait(settled or self.pose_is_live, name)
         for view in views:
             view.forceRender()
         views[-1].renderer().SetUseDepthPeeling(False)

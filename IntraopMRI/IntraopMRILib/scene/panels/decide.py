@@ -35,7 +35,7 @@ class DecidePage(Page):
         table.verticalHeader().hide()
         table.setColumnWidth(0, 150)
         table.setColumnWidth(1, 80)
-        self.ui.reportFolderEdit.currentPath = str(Path(slicer.app.temporaryPath) / "IntraopMRI-report")
+        self.ui.reportFolderEdit.currentPath = "~/IntraopMRI-report"
         self.ui.reportButton.connect("clicked()", self.report)
 
     def state(self) -> State:
@@ -96,7 +96,7 @@ class DecidePage(Page):
         journal = self.running.session.journal
         journal.event("decision", f"{p.decision.name.lower()}: {p.comment}".rstrip(": "))
         record = replace(journal.record, operator=p.surgeon)
-        folder = Path(self.ui.reportFolderEdit.currentPath)
+        folder = Path(self.ui.reportFolderEdit.currentPath).expanduser()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             pictures = [Picture(png, name) for name, png in pictures_of_views()]

@@ -95,8 +95,9 @@ class NavigatePage(Page):
         if measurement is None or measurement.value is None:
             text = "–"
         else:
-            direction = f"  {guide.direction}" if guide is not None and guide.direction else ""
-            text = colored(number(measurement.value, measurement.unit) + direction, "palette(text)", 22)
+            text = colored(number(measurement.value, measurement.unit), "palette(text)", 24)
+            if guide is not None and guide.direction:
+                text += colored("  " + guide.direction, "palette(text)", 14)
         if label.text != text:
             label.text = text
 

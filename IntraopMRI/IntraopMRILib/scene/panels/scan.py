@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
-from IntraopMRIReconstructionLib.data import Level
+from IntraopMRIReconstructionLib.data import Level, Reason
 from IntraopMRIReconstructionLib.errors import IntraopError
 from slicer.i18n import tr as _
 
@@ -82,12 +83,11 @@ class ScanPage(Page):
             words = {Level.GOOD: _("Good"), Level.CHECK: _("Check"), Level.REFUSED: _("Refused")}[verdict.level]
             confirmed = _(", confirmed") if self.running.confirmed else ""
             self.ui.verdictLabel.text = colored(words + confirmed, LEVEL_COLORS[verdict.level], 18)
-            self.ui.reasonsLabel.text = "\n".join(
-                _("{name}: {value:.3g} {unit} (expected {expected})").format(
-                    name=r.name, value=r.value, unit=r.unit, expected=r.expected
-                )
-                for r in verdict.reasons
-            )
+            against = [r for r in verdict.reasons if r.level is not Level.GOOD]
+            self.ui.reasonsLabel.text = _lines(against) or _(
+                "All {count} measured signs are as expected (point here to read them)."
+            ).format(count=len(verdict.reasons))
+            self.ui.reasonsLabel.toolTip = _lines(verdict.reasons)
         self.ui.residualLabel.text = self._residual()
         self.compare.show(self.parameters.comparison, self.parameters.blend)
         self.tick()
@@ -146,3 +146,12 @@ class ScanPage(Page):
         except IntraopError as error:
             self.running.problem = str(error)
         self.panel.refresh()
+
+
+def _lines(reasons: Iterable[Reason]) -> str:
+    return "\n".join(
+        _("{name}: {value:.3g} {unit} (expected {expected})").format(
+            name=r.name, value=r.value, unit=r.unit, expected=r.expected
+        )
+        for r in reasons
+    )
