@@ -18,7 +18,7 @@ from ..parameters import Phase
 from .layouts import DUAL, FOUR_UP, show
 from .overlay import Guidance
 from .page import Page, State, blocked, connectFirst, done, ready
-from .style import CHECK, DANGER, GOOD, colored
+from .style import CHECK, DANGER, GOOD, colored, sized
 
 #: The tone is repeated this often while a structure is too near, s.
 TONE_S = 0.7
@@ -95,9 +95,9 @@ class NavigatePage(Page):
         if measurement is None or measurement.value is None:
             text = "–"
         else:
-            text = colored(number(measurement.value, measurement.unit), "palette(text)", 24)
+            text = sized(number(measurement.value, measurement.unit), 24)
             if guide is not None and guide.direction:
-                text += colored("  " + guide.direction, "palette(text)", 14)
+                text += sized("  " + guide.direction, 14)
         if label.text != text:
             label.text = text
 

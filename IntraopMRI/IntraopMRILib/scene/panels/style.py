@@ -40,3 +40,8 @@ def step(readiness: Readiness, current: bool) -> str:
 def colored(text: str, color: str, size: int) -> str:
     """Rich text in one colour."""
     return f'<span style="color:{color}; font-size:{size}px; font-weight:bold">{escape(text)}</span>'
+
+
+def sized(text: str, size: int) -> str:
+    """Rich text in the panel's own colour, which a dark theme changes."""
+    return f'<span style="font-size:{size}px; font-weight:bold">{escape(text)}</span>'
