@@ -83,7 +83,7 @@ class DeformableRegistration:
         return self.shift.with_array(np.linalg.norm(self.shift.array, axis=-1), name="brain shift (mm)")
 
     def arrows(self, every_mm: float = 12.0) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Tails and heads (n, 3), intraoperative RAS mm, of the motion of the tissue, every ``every_mm`` in the brain."""
+        """Tails and heads (n, 3), intraoperative RAS mm, of the tissue's motion, every ``every_mm`` in the brain."""
         step = np.maximum(1, np.round(every_mm / self.shift.spacing_mm[::-1])).astype(int)
         chosen = np.zeros(self.brain.array.shape, dtype=bool)
         chosen[tuple(slice(s // 2, None, s) for s in step.tolist())] = True

@@ -22,9 +22,9 @@ SMOOTHING_MM = 6.0
 #: Residuals of neighbouring voxels err together over this length, voxels: interpolation, folds, partial volume.
 PATCH_VOXELS = 3
 #: 95 % radius = root of the sum of squares of FLOOR_MM, DATA x data deviation, PRIOR x prior deviation and
-#: WALL_MM x exp(-distance to the cavity / WALL_REACH_MM); factors fitted on simulated heads whose displacement comes
-#: from another generator than the benchmark's.
-FLOOR_MM, DATA, PRIOR, WALL_MM, WALL_REACH_MM = 0.15, 9.0, 10.5, 1.0, 8.0
+#: WALL_MM x exp(-distance to the cavity / WALL_REACH_MM); factors fitted on simulated resections in five heads, other
+#: patients and displacements than those of the benchmark.
+FLOOR_MM, DATA, PRIOR, WALL_MM, WALL_REACH_MM = 0.15, 10.0, 4.0, 2.0, 8.0
 #: The factors belong to this resolution. Neighbours share information (point spread, interpolation), so a finer grid
 #: knows less than the number of its voxels says: both deviations grow with its inverse.
 FACTORS_AT_MM = 2.0
