@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +40,15 @@ class Session:
         wait_until(condition, 300, what)
 
     def guided(self) -> bool:
-        """Whether the views say the same as the panel now."""
-        readout = self.running.view.readout()
-        distance = readout.tip_to_residual
-        if distance is None or distance.value is None:
-            return False
-        self.panel.overlay.annotate(readout)
-        return True
+        """Whether the pointer guides now."""
+        guidance = self.pages["NAVIGATE"].guidance
+        return guidance is not None and guidance.residual is not None and not self.running.view.readout().pose_problem
 
     def pose_is_live(self) -> bool:
         """Whether the views may show the pointer, where there is one."""
         if self.running.view is None:
             return True
-        readout = self.running.view.readout()
-        self.panel.overlay.annotate(replace(readout, tip_to_residual=None))
-        return not readout.pose_problem
+        return not self.running.view.readout().pose_problem
 
     def take(self, name: str, settled: Callable[[], Any] | None = None) -> None:
         """A picture once all views have been drawn and ``settled`` holds."""
@@ -65,6 +58,8 @@ class Session:
             self.app.processEvents()
         views[-1].renderer().SetUseDepthPeeling(True)
         self.wait(settled or self.pose_is_live, name)
+        self.panel._slow_s = 0.0
+        self.panel._tick()
         for view in views:
             view.forceRender()
         views[-1].renderer().SetUseDepthPeeling(False)

@@ -13,6 +13,7 @@ import vtk
 from IntraopMRIReconstructionLib.scene.panel import Panel
 from slicer.i18n import tr as _
 
+from .display import Readout
 from .panels import style
 from .panels.case import CasePage
 from .panels.connect import ConnectPage
@@ -28,8 +29,8 @@ from .parameters import Phase
 
 #: How often the main thread looks for news, ms: 50 times a second, below what an eye sees as late.
 TICK_MS = 20
-#: How often ages and distances are written anew in the panel, and the texts in the views, s.
-SLOW_TICK_S, TEXTS_S = 0.1, 0.25
+#: How often ages and distances are written anew, in the panel and in the views at once, s.
+SLOW_TICK_S = 0.2
 #: Choices that a removed node leaves behind.
 CHOSEN_NODES = ("preopVolume", "tumourSegmentation", "riskSegmentation", "plannedTarget", "plannedImplant")
 PAGES: tuple[type[Page], ...] = (CasePage, ConnectPage, RegisterPage, ScanPage, NavigatePage, DecidePage)
@@ -48,7 +49,7 @@ class SessionPanel(Panel):
         self.theatreOptions: dict[str, list[str]] = {}
         self._refreshing = False
         self._asked = False
-        self._slow_s = self._texts_s = 0.0
+        self._slow_s = 0.0
         self.overlay = Overlay()
         self.running = Running(self.askRefresh)
         self.pages: dict[Phase, Page] = {kind.phase: kind(self) for kind in PAGES}
@@ -225,11 +226,19 @@ class SessionPanel(Panel):
             self._slow_s = now
             if self._shownPage is not None:
                 self._shownPage.tick()
-        if now - self._texts_s > TEXTS_S and self.running.view is not None:
-            self._texts_s = now
-            readout = self.running.view.readout()
-            # The residual belongs to the review; where the tip is matters only after a person has confirmed
-            self.overlay.annotate(readout if self.running.trusted else replace(readout, tip_to_residual=None))
+            if self.running.view is not None:
+                self.overlay.annotate(self._readout())
+
+    def _readout(self) -> Readout:
+        """What the views say: the same distance as the panel, and none before a person has confirmed."""
+        readout = self.running.view.readout()
+        guidance = self.pages[Phase.NAVIGATE].guidance  # type: ignore[attr-defined]
+        if not self.running.trusted:
+            # The residual belongs to the review; where the tip is matters only after the confirmation
+            return replace(readout, tip_to_residual=None)
+        if guidance is not None and guidance.residual is not None:
+            return replace(readout, tip_to_residual=guidance.residual)
+        return readout
 
     def _makeShortcuts(self) -> list[Any]:
         window = slicer.util.mainWindow()
