@@ -245,6 +245,11 @@ class Endpoint(ABC):
         if self._on_event is not None:
             self._on_event(event)
 
+    def _incomplete(self, peer: str, text: str) -> None:
+        with self._lock:
+            self._counters.incomplete_volumes += 1
+        self._tell(peer, "incomplete", text)
+
     def _start(self, work: Callable[[], object], name: str) -> None:
         def run() -> None:
             try:
@@ -273,12 +278,14 @@ class Endpoint(ABC):
         if self._closing.is_set():
             connection.close()
         self._tell(connection.peer, "connected", f"{connection.peer} is connected")
-        intake = Intake(connection.peer, connection.number, self.profile, self.limits, self.identity)
+        on_incomplete = partial(self._incomplete, connection.peer)
+        intake = Intake(connection.peer, connection.number, self.profile, self.limits, self.identity, on_incomplete)
         responder = Responder(self._offers, partial(self._send_to, connection), self._start)
         try:
             end = connection.run(partial(self._on_message, connection, intake, responder))
         finally:
             responder.close()
+            intake.close()
             with self._changed:
                 del self._connections[connection.number]
                 self._changed.notify_all()
@@ -294,7 +301,6 @@ class Endpoint(ABC):
         monotonic_s, utc_s = time.monotonic(), time.time()
         if self._tap is not None:
             self._tap.tap(connection.peer, Direction.RECEIVED, raw, body, monotonic_s, utc_s)
-        incomplete = intake.incomplete_volumes
         try:
             received = intake.take(raw, body, monotonic_s, utc_s)
         except RefusedMessage as refused:
@@ -305,7 +311,6 @@ class Endpoint(ABC):
         with self._lock:
             self._counters.received += 1
             self._counters.received_bytes += len(raw) + len(body)
-            self._counters.incomplete_volumes += intake.incomplete_volumes - incomplete
             if received is not None and received.time.fault:
                 self._counters.suspect[received.time.fault] += 1
         if received is None:

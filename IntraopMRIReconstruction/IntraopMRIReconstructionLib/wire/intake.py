@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .codec import decode
@@ -82,34 +83,43 @@ class IdentityGuard:
 
 
 class Intake:
-    """Decodes and judges the messages of one connection."""
+    """Decodes and judges the messages of one connection.
+
+    ``on_incomplete``: called with a sentence for every volume of which parts came, but never all.
+    """
 
     def __init__(
-        self, peer: str, connection: int, profile: PeerProfile, limits: Limits, identity: IdentityGuard
+        self,
+        peer: str,
+        connection: int,
+        profile: PeerProfile,
+        limits: Limits,
+        identity: IdentityGuard,
+        on_incomplete: Callable[[str], None],
     ) -> None:
         self._peer, self._connection = peer, connection
         self._profile, self._limits, self._identity = profile, limits, identity
         self._streams: set[tuple[str, str]] = set()
         self._clock = SenderClock()
-        self._assembler = VolumeAssembler(limits.body_bytes)
+        self._assembler = VolumeAssembler(limits.body_bytes, on_incomplete)
 
-    @property
-    def incomplete_volumes(self) -> int:
-        """Volumes of which parts came, but never all."""
-        return self._assembler.incomplete
+    def close(self) -> None:
+        """The link has ended: what is incomplete stays so."""
+        self._assembler.close()
 
     def take(self, raw: bytes, body: memoryview, monotonic_s: float, utc_s: float) -> Received | None:
         """The message when it may be delivered, None for a part of a volume that is not complete yet.
 
         Raises RefusedMessage with the reason why it must not be delivered.
         """
+        self._assembler.expire(monotonic_s)
         message = decode(parse_header(raw), body)
         check_message(message, self._profile)
         self._identity.check(message)
         self._check_stream(message)
         time = self._clock.note(message, utc_s, monotonic_s)
         if isinstance(message, ImageMessage):
-            whole = self._assembler.feed(message)
+            whole = self._assembler.feed(message, monotonic_s)
             if whole is None:
                 return None
             message = whole

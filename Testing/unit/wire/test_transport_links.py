@@ -303,6 +303,16 @@ def test_sub_volumes_arrive_as_one_volume() -> None:
         assert server.receive(0) is None
 
 
+def test_a_volume_that_stays_incomplete_is_said_so() -> None:
+    with Server() as server:
+        with Client(port=server.port) as client:
+            array = np.zeros((1, 3, 2), np.int16)
+            client.send(codec.ImageMessage(device="T1", array=array, size_ijk=(2, 3, 4), offset_ijk=(0, 0, 1)))
+            until(lambda: server.counters.received == 1)
+        until(lambda: server.counters.incomplete_volumes == 1)
+        until(lambda: any(event.kind == "incomplete" and "18 of 24" in event.text for event in server.events))
+
+
 def test_one_identity_guards_several_links() -> None:
     identity = IdentityGuard()
     with Server(identity=identity) as scanner, Server(identity=identity) as pacs:
