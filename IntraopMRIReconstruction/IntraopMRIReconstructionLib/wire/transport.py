@@ -9,7 +9,7 @@ from functools import partial
 from typing import Unpack
 
 from ..errors import WireError
-from .connection import Limits
+from .connection import TICK_S, Limits
 from .endpoint import LATEST_TYPES, Counters, Endpoint, LinkEvent, Options
 from .intake import IdentityGuard, Received
 
@@ -39,11 +39,12 @@ class Server(Endpoint):
         super().__init__(**options)
         self.host, self._asked_port = host, port
         self._listener: socket.socket | None = None
+        self._port = port
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
-        return self._listener.getsockname()[1] if self._listener else self._asked_port
+        """The port that is listened on, or was before :meth:`close`."""
+        return self._port
 
     @property
     def address(self) -> str:
@@ -54,6 +55,7 @@ class Server(Endpoint):
         """Stop listening, end all links and threads."""
         self._closing.set()
         if self._listener is not None:
+            # Wakes the accepting thread where the system does so (Linux); elsewhere it looks up after a tick.
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
         super().close()
@@ -68,6 +70,8 @@ class Server(Endpoint):
                 f"cannot listen on {self.host}:{self._asked_port}: {error.strerror or error}; choose another port, "
                 "or end the program that uses it"
             ) from error
+        self._listener.settimeout(TICK_S)
+        self._port = self._listener.getsockname()[1]
         reach = "this computer only" if _is_loopback(self.host) else "EVERYBODY ON THE NETWORK can connect"
         self._tell(self.address, "listening", f"listening on {self.address} ({reach})")
         self._start(self._accept, f"server {self.port}")
@@ -77,6 +81,8 @@ class Server(Endpoint):
         while listener is not None and not self._closing.is_set():
             try:
                 sock, address = listener.accept()
+            except TimeoutError:
+                continue
             except OSError:
                 if self._closing.is_set():
                     return

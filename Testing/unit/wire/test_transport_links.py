@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -350,3 +351,28 @@ def test_a_tap_sees_all_bytes_both_ways() -> None:
         server.send(answer)
         client.expect(WAIT_S)
     assert tap.seen == [(Direction.RECEIVED, codec.encode(hello)), (Direction.SENT, codec.encode(answer))]
+
+
+def test_a_server_closes_where_shutdown_does_not_wake_accept(monkeypatch: pytest.MonkeyPatch) -> None:
+    class DeafListener(socket.socket):
+        def shutdown(self, how: int) -> None:
+            raise OSError("not connected")
+
+    create = socket.create_server
+
+    def create_deaf(*args: Any, **options: Any) -> socket.socket:
+        return DeafListener(fileno=create(*args, **options).detach())
+
+    monkeypatch.setattr(socket, "create_server", create_deaf)
+    with Server() as server:
+        closing = threading.Thread(target=server.close, daemon=True)
+        closing.start()
+        closing.join(WAIT_S)
+        assert not closing.is_alive()
+
+
+def test_a_closed_server_still_says_where_it_was() -> None:
+    with Server() as server:
+        before = server.port, server.address
+    assert (server.port, server.address) == before
+    assert server.port > 0
