@@ -25,8 +25,10 @@ except ImportError:  # Windows
 
 #: How long a blocking call lasts before deadlines are looked at. Four wake-ups a second cost nothing.
 TICK_S = 0.25
-#: The kernel collects all bytes of a piece before it wakes us, where it can.
-_WAIT_ALL = getattr(socket, "MSG_WAITALL", 0)
+#: POSIX kernels can time a blocking call and collect all bytes of a piece before they wake us: one call a message. On
+#: Windows a socket is not to be used any more after such a call has timed out, so there the calls do not block.
+KERNEL_TICKS = os.name == "posix"
+_WAIT_ALL = socket.MSG_WAITALL if KERNEL_TICKS else 0
 #: Smaller bodies come from the heap of Python; larger ones are not zeroed before they are filled.
 _SMALL_BODY = 4096
 
@@ -200,10 +202,11 @@ class Connection:
 
 def prepare(sock: socket.socket) -> None:
     """Blocking calls that tick, no delay for small messages, and a kernel that notices a dead peer in 20 s."""
-    sock.settimeout(None)
-    tick = struct.pack("I", int(TICK_S * 1000)) if os.name == "nt" else struct.pack("ll", 0, int(TICK_S * 1e6))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, tick)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, tick)
+    sock.settimeout(None if KERNEL_TICKS else TICK_S)
+    if KERNEL_TICKS:
+        tick = struct.pack("ll", 0, int(TICK_S * 1e6))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, tick)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, tick)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3)):

@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 import psutil
 import pytest
-from IntraopMRIReconstructionLib.wire import codec
+from IntraopMRIReconstructionLib.wire import codec, connection
 from IntraopMRIReconstructionLib.wire.adapters import image_from_message
 from IntraopMRIReconstructionLib.wire.connection import Limits
 from IntraopMRIReconstructionLib.wire.timing import PoseBoard
@@ -376,3 +376,35 @@ def test_a_client_survives_the_same_faults() -> None:
                 assert _is_good(client.receive(5.0))
             assert client.counters.lost["size"] == 2
             assert client.counters.lost["truncated"] == 1
+
+
+@pytest.fixture
+def without_kernel_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sockets as on Windows: no option that times a call, no call that collects all bytes."""
+    monkeypatch.setattr(connection, "KERNEL_TICKS", False)
+    monkeypatch.setattr(connection, "_WAIT_ALL", 0)
+
+
+def _no_timed_calls(link: connection.Connection) -> bool:
+    empty = bytes(struct.calcsize("ll"))
+    options = (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO)
+    return all(link._socket.getsockopt(socket.SOL_SOCKET, option, len(empty)) == empty for option in options)
+
+
+def test_links_work_without_ticks_of_the_kernel(without_kernel_ticks: None) -> None:
+    image = codec.ImageMessage(device="T1", array=np.arange(2**20, dtype=np.uint32).reshape(16, 256, 256))
+    with Server() as server, Client(port=server.port) as client:
+        for sender, receiver in ((client, server), (server, client)):
+            for _ in range(3):
+                sender.send(image)
+                assert codec.encode(receiver.expect(10.0).message) == codec.encode(image)
+        assert all(_no_timed_calls(link) for link in server._connections.values())
+
+
+def test_deadlines_hold_without_ticks_of_the_kernel(without_kernel_ticks: None, server: Server) -> None:
+    with _raw(server) as slow, _raw(server) as stalled:
+        stalled.sendall(frame("IMAGE", b"abc", size=1000))
+        _dribble(slow, GOOD, 1, connection.TICK_S / 50)
+        assert _is_good(server.receive(5.0))
+        _lost(server, "stalled")
+    _still_serves(server)
