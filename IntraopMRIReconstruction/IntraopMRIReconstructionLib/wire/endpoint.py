@@ -19,7 +19,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self, TypedDict
 
-from ..errors import WireError
+from ..errors import IntraopError, WireError
 from .codec import Query, encode_parts
 from .connection import Connection, Limits, LinkEnded
 from .header import Buffer, RefusedMessage
@@ -49,7 +49,7 @@ class LinkEvent:
 @dataclass
 class Counters:
     """What an endpoint has seen. ``refused``, ``lost`` and ``suspect`` (time stamps) count by reason, ``dropped`` by
-    (type, device).
+    (type, device), ``callback_errors`` by what raised: on_event, tap or a provider.
     """
 
     received: int = 0
@@ -61,6 +61,7 @@ class Counters:
     lost: Counter[str] = field(default_factory=Counter)
     suspect: Counter[str] = field(default_factory=Counter)
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
+    callback_errors: Counter[str] = field(default_factory=Counter)
 
 
 class Options(TypedDict, total=False):
@@ -84,6 +85,7 @@ class Endpoint(ABC):
     ``answer_queries``: GET_, STT_ and STP_ are answered from what was offered (see :meth:`offer`), not delivered.
     ``identity``: refuses another patient or frame of reference; share one between the links of a session.
     ``tap``: sees all bytes, for a recorder. ``on_event``: called from a connection's thread.
+    What a callback or provider raises ends no link: it is counted in ``callback_errors`` and said once in ``events``.
     """
 
     def __init__(
@@ -163,11 +165,12 @@ class Endpoint(ABC):
                 lost=Counter(self._counters.lost),
                 suspect=Counter(self._counters.suspect),
                 dropped=Counter(self._inbox.dropped),
+                callback_errors=Counter(self._counters.callback_errors),
             )
 
     def offer(self, type_name: str, device: str, provider: Provider) -> None:
         """Answer GET_ and STT_ for a device with what ``provider`` returns when called (None: nothing now)."""
-        self._offers.add(type_name, device, provider)
+        self._offers.add(type_name, device, partial(self._asked, provider))
 
     def wait_for_peer(self, timeout_s: float | None = None) -> bool:
         """Wait until a peer is connected; False when none is in time."""
@@ -222,8 +225,7 @@ class Endpoint(ABC):
         with self._lock:
             self._counters.sent += 1
         if self._tap is not None:
-            now = time.monotonic(), time.time()
-            self._tap.tap(connection.peer, Direction.SENT, parts[0], b"".join(parts[1:]), *now)
+            self._record(connection, Direction.SENT, parts[0], b"".join(parts[1:]), time.monotonic(), time.time())
 
     def why_silent(self) -> str:
         """What is known about why nothing comes: a clause for the end of a sentence."""
@@ -243,7 +245,44 @@ class Endpoint(ABC):
         event = LinkEvent(time.time(), peer, kind, text)
         self.events.append(event)
         if self._on_event is not None:
-            self._on_event(event)
+            try:
+                self._on_event(event)
+            except Exception as error:  # noqa: BLE001 (whatever another's code raises must not end the link)
+                self._callback_failed("on_event", error)
+
+    def _record(
+        self,
+        connection: Connection,
+        direction: Direction,
+        header: Buffer,
+        body: Buffer,
+        monotonic_s: float,
+        utc_s: float,
+    ) -> None:
+        if self._tap is None:
+            return
+        try:
+            self._tap.tap(connection.peer, direction, header, body, monotonic_s, utc_s)
+        except Exception as error:  # noqa: BLE001 (see _tell)
+            self._callback_failed("tap", error)
+
+    def _asked(self, provider: Provider) -> Message | None:
+        try:
+            return provider()
+        except IntraopError:
+            return None
+        except Exception as error:  # noqa: BLE001 (see _tell)
+            self._callback_failed("provider", error)
+            return None
+
+    def _callback_failed(self, what: str, error: Exception) -> None:
+        """Count it; the first one of a kind is said."""
+        with self._lock:
+            self._counters.callback_errors[what] += 1
+            is_first = self._counters.callback_errors[what] == 1
+        if is_first:
+            text = f"{what} raised {error!r}: the link goes on, but what {what} is for does not work"
+            self.events.append(LinkEvent(time.time(), self.address, "callback failed", text))
 
     def _incomplete(self, peer: str, text: str) -> None:
         with self._lock:
@@ -299,8 +338,7 @@ class Endpoint(ABC):
         self, connection: Connection, intake: Intake, responder: Responder, raw: bytes, body: memoryview
     ) -> None:
         monotonic_s, utc_s = time.monotonic(), time.time()
-        if self._tap is not None:
-            self._tap.tap(connection.peer, Direction.RECEIVED, raw, body, monotonic_s, utc_s)
+        self._record(connection, Direction.RECEIVED, raw, body, monotonic_s, utc_s)
         try:
             received = intake.take(raw, body, monotonic_s, utc_s)
         except RefusedMessage as refused:

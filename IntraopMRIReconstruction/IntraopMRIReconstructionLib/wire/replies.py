@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from ..errors import IntraopError, WireError
+from ..errors import WireError
 from .codec import TYPE_NAMES, CapabilityMessage, EmptyMessage
 from .message import Message
 from .messages_text import Query
 
-#: Gives the current message of a device, None when there is none.
+#: Gives the current message of a device, None when there is none. Must not raise.
 Provider = Callable[[], Message | None]
 
 #: Streams run no faster than this, whatever is asked for.
@@ -60,7 +60,7 @@ class Responder:
         """Do what a GET_, STT_ or STP_ asks for and say so."""
         if query.verb == "GET":
             provider = self._offers.find(query)
-            message = None if provider is None else _current(provider)
+            message = None if provider is None else provider()
             self._send(EmptyMessage(wire_type=query.of, device=query.device) if message is None else message)
         elif query.verb == "STT":
             self._send(Query.reply(query, self._begin(query)))
@@ -99,7 +99,7 @@ class Responder:
     def _stream(self, provider: Provider, interval_s: float, stop: threading.Event) -> None:
         due_s = time.monotonic()
         while not stop.is_set():
-            message = _current(provider)
+            message = provider()
             try:
                 if message is not None:
                     self._send(message)
@@ -114,11 +114,3 @@ class Responder:
 def _renamed(provider: Provider, device: str) -> Message | None:
     message = provider()
     return None if message is None else replace(message, device=device)
-
-
-def _current(provider: Provider) -> Message | None:
-    """What a provider has; one that cannot give anything now may say so with an error of this package."""
-    try:
-        return provider()
-    except IntraopError:
-        return None

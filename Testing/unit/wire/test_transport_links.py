@@ -376,3 +376,39 @@ def test_a_closed_server_still_says_where_it_was() -> None:
         before = server.port, server.address
     assert (server.port, server.address) == before
     assert server.port > 0
+
+
+def _raise_foreign(*_what: object) -> Message | None:
+    raise ZeroDivisionError("a mistake of the caller")
+
+
+def test_a_failing_callback_ends_no_link_and_is_counted() -> None:
+    with Server() as first:
+        port = first.port
+        with Client(port=port, on_event=_raise_foreign) as client:
+            assert first.wait_for_peer(WAIT_S)
+            first.close()
+            until(lambda: not client.connected)
+            with Server(port) as second:
+                assert second.wait_for_peer(WAIT_S)
+                second.send(codec.StringMessage(device="x", text="still here"))
+                assert _text(client.expect(WAIT_S)) == "still here"
+            assert client.counters.callback_errors["on_event"] >= 3
+            failed = [event.text for event in client.events if event.kind == "callback failed"]
+    assert len(failed) == 1
+    assert "ZeroDivisionError" in failed[0]
+
+
+class _BrokenTap:
+    def tap(self, *_what: object) -> None:
+        raise ValueError("the disk is full")
+
+
+def test_failing_taps_and_providers_end_no_link() -> None:
+    with Server(tap=_BrokenTap()) as server, Client(port=server.port) as client:
+        server.offer("TRANSFORM", "probe", _raise_foreign)
+        client.send(codec.Query(verb="GET", of="TRANSFORM", device="probe"))
+        assert isinstance(client.expect(WAIT_S).message, codec.EmptyMessage)
+        client.send(codec.StringMessage(device="x", text="after"))
+        assert _text(server.expect(WAIT_S)) == "after"
+        assert server.counters.callback_errors == {"provider": 1, "tap": 3}
