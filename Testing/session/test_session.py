@@ -117,3 +117,15 @@ def test_protocol_names_say_whether_contrast_agent_was_given() -> None:
     assert role_of("T1 contrast") == "contrast"
     assert role_of("AX T1 MPRAGE +C") == "contrast"
     assert role_of("T1 native") == "native"
+
+
+def test_a_cancelled_native_scan_does_not_change_the_residual(
+    session: Session, scanner: Server, scans: dict[str, Scan], brain: BrainCase
+) -> None:
+    send(scanner, scans["T1 native"])
+    wait_for(session, StageProgress, lambda u: u.stage == "register")
+    session.cancel()
+    wait_for(session, Problem)
+    send(scanner, scans["T1 contrast"])
+    assessment = wait_for(session, ResidualFound).assessment
+    assert assessment.interval_cm3[0] <= brain.truth.residual_ml <= assessment.interval_cm3[1]
