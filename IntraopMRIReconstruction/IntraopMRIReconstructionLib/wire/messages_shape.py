@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from ..errors import WireError
 from .header import UTF_8, Buffer, RefusedMessage, decoded_text, field_text, fixed_text
-from .message import Head, Message, array_bytes, elements, finite, unpack, view
+from .message import Head, Message, array_bytes, checked_count, elements, finite, unpack, view
 
 Rgba = tuple[int, int, int, int]
 
@@ -144,6 +145,12 @@ class PolyAttribute:
 
 #: Kind of attribute to its number of components, None where it is free.
 ATTRIBUTE_COMPONENTS: dict[int, int | None] = {0: None, 1: 3, 2: 3, 3: 9, 4: 4}
+#: Points of a POLYDATA, and cells of one section: the surface of a head at 0.5 mm has a million triangles.
+MOST_MESH_POINTS = MOST_CELLS = 2_000_000
+#: Cells of one section whose sizes differ: they are looked at one by one, these in 0.3 s.
+MOST_MIXED_CELLS = 500_000
+#: Attributes of a POLYDATA.
+MOST_ATTRIBUTES = 256
 CELL_SECTIONS = ("vertices", "lines", "polygons", "triangle_strips")
 
 
@@ -193,16 +200,18 @@ class PolyDataMessage(Message):
         """Read it; every count must agree with what is there and every index must name a point."""
         what = f"POLYDATA '{head['device']}'"
         counts = unpack(cls.LAYOUT, content, what, exact=False)
+        checked_count(counts[0], MOST_MESH_POINTS, f"{what}, points")
         take = _Taker(content[cls.LAYOUT.size :], what)
         points = view(take(counts[0] * 12, "points"), ">f4", (counts[0], 3))
         _check_finite(points, f"{what}: points")
         sections: dict[str, npt.NDArray[Any]] = {}
         for number, section in enumerate(CELL_SECTIONS):
             cell_count, size = counts[1 + 2 * number], counts[2 + 2 * number]
+            checked_count(cell_count, MOST_CELLS, f"{what}, {section}")
             if size % 4:
                 raise RefusedMessage("length", f"{what}: {section} must be whole numbers of 4 bytes, got {size}")
             sections[section] = view(take(size, section), ">u4", (size // 4,))
-            found = len(cell_starts(sections[section], counts[0], f"{what}, {section}"))
+            found = len(cell_starts(sections[section], counts[0], f"{what}, {section}", cell_count))
             if found != cell_count:
                 raise RefusedMessage("shape", f"{what}: {cell_count} {section} announced, {found} found")
         contents = {**head, **sections, "attributes": cls._attributes(take, counts[9], what)}
@@ -210,7 +219,8 @@ class PolyDataMessage(Message):
 
     @classmethod
     def _attributes(cls, take: _Taker, count: int, what: str) -> tuple[PolyAttribute, ...]:
-        heads = elements(cls.ATTRIBUTE, take(count * cls.ATTRIBUTE.size, "attribute headers"), what)
+        heads_raw = take(count * cls.ATTRIBUTE.size, "attribute headers")
+        heads = elements(cls.ATTRIBUTE, heads_raw, f"{what}, attributes", MOST_ATTRIBUTES)
         names = take.names(count)
         attributes = []
         for (kind, components, length), name in zip(heads, names, strict=True):
@@ -250,13 +260,17 @@ class BindMessage(Message):
         return [b"".join(heads), struct.pack(">H", len(names)), names, *parts]
 
 
+#: Children of a BIND: a tracker's tools, or an image and its texts.
+MOST_CHILDREN = 256
+
+
 def bind_children(
     content: memoryview, what: str, decode_child: Callable[[str, str, memoryview], Message]
 ) -> tuple[Message, ...]:
     """Split the content of a BIND and decode each child with ``decode_child(type, device, content)``."""
     take = _Taker(content, what)
     (count,) = struct.unpack(">H", take(2, "number of children"))
-    heads = elements(BindMessage.CHILD, take(count * BindMessage.CHILD.size, "child headers"), what)
+    heads = elements(BindMessage.CHILD, take(count * BindMessage.CHILD.size, "child headers"), what, MOST_CHILDREN)
     (names_size,) = struct.unpack(">H", take(2, "size of the name table"))
     table = _Taker(take(names_size, "name table"), what)
     names = table.names(count)
@@ -270,22 +284,31 @@ def bind_children(
     return tuple(children)
 
 
-def cell_starts(flat: npt.NDArray[Any], points: int, what: str) -> npt.NDArray[np.int64]:
-    """Where each cell begins in a flat list of cells. Raises RefusedMessage for a count or index out of range."""
+def cell_starts(flat: npt.NDArray[Any], points: int, what: str, most: int = MOST_CELLS) -> npt.NDArray[np.int64]:
+    """Where each cell begins in a flat list of at most ``most`` cells.
+
+    Raises RefusedMessage for a count or index out of range.
+    """
     if not len(flat):
         return np.zeros(0, np.int64)
     length = int(flat[0]) + 1
     if len(flat) % length == 0 and (flat[::length] == length - 1).all():
         starts = np.arange(0, len(flat), length)
     else:
-        found, position = [], 0
-        sizes = flat.tolist()
-        while position < len(sizes):
+        most = min(most, MOST_MIXED_CELLS)
+        # Only the numbers of points are looked at one by one; a list of all numbers would be ten times the message.
+        numbers = memoryview(flat.astype(np.uint32))
+        found, position = array("q"), 0
+        while position < len(numbers):
+            if len(found) == most:
+                raise RefusedMessage("count", f"{what}: there are more than {most} cells")
             found.append(position)
-            position += sizes[position] + 1
-        if position != len(sizes):
+            position += numbers[position] + 1
+        if position != len(numbers):
             raise RefusedMessage("shape", f"{what}: the last cell is longer than the list")
-        starts = np.array(found)
+        starts = np.frombuffer(found, np.int64)
+    if int(flat.max()) < points:
+        return starts
     is_index = np.ones(len(flat), bool)
     is_index[starts] = False
     if is_index.any() and int(flat[is_index].max()) >= points:

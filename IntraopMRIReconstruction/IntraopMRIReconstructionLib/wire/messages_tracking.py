@@ -15,6 +15,8 @@ from .header import Buffer, RefusedMessage, field_text, fixed_text
 from .message import Head, Message, array_bytes, elements, finite, floats_from_matrix, matrix_from_floats, unpack, view
 
 NAME_LENGTH = 20
+#: Tools of one message, and tools that are followed at a time. Trackers see some 20.
+MOST_TOOLS = 256
 FLOATS_12 = struct.Struct(">12f")
 #: Kinds of tracked instruments in QTDATA and TDATA.
 TRACKER, TOOL_6D, TOOL_3D, TOOL_5D = 1, 2, 3, 4
@@ -129,7 +131,7 @@ class TrackingDataMessage(Message):
         """Read 70 bytes a tool."""
         what = f"TDATA '{head['device']}'"
         tools = []
-        for name_raw, kind, _reserved, floats in elements(cls.LAYOUT, content, what):
+        for name_raw, kind, _reserved, floats in elements(cls.LAYOUT, content, what, MOST_TOOLS):
             name = _tool_name(name_raw, kind, what)
             matrix = matrix_from_floats(FLOATS_12.unpack(floats), f"{what}, tool '{name}'")
             tools.append(TrackedTool(name, matrix, kind))
@@ -176,7 +178,7 @@ class QuaternionTrackingMessage(Message):
         """Read 50 bytes a tool."""
         what = f"QTDATA '{head['device']}'"
         tools = []
-        for name_raw, kind, _reserved, *floats in elements(cls.LAYOUT, content, what):
+        for name_raw, kind, _reserved, *floats in elements(cls.LAYOUT, content, what, MOST_TOOLS):
             name = _tool_name(name_raw, kind, what)
             values = finite(floats, f"{what}, tool '{name}'")
             checked_quaternion(values[3:], f"{what}, tool '{name}'")

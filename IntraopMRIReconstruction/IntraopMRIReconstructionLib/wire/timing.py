@@ -10,6 +10,7 @@ from ..data import Pose
 from ..errors import WireError
 from .adapters import Times, poses_from_message
 from .message import Message
+from .messages_tracking import MOST_TOOLS
 from .trust import AS_SENT, PeerProfile
 
 #: A pose older than this is not shown as a position. Ibis uses 0.2 s; SlicerIGT's 1.0 s is a long way for a hand.
@@ -19,9 +20,6 @@ WRONG_CLOCK_S = 86400.0
 #: The smallest delay is looked for in the last one to two of these: long enough to meet an undisturbed message, short
 #: enough to follow two clocks that drift apart by 1e-4.
 WINDOW_S = 10.0
-
-#: Tools that are followed at a time.
-MOST_TOOLS = 256
 
 #: What can be wrong with a time stamp.
 ABSENT, WRONG, BACKWARDS, FROZEN = "absent", "wrong clock", "backwards", "frozen"

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
+from fastcrc import crc64
 from IntraopMRIReconstructionLib.wire import codec
 from IntraopMRIReconstructionLib.wire.header import HEADER_SIZE, RefusedMessage
+from IntraopMRIReconstructionLib.wire.message import MOST_ELEMENTS
+from IntraopMRIReconstructionLib.wire.messages_shape import (
+    MOST_ATTRIBUTES,
+    MOST_CELLS,
+    MOST_CHILDREN,
+    MOST_MESH_POINTS,
+)
+from IntraopMRIReconstructionLib.wire.messages_tracking import MOST_TOOLS
 from IntraopMRIReconstructionLib.wire.trust import check_message
 from peers.igtl_samples import extended, frame, image_body, rigid, slow_crc64, transform_body
 
@@ -16,6 +26,10 @@ def _poly(points: int, cells: int, flat: tuple[int, ...] = (), attributes: int =
     """POLYDATA of one point, with vertices only."""
     counts = struct.pack(">10I", points, cells, 4 * len(flat), 0, 0, 0, 0, 0, 0, attributes)
     return frame("POLYDATA", counts + struct.pack(">3f", 0, 0, 0) + struct.pack(f">{len(flat)}I", *flat) + rest)
+
+
+def _large(type_name: str, body: bytes) -> bytes:
+    return frame(type_name, body, crc=crc64.ecma_182(body))
 
 
 def _version_2(extended_size: int, index_size: int, values_size: int, rest: bytes = b"") -> bytes:
@@ -120,6 +134,15 @@ REFUSED: list[tuple[str, bytes, str]] = [
     ("polydata with another number of cells", _poly(1, 2, (1, 0)), "shape"),
     ("polydata of 4 billion attributes", _poly(1, 0, (), 2**32 - 1), "length"),
     ("polydata vector of 2 components", _poly(1, 0, (), 1, struct.pack(">BBI", 1, 2, 1) + b"v\0" + bytes(8)), "shape"),
+    ("tracking data of too many tools", _large("TDATA", bytes(70 * (MOST_TOOLS + 1))), "count"),
+    ("quaternions of too many tools", _large("QTDATA", bytes(50 * (MOST_TOOLS + 1))), "count"),
+    ("too many points", _large("POINT", bytes(136 * (MOST_ELEMENTS + 1))), "count"),
+    ("too many capabilities", _large("CAPABILITY", bytes(12 * (MOST_ELEMENTS + 1))), "count"),
+    ("polydata of too many points", _poly(MOST_MESH_POINTS + 1, 0), "count"),
+    ("polydata of too many cells", _poly(1, MOST_CELLS + 1), "count"),
+    ("polydata of too many attributes", _poly(1, 0, (), MOST_ATTRIBUTES + 1, bytes(6 * MOST_ATTRIBUTES + 6)), "count"),
+    ("polydata with more cells than announced", _poly(1, 2, (1, 0, 2, 0, 0, 0, 0)), "count"),
+    ("bind of too many children", frame("BIND", b"\1\1" + bytes(20 * (MOST_CHILDREN + 1))), "count"),
     ("polydata left over", _poly(1, 0, rest=b"1"), "length"),
     ("bind of 65535 children", frame("BIND", b"\xff\xff"), "length"),
     ("bind child larger than the bind", _bind("STRING", 2**62, b""), "length"),
@@ -147,3 +170,32 @@ def test_nested_binds_end_somewhere() -> None:
 def test_a_left_handed_image_grid_is_no_fault(directions: np.ndarray) -> None:
     raw = frame("IMAGE", image_body(BOX, (4, 3, 2), axes=directions * [1.0, 2.0, 3.0]))
     check_message(codec.decode(raw[:HEADER_SIZE], raw[HEADER_SIZE:]))
+
+
+def test_many_parts_cost_no_memory_before_they_are_refused() -> None:
+    flat = np.tile(np.array([1, 0, 2, 0, 0], ">u4"), 400_000)
+    counts = struct.pack(">10I", 1, 7, 4 * len(flat), 0, 0, 0, 0, 0, 0, 0)
+    raw = [
+        _large("TDATA", bytes(7_000_000)),
+        _large("POLYDATA", counts + bytes(12) + flat.tobytes()),
+    ]
+    tracemalloc.start()
+    try:
+        for message in raw:
+            header, body = message[:HEADER_SIZE], memoryview(message)[HEADER_SIZE:]
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            with pytest.raises(RefusedMessage):
+                codec.decode(header, body)
+            assert tracemalloc.get_traced_memory()[1] - before < 2 * len(message)
+    finally:
+        tracemalloc.stop()
+
+
+def test_cells_of_different_sizes_are_found() -> None:
+    flat = np.tile(np.array([3, 0, 1, 2, 4, 0, 1, 2, 3], ">u4"), 3)
+    message = codec.PolyDataMessage(points=np.zeros((4, 3), np.float32), polygons=flat)
+    raw = codec.encode(message)
+    back = codec.decode(raw[:HEADER_SIZE], raw[HEADER_SIZE:])
+    assert isinstance(back, codec.PolyDataMessage)
+    assert [cell.tolist() for cell in back.cells("polygons")] == [[0, 1, 2], [0, 1, 2, 3]] * 3
