@@ -6,11 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from IntraopMRIReconstructionLib.data import Measurement, Pose
+from IntraopMRIReconstructionLib.data import POSE_STALE_S, Heartbeat, Measurement, Pose
 from IntraopMRIReconstructionLib.errors import DataError
 
-#: A hand moves a tool at up to about 100 mm/s near a target: after this the picture is 30 mm behind.
-STALE_S = 0.3
 #: A single late packet does not blank the view for good; this many fresh poses in a row end a withdrawal.
 FRESH_POSES = 3
 
@@ -39,15 +37,20 @@ class PoseState:
 
 
 class PoseWatch:
-    """Follows the poses of one tool. ``clock`` gives monotonic seconds, as in :meth:`Pose.age_s`."""
+    """Follows the poses of one tool. ``clock`` gives monotonic seconds, as in :meth:`Pose.age_s`.
 
-    def __init__(self, tool: str, clock: Callable[[], float], stale_s: float = STALE_S) -> None:
+    The age counts from the last pose whose ``sent_utc_s`` advanced: one that is repeated on a live link is not fresh.
+    Every pose counts when the sender sets no time stamps (None).
+    """
+
+    def __init__(self, tool: str, clock: Callable[[], float], stale_s: float = POSE_STALE_S) -> None:
         if not stale_s > 0:
             raise DataError(f"stale_s must be positive, got {stale_s}")
         self.tool = tool
         self._clock = clock
         self._stale_s = stale_s
         self._pose: Pose | None = None
+        self._heart, self._alive_s = Heartbeat(), float("-inf")
         self._fresh = FRESH_POSES
 
     def update(self, pose: Pose) -> None:
@@ -57,11 +60,12 @@ class PoseWatch:
         last = self._pose
         if last is not None and pose.received_monotonic_s < last.received_monotonic_s:
             raise DataError(f"the pose of '{pose.tool}' is older than the last one: poses must come in order")
-        gap = last is None or pose.received_monotonic_s - last.received_monotonic_s > self._stale_s or not last.valid
-        if not pose.valid or (gap and last is not None):
-            self._fresh = 1 if pose.valid else 0
-        else:
-            self._fresh = min(FRESH_POSES, self._fresh + 1)
+        before_s, self._alive_s = self._alive_s, self._heart.note(pose.sent_utc_s, pose.received_monotonic_s)
+        if not pose.valid:
+            self._fresh = 0
+        elif last is not None and self._alive_s > before_s:
+            steady = last.valid and self._alive_s - before_s <= self._stale_s
+            self._fresh = min(FRESH_POSES, self._fresh + 1) if steady else 1
         self._pose = pose
 
     @property
@@ -73,9 +77,13 @@ class PoseWatch:
         """Trust in the last pose now."""
         if self._pose is None:
             return PoseState(Trust.NEVER, None, f"no pose of '{self.tool}' has arrived: check the tracker")
-        age = self._pose.age_s(self._clock())
+        now = self._clock()
+        age = now - self._alive_s
         if not self._pose.valid:
             return PoseState(Trust.NOT_SEEN, age, f"the tracker does not see '{self.tool}': clear the line of sight")
+        if age > self._stale_s and self._pose.age_s(now) <= self._stale_s:
+            reason = f"the time stamp of '{self.tool}' has stood still for {age:.1f} s: check the tracker"
+            return PoseState(Trust.STALE, age, reason)
         if age > self._stale_s:
             return PoseState(Trust.STALE, age, f"the last pose of '{self.tool}' is {age:.1f} s old: check the tracker")
         if self._fresh < FRESH_POSES:

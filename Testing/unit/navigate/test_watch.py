@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from IntraopMRILib.navigate.watch import AlarmLevel, DistanceAlarm, PoseWatch, Trust
-from IntraopMRIReconstructionLib.data import Measurement, Pose
+from IntraopMRIReconstructionLib.data import POSE_STALE_S, Measurement, Pose
 from IntraopMRIReconstructionLib.errors import DataError
 
 
@@ -17,8 +17,8 @@ class Clock:
         return self.now
 
 
-def pose(at: Any, valid: Any = True, tool: Any = "pointer") -> Any:
-    return Pose(np.eye(4), tool, at, at, valid=valid)
+def pose(at: Any, valid: Any = True, tool: Any = "pointer", sent: Any = None) -> Any:
+    return Pose(np.eye(4), tool, at, at, sent, valid=valid)
 
 
 def distance(value: Any, half: Any = 0.0) -> Any:
@@ -78,6 +78,45 @@ def test_wrong_tool_and_late_poses_are_refused() -> None:
         watch.update(pose(99.0))
     with pytest.raises(DataError, match="stale_s"):
         PoseWatch("pointer", Clock(), stale_s=0.0)
+
+
+@pytest.mark.parametrize("stamps", [(50.0,), (50.0, 45.0)])
+def test_a_time_stamp_that_does_not_advance_withdraws_the_number(stamps: Any) -> None:
+    clock = Clock()
+    watch = PoseWatch("pointer", clock)
+    watch.update(pose(100.0, sent=50.0))
+    assert watch.state().live
+    for n in range(1, 6):
+        clock.now = 100.0 + 0.05 * n
+        watch.update(pose(clock.now, sent=stamps[n % len(stamps)]))
+    state = watch.state()
+    assert state.trust is Trust.STALE
+    assert state.age_s == pytest.approx(0.25)
+    assert "stood still" in state.reason
+    for n, expected in enumerate((False, False, True)):
+        clock.now = 100.3 + 0.05 * n
+        watch.update(pose(clock.now, sent=51.0 + n))
+        assert watch.state().live is expected
+
+
+def test_poses_that_come_twice_stay_live() -> None:
+    clock = Clock()
+    watch = PoseWatch("pointer", clock)
+    for n in range(20):
+        clock.now = 100.0 + 0.05 * n
+        watch.update(pose(clock.now, sent=50.0 + n // 2))
+        assert watch.state().live
+
+
+def test_without_time_stamps_every_pose_counts() -> None:
+    clock = Clock()
+    watch = PoseWatch("pointer", clock)
+    for n in range(20):
+        clock.now = 100.0 + 0.1 * n
+        watch.update(pose(clock.now))
+        assert watch.state().live
+    clock.now += POSE_STALE_S + 0.01
+    assert not watch.state().live
 
 
 def test_alarm_enters_at_once_and_leaves_late() -> None:
