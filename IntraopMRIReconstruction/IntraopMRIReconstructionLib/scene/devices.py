@@ -14,7 +14,7 @@ import slicer
 import vtk
 from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
 
-from ..data import AnyArray, Image, Pose
+from ..data import POSE_STALE_S, AnyArray, Image, Pose
 from ..errors import DataError, IntraopError, WireError
 from ..geometry import ras_from_lps_matrix
 from ..wire.adapters import image_from_message, native, points_from_message, trajectories_from_message
@@ -33,7 +33,7 @@ from ..wire.codec import (
     TrajectoryMessage,
     TransformMessage,
 )
-from ..wire.timing import STALE_AFTER_S, PoseBoard, PoseState
+from ..wire.timing import PoseBoard, PoseState
 from ..wire.transport import Endpoint, Received
 from ..wire.trust import AS_SENT, PeerProfile
 
@@ -54,7 +54,7 @@ class DeviceNodes:
     as those of Slicer's OpenIGTLinkIF, are left alone.
     """
 
-    def __init__(self, scene: Any, profile: PeerProfile = AS_SENT, staleAfterS: float = STALE_AFTER_S) -> None:
+    def __init__(self, scene: Any, profile: PeerProfile = AS_SENT, staleAfterS: float = POSE_STALE_S) -> None:
         self.scene, self.profile = scene, profile
         self._poses = PoseBoard(staleAfterS, profile)
         self.problems: deque[str] = deque(maxlen=MOST_PER_PUMP)
@@ -213,7 +213,7 @@ class TransformNodeSource:
     """
 
     def __init__(
-        self, node: Any, tool: str = "", staleAfterS: float = STALE_AFTER_S, clock: Callable[[], float] = time.monotonic
+        self, node: Any, tool: str = "", staleAfterS: float = POSE_STALE_S, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._node, self._tool, self._staleAfterS, self._clock = node, tool or node.GetName(), staleAfterS, clock
         self._changedS = self._clock()

@@ -19,14 +19,12 @@ from enum import Enum
 
 import numpy as np
 
-from ..data import Matrix, Pose, checked_rigid
+from ..data import POSE_STALE_S, Matrix, Pose, checked_rigid
 from ..errors import SessionError, WireError
 from .codec import ImageMessage, Message, StatusMessage, StringMessage, TransformMessage, timestamp_of
 
 #: Shortest time between two scan planes: real bridges are throttled to 10 Hz and fall behind when given more.
 PLANE_INTERVAL_S = 0.1
-#: A pose older than this no longer says where the pointer is (the room's default for stale poses).
-STALE_POSE_S = 0.2
 #: Without images for so long, a scanner that reports no status has stopped.
 QUIET_S = 3.0
 #: Transitions that are kept for a person to read.
@@ -225,7 +223,7 @@ class ScannerControl:
         may not be steered in its state.
         """
         with self._lock:
-            if not pose.valid or pose.age_s(self._now()) > STALE_POSE_S or self.state not in _MAY_STEER:
+            if not pose.valid or pose.age_s(self._now()) > POSE_STALE_S or self.state not in _MAY_STEER:
                 self._plane = None
                 return False
             self._plane = np.asarray(pose.ras_from_tool @ self._tool_from_plane), pose.received_monotonic_s
@@ -285,7 +283,7 @@ class ScannerControl:
             return
         matrix, received_s = self._plane
         now = self._now()
-        if self.state not in _MAY_STEER or now - received_s > STALE_POSE_S:
+        if self.state not in _MAY_STEER or now - received_s > POSE_STALE_S:
             self._plane = None
         elif now - self._plane_sent_s >= PLANE_INTERVAL_S:
             self._plane, self._plane_sent_s = None, now

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from ..data import Pose
+from ..data import POSE_STALE_S, Heartbeat, Pose
 from ..errors import WireError
 from .adapters import Times, poses_from_message
 from .message import Message
 from .messages_tracking import MOST_TOOLS
 from .trust import AS_SENT, PeerProfile
 
-#: A pose older than this is not shown as a position. Ibis uses 0.2 s; SlicerIGT's 1.0 s is a long way for a hand.
-STALE_AFTER_S = 0.2
 #: A sender's clock further off than this is set wrong (1970, 2100), not merely unsynchronised.
 WRONG_CLOCK_S = 86400.0
 #: The smallest delay is looked for in the last one to two of these: long enough to meet an undisturbed message, short
 #: enough to follow two clocks that drift apart by 1e-4.
 WINDOW_S = 10.0
+
+#: After so long without a pose from its tracker, a tool may come from another one: a tracker that comes back does so
+#: under another port.
+HANDOVER_S = 2.0
 
 #: What can be wrong with a time stamp.
 ABSENT, WRONG, BACKWARDS, FROZEN = "absent", "wrong clock", "backwards", "frozen"
@@ -81,6 +83,10 @@ class ReceivedPose(Times, Protocol):
     def message(self) -> Message:
         """What came."""
 
+    @property
+    def peer(self) -> str:
+        """Who sent it."""
+
 
 @dataclass(frozen=True, eq=False)
 class PoseState:
@@ -100,48 +106,74 @@ class PoseState:
         return not self.unusable_because
 
 
-class PoseBoard:
-    """Latest pose of every tool, and its age. Not for several threads at once."""
+@dataclass(eq=False)
+class _Tool:
+    source: str
+    pose: Pose
+    alive_s: float
+    heart: Heartbeat = field(default_factory=Heartbeat)
+    rival: str = ""
+    rival_s: float = float("-inf")
 
-    def __init__(self, stale_after_s: float = STALE_AFTER_S, profile: PeerProfile = AS_SENT) -> None:
+
+class PoseBoard:
+    """Latest pose of every tool, and its age. Not for several threads at once.
+
+    A tool comes from one tracker. While a second one sends a tool of the same name, neither is believed: which of them
+    is meant cannot be known.
+    """
+
+    def __init__(self, stale_after_s: float = POSE_STALE_S, profile: PeerProfile = AS_SENT) -> None:
         self.stale_after_s = stale_after_s
         self.profile = profile
-        self._poses: dict[str, tuple[Pose, int, float]] = {}
+        self._tools: dict[str, _Tool] = {}
 
     @property
     def tools(self) -> tuple[str, ...]:
         """Names of all tools seen so far."""
-        return tuple(self._poses)
+        return tuple(self._tools)
 
     def update(self, received: ReceivedPose) -> list[Pose]:
-        """Take the poses of a TRANSFORM, POSITION, TDATA or QTDATA; returns them.
+        """Take the poses of a TRANSFORM, POSITION, TDATA or QTDATA; returns those that were taken.
 
-        Raises WireError for another message or too many tools, DataError for a matrix that is not rigid.
+        Raises WireError for another message, too many tools, or when all its tools come from another tracker already;
+        DataError for a matrix that is not rigid.
         """
         poses = poses_from_message(received.message, received, self.profile)
-        if len(self._poses.keys() | {pose.tool for pose in poses}) > MOST_TOOLS:
+        if len(self._tools.keys() | {pose.tool for pose in poses}) > MOST_TOOLS:
             raise WireError(f"more than {MOST_TOOLS} tools: {received.message.device} invents names, disconnect it")
-        stamp = received.message.timestamp
+        message, now_s = received.message, received.received_monotonic_s
+        source = f"{message.type_name} '{message.device}' of {received.peer}"
+        taken = []
         for pose in poses:
-            alive_s = received.received_monotonic_s
-            if pose.tool in self._poses:
-                _, stamp_before, alive_before_s = self._poses[pose.tool]
-                if stamp and stamp == stamp_before:
-                    alive_s = alive_before_s
-            self._poses[pose.tool] = pose, stamp, alive_s
-        return poses
+            tool = self._tools.get(pose.tool)
+            if tool is None or (tool.source != source and now_s - tool.pose.received_monotonic_s > HANDOVER_S):
+                tool = self._tools[pose.tool] = _Tool(source, pose, now_s)
+            elif tool.source != source:
+                tool.rival, tool.rival_s = source, now_s
+                continue
+            tool.pose, tool.alive_s = pose, tool.heart.note(message.timestamp or None, now_s)
+            taken.append(pose)
+        if poses and not taken:
+            raise WireError(f"{source} sends '{poses[0].tool}', which comes from another tracker already: rename one")
+        return taken
 
     def state(self, tool: str, now_monotonic_s: float | None = None) -> PoseState | None:
         """Latest pose of a tool and whether it may be used now; None for a tool that never came."""
-        if tool not in self._poses:
+        followed = self._tools.get(tool)
+        if followed is None:
             return None
-        pose, _, alive_s = self._poses[tool]
+        pose = followed.pose
         now = time.monotonic() if now_monotonic_s is None else now_monotonic_s
-        age_s = now - alive_s
+        age_s = now - followed.alive_s
         reason = ""
-        if not pose.valid:
+        if now - followed.rival_s <= HANDOVER_S:
+            reason = f"two trackers send '{tool}': {followed.source} and {followed.rival}; rename or disconnect one"
+        elif not pose.valid:
             reason = f"the tracker does not see '{tool}'"
         elif age_s > self.stale_after_s:
             frozen = pose.age_s(now) <= self.stale_after_s
-            reason = f"'{tool}' has not moved on for {age_s:.2f} s" + (": its time stamp is frozen" if frozen else "")
+            reason = f"'{tool}' has not moved on for {age_s:.2f} s" + (
+                ": its time stamp is frozen or goes back" if frozen else ""
+            )
         return PoseState(pose, age_s, reason)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from IntraopMRIReconstructionLib.errors import WireError
 from IntraopMRIReconstructionLib.wire import codec, timing
 from IntraopMRIReconstructionLib.wire.header import timestamp_of
 from IntraopMRIReconstructionLib.wire.intake import IdentityGuard
@@ -22,6 +23,7 @@ class Came:
     message: Message
     received_monotonic_s: float
     sent_utc_s: float | None = None
+    peer: str = "127.0.0.1:18944"
 
     @property
     def received_utc_s(self) -> float:
@@ -99,6 +101,62 @@ def test_a_frozen_time_stamp_on_a_live_link_goes_stale() -> None:
     again = board.state("probe", 10.5)
     assert again is not None
     assert again.usable
+
+
+def _usable(board: timing.PoseBoard, now_s: float, tool: str = "probe") -> bool:
+    state = board.state(tool, now_s)
+    assert state is not None
+    return state.usable
+
+
+def test_alternating_stamps_are_no_progress() -> None:
+    board = timing.PoseBoard()
+    for step in range(40):
+        board.update(_pose(10.0 + 0.05 * step, 5.0 - step % 2))
+    assert not _usable(board, 12.0)
+    board.update(_pose(12.0, 5.1))
+    assert _usable(board, 12.0)
+
+
+def test_a_clock_that_was_set_back_is_believed_after_a_while() -> None:
+    board = timing.PoseBoard()
+    usable = []
+    for step in range(61):
+        at_s = 10.0 + 0.05 * step
+        board.update(_pose(at_s, at_s - (3600.0 if step >= 10 else 0.0)))
+        usable.append(_usable(board, at_s))
+    assert usable[:10] == [True] * 10
+    assert not any(usable[14:50])
+    assert all(usable[51:])
+
+
+def _tdata(at_s: float, *tools: str, device: str = "tracker", peer: str = "a:1") -> Came:
+    matrices = tuple(codec.TrackedTool(tool, rigid(position_mm=(at_s, 0.0, 0.0))) for tool in tools)
+    return Came(codec.TrackingDataMessage(device=device, tools=matrices), at_s, peer=peer)
+
+
+@pytest.mark.parametrize("other", [{"device": "second"}, {"peer": "b:1"}])
+def test_tools_of_two_trackers_do_not_mix(other: dict[str, str]) -> None:
+    board = timing.PoseBoard()
+    board.update(_tdata(10.0, "probe", "needle"))
+    assert [pose.tool for pose in board.update(_tdata(10.01, "probe", "drill", **other))] == ["drill"]
+    with pytest.raises(WireError, match="another tracker"):
+        board.update(_tdata(10.02, "probe", **other))
+    board.update(_tdata(10.03, "probe", "needle"))
+    state = board.state("probe", 10.03)
+    assert state is not None
+    assert "two trackers send 'probe'" in state.unusable_because
+    np.testing.assert_allclose(state.pose.tip_ras_mm[0], 10.03)
+    assert _usable(board, 10.03, "needle")
+    assert _usable(board, 10.03, "drill")
+
+
+def test_a_tool_may_come_back_from_another_port() -> None:
+    board = timing.PoseBoard()
+    board.update(_tdata(10.0, "probe"))
+    later = 10.1 + timing.HANDOVER_S
+    board.update(_tdata(later, "probe", peer="a:2"))
+    assert _usable(board, later)
 
 
 def test_the_limit_can_be_set_and_an_occluded_tool_is_not_shown() -> None:
