@@ -2,7 +2,8 @@
 
 A blocking reader thread per connection checks the CRC, decodes, checks what may be believed and puts the message into
 a bounded queue; :meth:`Endpoint.receive` takes it out. Poses are latest-wins, everything else is lossless: a full
-queue stops its reader, so TCP holds the sender back. What is refused is counted under its reason, never delivered.
+queue stops its reader, so TCP holds the sender back, which is said when it lasts. What is refused is counted under its
+reason, never delivered.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ from .connection import Connection, Limits, LinkEnded
 from .header import Buffer, RefusedMessage
 from .intake import IdentityGuard, Intake, Received
 from .message import Message
-from .queues import Inbox
+from .queues import Inbox, Key
 from .recorder import ByteTap, Direction
 from .replies import Offers, Provider, Responder
 from .trust import AS_SENT, PeerProfile
 
 #: Types of which only the newest counts.
 LATEST_TYPES = frozenset({"TRANSFORM", "POSITION", "TDATA", "QTDATA", "SENSOR"})
+#: A connection that waits for its consumer for so long is said: the poses that come by it wait too.
+HELD_BACK_S = 1.0
 #: Events that are kept for a person to read.
 KEPT_EVENTS = 1000
 
@@ -50,12 +53,14 @@ class LinkEvent:
 class Counters:
     """What an endpoint has seen. ``refused``, ``lost`` and ``suspect`` (time stamps) count by reason, ``dropped`` by
     (type, device), ``callback_errors`` by what raised: on_event, tap or a provider.
+    ``held_back``: how often a connection waited longer than ``HELD_BACK_S`` because a lossless queue was full.
     """
 
     received: int = 0
     received_bytes: int = 0
     sent: int = 0
     connections: int = 0
+    held_back: int = 0
     incomplete_volumes: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
@@ -362,4 +367,26 @@ class Endpoint(ABC):
         if key[1] in self._latest or key[1:] in self._latest:
             self._inbox.put_latest(key, received, received.size_bytes, self._latest_depth)
         else:
-            self._inbox.put_lossless(key, received, received.size_bytes, self._closing.is_set)
+            self._put_lossless(key, received)
+
+    def _put_lossless(self, key: Key, received: Received) -> None:
+        started = time.monotonic()
+
+        def is_long() -> bool:
+            return self._closing.is_set() or time.monotonic() - started > HELD_BACK_S
+
+        if self._inbox.put_lossless(key, received, received.size_bytes, is_long) or self._closing.is_set():
+            return
+        with self._lock:
+            self._counters.held_back += 1
+        stream = f"{key[1]} '{key[2]}'"
+        self._tell(
+            received.peer,
+            "held back",
+            f"{received.peer} is held back, its poses too: nobody takes {stream} and its queue is full",
+        )
+        if self._inbox.put_lossless(key, received, received.size_bytes, self._closing.is_set):
+            waited = time.monotonic() - started
+            self._tell(
+                received.peer, "goes on", f"{received.peer} goes on after {waited:.1f} s: {stream} is taken again"
+            )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from IntraopMRIReconstructionLib.errors import WireError
-from IntraopMRIReconstructionLib.wire import codec
+from IntraopMRIReconstructionLib.wire import codec, endpoint
 from IntraopMRIReconstructionLib.wire.connection import Limits
 from IntraopMRIReconstructionLib.wire.header import timestamp_now
 from IntraopMRIReconstructionLib.wire.intake import IdentityGuard
@@ -412,3 +412,18 @@ def test_failing_taps_and_providers_end_no_link() -> None:
         client.send(codec.StringMessage(device="x", text="after"))
         assert _text(server.expect(WAIT_S)) == "after"
         assert server.counters.callback_errors == {"provider": 1, "tap": 3}
+
+
+def test_a_connection_that_is_held_back_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "HELD_BACK_S", 0.05)
+    with Server(limits=Limits(stream_messages=1)) as server, Client(port=server.port) as client:
+        for number in range(3):
+            client.send(codec.StringMessage(device="log", text=str(number)))
+        client.send(codec.TransformMessage(device="probe"))
+        until(lambda: server.counters.held_back == 1)
+        until(lambda: any(event.kind == "held back" for event in server.events))
+        (text,) = [event.text for event in server.events if event.kind == "held back"]
+        assert "nobody takes STRING 'log'" in text
+        assert [_text(server.expect(WAIT_S, "STRING")) for _ in range(3)] == ["0", "1", "2"]
+        assert server.expect(WAIT_S, "TRANSFORM").message.device == "probe"
+        until(lambda: any(event.kind == "goes on" for event in server.events))
