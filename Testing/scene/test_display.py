@@ -233,3 +233,9 @@ def test_colours_are_told_apart_by_colour_blind_eyes(deficiency: str) -> None:
         seen_as = DEFICIENCIES[deficiency]
         distance = np.linalg.norm(lab(one, seen_as) - lab(other, seen_as))
         assert distance > CLEARLY_DIFFERENT, f"{first} and {second} look alike ({distance:.1f})"
+
+
+def test_a_tool_that_comes_back_blanks_its_number_without_a_band() -> None:
+    readout = Readout(pose_age_s=0.01, pose_trust="returning")
+    assert readout.pose_problem == "tool coming back"
+    assert not banners(readout)

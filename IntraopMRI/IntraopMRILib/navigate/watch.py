@@ -18,6 +18,7 @@ class Trust(Enum):
 
     LIVE = "live"
     STALE = "stale"
+    RETURNING = "returning"
     NOT_SEEN = "not seen"
     NEVER = "never received"
 
@@ -87,7 +88,7 @@ class PoseWatch:
         if age > self._stale_s:
             return PoseState(Trust.STALE, age, f"the last pose of '{self.tool}' is {age:.1f} s old: check the tracker")
         if self._fresh < FRESH_POSES:
-            return PoseState(Trust.STALE, age, f"'{self.tool}' has just come back: waiting for steady poses")
+            return PoseState(Trust.RETURNING, age, f"'{self.tool}' has just come back: waiting for steady poses")
         return PoseState(Trust.LIVE, age, "")
 
     def guarded(self, measurement: Measurement) -> Measurement:

@@ -77,8 +77,9 @@ class Readout:
     """Everything that the texts are made of, as the session knows it now.
 
     ``implants``: name of the implant to its planned-against-actual measurements, in the order to show.
-    ``image_age_s`` None means that the time of the scan is unknown. ``pose_trust`` is ``live``, ``stale``, ``not seen``
-    or ``never received``, the value of the pose watch's trust; only a live pose with an age is a position.
+    ``image_age_s`` None means that the time of the scan is unknown. ``pose_trust`` is ``live``, ``stale``,
+    ``returning``, ``not seen`` or ``never received``, the value of the pose watch's trust; only a live pose with an age
+    is a position.
     ``withdrawn``: why there is no registration (the bridge's ``withdrawnBecause``).
     """
 
@@ -114,6 +115,8 @@ class Readout:
             return "pose age unknown"
         if self.pose_trust == "live":
             return ""
+        if self.pose_trust == "returning":
+            return "tool coming back"
         return f"{'tool' if self.pose_trust == 'not seen' else 'pose'} {self.pose_trust} {age(self.pose_age_s)}"
 
 
@@ -146,7 +149,8 @@ def banners(readout: Readout) -> tuple[Banner, ...]:
         reasons = readout.verdict.text.partition(": ")[2] if readout.verdict is not None and readout.refused else ""
         title = "REGISTRATION REFUSED" if readout.refused else "NOT REGISTERED"
         result.append(Banner(title, reasons or readout.withdrawn, Tone.DANGER))
-    if readout.pose_problem and readout.pose_trust != "never received":
+    # A tool that comes back is steady within a tenth of a second: a band across the views would only flash.
+    if readout.pose_problem and readout.pose_trust not in ("never received", "returning"):
         result.append(Banner(_shouted(readout.pose_problem), tone=Tone.CAUTION))
     return tuple(result)
 

@@ -66,6 +66,7 @@ def test_after_a_gap_it_waits_for_steady_poses() -> None:
     watch, clock = live_watch()
     watch.update(pose(102.0))
     clock.now = 102.01
+    assert watch.state().trust is Trust.RETURNING
     assert not watch.state().live
     assert "just come back" in watch.state().reason
 
