@@ -29,7 +29,7 @@ from .message import Message
 from .queues import Inbox, Key
 from .recorder import ByteTap, Direction
 from .replies import Offers, Provider, Responder
-from .trust import AS_SENT, PeerProfile
+from .trust import AS_SENT, PeerProfile, left_out
 
 #: Types of which only the newest counts.
 LATEST_TYPES = frozenset({"TRANSFORM", "POSITION", "TDATA", "QTDATA", "SENSOR"})
@@ -53,6 +53,7 @@ class LinkEvent:
 class Counters:
     """What an endpoint has seen. ``refused``, ``lost`` and ``suspect`` (time stamps) count by reason, ``dropped`` by
     (type, device), ``callback_errors`` by what raised: on_event, tap or a provider.
+    ``left_out_tools``: tools of TDATA and QTDATA that could not be true, by reason; the others were delivered.
     ``held_back``: how often a connection waited longer than ``HELD_BACK_S`` because a lossless queue was full.
     """
 
@@ -67,6 +68,7 @@ class Counters:
     suspect: Counter[str] = field(default_factory=Counter)
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
     callback_errors: Counter[str] = field(default_factory=Counter)
+    left_out_tools: Counter[str] = field(default_factory=Counter)
 
 
 class Options(TypedDict, total=False):
@@ -171,6 +173,7 @@ class Endpoint(ABC):
                 suspect=Counter(self._counters.suspect),
                 dropped=Counter(self._inbox.dropped),
                 callback_errors=Counter(self._counters.callback_errors),
+                left_out_tools=Counter(self._counters.left_out_tools),
             )
 
     def offer(self, type_name: str, device: str, provider: Provider) -> None:
@@ -359,6 +362,8 @@ class Endpoint(ABC):
         if received is None:
             return
         message = received.message
+        for reason in left_out(message):
+            self._left_out(connection.peer, reason)
         if isinstance(message, Query) and message.verb != "RTS" and self._answer_queries:
             with contextlib.suppress(LinkEnded):
                 responder.answer(message)
@@ -368,6 +373,14 @@ class Endpoint(ABC):
             self._inbox.put_latest(key, received, received.size_bytes, self._latest_depth)
         else:
             self._put_lossless(key, received)
+
+    def _left_out(self, peer: str, refused: RefusedMessage) -> None:
+        """Count a tool; the first of a reason is said, since an unseen tool comes 60 times a second."""
+        with self._lock:
+            self._counters.left_out_tools[refused.reason] += 1
+            is_first = self._counters.left_out_tools[refused.reason] == 1
+        if is_first:
+            self._tell(peer, "left out", f"{refused}; the other tools are used")
 
     def _put_lossless(self, key: Key, received: Received) -> None:
         started = time.monotonic()

@@ -64,8 +64,11 @@ class IdentityGuard:
                 kind: value for kind, value in (("patient", patient_id), ("frame", frame_uid)) if value is not None
             }
 
-    def check(self, message: Message) -> None:
-        """Raise RefusedMessage when the message is of another patient or in another frame of reference."""
+    def check(self, message: Message, learn: bool = True) -> None:
+        """Raise RefusedMessage when the message is of another patient or in another frame of reference.
+
+        ``learn`` False: it may still be refused for another reason, so the patient is not taken from it.
+        """
         if not message.metadata:
             return
         for kind, keys in (("patient", PATIENT_KEYS), ("frame", FRAME_KEYS)):
@@ -73,7 +76,7 @@ class IdentityGuard:
             if value is None:
                 continue
             with self._lock:
-                known = self._known.setdefault(kind, value)
+                known = self._known.setdefault(kind, value) if learn else self._known.get(kind, value)
             if value != known:
                 raise RefusedMessage(
                     kind,
@@ -113,16 +116,18 @@ class Intake:
         Raises RefusedMessage with the reason why it must not be delivered.
         """
         self._assembler.expire(monotonic_s)
-        message = decode(parse_header(raw), body)
-        check_message(message, self._profile)
-        self._identity.check(message)
+        message = check_message(decode(parse_header(raw), body), self._profile)
+        self._identity.check(message, learn=False)
         self._check_stream(message)
         time = self._clock.note(message, utc_s, monotonic_s)
         if isinstance(message, ImageMessage):
             whole = self._assembler.feed(message, monotonic_s)
+            self._identity.check(message)
             if whole is None:
                 return None
             message = whole
+        else:
+            self._identity.check(message)
         return Received(message, monotonic_s, utc_s, self._peer, self._connection, len(raw) + len(body), time)
 
     def _check_stream(self, message: Message) -> None:

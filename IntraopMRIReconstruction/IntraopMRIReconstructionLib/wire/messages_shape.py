@@ -297,7 +297,7 @@ def cell_starts(flat: npt.NDArray[Any], points: int, what: str, most: int = MOST
     else:
         most = min(most, MOST_MIXED_CELLS)
         # Only the numbers of points are looked at one by one; a list of all numbers would be ten times the message.
-        numbers = memoryview(flat.astype(np.uint32))
+        numbers = flat.astype(np.uint32).data
         found, position = array("q"), 0
         while position < len(numbers):
             if len(found) == most:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ from ..data import Matrix
 from ..errors import WireError
 from .header import Buffer, RefusedMessage, field_text, fixed_text
 from .message import Head, Message, array_bytes, elements, finite, floats_from_matrix, matrix_from_floats, unpack, view
+
+Tool = TypeVar("Tool")
 
 NAME_LENGTH = 20
 #: Tools of one message, and tools that are followed at a time. Trackers see some 20.
@@ -105,12 +108,13 @@ class TrackedTool:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrackingDataMessage(Message):
-    """TDATA: the poses of several tools at one moment."""
+    """TDATA: the poses of several tools at one moment. ``left_out``: why tools of it could not be read."""
 
     TYPE: ClassVar[str] = "TDATA"
     LAYOUT: ClassVar[struct.Struct] = struct.Struct(">20sBB48s")
 
     tools: tuple[TrackedTool, ...] = ()
+    left_out: tuple[RefusedMessage, ...] = ()
 
     def content(self) -> list[Buffer]:
         """70 bytes a tool."""
@@ -128,14 +132,15 @@ class TrackingDataMessage(Message):
 
     @classmethod
     def from_content(cls, content: memoryview, head: Head) -> Self:
-        """Read 70 bytes a tool."""
+        """Read 70 bytes a tool. Trackers fill tools that they do not see with NaN: such tools are left out."""
         what = f"TDATA '{head['device']}'"
-        tools = []
-        for name_raw, kind, _reserved, floats in elements(cls.LAYOUT, content, what, MOST_TOOLS):
+
+        def read(name_raw: bytes, kind: int, _reserved: int, floats: bytes) -> TrackedTool:
             name = _tool_name(name_raw, kind, what)
-            matrix = matrix_from_floats(FLOATS_12.unpack(floats), f"{what}, tool '{name}'")
-            tools.append(TrackedTool(name, matrix, kind))
-        return cls(**head, tools=tuple(tools))
+            return TrackedTool(name, matrix_from_floats(FLOATS_12.unpack(floats), f"{what}, tool '{name}'"), kind)
+
+        tools, left_out = _readable(read, elements(cls.LAYOUT, content, what, MOST_TOOLS))
+        return cls(**head, tools=tools, left_out=left_out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +166,7 @@ class QuaternionTrackingMessage(Message):
     LAYOUT: ClassVar[struct.Struct] = struct.Struct(">20sBB7f")
 
     tools: tuple[QuaternionTool, ...] = ()
+    left_out: tuple[RefusedMessage, ...] = ()
 
     def content(self) -> list[Buffer]:
         """50 bytes a tool."""
@@ -175,15 +181,17 @@ class QuaternionTrackingMessage(Message):
 
     @classmethod
     def from_content(cls, content: memoryview, head: Head) -> Self:
-        """Read 50 bytes a tool."""
+        """Read 50 bytes a tool, see :class:`TrackingDataMessage`."""
         what = f"QTDATA '{head['device']}'"
-        tools = []
-        for name_raw, kind, _reserved, *floats in elements(cls.LAYOUT, content, what, MOST_TOOLS):
+
+        def read(name_raw: bytes, kind: int, _reserved: int, *floats: float) -> QuaternionTool:
             name = _tool_name(name_raw, kind, what)
             values = finite(floats, f"{what}, tool '{name}'")
             checked_quaternion(values[3:], f"{what}, tool '{name}'")
-            tools.append(QuaternionTool(name, values[:3], values[3:], kind))
-        return cls(**head, tools=tuple(tools))
+            return QuaternionTool(name, values[:3], values[3:], kind)
+
+        tools, left_out = _readable(read, elements(cls.LAYOUT, content, what, MOST_TOOLS))
+        return cls(**head, tools=tools, left_out=left_out)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -252,6 +260,21 @@ def quaternion_from_matrix(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.fl
     )
     quaternion = np.linalg.eigh(k)[1][:, -1]
     return np.asarray(-quaternion if quaternion[3] < 0 else quaternion)
+
+
+def _readable(
+    read: Callable[..., Tool], pieces: Iterable[tuple[Any, ...]]
+) -> tuple[tuple[Tool, ...], tuple[RefusedMessage, ...]]:
+    """(tools, why others were left out). Raises RefusedMessage when none can be read."""
+    tools, left_out = [], []
+    for piece in pieces:
+        try:
+            tools.append(read(*piece))
+        except RefusedMessage as refused:
+            left_out.append(refused)
+    if left_out and not tools:
+        raise left_out[0]
+    return tuple(tools), tuple(left_out)
 
 
 def _tool_name(raw: bytes, kind: int, what: str) -> str:

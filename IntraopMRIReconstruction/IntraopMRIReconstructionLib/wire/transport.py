@@ -149,6 +149,8 @@ class Client(Endpoint):
                 sock = connect(self.host, self.port, self._connect_s)
             except WireError:
                 sock = None
+        if sock is not None:
+            sock.close()
 
 
 def connect(host: str, port: int, timeout_s: float) -> socket.socket:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -78,8 +78,12 @@ def profile_named(name: str) -> PeerProfile:
     return PROFILES[name]
 
 
-def check_message(message: Message, profile: PeerProfile = AS_SENT) -> None:
-    """Raise RefusedMessage when a pose or the geometry of an image cannot be true (NaN, mirror, shear, metres)."""
+def check_message(message: Message, profile: PeerProfile = AS_SENT) -> Message:
+    """The message as it may be delivered: without the tools of a TDATA or QTDATA that cannot be true.
+
+    Raises RefusedMessage when a pose, all tools, or the geometry of an image cannot be true (NaN, mirror, shear,
+    metres).
+    """
     what = f"{message.type_name} '{message.device}'"
     if isinstance(message, TransformMessage):
         if profile.rigid_transforms:
@@ -87,15 +91,35 @@ def check_message(message: Message, profile: PeerProfile = AS_SENT) -> None:
         else:
             check_affine(message.matrix, what)
     elif isinstance(message, TrackingDataMessage | QuaternionTrackingMessage):
-        for tool in message.tools:
-            check_pose(tool.matrix, f"{what}, tool '{tool.name}'")
+        return _without_bad_tools(message, what)
     elif isinstance(message, PositionMessage):
         check_pose(message.matrix, what)
     elif isinstance(message, ImageMessage):
         check_image_geometry(message, what)
     elif isinstance(message, BindMessage):
-        for child in message.children:
-            check_message(child, profile)
+        return replace(message, children=tuple(check_message(child, profile) for child in message.children))
+    return message
+
+
+def left_out(message: Message) -> tuple[RefusedMessage, ...]:
+    """Why tools of a message that was delivered are missing from it."""
+    if isinstance(message, BindMessage):
+        return tuple(refused for child in message.children for refused in left_out(child))
+    return message.left_out if isinstance(message, TrackingDataMessage | QuaternionTrackingMessage) else ()
+
+
+def _without_bad_tools(message: TrackingDataMessage | QuaternionTrackingMessage, what: str) -> Message:
+    good, refusals = [], list(message.left_out)
+    for tool in message.tools:
+        try:
+            check_pose(tool.matrix, f"{what}, tool '{tool.name}'")
+            good.append(tool)
+        except RefusedMessage as refused:
+            refusals.append(refused)
+    if refusals and not good:
+        raise refusals[0]
+    changes: dict[str, Any] = {"tools": tuple(good), "left_out": tuple(refusals)}
+    return message if len(good) == len(message.tools) else replace(message, **changes)
 
 
 def check_pose(matrix: npt.NDArray[np.float64], what: str) -> None:

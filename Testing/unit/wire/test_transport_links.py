@@ -17,8 +17,8 @@ from IntraopMRIReconstructionLib.wire.intake import IdentityGuard
 from IntraopMRIReconstructionLib.wire.message import Message
 from IntraopMRIReconstructionLib.wire.queues import MOST_COUNTED, OTHERS, Inbox
 from IntraopMRIReconstructionLib.wire.recorder import Direction
-from IntraopMRIReconstructionLib.wire.transport import Client, LinkEvent, Server
-from peers.igtl_samples import rigid, samples
+from IntraopMRIReconstructionLib.wire.transport import BACK_OFF_S, Client, LinkEvent, Server
+from peers.igtl_samples import frame, rigid, samples, transform_body
 from peers.waiting import until
 
 WAIT_S = 20.0
@@ -378,7 +378,7 @@ def test_a_closed_server_still_says_where_it_was() -> None:
     assert server.port > 0
 
 
-def _raise_foreign(*_what: object) -> Message | None:
+def _raise_foreign(*_what: object) -> Any:
     raise ZeroDivisionError("a mistake of the caller")
 
 
@@ -427,3 +427,54 @@ def test_a_connection_that_is_held_back_says_so(monkeypatch: pytest.MonkeyPatch)
         assert [_text(server.expect(WAIT_S, "STRING")) for _ in range(3)] == ["0", "1", "2"]
         assert server.expect(WAIT_S, "TRANSFORM").message.device == "probe"
         until(lambda: any(event.kind == "goes on" for event in server.events))
+
+
+def _tool(name: str, matrix: np.ndarray) -> bytes:
+    return name.encode().ljust(20, b"\0") + b"\2\0" + transform_body(matrix)
+
+
+def test_a_bad_tool_costs_no_other_tool() -> None:
+    tools = [("good", rigid()), ("mirrored", np.diag([1.0, 1.0, -1.0, 1.0])), ("unseen", rigid() * np.nan)]
+    body = b"".join(_tool(name, matrix) for name, matrix in tools)
+    with Server() as server, socket.create_connection((server.host, server.port)) as peer:
+        peer.sendall(frame("TDATA", body) + frame("TDATA", body))
+        message = server.expect(WAIT_S).message
+        assert isinstance(message, codec.TrackingDataMessage)
+        assert [tool.name for tool in message.tools] == ["good"]
+        until(lambda: server.counters.left_out_tools == {"matrix": 2, "not finite": 2})
+        assert not server.counters.refused
+        texts = [event.text for event in server.events if event.kind == "left out"]
+    assert len(texts) == 2
+    assert any("tool 'mirrored' mirrors" in text for text in texts)
+
+
+def test_a_refused_message_does_not_name_the_patient() -> None:
+    with Server(limits=Limits(body_bytes=1000)) as server, Client(port=server.port) as client:
+        part = np.zeros((1, 3, 2), np.int16)
+        client.send(
+            codec.ImageMessage(
+                device="T1", array=part, size_ijk=(2, 3, 400), offset_ijk=(0, 0, 1), version=2,
+                metadata={"PatientID": "wrong"},
+            )
+        )  # fmt: skip
+        client.send(codec.StringMessage(device="x", version=2, metadata={"PatientID": "42"}, text="42"))
+        assert _text(server.expect(WAIT_S)) == "42"
+        assert server.counters.refused == {"size": 1}
+
+
+def test_a_peer_that_hangs_up_at_once_is_asked_less_and_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    class Pauses(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            pauses.append(timeout or 0.0)
+            return super().wait(0.0)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = Client(port=listener.getsockname()[1])
+        client._closing = Pauses()
+        with client:
+            for _ in range(8):
+                listener.accept()[0].close()
+            until(lambda: len(pauses) >= 7)
+    assert pauses[:7] == [min(BACK_OFF_S[0] * 2**number, BACK_OFF_S[1]) for number in range(7)]
