@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import h5py
 import numpy as np
 
 from ..data import Acquisition, AnyArray, Encoding
@@ -19,9 +18,6 @@ from .mrd_header import MrdHeader, format_header, parse_header
 from .mrd_layout import ACQUISITION_HEAD
 from .mrd_lines import Lines, scan_lines
 from .mrd_scan import MrdOptions, plan_scan
-
-_FLOATS = h5py.vlen_dtype(np.dtype("<f4"))
-_TABLE = np.dtype([("head", ACQUISITION_HEAD), ("traj", _FLOATS), ("data", _FLOATS)])
 
 #: Rows of the table that lie together in the file: one HDF5 chunk of some 100 kB.
 _CHUNK_ROWS = 256
@@ -52,6 +48,8 @@ class MrdReader:
     """
 
     def __init__(self, path: str | os.PathLike[str], options: MrdOptions | None = None, group: str = "dataset") -> None:
+        import h5py
+
         self.path = Path(path)
         try:
             self._file = h5py.File(self.path, "r")
@@ -100,7 +98,7 @@ class MrdReader:
 
     def _opened(self, group: str) -> tuple[MrdHeader, Any, AnyArray]:
         with _naming(self.path):
-            groups = [str(name) for name, node in self._file.items() if isinstance(node, h5py.Group)]
+            groups = [str(name) for name, node in self._file.items() if hasattr(node, "keys")]
             found = group in groups and {"xml", "data"} <= set(self._file[group])
         if not found:
             raise WireError(
@@ -149,6 +147,10 @@ def write_mrd(
 
     Raises WireError when the file exists already or cannot be written, DataError when a block belongs to another scan.
     """
+    import h5py
+
+    floats = h5py.vlen_dtype(np.dtype("<f4"))
+    row = np.dtype([("head", ACQUISITION_HEAD), ("traj", floats), ("data", floats)])
     target = Path(path)
     if target.exists():
         raise WireError(f"'{target}' exists already and is not overwritten; name a new file")
@@ -157,11 +159,11 @@ def write_mrd(
         with h5py.File(part, "w") as file:
             node = file.create_group(group)
             node.create_dataset("xml", (1,), h5py.string_dtype("ascii"), data=[format_header(encoding).decode()])
-            table = node.create_dataset("data", (0,), _TABLE, maxshape=(None,), chunks=(_CHUNK_ROWS,))
+            table = node.create_dataset("data", (0,), row, maxshape=(None,), chunks=(_CHUNK_ROWS,))
             for lines in scan_lines(encoding, acquisitions):
                 start, count = len(table), len(lines.heads)
                 table.resize((start + count,))
-                table[start:] = _rows(lines)
+                table[start:] = _rows(lines, row)
         part.replace(target)
     except OSError as error:
         raise WireError(f"cannot write '{target}': {error}") from error
@@ -169,8 +171,8 @@ def write_mrd(
         part.unlink(missing_ok=True)
 
 
-def _rows(lines: Lines) -> AnyArray:
-    rows = np.empty(len(lines.heads), _TABLE)
+def _rows(lines: Lines, row: np.dtype[Any]) -> AnyArray:
+    rows = np.empty(len(lines.heads), row)
     rows["head"] = lines.heads
     nothing = np.zeros(0, np.float32)
     for number, samples in enumerate(lines.samples):
