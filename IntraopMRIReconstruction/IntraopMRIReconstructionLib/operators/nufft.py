@@ -131,8 +131,8 @@ class Nufft:
         """Coil images (coils, y, x) from samples (coils, ...) along ``k``; weighted by density they are a picture."""
         flat = self._checked(samples, (self.coils, len(self.k)))
         if self.backend == "finufft":
-            images: ComplexArray = np.asarray(self._plan(1).execute(flat), dtype=np.complex64)
-            return images.reshape(self.coils, *self.shape) * self._scale
+            images: ComplexArray = np.asarray(self._plan(1).execute(flat * self._scale), dtype=np.complex64)
+            return images.reshape(self.coils, *self.shape)
         grid = _real_product(self._spread, flat).reshape(self.coils, *self._gridding.grid)
         return self._gridding.images(grid, self._threads)
 

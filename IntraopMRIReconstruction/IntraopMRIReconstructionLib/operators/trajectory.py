@@ -55,6 +55,8 @@ def radial_density(
 
     The ramp |r + t . S t| for delays S and t across the spoke (the Jacobian of where samples lie); next to its kink
     corrected by the Euler-Maclaurin formula, so that sums over samples are exact to fourth order of their distance.
+    Delays that differ between the axes by more than the distance of samples leave the centre covered unevenly, which
+    no weight of single samples undoes: use iterative SENSE there.
     """
     angles = np.atleast_1d(np.asarray(angles_rad, dtype=np.float64))
     across = np.stack([-np.sin(angles), np.cos(angles)], axis=-1)

@@ -39,16 +39,18 @@ class KnownTrajectory:
             raise ReconstructionError(f"maps must have shape {(coils, *shape)}, got {maps.shape}: one for each coil")
         self._nufft = Nufft(k, shape, coils, threads, backend)
         self._k, self._maps, self._threads, self._backend = k, maps, threads, backend
+        self._conjugate = None if maps is None else maps.conj()
         self.weights = density(k)
 
     def frame(self, samples: ComplexArray, received_monotonic_s: float | None = None) -> Frame:
         """The picture of ``samples`` (coils, shots, readout): complex with maps, else a magnitude."""
         received = time.monotonic() if received_monotonic_s is None else received_monotonic_s
         images = self._nufft.adjoint(self._checked(samples) * self.weights)
-        if self._maps is None:
+        if self._conjugate is None:
             image: npt.NDArray[Any] = np.sqrt(np.sum(np.abs(images) ** 2, axis=0))
         else:
-            image = np.sum(self._maps.conj() * images, axis=0)
+            images *= self._conjugate
+            image = images.sum(axis=0)
         return Frame(image, self._k.shape[0], received)
 
     def iterative(self, samples: ComplexArray, iterations: int = sense.ITERATIONS) -> ComplexArray:
