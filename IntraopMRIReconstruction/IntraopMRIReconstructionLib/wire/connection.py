@@ -31,6 +31,8 @@ KERNEL_TICKS = os.name == "posix"
 _WAIT_ALL = socket.MSG_WAITALL if KERNEL_TICKS else 0
 #: Smaller bodies come from the heap of Python; larger ones are not zeroed before they are filled.
 _SMALL_BODY = 4096
+#: Bytes that are taken in one call when a header is due: a pose comes whole, and of an image little is copied twice.
+_READ_AHEAD = 4096
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Connection:
         self._closed = threading.Event()
         self._leave_until_s = 0.0
         self._is_deaf = False
+        self._ahead = memoryview(bytearray(_READ_AHEAD))
+        self._taken = self._filled = 0
         prepare(sock)
 
     @property
@@ -92,8 +96,7 @@ class Connection:
         """Read messages until the link ends; returns why it did."""
         try:
             while True:
-                raw = bytearray(HEADER_SIZE)
-                self._read_header(memoryview(raw))
+                raw = self._read_header()
                 size = body_size_of(raw)
                 if size > self.limits.body_bytes:
                     raise LinkEnded(
@@ -103,7 +106,7 @@ class Connection:
                     )
                 body = memoryview(bytearray(size) if size <= _SMALL_BODY else np.empty(size, np.uint8).data)
                 self._read_body(body, raw)
-                on_message(bytes(raw), body)
+                on_message(raw, body)
                 # The last body must not stay in memory while the link is idle.
                 del body
         except LinkEnded as end:
@@ -143,21 +146,33 @@ class Connection:
     def _is_leaving(self) -> bool:
         return time.monotonic() < self._leave_until_s and unsent_bytes(self._socket) > 0
 
-    def _read_header(self, view: memoryview) -> None:
-        got, deadline = 0, None
-        while got < len(view):
-            got += self._receive(view[got:], got > 0)
+    def _read_header(self) -> bytes:
+        deadline = None
+        while (got := self._filled - self._taken) < HEADER_SIZE:
             if got and deadline is None:
                 deadline = time.monotonic() + self.limits.header_s
-            elif deadline is not None and got < len(view) and time.monotonic() > deadline:
-                raise LinkEnded("stalled", f"{self.peer} sent {got} of {len(view)} header bytes and went silent")
+            elif deadline is not None and time.monotonic() > deadline:
+                raise LinkEnded("stalled", f"{self.peer} sent {got} of {HEADER_SIZE} header bytes and went silent")
+            self._ahead[:got] = self._ahead[self._taken : self._filled]
+            self._taken, self._filled = 0, got
+            self._filled += self._receive(self._ahead[got:], HEADER_SIZE - got if got else 0, 0)
+        return bytes(self._take_ahead(HEADER_SIZE))
 
-    def _read_body(self, view: memoryview, header: bytearray) -> None:
+    def _take_ahead(self, most: int) -> memoryview:
+        start = self._taken
+        self._taken = min(start + most, self._filled)
+        return self._ahead[start : self._taken]
+
+    def _read_body(self, view: memoryview, header: bytes) -> None:
+        here = self._take_ahead(len(view))
+        got = len(here)
+        view[:got] = here
+        if got == len(view):
+            return
         start = last = time.monotonic()
         deadline = start + self.limits.stall_s + len(view) / self.limits.slowest_bytes_per_s
-        got = 0
         while got < len(view):
-            count = self._receive(view[got:], True)
+            count = self._receive(view[got:], len(view) - got, _WAIT_ALL)
             now = time.monotonic()
             got += count
             last = now if count else last
@@ -166,18 +181,18 @@ class Connection:
                     "stalled", f"{self.peer} sent {got} of {len(view)} bytes of {_name(header)} and went silent"
                 )
 
-    def _receive(self, view: memoryview, inside: bool) -> int:
-        """Bytes received, 0 after a tick without any."""
+    def _receive(self, view: memoryview, missing: int, flags: int) -> int:
+        """Bytes received, 0 after a tick without any. ``missing``: bytes of a message that has begun."""
         count: int | None = None
         with contextlib.suppress(BlockingIOError, TimeoutError, InterruptedError):
-            count = self._socket.recv_into(view, 0, _WAIT_ALL)
+            count = self._socket.recv_into(view, 0, flags)
         if self.closed and (count == 0 or not self._is_leaving()):
             raise LinkEnded("closed", f"the link to {self.peer} was closed here")
         if count != 0:
             return count or 0
         raise LinkEnded(
-            "truncated" if inside else "closed",
-            f"{self.peer} hung up" + (f" with {len(view)} bytes of a message missing" if inside else ""),
+            "truncated" if missing else "closed",
+            f"{self.peer} hung up" + (f" with {missing} bytes of a message missing" if missing else ""),
         )
 
     def _send(self, parts: Sequence[Buffer]) -> None:
@@ -224,7 +239,7 @@ def unsent_bytes(sock: socket.socket) -> int:
     return waiting[0]
 
 
-def _name(raw: bytearray) -> str:
+def _name(raw: bytes) -> str:
     try:
         header = parse_header(raw)
     except RefusedMessage:
