@@ -51,8 +51,10 @@ lint: setup
 types: setup
 	$(PY) -m mypy IntraopMRI/IntraopMRILib IntraopMRIReconstruction/IntraopMRIReconstructionLib Testing
 
+# The panels have a process of their own: they reload the modules as a person in Slicer may, under everything else.
 unit: setup
-	$(PY) -m pytest
+	$(PY) -m pytest Testing/host Testing/panels
+	$(PY) -m pytest --ignore=Testing/host --ignore=Testing/panels
 
 bench: $(addprefix bench-,$(BENCHES))
 
@@ -68,10 +70,13 @@ app: setup
 	@Testing/system-packages.sh demo
 	$(PY) -m host
 
-# Pictures of every page, taken during a simulated session.
+# Pictures of every page, taken during a simulated session, and of the demo's views: those that the README shows.
 screenshots: setup
 	@Testing/system-packages.sh demo
 	$(PY) Testing/panels/screenshots.py
+	$(PY) -m IntraopMRILib.cli demo --seed 3 --out demo-output
+	cp demo-output/brain/pointer.png Resources/Screenshots/brain-pointer.png
+	cp demo-output/spine/overview.png Resources/Screenshots/spine-overview.png
 
 # Slicer packages exactly the files that the two CMakeLists.txt name.
 cmake-lists:

@@ -282,7 +282,8 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
 
 def _typed_fields(value: Any, kind: Any, where: str) -> Any:
     _expect(value, dict, "an object", where)
-    hints = get_type_hints(kind)
+    # The names of the class's own module, also after a reload has put another module in its place.
+    hints = get_type_hints(kind, vars(kind)["__init__"].__globals__)
     names = {f.name for f in fields(kind)}
     if unknown := sorted(set(value) - names):
         raise DataError(f"{where} holds unknown entries {unknown}, expected only {sorted(names)}")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,3 +144,11 @@ def test_a_number_that_is_not_finite_is_not_written() -> None:
 def test_a_record_needs_a_patient() -> None:
     with pytest.raises(SessionError, match="patient id"):
         SessionRecord("", "resection", "2026-03-01T10:00:00+00:00")
+
+
+def test_a_record_is_read_while_its_module_is_being_reloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "session.json"
+    record = SessionRecord("P1", "test", "2026-01-01T10:00:00+00:00").with_event("scan", "began")
+    write_record(record, path)
+    monkeypatch.delitem(sys.modules, SessionRecord.__module__)
+    assert read_record(path) == record
