@@ -225,7 +225,11 @@ def test_a_scaling_of_plus_is_shown_but_is_no_tool(scene: Any, headless: Headles
 def test_what_cannot_be_shown_stops_nothing(scene: Any, link: tuple[Client, Server]) -> None:
     devices = DeviceNodes(scene)
     many = tuple(codec.TrackedTool(f"tool {number}", rigid()) for number in range(MOST_TOOLS + 1))
-    _pumped(devices, link, codec.TrackingDataMessage(device="liar", tools=many), codec.StringMessage(device="text"))
+    messages = [
+        codec.TrackingDataMessage(device="liar", tools=many[:-1]),
+        codec.TrackingDataMessage(device="second liar", tools=many[-1:]),
+    ]
+    _pumped(devices, link, *messages, codec.StringMessage(device="text"))
     assert devices.node("vtkMRMLTextNode", "text") is not None
     assert "invents names" in devices.problems[0]
 
