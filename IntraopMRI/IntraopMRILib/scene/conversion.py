@@ -21,6 +21,8 @@ from .colors import Color
 _NARROWER = {np.dtype(np.float64): np.float32, np.dtype(np.int64): np.int32, np.dtype(np.uint64): np.int32}
 #: Window beyond the brightest tissue.
 _HEADROOM = 1.2
+#: Upper end of the grey scale over the upper quartile of tissue: twice leaves room for enhancement.
+_OVER_QUARTILE = 2.0
 #: Sides of the cylinders and tubes.
 _SIDES = 24
 #: Length of a dash and of the gap behind it in a planned trajectory, mm.
@@ -52,7 +54,8 @@ def vtkImageOf(array: AnyArray) -> Any:
 def windowLevel(array: AnyArray) -> tuple[float, float]:
     """Window and level that show the tissue: from the darkest to above the 99.5th percentile of what is not air.
 
-    The headroom keeps white matter below white, so that enhancement stands out.
+    The headroom keeps white matter below white, so that enhancement stands out. Fat beside a surface coil is far
+    brighter than the brain and must not darken it: the upper end stays within a multiple of the upper quartile.
     """
     sample = array.ravel()[:: max(1, array.size // 200_000)].astype(np.float64)
     sample = sample[np.isfinite(sample)]
@@ -60,7 +63,8 @@ def windowLevel(array: AnyArray) -> tuple[float, float]:
         return 1.0, 0.5
     low = float(sample.min())
     tissue = sample[sample > low + 0.05 * (sample.max() - low)]
-    window = _HEADROOM * (float(np.percentile(tissue, 99.5)) - low)
+    quartile, top = np.percentile(tissue, (75.0, 99.5)) - low
+    window = float(min(_HEADROOM * top, _OVER_QUARTILE * quartile))
     return window, low + window / 2.0
 
 
