@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import IntraopError
 
@@ -62,3 +62,10 @@ def run(main: Callable[[], None]) -> int:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return EXIT_REFUSED
     return 0
+
+
+def leave(status: int) -> NoReturn:
+    """End the process now, though a thread may still prepare a scan: the interpreter's own end would crash in it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

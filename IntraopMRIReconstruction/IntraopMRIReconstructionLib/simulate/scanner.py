@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from .grids import stream
 from .head import WHITE
 from .kspace import Sampling, Scan, simulate_scan
 from .phantom import CONTRAST
-from .process import announce, parser, run, stop_signal
+from .process import announce, leave, parser, run, stop_signal
 from .rendering import rician
 
 NAME = "scanner"
@@ -87,8 +88,7 @@ class Scanner:
     def _sequence(self, server: Server, names: list[str]) -> None:
         self._interrupted = False
         try:
-            for position, name in enumerate(names):
-                following = names[position + 1] if position + 1 < len(names) else self.names[0]
+            for name, following in zip_longest(names, names[1:]):
                 self._scan(server, name, following)
                 if self._stop.is_set() or self._interrupted:
                     return
@@ -96,13 +96,15 @@ class Scanner:
             # The receiver is gone: the next one gets its own scans.
             print(f"scan ended: {error}", file=sys.stderr, flush=True)
 
-    def _scan(self, server: Server, name: str, following: str) -> None:
+    def _scan(self, server: Server, name: str, following: str | None) -> None:
+        """One scan. The following one is prepared meanwhile; without one the computer is left to the receiver."""
         self._say(server, f"{name}: preparing")
         scan = self._prepare(name).wait(self._stop)
         self._ahead = None
         if scan is None:
             return
-        self._prepare(following)
+        if following is not None:
+            self._prepare(following)
         self._say(server, f"{name}: scanning")
         if isinstance(scan, Image):
             self._stop.wait(self._scan_s)
@@ -237,4 +239,4 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    leave(run(main))
