@@ -9,6 +9,7 @@ live slices are latest-wins. A registration belongs to one image: a new image wi
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -273,16 +274,15 @@ class Session:
         last_heard_s = time.monotonic()
         while not self._closing.is_set():
             received = scanner.receive(0.1)
-            if received is None:
-                if assembler is not None and time.monotonic() - last_heard_s > SCAN_SILENT_S:
-                    self._lost(assembler)
-                    assembler = None
-                continue
-            last_heard_s = time.monotonic()
-            try:
-                assembler = self._take(received, reader, assembler)
-            except IntraopError as error:
-                self._tell(Problem("receive", str(error), fatal=False))
+            if received is not None:
+                with self._reporting("receive", fatal=False):
+                    assembler = self._take(received, reader, assembler)
+            # A scanner may report its state all the time: only data shows that a scan goes on.
+            if received is not None and not isinstance(received.message, StatusMessage):
+                last_heard_s = time.monotonic()
+            elif assembler is not None and time.monotonic() - last_heard_s > SCAN_SILENT_S:
+                self._lost(assembler)
+                assembler = None
 
     def _take(self, received: Received, reader: RawDataReader, assembler: Assembler | None) -> Assembler | None:
         """Handle one message; returns the scan that is still open."""
@@ -344,14 +344,10 @@ class Session:
             if self._closing.is_set():
                 return
             for stage, work in self._stages(scan):
-                try:
-                    with self._timed(f"{stage}: {scan.protocol}"):
-                        work(scan)
-                except Cancelled:
-                    self._tell(Problem(stage, f"stopped while working on '{scan.protocol}'", fatal=False))
-                    break
-                except IntraopError as error:
-                    self._tell(Problem(stage, str(error)))
+                with self._reporting(stage, fatal=True, scan=scan) as done, self._timed(f"{stage}: {scan.protocol}"):
+                    work(scan)
+                    done.append(stage)
+                if not done:
                     break
 
     def _stages(self, scan: _Scan) -> Iterator[tuple[str, Callable[[_Scan], None]]]:
@@ -500,6 +496,22 @@ class Session:
             return not self._cancelled.is_set()
 
         return tell
+
+    @contextmanager
+    def _reporting(self, stage: str, fatal: bool, scan: _Scan | None = None) -> Iterator[list[str]]:
+        """What goes wrong inside becomes a problem that is shown; the list stays empty unless the block fills it."""
+        try:
+            yield []
+        except Cancelled:
+            what = "" if scan is None else f" while working on '{scan.protocol}'"
+            self._tell(Problem(stage, f"stopped{what}", fatal=False))
+        except IntraopError as error:
+            self._tell(Problem(stage, str(error), fatal))
+        except Exception as error:
+            # A defect must be said on screen, not end a thread in silence.
+            logging.getLogger(__name__).exception("defect in stage '%s'", stage)
+            text = f"a defect in this software stopped the stage ({type(error).__name__}: {error}); scan again"
+            self._tell(Problem(stage, text))
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

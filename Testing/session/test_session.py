@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from IntraopMRILib.session import Link, Plan, Session, role_of
 from IntraopMRILib.session_updates import ImageReady, Problem, Registered, ResidualFound, ScanProgress, StageProgress
-from IntraopMRIReconstructionLib.data import Image, Level
+from IntraopMRIReconstructionLib.data import Image, Level, Status
 from IntraopMRIReconstructionLib.errors import SessionError, WireError
 from IntraopMRIReconstructionLib.geometry import centre_of, pose_error
 from IntraopMRIReconstructionLib.simulate.kspace import Scan
 from IntraopMRIReconstructionLib.simulate.phantom import BrainCase
+from IntraopMRIReconstructionLib.wire.adapters import message_from_status
 from IntraopMRIReconstructionLib.wire.transport import Server
 from session.conftest import scan_of, send, wait_for, wait_with_all
 
@@ -129,3 +131,41 @@ def test_a_cancelled_native_scan_does_not_change_the_residual(
     send(scanner, scans["T1 contrast"])
     assessment = wait_for(session, ResidualFound).assessment
     assert assessment.interval_cm3[0] <= brain.truth.residual_ml <= assessment.interval_cm3[1]
+
+
+def test_a_defect_in_a_stage_is_said_and_the_next_scan_works(
+    session: Session, scanner: Server, scans: dict[str, Scan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+
+        def divides_by_zero(*_: object, **__: object) -> None:
+            raise ZeroDivisionError("division by zero")
+
+        broken.setattr("IntraopMRILib.session.register_rigid", divides_by_zero)
+        send(scanner, scans["T1 native"])
+        problem = wait_for(session, Problem, fatal)
+    assert problem.stage == "register"
+    assert "defect" in problem.text
+    assert "ZeroDivisionError" in problem.text
+    send(scanner, scans["T1 native"])
+    wait_for(session, Registered)
+
+
+def test_a_scan_that_stops_is_told_although_the_scanner_goes_on_reporting(
+    session: Session, scanner: Server, scans: dict[str, Scan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("IntraopMRILib.session.SCAN_SILENT_S", 0.3)
+    send(scanner, scans["T1 native"], blocks=3)
+    stop = threading.Event()
+
+    def report() -> None:
+        while not stop.wait(0.05):
+            scanner.send(message_from_status(Status("Scanner", 1, "scanning")))
+
+    reporting = threading.Thread(target=report)
+    reporting.start()
+    try:
+        assert "stopped at" in wait_for(session, Problem, fatal).text
+    finally:
+        stop.set()
+        reporting.join()
