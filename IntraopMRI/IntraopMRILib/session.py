@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
-from IntraopMRIReconstructionLib.data import Acquisition, Encoding, Image, KSpace, Level, Pose, Status, Verdict
+from IntraopMRIReconstructionLib.data import Acquisition, Encoding, Image, KSpace, Level, Matrix, Pose, Status, Verdict
 from IntraopMRIReconstructionLib.errors import Cancelled, IntraopError, RegistrationError, SessionError, WireError
 from IntraopMRIReconstructionLib.geometry import centre_of, pose_error
 from IntraopMRIReconstructionLib.reconstruct.assemble import Assembler
@@ -120,7 +120,7 @@ class _State:
     registration: RigidRegistration | None = None
     deformable: DeformableRegistration | None = None
     assessment: ResidualAssessment | None = None
-    still: bool = True
+    poses: dict[Role, Matrix] = field(default_factory=dict)
 
 
 def role_of(protocol: str) -> Role:
@@ -374,6 +374,7 @@ class Session:
                 f"'{self.plan.patient_id}': it is not used"
             )
         self._state.images[scan.role] = image
+        self._state.poses.pop(scan.role, None)
         self._state.assessment = None
         self.journal.image(image, scan.role)
         self._tell(ImageReady(image, scan.role, reconstruction, scan.last_byte_s))
@@ -389,13 +390,6 @@ class Session:
             progress=self._progress("register"),
             threads=self._threads,
         )
-        if before is not None:
-            middle = centre_of(self.plan.preoperative.ras_from_ijk, _size(self.plan.preoperative))
-            moved_mm, _angle = pose_error(found.intraop_from_preop, before.intraop_from_preop, middle)
-            self._state.still = moved_mm <= MOVED_MM
-            if not self._state.still:
-                text = f"the patient moved {moved_mm:.1f} mm between the scans: the earlier scan is not compared with"
-                self._tell(Problem("register", text, fatal=False))
         self.journal.registration(found, image, self.plan.preoperative)
         self._tell(Registered(found, image))
         if found.verdict.level is Level.REFUSED:
@@ -404,6 +398,25 @@ class Session:
                 "shown; check that both volumes show this patient, or give a start by landmarks"
             )
         self._state.registration = found
+        self._state.poses[scan.role] = found.intraop_from_preop
+
+    def _still_native(self) -> Image:
+        """The native scan. Raises SessionError unless it is known that the patient has not moved since."""
+        native, poses = self._state.images.get("native"), self._state.poses
+        if native is None:
+            why = "there is no native scan to compare with"
+        elif "native" not in poses:
+            why = "the native scan was not registered, so a motion of the patient would not be seen"
+        else:
+            middle = centre_of(self.plan.preoperative.ras_from_ijk, _size(self.plan.preoperative))
+            moved_mm, _angle = pose_error(poses["contrast"], poses["native"], middle)
+            if moved_mm <= MOVED_MM:
+                return native
+            why = f"the patient moved {moved_mm:.1f} mm between the native and the contrast scan"
+        raise SessionError(
+            f"no residual is given: {why}; the contrast scan alone does not tell enhancement from blood. "
+            "Repeat both scans"
+        )
 
     def _follow_shift(self, scan: _Scan) -> None:
         """Deformable registration; when it cannot be trusted the rigid one stays, and the verdict says so."""
@@ -453,7 +466,7 @@ class Session:
             error_mm, unknown_mm = shift_at(state.deformable, tumour)[1], 0.0
         state.assessment = assess_residual(
             state.images[scan.role],
-            state.images.get("native") if state.still else None,
+            self._still_native(),
             tumour,
             mapping,
             registration_error_mm=error_mm,

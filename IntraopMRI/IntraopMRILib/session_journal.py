@@ -110,7 +110,6 @@ class Journal:
             rano_source=found.rano.source,
             centroid_ras_mm=None if centroid is None else vector(centroid),
             other=found.measurements[2:],
-            notes=found.notes,
         )
         self._change(lambda record: replace(record, residual=entry))
 

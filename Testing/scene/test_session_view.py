@@ -69,7 +69,6 @@ class Operation:
                     rano=rano_class(0.064, 1.0),
                     residual_centroid_ras_mm=np.zeros(3),
                     measurements=(volume, extent_of_resection(1.0, 0.064, (0.05, 0.08), ())),
-                    notes=(),
                 )
             )
         )

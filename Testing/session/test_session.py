@@ -121,16 +121,39 @@ def test_protocol_names_say_whether_contrast_agent_was_given() -> None:
     assert role_of("T1 native") == "native"
 
 
-def test_a_cancelled_native_scan_does_not_change_the_residual(
-    session: Session, scanner: Server, scans: dict[str, Scan], brain: BrainCase
+def test_a_native_scan_that_was_never_registered_gives_no_number(
+    session: Session, scanner: Server, scans: dict[str, Scan]
 ) -> None:
+    """Nobody knows whether the patient has moved since, and the contrast scan alone cannot tell blood from tumour."""
     send(scanner, scans["T1 native"])
     wait_for(session, StageProgress, lambda u: u.stage == "register")
     session.cancel()
     wait_for(session, Problem)
     send(scanner, scans["T1 contrast"])
-    assessment = wait_for(session, ResidualFound).assessment
-    assert assessment.interval_cm3[0] <= brain.truth.residual_ml <= assessment.interval_cm3[1]
+    updates, problem = wait_with_all(session, Problem, fatal)
+    assert problem.stage == "assess residual"
+    assert "no residual is given" in problem.text
+    assert not any(isinstance(u, ResidualFound) for u in updates)
+    assert session.journal.record.residual is None
+
+
+def test_a_contrast_scan_without_a_native_one_gives_no_number(
+    session: Session, scanner: Server, scans: dict[str, Scan]
+) -> None:
+    send(scanner, scans["T1 contrast"])
+    assert "no native scan" in wait_for(session, Problem, fatal).text
+
+
+def test_a_patient_who_moves_between_the_scans_is_noticed(
+    session: Session, scanner: Server, scans: dict[str, Scan], brain: BrainCase
+) -> None:
+    moved = brain.intraop["T1 contrast"].ras_from_ijk.copy()
+    moved[:3, 3] += (3.0, -2.0, 1.0)
+    send(scanner, scans["T1 native"])
+    send(scanner, scan_of(replace(brain.intraop["T1 contrast"], ras_from_ijk=moved)))
+    problem = wait_for(session, Problem, fatal)
+    assert problem.stage == "assess residual"
+    assert "moved 3.7 mm" in problem.text
 
 
 def test_a_defect_in_a_stage_is_said_and_the_next_scan_works(

@@ -71,19 +71,6 @@ def subtraction(contrast: Array, native: Array, away: Mask, ras_from_ijk: Matrix
     return _centred(values, native * level, tissue)
 
 
-def single(contrast: Array, away: Mask, ras_from_ijk: Matrix) -> Enhancement:
-    """Brightness above the usual tissue from the contrast scan alone, (k, j, i): cannot tell blood from enhancement.
-
-    Raises AssessmentError when there is too little tissue to know what is usual.
-    """
-    tissue = away & _bright(contrast)
-    _require(tissue)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        log_level = _smooth_fit(np.log(contrast), tissue, _coordinates(contrast.shape, ras_from_ijk))
-    relative = contrast * np.exp(-log_level)
-    return _centred(relative - 1.0, relative, tissue)
-
-
 def robust_sigma(values: npt.ArrayLike) -> float:
     """Standard deviation of the normal part of ``values``, from the median absolute deviation."""
     array = np.asarray(values)

@@ -12,7 +12,7 @@ from IntraopMRIReconstructionLib.geometry import apply
 from scipy import ndimage
 
 from .carry import Mapping, carried_points, occupied
-from .enhancement import on_grid, single, subtraction
+from .enhancement import on_grid, subtraction
 from .outline import THIN_MM, Outline, outline
 from .resection import RANO_SOURCE, RanoClass, extent_of_resection, rano_class
 
@@ -42,12 +42,11 @@ class ResidualAssessment:
     rano: RanoClass
     residual_centroid_ras_mm: npt.NDArray[np.float64] | None
     measurements: tuple[Measurement, ...]
-    notes: tuple[str, ...]
 
 
 def assess_residual(
     contrast: Image,
-    native: Image | None,
+    native: Image,
     tumour: Image,
     intraop_from_preop: Mapping,
     registration_error_mm: float,
@@ -57,9 +56,10 @@ def assess_residual(
 ) -> ResidualAssessment:
     """Find enhancing tumour that is left inside the carried-over tumour region.
 
-    ``contrast``: intraoperative scan with agent; ``native``: the same without, None when not taken (then blood cannot
-    be told from enhancement and the interval reaches down to zero). ``tumour``: label on the preoperative grid,
-    1 enhancing, 2 necrotic core, 3 and above non-enhancing infiltration (not searched), or one plain label.
+    ``contrast``: intraoperative scan with agent; ``native``: the same without, the patient in the same position. Both
+    are needed: alone, the contrast scan does not tell enhancement from blood, fat and grey matter.
+    ``tumour``: label on the preoperative grid, 1 enhancing, 2 necrotic core, 3 and above non-enhancing infiltration
+    (not searched), or one plain label.
     ``intraop_from_preop``: (4, 4) or a function on RAS points (n, 3). ``registration_error_mm`` at the tumour;
     ``expected_shift_mm``: brain shift that the registration does not model (0 when it is deformable).
     ``nce_cm3``: non-enhancing residual when somebody assessed it.
@@ -89,25 +89,20 @@ def assess_residual(
     _tell(progress, 0.3, "measuring the enhancement")
     scan = on_grid(contrast, contrast, box)
     away = distance > margin + spacing.max()
-    if native is None:
-        enhancement = single(scan, away, contrast.ras_from_ijk)
-    else:
-        enhancement = subtraction(scan, on_grid(native, contrast, box), away, contrast.ras_from_ijk)
+    enhancement = subtraction(scan, on_grid(native, contrast, box), away, contrast.ras_from_ijk)
 
     _tell(progress, 0.6, "outlining the residual")
     found = outline(enhancement, distance, margin, registration_error_mm, spacing, away)
     voxel_cm3 = contrast.voxel_volume_ml
     volume = found.volume_voxels * voxel_cm3
     tight = found.mask & (distance <= max(0.0, margin - registration_error_mm))
-    interval = _interval(found, tight, volume, voxel_cm3, spacing, native is None)
+    interval = _interval(found, tight, volume, voxel_cm3, spacing)
     _tell(progress, 1.0, "residual assessed")
     return _result(contrast, native, tumour, box, carried, found, volume, interval, enhancing, nce_cm3)
 
 
-def _check(contrast: Image, native: Image | None, tumour: Image, error_mm: float, shift_mm: float) -> None:
+def _check(contrast: Image, native: Image, tumour: Image, error_mm: float, shift_mm: float) -> None:
     for name, image in (("contrast scan", contrast), ("native scan", native), ("tumour segmentation", tumour)):
-        if image is None:
-            continue
         if image.array.ndim != 3:
             raise AssessmentError(f"the {name} must be one volume (k, j, i), got shape {image.array.shape}")
         if not np.isfinite(image.array).all():
@@ -136,7 +131,7 @@ def _box(points_ijk: npt.NDArray[np.float64], image: Image, context_mm: float) -
 
 
 def _interval(
-    found: Outline, tight: Mask, volume: float, voxel_cm3: float, spacing: npt.NDArray[np.float64], single_scan: bool
+    found: Outline, tight: Mask, volume: float, voxel_cm3: float, spacing: npt.NDArray[np.float64]
 ) -> tuple[float, float]:
     step = float(spacing.max())
     if not found.mask.any():
@@ -148,12 +143,12 @@ def _interval(
     height = ndimage.distance_transform_edt(~grown, sampling=spacing) - 0.5 * step
     low = float((depth >= step).sum()) * voxel_cm3
     high = float(((height <= step) | found.doubtful).sum()) * voxel_cm3
-    return (0.0 if single_scan else min(low, volume)), max(high, volume)
+    return min(low, volume), max(high, volume)
 
 
 def _result(
     contrast: Image,
-    native: Image | None,
+    native: Image,
     tumour: Image,
     box: tuple[slice, slice, slice],
     carried: Mask,
@@ -168,18 +163,14 @@ def _result(
     residual[box] = found.mask
     resected[box] = carried & ~found.mask
     preop = float(enhancing.sum()) * tumour.voxel_volume_ml
-    based_on = tuple(image.uid for image in (contrast, native, tumour) if image is not None)
-    how = "contrast minus native" if native is not None else "contrast scan alone, no native scan"
-    notes = []
-    if native is None:
-        notes.append("No native scan: fresh blood cannot be told from enhancement, so the residual may be zero.")
+    based_on = (contrast.uid, native.uid, tumour.uid)
     thin_cm3 = float((found.thin & ~found.mask).sum()) * contrast.voxel_volume_ml
     measurements = [
         Measurement(
             "Residual enhancing tumour",
             volume,
             "cm3",
-            f"Enhancing volume inside the carried-over tumour ({how}), partial volume counted; "
+            "Enhancing volume (contrast minus native scan) inside the carried-over tumour, partial volume counted; "
             "interval: 1 voxel at the boundary and the registration error",
             RANO_SOURCE,
             interval,
@@ -209,5 +200,4 @@ def _result(
         rano=rano_class(volume, preop, interval, nce_cm3),
         residual_centroid_ras_mm=centroid,
         measurements=tuple(measurements),
-        notes=tuple(notes),
     )

@@ -92,14 +92,6 @@ def test_a_native_scan_on_another_grid_is_resampled(operation: Any) -> None:
     assert other.volume_cm3 == pytest.approx(same.volume_cm3, rel=0.02)
 
 
-def test_without_native_scan_the_interval_reaches_zero_and_says_why(operation: Any) -> None:
-    case = operation(4, np.eye(3))
-    found = assess_residual(case.contrast, None, case.tumour, case.intraop_from_preop, 1.0, 3.0)
-    assert found.interval_cm3[0] == 0.0
-    assert "blood" in found.notes[0]
-    assert "no native scan" in found.measurements[0].definition
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
