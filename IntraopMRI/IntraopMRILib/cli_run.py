@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -31,7 +30,7 @@ from .session_updates import (
     StageProgress,
     Update,
 )
-from .workflow.record import SessionRecord, to_json, write_atomically, write_record
+from .workflow.record import SessionRecord, as_document, write_atomically, write_record
 
 #: How often the main thread looks for news (s): below what an eye sees as late.
 TICK_S = 0.02
@@ -68,7 +67,6 @@ class Outcome:
     record: SessionRecord
     samples: list[PointerSample] = field(default_factory=list)
     overlay_s: float = 0.0
-    live_slices: int = 0
 
 
 def run_session(
@@ -208,7 +206,6 @@ class _Run:
         """Newest pose and live slice onto the screen."""
         slice_ = self.session.live_slice()
         if slice_ is not None:
-            self.outcome.live_slices += 1
             self.bridge.setLiveSlice(slice_)
         pose = self.session.pose()
         if pose is not None:
@@ -279,4 +276,4 @@ class _Run:
         record = self.session.journal.finish()
         self.outcome.record = record
         write_record(record, self.folder / "session.json")
-        write_atomically(self.folder / "report.html", render_report(json.loads(to_json(record)), pictures))
+        write_atomically(self.folder / "report.html", render_report(as_document(record), pictures))

@@ -37,7 +37,7 @@ from IntraopMRIReconstructionLib.wire.trust import AS_SENT, PeerProfile
 from .assess.carry import Mapping as PointMapping
 from .assess.implant import Trajectory, band, compare
 from .assess.implant_detection import find_implant
-from .assess.residual import ResidualAssessment, assess_residual
+from .assess.residual import assess_residual
 from .register.carry_over import shift_at
 from .register.deformable import DeformableRegistration, register_deformable
 from .register.rigid import RigidRegistration, register_rigid
@@ -119,7 +119,7 @@ class _State:
     images: dict[Role, Image] = field(default_factory=dict)
     registration: RigidRegistration | None = None
     deformable: DeformableRegistration | None = None
-    assessment: ResidualAssessment | None = None
+    shift_error_mm: float = 0.0
     poses: dict[Role, Matrix] = field(default_factory=dict)
 
 
@@ -375,7 +375,6 @@ class Session:
             )
         self._state.images[scan.role] = image
         self._state.poses.pop(scan.role, None)
-        self._state.assessment = None
         self.journal.image(image, scan.role)
         self._tell(ImageReady(image, scan.role, reconstruction, scan.last_byte_s))
 
@@ -443,7 +442,7 @@ class Session:
             self._tell(Problem(stage, text, fatal=False))
             return
         state.deformable = found
-        shift, _ = shift_at(found, tumour)
+        shift, state.shift_error_mm = shift_at(found, tumour)
         update = ShiftFound(
             state.registration,
             found,
@@ -463,8 +462,8 @@ class Session:
             error_mm, unknown_mm = state.registration.residual_mm, UNMODELLED_SHIFT_MM
         else:
             mapping = state.deformable.intraop_from_preop_points
-            error_mm, unknown_mm = shift_at(state.deformable, tumour)[1], 0.0
-        state.assessment = assess_residual(
+            error_mm, unknown_mm = state.shift_error_mm, 0.0
+        assessment = assess_residual(
             state.images[scan.role],
             self._still_native(),
             tumour,
@@ -473,8 +472,8 @@ class Session:
             expected_shift_mm=unknown_mm,
             progress=self._progress("assess residual"),
         )
-        self.journal.residual(state.assessment)
-        self._tell(ResidualFound(state.assessment))
+        self.journal.residual(assessment)
+        self._tell(ResidualFound(assessment))
 
     def _assess_implants(self, scan: _Scan) -> None:
         registration = self._state.registration

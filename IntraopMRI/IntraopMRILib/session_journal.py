@@ -16,7 +16,6 @@ from .assess.residual import ResidualAssessment
 from .register.rigid import RigidRegistration
 from .session_updates import ImplantFound, Role, ShiftFound
 from .workflow.record import (
-    ImageEntry,
     ImplantEntry,
     Matrix4,
     RegistrationEntry,
@@ -24,8 +23,8 @@ from .workflow.record import (
     SessionRecord,
     Timing,
     Vector3,
+    image_entry,
     utc_now,
-    utc_text,
 )
 
 #: Packages whose versions decide on the numbers.
@@ -55,16 +54,7 @@ class Journal:
 
     def image(self, image: Image, role: Role | str) -> None:
         """An image was made; what rested on the image it replaces is withdrawn."""
-        k, j, i = image.array.shape[:3]
-        entry = ImageEntry(
-            uid=image.uid,
-            name=image.name,
-            role=role,
-            acquired_utc=None if image.acquired_utc_s is None else utc_text(image.acquired_utc_s),
-            size_ijk=(i, j, k),
-            spacing_mm=vector(image.spacing_mm),
-            metadata=dict(image.metadata),
-        )
+        entry = image_entry(image, role)
 
         def change(record: SessionRecord) -> SessionRecord:
             return replace(record, images=(*record.images, entry), registration=None, residual=None, implants=())

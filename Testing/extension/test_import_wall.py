@@ -19,8 +19,6 @@ BUNDLED = {"numpy", "scipy", "SimpleITK", "pydicom"}
 #: Not bundled, yet at file scope where a file is nothing without it. The panels load such files only after the
 #: person's action has asked for the packages; test_a_panel_opens_with_what_slicer_bundles holds that.
 NEEDED_BY_THE_WIRE = {"fastcrc"}
-#: Files whose only purpose is one package.
-ONLY_FOR = {f"{RECONSTRUCTION}.wire.mrd_file": {"h5py"}}
 #: Rooms that may use another room at all.
 MAY_USE = {("reconstruct", "operators"), ("simulate", "wire")}
 #: Files outside the rooms that wire the stages together.
@@ -126,7 +124,6 @@ def not_bundled(source: Source) -> dict[str, int]:
 @pytest.mark.parametrize("source", SOURCES, ids=ids)
 def test_file_scope_imports_only_what_slicer_bundles(source: Source) -> None:
     wrong = not_bundled(source)
-    wrong = {name: line for name, line in wrong.items() if name not in ONLY_FOR.get(source.name, set())}
     if source.room == "wire":
         wrong = {name: line for name, line in wrong.items() if name not in NEEDED_BY_THE_WIRE}
     assert not wrong, f"{source.path} imports at file scope what Slicer does not bundle: {wrong}; import inside"
