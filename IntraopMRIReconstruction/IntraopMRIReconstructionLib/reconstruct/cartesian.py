@@ -28,48 +28,42 @@ def root_sum_of_squares(
     see, and a roll, which is done once at the end. One work buffer is transformed in place again and again.
     """
     full = full_matrix(encoding)
-    scale = interpolation_gain(encoding)
-    if encoding.is_3d:
-        power = _power_of_volume(samples, full, step, threads)
-        scale /= np.sqrt(np.prod(full))
-    else:
-        power = _power_of_slices(samples, full, step, threads)
-        scale /= np.sqrt(full[1] * full[2])
+    scale = interpolation_gain(encoding) / np.sqrt(np.prod(full if encoding.is_3d else full[1:]))
     result = np.empty(encoding.recon_matrix, dtype=np.float32)
+    if not encoding.is_3d:
+        for z in range(full[0]):
+            step(z / full[0], "Fourier transform")
+            _finish(_power_of_slice(resized(samples[:, z], full[1:]), threads), scale, result[z])
+        return result
+    power = _power_of_volume(samples, full, step, threads)
     first_z = full[0] // 2 - encoding.recon_matrix[0] // 2
 
     def finish(part: range) -> None:
         for z in part:
-            source = (z + first_z - full[0] // 2) % full[0] if encoding.is_3d else z
-            plane = power[source, :, 0::2] + power[source, :, 1::2]
-            np.sqrt(plane, out=plane)
-            plane *= np.float32(scale)
-            result[z] = resized(scipy.fft.fftshift(plane), encoding.recon_matrix[1:])
+            _finish(power[(z + first_z - full[0] // 2) % full[0]], scale, result[z])
 
     list(in_order(finish, shares(len(result), threads), threads))
     return result
 
 
-def _power_of_slices(
-    samples: npt.NDArray[np.complex64], full: tuple[int, int, int], step: Step, threads: int
-) -> npt.NDArray[np.float32]:
-    """Squared real and imaginary parts (z, y, 2 x) summed over coils, in FFT order, transform not scaled."""
-    power = np.empty((full[0], full[1], 2 * full[2]), dtype=np.float32)
-    for z in range(full[0]):
-        step(z / full[0], "Fourier transform")
-        coils = scipy.fft.ifft2(resized(samples[:, z], full[1:]), norm="forward", workers=threads)
-        parts = coils.view(np.float32)
-        np.multiply(parts[0], parts[0], out=power[z])
-        for coil in parts[1:]:
-            np.multiply(coil, coil, out=coil)
-            power[z] += coil
-    return power
+def _finish(power: npt.NDArray[np.float32], scale: float, result: npt.NDArray[np.float32]) -> None:
+    """Centred and cropped magnitude of a plane into ``result`` from its power (y, 2 x) in FFT order."""
+    plane = power[:, 0::2] + power[:, 1::2]
+    np.sqrt(plane, out=plane)
+    plane *= np.float32(scale)
+    result[...] = resized(scipy.fft.fftshift(plane), result.shape)
+
+
+def _power_of_slice(kspace: npt.NDArray[np.complex64], threads: int) -> npt.NDArray[np.float32]:
+    """Squared real and imaginary parts (y, 2 x) summed over coils, in FFT order, transform not scaled."""
+    parts = scipy.fft.ifft2(kspace, norm="forward", workers=threads).view(np.float32)
+    return np.asarray(np.einsum("cyx,cyx->yx", parts, parts))
 
 
 def _power_of_volume(
     samples: npt.NDArray[np.complex64], full: tuple[int, int, int], step: Step, threads: int
 ) -> npt.NDArray[np.float32]:
-    """As for slices: along z in a strided pass over one coil, then plane by plane while the plane is in the cache."""
+    """As for a slice: along z in a strided pass over one coil, then plane by plane while the plane is in the cache."""
     power = np.zeros((full[0], full[1], 2 * full[2]), dtype=np.float32)
     work = np.zeros((*full[:2], full[2] + ROW_PADDING), dtype=np.complex64)[..., : full[2]]
     for coil, kspace in enumerate(samples):
