@@ -1,52 +1,53 @@
-"""One door to every Cartesian reconstruction: chooses the method from the data, says why, and keeps the provenance."""
+"""One door to every reconstruction: chooses the method from the data, says why, and keeps the provenance."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data import Image, KSpace, Progress, no_progress
 from ..errors import ReconstructionError
-from ..operators import sensitivity
-from ..operators.fourier import ComplexArray, image_from_kspace, resized
+from ..operators.fourier import ComplexArray, resized
 from ..operators.parallel import one_blas_thread
 from ..operators.sampling import Sampling, describe
-from . import compressed_sensing, grappa, sense
+from . import echo_planar, noncartesian
 from .cartesian import root_sum_of_squares
+from .echo_planar import EpiFrame
 from .grid import on_recon_grid, with_recon_matrix
-from .partial_fourier import completed
-from .planes import Plane, Planes, Solver
-from .result import Parameter, Reconstruction, Step, part, provenance_of, stepping
-from .unmixing import Calibrations, Lattice, Unmixing, combination
+from .methods import METHODS, Options, check
+from .planes import Planes
+from .result import Parameter, Reconstruction, Step, Work, part, provenance_of, stepping
+from .shots import Shots
+from .solvers import solver_for
+from .unmixing import Calibrations
 
-#: What :func:`reconstruct` accepts besides "auto".
-METHODS = ("fft", "homodyne", "pocs", "grappa", "sense", "cg-sense", "l1-wavelet", "tv")
-Combination = Literal["rss", "walsh", "inati", "espirit"]
+__all__ = ["METHODS", "Frame", "Options", "Phased", "choose", "phased", "preview", "reconstruct"]
+
+#: What an assembler makes of a scan, see :mod:`.collect`.
+Frame = KSpace | EpiFrame | Shots
 #: Longest side of a preview along (z, y, x): enough to see what is being imaged.
 PREVIEW_MATRIX = (32, 64, 64)
 #: A header's acceleration and the one found in the lines must agree, or the header belongs to another scan.
 ACCELERATION_WARNING = "the header announces an acceleration of {0}, the lines show {1}"
+#: Methods whose images keep the phase of the object from frame to frame.
+KEEPS_PHASE = ("fft", "grappa", "sense", "gridding", "iterative-sense")
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a person may override. None takes the method's own value.
+@dataclass(frozen=True, eq=False)
+class Phased:
+    """A complex image (z, y, x) on the recon grid. Frames made with the same calibrations share the phase of the
+    coils, so that phase differences between them are those of the object. Other fields as in a Reconstruction."""
 
-    ``combination``: how coils are combined by method fft. ``iterations``, ``weight``: of iterative methods, see
-    :mod:`.compressed_sensing` and :mod:`.sense`. ``partial_fourier``: how a missing side is completed, after any
-    method. ``snr_units``: scale to units of noise (needs noise lines) and add the g-factor where it is known.
-    """
-
-    combination: Combination = "rss"
-    iterations: int | None = None
-    weight: float | None = None
-    partial_fourier: Literal["homodyne", "pocs", "none"] = "homodyne"
-    snr_units: bool = False
+    array: ComplexArray
+    method: str
+    reason: str
+    parameters: Mapping[str, Parameter]
+    warnings: tuple[str, ...]
 
 
 def choose(kspace: KSpace, sampling: Sampling) -> tuple[str, str]:
@@ -80,7 +81,7 @@ def choose(kspace: KSpace, sampling: Sampling) -> tuple[str, str]:
 
 
 def reconstruct(
-    kspace: KSpace,
+    frame: Frame,
     method: str = "auto",
     progress: Progress = no_progress,
     threads: int = 2,
@@ -94,44 +95,65 @@ def reconstruct(
     ``progress`` is called often with (fraction 0..1, what); as soon as it returns False the work stops with
     Cancelled. Raises ReconstructionError when the data do not allow the method.
     """
-    if method != "auto" and method not in METHODS:
-        raise ReconstructionError(f"method must be auto or one of {', '.join(METHODS)}, got '{method}'")
+    check(method, frame.encoding.trajectory)
     step, options = stepping(progress), options or Options()
-    encoding = kspace.encoding
-    sampling = describe(kspace.acquired, encoding.is_3d)
-    chosen, reason = (method, "chosen by hand") if method != "auto" else choose(kspace, sampling)
-    if options.snr_units and not kspace.whitened:
-        raise ReconstructionError("SNR units need the noise of the coils: send noise lines with the scan")
-    warnings = [*kspace.warnings, *_warnings(kspace, sampling, chosen)]
-    parameters: dict[str, Parameter] = {"coils": encoding.coils}
-    maps: dict[str, npt.NDArray[np.float32]] = {}
-    step(0.0, chosen)
-    noise: npt.NDArray[np.float32] | float = 1.0
-    if chosen == "fft" and options.combination == "rss":
-        parameters["combination"] = "rss"
-        magnitude = root_sum_of_squares(kspace.samples, encoding, step, threads)
+    kept = None if frame.encoding.is_3d else calibrations
+    if isinstance(frame, Shots):
+        if options.snr_units:
+            raise ReconstructionError("SNR units are not known for radial and spiral scans: leave them out")
+        work = _begin(frame, method)
+        step(0.0, method)
+        image = noncartesian.image(frame, work, options, part(step, 0.0, 0.95), threads, kept, phased=False)
+        magnitude = _magnitude(image, frame, threads)
     else:
-        planes = Planes(kspace, sampling)
-        solver = _solver(planes, chosen, options, parameters, step, None if encoding.is_3d else calibrations)
-        with one_blas_thread():
-            image, g_factor = planes.solve(solver, part(step, 0.0, 0.95), threads)
-        step(0.95, "recon grid")
-        magnitude = np.abs(on_recon_grid(image, encoding, threads)).astype(np.float32)
-        if g_factor is not None:
-            g_factor = np.abs(on_recon_grid(g_factor, encoding, threads)).astype(np.float32)
-            if planes.lattice.acceleration > 1:
-                maps["g-factor"] = g_factor
-            noise = g_factor * np.float32(np.sqrt(planes.lattice.acceleration))
-        elif options.snr_units:
-            raise ReconstructionError(f"the noise of '{chosen}' is not known: use fft, sense or grappa for SNR units")
-    if options.snr_units:
-        # Whitened samples carry a variance of 1 over both parts; a magnitude is judged against one part.
-        averages = float(kspace.acquired[kspace.acquired > 0].mean())
-        floor = np.finfo(np.float32).tiny
-        magnitude = (magnitude * np.sqrt(2 * averages) / np.maximum(noise, floor)).astype(np.float32)
-        parameters["units"] = "SNR"
+        kspace, work = _cartesian(frame, method, options, step)
+        if work.method == "fft" and options.combination == "rss":
+            work.parameters["combination"] = "rss"
+            work.noise = 1.0
+            magnitude = root_sum_of_squares(kspace.samples, kspace.encoding, step, threads)
+        else:
+            image = _planes(kspace, work, options, part(step, 0.0, 0.95), threads, kept)
+            step(0.95, "recon grid")
+            magnitude = _magnitude(image, kspace, threads)
+        if options.snr_units:
+            magnitude = _in_snr_units(kspace, magnitude, work)
     step(1.0, "done")
-    return _wrapped(kspace, magnitude, chosen, reason, parameters, warnings, maps)
+    return _wrapped(frame, magnitude, work)
+
+
+def phased(
+    frame: Frame,
+    calibrations: Calibrations,
+    method: str = "auto",
+    progress: Progress = no_progress,
+    threads: int = 2,
+    options: Options | None = None,
+) -> Phased:
+    """One frame of a series with its phase, for :mod:`.series`.
+
+    ``calibrations``: shared by all frames of the series and never renewed (``refresh_after_s`` infinite). Missing
+    sides of k-space count as zero, since completing them uses up the phase. Raises as :func:`reconstruct`, also for
+    a method that has no phase of its own.
+    """
+    check(method, frame.encoding.trajectory)
+    step, options = stepping(progress), replace(options or Options(), partial_fourier="none", combination="rss")
+    if isinstance(frame, Shots):
+        work = _begin(frame, method)
+        image = noncartesian.image(frame, work, options, part(step, 0.0, 0.95), threads, calibrations, phased=True)
+    else:
+        kspace, work = _cartesian(frame, method, options, step)
+        if work.method in ("homodyne", "pocs"):
+            work.method = "fft"
+            work.warnings.append("the side of k-space that was not acquired counts as zero, to keep the phase")
+        if work.method not in KEEPS_PHASE:
+            raise ReconstructionError(
+                f"method '{work.method}' keeps no phase, which this quantity needs: choose one of "
+                f"{', '.join(KEEPS_PHASE)}, or scan with every line or a regular acceleration"
+            )
+        image = _planes(kspace, work, options, part(step, 0.0, 0.95), threads, calibrations)
+    array = np.asarray(on_recon_grid(image, frame.encoding, threads), dtype=np.complex64)
+    step(1.0, "done")
+    return Phased(array, work.method, work.reason, MappingProxyType(work.parameters), tuple(work.warnings))
 
 
 def preview(kspace: KSpace, threads: int = 2) -> Reconstruction:
@@ -169,115 +191,62 @@ def preview(kspace: KSpace, threads: int = 2) -> Reconstruction:
     gaps = int((small.acquired == 0).sum())
     if gaps:
         warnings.append(f"{gaps} of {matrix[0] * matrix[1]} lines of the preview are not there yet")
-    return _wrapped(small, magnitude, "preview", "lines are still arriving", {"combination": "rss"}, warnings, {})
+    work = Work("preview", "lines are still arriving", {"combination": "rss"}, warnings)
+    return _wrapped(small, magnitude, work)
 
 
-def _solver(
-    planes: Planes,
-    method: str,
-    options: Options,
-    parameters: dict[str, Parameter],
-    step: Step,
-    calibrations: Calibrations | None,
-) -> Solver:
-    """What makes an image of one plane by ``method``; notes in ``parameters`` what it will use."""
-    lattice = planes.lattice
-    if method in ("fft", "homodyne", "pocs"):
-        solver = _combining(options.combination if method == "fft" else "low-resolution", parameters)
-    elif method in ("grappa", "sense"):
-        parameters["acceleration"] = "x".join(map(str, lattice.step))
-        parameters["calibration"] = "x".join(map(str, planes.calibration_shape))
-        solver = _unmixing(method, lattice, parameters, calibrations)
-    else:
-        solver = _iterating(planes, method, options, parameters, step)
-    if not planes.one_sided or options.partial_fourier == "none":
-        return solver
-    completing = "pocs" if method == "pocs" else "homodyne" if method == "homodyne" else options.partial_fourier
-    parameters["partial_fourier"] = completing
-
-    def both(plane: Plane, threads: int) -> tuple[ComplexArray, npt.NDArray[np.float32] | None]:
-        image, _ = solver(plane, threads)
-        for axis, acquired in planes.one_sided:
-            image = completed(image, axis, acquired, "pocs" if completing == "pocs" else "homodyne")
-        return image, None
-
-    return both
+def _begin(frame: KSpace | Shots, method: str) -> Work:
+    reason = "" if method == "auto" else "chosen by hand"
+    return Work(method, reason, {"coils": frame.encoding.coils}, list(frame.warnings))
 
 
-def _combining(name: str, parameters: dict[str, Parameter]) -> Solver:
-    parameters["combination"] = name
-
-    def solver(plane: Plane, threads: int) -> tuple[ComplexArray, npt.NDArray[np.float32] | None]:
-        if name in ("walsh", "inati"):
-            images = image_from_kspace(plane.kspace, (-2, -1), threads)
-            maps = sensitivity.walsh(images) if name == "walsh" else sensitivity.inati(images)
-            return sensitivity.combined(images, maps), np.ones(images.shape[1:], np.float32)
-        maps = _maps(plane, espirit=name == "espirit")
-        weights = combination(maps)
-        return weights.image(plane.kspace, threads), weights.g_factor
-
-    return solver
-
-
-def _unmixing(
-    method: str, lattice: Lattice, parameters: dict[str, Parameter], calibrations: Calibrations | None
-) -> Solver:
-    parameters["combination"] = "low-resolution maps"
-
-    def calibrated(plane: Plane) -> Unmixing:
-        maps = _maps(plane, espirit=False)
-        if method == "sense":
-            return sense.unmixing(maps, lattice)
-        return grappa.calibrate(plane.calibration, lattice, maps)
-
-    def solver(plane: Plane, threads: int) -> tuple[ComplexArray, npt.NDArray[np.float32] | None]:
-        if calibrations is None:
-            weights = calibrated(plane)
-        else:
-            # The next lines may overwrite a live frame while a renewal still reads it: the block is copied.
-            kept = replace(plane, calibration=plane.calibration.copy())
-            weights = calibrations.weights((method, lattice, len(plane.kspace), plane.index), lambda: calibrated(kept))
-        return weights.image(plane.kspace, threads), weights.g_factor
-
-    return solver
+def _cartesian(frame: KSpace | EpiFrame, method: str, options: Options, step: Step) -> tuple[KSpace, Work]:
+    """Sorted lines whose forward and backward readouts agree, and the method for them."""
+    notes = echo_planar.Notes()
+    if isinstance(frame, EpiFrame):
+        frame, notes = echo_planar.deghosted(frame, options.ghost, step)
+    sampling = describe(frame.acquired, frame.encoding.is_3d)
+    work = _begin(frame, method)
+    if method == "auto":
+        work.method, work.reason = choose(frame, sampling)
+    if notes.reason:
+        work.reason = f"{work.reason}; {notes.reason}"
+    work.parameters.update(notes.parameters)
+    work.warnings += [*notes.warnings, *_warnings(frame, sampling, work.method)]
+    if options.snr_units and not frame.whitened:
+        raise ReconstructionError("SNR units need the noise of the coils: send noise lines with the scan")
+    step(0.0, work.method)
+    return frame, work
 
 
-def _iterating(planes: Planes, method: str, options: Options, parameters: dict[str, Parameter], step: Step) -> Solver:
-    iterations = options.iterations or sense.ITERATIONS
-    if method != "cg-sense" and options.iterations is None:
-        iterations = compressed_sensing.enough_iterations(planes.sampled_share)
-    weight = options.weight
-    if weight is None:
-        weights = {"l1-wavelet": compressed_sensing.WAVELET_WEIGHT, "tv": compressed_sensing.VARIATION_WEIGHT}
-        weight = weights.get(method, 0.0)
-    parameters.update(iterations=iterations, weight=weight, maps="espirit")
-
-    def solver(plane: Plane, threads: int) -> tuple[ComplexArray, npt.NDArray[np.float32] | None]:
-        encoding = sense.Encoding(plane.kspace, planes.sampled(plane.index), _maps(plane, espirit=True), threads)
-
-        def tick(fraction: float) -> None:
-            # From every plane, so that a person's stop is seen within one iteration.
-            step(0.2 + 0.75 * (plane.index + fraction) / planes.count, f"{method} iterations")
-
-        if method == "cg-sense":
-            return sense.conjugate_gradients(encoding, iterations, weight, tick), None
-        if method == "tv":
-            return compressed_sensing.total_variation(encoding, weight, iterations, tick), None
-        return compressed_sensing.l1_wavelet(encoding, weight, iterations, tick), None
-
-    return solver
+def _planes(
+    kspace: KSpace, work: Work, options: Options, step: Step, threads: int, calibrations: Calibrations | None
+) -> ComplexArray:
+    """Complex image (z, y, x) on the encoded grid; notes the noise and the g-factor where they are known."""
+    planes = Planes(kspace, describe(kspace.acquired, kspace.encoding.is_3d))
+    solver = solver_for(planes, work.method, options, work.parameters, step, calibrations)
+    with one_blas_thread():
+        image, g_factor = planes.solve(solver, step, threads)
+    if g_factor is not None:
+        g_factor = np.abs(on_recon_grid(g_factor, kspace.encoding, threads)).astype(np.float32)
+        if planes.lattice.acceleration > 1:
+            work.maps["g-factor"] = g_factor
+        work.noise = g_factor * np.float32(np.sqrt(planes.lattice.acceleration))
+    return image
 
 
-def _maps(plane: Plane, espirit: bool) -> ComplexArray:
-    """Maps of a plane; low-resolution ones where the block is too small for ESPIRiT."""
-    shape = (plane.kspace.shape[1], plane.kspace.shape[2])
-    if min(plane.calibration.shape) == 0:
-        raise ReconstructionError(
-            "coil maps need a fully sampled centre of k-space, and none was acquired: send calibration lines"
-        )
-    if espirit and min(plane.calibration.shape[1:]) >= 2 * sensitivity.ESPIRIT_KERNEL - 1:
-        return sensitivity.espirit(plane.calibration, shape)
-    return sensitivity.low_resolution(plane.calibration, shape)
+def _magnitude(image: npt.NDArray[Any], frame: KSpace | Shots, threads: int) -> npt.NDArray[np.float32]:
+    return np.asarray(np.abs(on_recon_grid(image, frame.encoding, threads)), dtype=np.float32)
+
+
+def _in_snr_units(kspace: KSpace, magnitude: npt.NDArray[np.float32], work: Work) -> npt.NDArray[np.float32]:
+    if work.noise is None:
+        raise ReconstructionError(f"the noise of '{work.method}' is not known: use fft, sense or grappa for SNR units")
+    work.parameters["units"] = "SNR"
+    # Whitened samples carry a variance of 1 over both parts; a magnitude is judged against one part.
+    averages = float(kspace.acquired[kspace.acquired > 0].mean())
+    floor = np.finfo(np.float32).tiny
+    return np.asarray(magnitude * np.sqrt(2 * averages) / np.maximum(work.noise, floor), dtype=np.float32)
 
 
 def _warnings(kspace: KSpace, sampling: Sampling, method: str) -> list[str]:
@@ -304,25 +273,17 @@ def _percent(sampling: Sampling) -> str:
     return f"{100 * sampling.partial[0] * sampling.partial[1]:.0f} %"
 
 
-def _wrapped(
-    kspace: KSpace,
-    magnitude: npt.NDArray[np.float32],
-    method: str,
-    reason: str,
-    parameters: dict[str, Parameter],
-    warnings: list[str],
-    maps: Mapping[str, npt.NDArray[np.float32]],
-) -> Reconstruction:
+def _wrapped(frame: Frame, magnitude: npt.NDArray[np.float32], work: Work) -> Reconstruction:
     if not np.isfinite(magnitude).all():
-        raise ReconstructionError(f"the image made by '{method}' is not finite: the raw data overflow")
-    provenance = provenance_of(kspace, method, reason, parameters)
+        raise ReconstructionError(f"the image made by '{work.method}' is not finite: the raw data overflow")
+    provenance = provenance_of(frame, work.method, work.reason, work.parameters)
     image = Image(
         array=magnitude,
-        ras_from_ijk=kspace.encoding.ras_from_ijk,
-        name=kspace.encoding.protocol or kspace.encoding.scan_id,
-        acquired_utc_s=kspace.acquired_utc_s,
-        patient_id=kspace.encoding.patient_id,
+        ras_from_ijk=frame.encoding.ras_from_ijk,
+        name=frame.encoding.protocol or frame.encoding.scan_id,
+        acquired_utc_s=frame.acquired_utc_s,
+        patient_id=frame.encoding.patient_id,
         metadata=provenance,
     )
-    extra = {name: image.with_array(array, name) for name, array in maps.items()}
-    return Reconstruction(image, method, reason, parameters, tuple(warnings), provenance, MappingProxyType(extra))
+    extra = MappingProxyType({name: image.with_array(array, name) for name, array in work.maps.items()})
+    return Reconstruction(image, work.method, work.reason, work.parameters, tuple(work.warnings), provenance, extra)

@@ -6,11 +6,13 @@ import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import scipy
 
-from ..data import Image, KSpace, Progress
+from ..data import Encoding, Image, Progress
 from ..errors import Cancelled
 
 Parameter = float | int | str
@@ -37,6 +39,19 @@ class Reconstruction:
     maps: Mapping[str, Image] = field(default_factory=lambda: MappingProxyType({}))
 
 
+@dataclass
+class Work:
+    """What is known so far of one reconstruction. ``noise``: standard deviation of its image over that of a fully
+    sampled one, a number or (z, y, x), None when unknown. ``maps``: further images on the recon grid."""
+
+    method: str
+    reason: str
+    parameters: dict[str, Parameter]
+    warnings: list[str]
+    noise: npt.NDArray[np.float32] | float | None = None
+    maps: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+
+
 def stepping(progress: Progress) -> Step:
     """Turn a progress callback into one that raises Cancelled when the callback returns False."""
 
@@ -52,14 +67,27 @@ def part(step: Step, first: float, last: float) -> Step:
     return lambda fraction, what: step(first + (last - first) * fraction, what)
 
 
-def provenance_of(kspace: KSpace, method: str, reason: str, parameters: Mapping[str, Parameter]) -> dict[str, str]:
+class RawFrame(Protocol):
+    """What every kind of raw frame says of itself."""
+
+    @property
+    def encoding(self) -> Encoding:
+        """How the scan is encoded and where it lies."""
+
+    @property
+    def input_hash(self) -> str:
+        """SHA-256 of what arrived."""
+
+
+def provenance_of(frame: RawFrame, method: str, reason: str, parameters: Mapping[str, Parameter]) -> dict[str, str]:
     """Text that says how an image came from its raw data."""
     return {
         "method": method,
         "reason": reason,
         "parameters": ", ".join(f"{name}={value}" for name, value in parameters.items()),
-        "scan": kspace.encoding.scan_id,
-        "protocol": kspace.encoding.protocol,
-        "input_sha256": kspace.input_hash,
+        "scan": frame.encoding.scan_id,
+        "protocol": frame.encoding.protocol,
+        "trajectory": frame.encoding.trajectory,
+        "input_sha256": frame.input_hash,
         "versions": f"python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}",
     }

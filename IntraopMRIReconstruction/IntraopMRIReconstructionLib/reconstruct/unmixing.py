@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ import scipy.fft
 
 from ..errors import ReconstructionError
 from ..operators.fourier import ComplexArray
+
+_Made = TypeVar("_Made")
 
 #: Patients and coils move slowly: weights of this age are renewed, so that calibration takes little of a core.
 REFRESH_AFTER_S = 1.0
@@ -99,7 +102,8 @@ class Unmixing:
 
 
 class Calibrations:
-    """Weights that frames of one scan share: made once, used at once by every frame, renewed beside the frames.
+    """Weights, or coil maps, that frames of one scan share: made once, used at once by every frame, renewed beside
+    the frames.
 
     For repeated 2D frames; a volume's weights would fill the memory. Safe to use from several threads.
     """
@@ -108,11 +112,11 @@ class Calibrations:
         """``refresh_after_s``: age from which weights are made anew, with the data of the frame that finds them old."""
         self._refresh_after_s = refresh_after_s
         self._lock = threading.Lock()
-        self._ready: dict[Hashable, tuple[Unmixing, float]] = {}
-        self._pending: dict[Hashable, Future[Unmixing]] = {}
+        self._ready: dict[Hashable, tuple[Any, float]] = {}
+        self._pending: dict[Hashable, Future[Any]] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="calibrate")
 
-    def weights(self, key: Hashable, calibrate: Callable[[], Unmixing]) -> Unmixing:
+    def weights(self, key: Hashable, calibrate: Callable[[], _Made]) -> _Made:
         """The newest weights that are ready for ``key``; only the first call for a key waits for ``calibrate``.
 
         ``calibrate`` may run later on another thread: it must hold data that nobody changes. A renewal that failed
@@ -123,7 +127,7 @@ class Calibrations:
             if pending is not None and pending.done():
                 del self._pending[key]
                 self._ready[key] = (pending.result(), time.monotonic())
-            ready = self._ready.get(key)
+            ready: tuple[_Made, float] | None = self._ready.get(key)
             if ready is not None:
                 if key not in self._pending and time.monotonic() - ready[1] >= self._refresh_after_s:
                     self._pending[key] = self._pool.submit(calibrate)

@@ -1,0 +1,237 @@
+"""Readouts that carry their own way through k-space, collected as they arrive: radial and spiral scans.
+
+What a scan does not say is not guessed: without a trajectory only golden-angle spokes, whose header names them so, are
+placed by their number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data import Acquisition, Encoding, LineFlag
+from ..errors import ReconstructionError
+from ..operators.fourier import ComplexArray
+from ..operators.trajectory import GOLDEN_ANGLE_RAD, radial
+from .assemble import DEAD_ENERGY_SHARE, MAX_DEAD_SHARE, MAX_FRAME_BYTES
+from .noise import covariance_of, whitening_matrix
+
+#: Entry of the encoding's metadata that says in which order the spokes of a radial scan are turned.
+RADIAL_ORDER, GOLDEN = "radial_order", "golden"
+#: Entry of the encoding's metadata that says how many readouts one image has.
+SHOTS_PER_IMAGE = "shots"
+
+
+@dataclass(frozen=True, eq=False)
+class Shots:
+    """Readouts of one frame (one contrast of one repetition).
+
+    ``samples``: (coils, shots, readout) complex64. ``k``: (shots, readout, 2) = (kx, ky) float32 in cycles per field
+    of view of ``encoding``, from which readout oversampling is taken away. ``slices``: (shots,) the slice of each.
+    Other fields as in KSpace.
+    """
+
+    samples: ComplexArray
+    k: npt.NDArray[np.float32]
+    slices: npt.NDArray[np.int32]
+    encoding: Encoding
+    contrast: int = 0
+    repetition: int = 0
+    whitened: bool = False
+    input_hash: str = ""
+    acquired_utc_s: float | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass
+class _Parts:
+    samples: list[ComplexArray] = field(default_factory=list)
+    k: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    slices: list[npt.NDArray[np.int32]] = field(default_factory=list)
+    utc_s: float | None = None
+
+
+class ShotAssembler:
+    """Collects the readouts of one 2D radial or spiral scan; used as :class:`.assemble.Assembler` is."""
+
+    def __init__(self, encoding: Encoding) -> None:
+        """Raises ReconstructionError for 3D scans and other trajectories."""
+        if encoding.trajectory not in ("radial", "spiral"):
+            raise ReconstructionError(f"shots are radial or spiral, the scan '{encoding.scan_id}' is neither")
+        if encoding.is_3d:
+            raise ReconstructionError(
+                f"the {encoding.trajectory} scan '{encoding.scan_id}' is three-dimensional: only 2D slices of radial "
+                "and spiral scans can be reconstructed"
+            )
+        self._source = encoding
+        z, y, x = encoding.encoded_matrix
+        fov, recon = encoding.encoded_fov_mm, encoding.recon_fov_mm
+        shares = [min(1.0, recon[axis] / fov[axis]) for axis in (1, 2)]
+        kept = [max(2, round(size * share)) for size, share in zip((y, x), shares, strict=True)]
+        #: From cycles per encoded field of view to cycles per kept field of view, (x, y).
+        self._scale = np.array([kept[1] / x, kept[0] / y], dtype=np.float32)
+        self.encoding = replace(
+            encoding,
+            encoded_matrix=(z, kept[0], kept[1]),
+            encoded_fov_mm=(fov[0], fov[1] * kept[0] / y, fov[2] * kept[1] / x),
+            centre=None,
+        )
+        self.complete = False
+        self._frames: dict[tuple[int, int], _Parts] = {}
+        self._energy = np.zeros(encoding.coils)
+        self._silent = np.zeros(encoding.coils, dtype=bool)
+        self._noise: list[ComplexArray] = []
+        self._hash = hashlib.sha256()
+        self._events: Counter[str] = Counter()
+        self._bytes = 0
+
+    @property
+    def frames(self) -> tuple[tuple[int, int], ...]:
+        """The (contrast, repetition) pairs that have begun, sorted."""
+        return tuple(sorted(self._frames))
+
+    @property
+    def fraction_acquired(self) -> float:
+        """Share 0..1 of the planned shots that are in; of one radial image at the Nyquist distance if none are."""
+        source = self._source
+        said = source.metadata.get(SHOTS_PER_IMAGE, "")
+        each = int(said) if said.isdecimal() else round(np.pi / 2 * max(self.encoding.encoded_matrix[1:]))
+        planned = each * source.encoded_matrix[0] * source.contrasts * source.repetitions
+        taken = sum(len(part) for frame in self._frames.values() for part in frame.slices)
+        return min(1.0, taken / max(1, planned))
+
+    @property
+    def dead_coils(self) -> tuple[int, ...]:
+        """Indices of coils that delivered nothing or broken numbers at least once."""
+        return tuple(int(coil) for coil in np.flatnonzero(self._silent))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was wrong with the data so far, in words."""
+        found = [f"{number} {what}" for what, number in self._events.items()]
+        if self.dead_coils:
+            found.append(f"coils dropped because they failed during the scan: {', '.join(map(str, self.dead_coils))}")
+        return tuple(found)
+
+    def add(self, acquisition: Acquisition) -> None:
+        """Take in a block of readouts. Lines that carry NaN, infinity or zeros are left out and named in ``warnings``.
+
+        Raises ReconstructionError, with nothing stored, for another scan's data, a wrong number of coils, and lines
+        whose way through k-space is not known.
+        """
+        source = self._source
+        if acquisition.scan_id != source.scan_id:
+            raise ReconstructionError(
+                f"lines of scan '{acquisition.scan_id}' came to scan '{source.scan_id}': send its header first"
+            )
+        if acquisition.samples.shape[1] != source.coils:
+            raise ReconstructionError(
+                f"a readout has {acquisition.samples.shape[1]} coils, the header says {source.coils}"
+            )
+        flags = np.zeros(len(acquisition.ky), np.uint32) if acquisition.flags is None else acquisition.flags
+        noise = flags & LineFlag.NOISE > 0
+        use = ~noise & (flags & LineFlag.NAVIGATOR == 0)
+        k = self._positions(acquisition, use)
+        wrong = acquisition.kz[use][(acquisition.kz[use] < 0) | (acquisition.kz[use] >= source.encoded_matrix[0])]
+        if len(wrong):
+            raise ReconstructionError(
+                f"the slice must be within 0..{source.encoded_matrix[0] - 1} by the header, got {wrong[:5].tolist()}"
+            )
+        self._bytes += acquisition.samples.nbytes
+        if self._bytes > MAX_FRAME_BYTES:
+            raise ReconstructionError(
+                f"the scan '{source.scan_id}' has sent {self._bytes / 2**30:.1f} GiB, at most "
+                f"{MAX_FRAME_BYTES / 2**30:.0f} GiB are kept: scan fewer repetitions"
+            )
+        self._hash.update(np.ascontiguousarray(acquisition.samples).data)
+        self._hash.update(np.ascontiguousarray(k).data)
+        if noise.any():
+            self._noise.append(np.moveaxis(acquisition.samples[noise], 1, 0).reshape(source.coils, -1))
+        self.complete |= acquisition.last or bool((flags & LineFlag.LAST_IN_SCAN).any())
+        samples, good = self._screened(acquisition.samples[use])
+        if not good.any():
+            return
+        frame = self._frames.setdefault((acquisition.contrast, acquisition.repetition), _Parts())
+        frame.utc_s = acquisition.received_utc_s if frame.utc_s is None else frame.utc_s
+        frame.samples.append(np.ascontiguousarray(np.moveaxis(samples[good], 1, 0)))
+        frame.k.append(k[good])
+        frame.slices.append(acquisition.kz[use][good].astype(np.int32))
+
+    def kspace(self, contrast: int = 0, repetition: int = 0) -> Shots:
+        """One frame, whitened when the scan brought noise lines, without dead coils.
+
+        Raises ReconstructionError when the frame has no readout yet, readouts of different lengths, or more than half
+        of the coils failed.
+        """
+        frame = self._frames.get((contrast, repetition))
+        if frame is None:
+            raise ReconstructionError(
+                f"contrast {contrast}, repetition {repetition} of scan '{self._source.scan_id}' has no readout yet; "
+                f"begun are {list(self.frames)}"
+            )
+        live = np.flatnonzero(~self._silent)
+        if len(live) < (1 - MAX_DEAD_SHARE) * len(self._silent):
+            raise ReconstructionError(
+                f"{len(self.dead_coils)} of {len(self._silent)} coils failed during the scan (NaN or no signal): check "
+                "the coil connection and scan again"
+            )
+        lengths = {part.shape[2] for part in frame.samples}
+        if len(lengths) > 1:
+            raise ReconstructionError(f"readouts of one image must have one length, got {sorted(lengths)} samples")
+        samples = np.concatenate([part[live] for part in frame.samples], axis=1)
+        warnings, whitened = self.warnings, False
+        if self._noise:
+            try:
+                mixing = whitening_matrix(covariance_of(np.concatenate(self._noise, axis=1)[live]))
+                samples, whitened = np.tensordot(mixing, samples, axes=1), True
+            except ReconstructionError as error:
+                warnings = (*warnings, f"the noise lines are not used: {error}")
+        return Shots(
+            samples=np.ascontiguousarray(samples, dtype=np.complex64),
+            k=np.concatenate(frame.k),
+            slices=np.concatenate(frame.slices),
+            encoding=replace(self.encoding, coils=len(live)),
+            contrast=contrast,
+            repetition=repetition,
+            whitened=whitened,
+            input_hash=self._hash.hexdigest(),
+            acquired_utc_s=frame.utc_s,
+            warnings=warnings,
+        )
+
+    def _positions(self, acquisition: Acquisition, use: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        """k (lines, readout, 2) of the lines to use, in cycles per kept field of view."""
+        source = self._source
+        if not use.any():
+            return np.zeros((0, acquisition.samples.shape[2], 2), np.float32)
+        if acquisition.trajectory is not None:
+            k = acquisition.trajectory[use][..., :2]
+            if not np.isfinite(k).all():
+                raise ReconstructionError(f"the trajectory of scan '{source.scan_id}' has NaN or infinite positions")
+            return np.asarray(k * self._scale, dtype=np.float32)
+        if source.trajectory != "radial" or source.metadata.get(RADIAL_ORDER) != GOLDEN:
+            raise ReconstructionError(
+                f"the readouts of the {source.trajectory} scan '{source.scan_id}' carry no trajectory, and its header "
+                "does not name a golden-angle order: write the trajectory with the readouts"
+            )
+        readout, width = acquisition.samples.shape[2], source.encoded_matrix[2]
+        k = radial(acquisition.ky[use] * GOLDEN_ANGLE_RAD, readout, width)
+        # Spokes are round in space, not in cycles per field of view.
+        return np.asarray(k * self._scale * (1.0, source.encoded_fov_mm[1] / source.encoded_fov_mm[2]), np.float32)
+
+    def _screened(self, samples: npt.NDArray[np.complex64]) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_]]:
+        """(samples with broken coils set to 0, which lines may be used)."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            energy = np.einsum("lcx,lcx->lc", samples, samples.conj()).real
+        broken = ~np.isfinite(energy)
+        energy = np.where(broken, 0.0, energy)
+        silent = energy <= DEAD_ENERGY_SHARE * energy.max(axis=1, keepdims=True)
+        lost = silent.all(axis=1)
+        if lost.any():
+            self._events["readouts left out because they carry only zeros, NaN or infinity"] += int(lost.sum())
+        self._silent |= silent[~lost].any(axis=0)
+        return np.where(broken[:, :, None], np.complex64(0), samples), ~lost
