@@ -74,7 +74,10 @@ class SceneBridge:
 
     @contextmanager
     def update(self) -> Iterator[SceneBridge]:
-        """Join several changes into one that happens completely or not at all. Blocks may be nested."""
+        """Join several changes into one that happens completely or not at all. Blocks may be nested.
+
+        What takes long is the conversion: a ``content`` that a recipe has made in another thread spares it.
+        """
         if self._inUpdate:
             yield self
             return
@@ -113,17 +116,18 @@ class SceneBridge:
 
     # Images
 
-    def setPreoperative(self, image: Image, role: str = "volume") -> None:
-        """Show a preoperative volume (preoperative RAS) under the registration."""
-        self._put(f"{PREOP}{role}", recipes.volume(image, image.name or f"Preoperative {role}"), frame="preop")
+    def setPreoperative(self, image: Image, role: str = "volume", content: Content | None = None) -> None:
+        """Show a preoperative volume (preoperative RAS) under the registration. ``content``: see :meth:`update`."""
+        ready = content or recipes.volume(image, image.name or f"Preoperative {role}")
+        self._put(f"{PREOP}{role}", ready, frame="preop")
 
-    def setIntraoperative(self, image: Image, role: str = "native") -> None:
-        """Show an intraoperative volume; ``role`` is ``native`` or ``contrast``.
+    def setIntraoperative(self, image: Image, role: str = "native", content: Content | None = None) -> None:
+        """Show an intraoperative volume; ``role`` is ``native`` or ``contrast``. ``content``: see :meth:`update`.
 
         A registration that belonged to the image which this one replaces is withdrawn: it says nothing of this one.
         """
         key = f"{INTRAOP}{role}"
-        content = recipes.volume(image, image.name or f"Intraoperative {role}")
+        content = content or recipes.volume(image, image.name or f"Intraoperative {role}")
         with self.update():
             replaced = self._grids.get(key)
             if self.registration and replaced and replaced.uid == self.registration.image_uid != image.uid:
@@ -139,13 +143,9 @@ class SceneBridge:
 
     # What is known before the operation
 
-    def setTumour(self, labels: Image, name: str = "Tumour (preoperative)") -> None:
+    def setTumour(self, labels: Image, name: str = "Tumour (preoperative)", content: Content | None = None) -> None:
         """Outline of the tumour before the operation. ``labels``: any preoperative grid, not 0 is tumour."""
-        if not np.any(labels.array):
-            raise DataError("the tumour segmentation is empty: no voxel differs from 0; choose the right segmentation")
-        whole = replace(labels, array=(labels.array != 0).astype(np.uint8))
-        content = recipes.segmentation(whole, name, {1: ("tumour", name, colors.TUMOUR)}, looks.outline)
-        self._put(f"{PREOP}tumour", content, frame="preop")
+        self._put(f"{PREOP}tumour", content or recipes.tumour(labels, name), frame="preop")
 
     def setStructuresAtRisk(self, labels: Image, names: Mapping[int, str]) -> None:
         """Outlines of structures to spare. ``labels`` on any preoperative grid, ``names``: label value to name."""
@@ -178,12 +178,13 @@ class SceneBridge:
         image_uid: str,
         uid: str,
         shift: Image | None = None,
+        content: Content | None = None,
     ) -> None:
         """Bring the preoperative nodes into the world. A refused verdict withdraws instead, with its reasons.
 
         ``image_uid``: the intraoperative image it was made with. ``uid``: of the registration itself. Results that rest
         on another registration disappear. ``shift``: displacements (k, j, i, 3), RAS mm, from the world to where the
-        rigid pose alone would have put the tissue; None without.
+        rigid pose alone would have put the tissue; None without. ``content``: that shift's, when it is there already.
         """
         matrix = checked_affine(intraop_from_preop, "intraop_from_preop")
         if verdict.level is Level.REFUSED:
@@ -191,7 +192,7 @@ class SceneBridge:
             return
         self._accept(
             Registration(matrix, verdict, image_uid, uid),
-            None if shift is None else recipes.shift("Brain shift", shift),
+            content if content is not None or shift is None else recipes.shift("Brain shift", shift),
         )
 
     def confirmRegistration(self) -> None:
@@ -201,7 +202,7 @@ class SceneBridge:
             raise SessionError("no loaded registration waits for a confirmation; register instead")
         self._accept(waiting, self._wanted.get(SHIFT))
 
-    def setResidual(self, residual: Image, resected: Image | None = None) -> None:
+    def setResidual(self, residual: Image, resected: Image | None = None, content: Content | None = None) -> None:
         """Residual (red) and resected part, labels on the grid of an intraoperative volume (not 0 is part of it).
 
         Raises SessionError without an accepted registration, DataError when the grid is no shown image's.
@@ -214,14 +215,7 @@ class SceneBridge:
                 raise DataError(
                     f"labels '{labels.name}' of shape {labels.array.shape} lie on no intraoperative volume's grid"
                 )
-        part = residual.array != 0
-        joined = part.astype(np.uint8)
-        segments = {1: ("residual", "Residual", colors.RESIDUAL)}
-        if resected is not None:
-            joined[(resected.array != 0) & ~part] = 2
-            segments[2] = ("resected", "Resected", colors.RESECTED)
-        labels = replace(residual, array=joined)
-        content = recipes.segmentation(labels, "Residual and resected", segments, looks.residual)
+        content = content or recipes.residual(residual, resected)
         attributes = {**content.attributes, "RegistrationUid": self.registration.uid, "Uid": residual.uid}
         self._put(f"{RESULT}residual", replace(content, attributes=attributes))
 

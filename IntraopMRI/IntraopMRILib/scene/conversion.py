@@ -45,9 +45,12 @@ def vtkImageOf(array: AnyArray) -> Any:
     narrowed = np.ascontiguousarray(array, dtype=_NARROWER.get(array.dtype, array.dtype))
     if narrowed.dtype.kind == "b":
         narrowed = narrowed.astype(np.uint8)
+    if np.shares_memory(narrowed, array):
+        narrowed = narrowed.copy()
     result = vtk.vtkImageData()
     result.SetDimensions(*reversed(array.shape))
-    result.GetPointData().SetScalars(numpy_to_vtk(narrowed.ravel(), deep=True))
+    # The copy is made by numpy, which lets other threads run meanwhile; VTK's own would hold them up.
+    result.GetPointData().SetScalars(numpy_to_vtk(narrowed.ravel(), deep=False))
     return result
 
 
@@ -92,16 +95,15 @@ def _orientedLabel(mask: npt.NDArray[np.bool_], rasFromIjk: npt.ArrayLike) -> An
     """The box around ``mask`` (one voxel wider) as vtkOrientedImageData on the grid of the whole image."""
     result = slicer.vtkOrientedImageData()
     result.SetImageToWorldMatrix(vtkMatrix(rasFromIjk))
-    where = np.argwhere(mask)
-    if where.size == 0:
+    found = ndimage.find_objects(mask.view(np.uint8))
+    if not found:
         result.SetExtent(0, -1, 0, -1, 0, -1)
         result.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
         return result
-    low = np.maximum(where.min(axis=0) - 1, 0)
-    high = np.minimum(where.max(axis=0) + 1, np.asarray(mask.shape) - 1)
-    box = mask[tuple(slice(a, b + 1) for a, b in zip(low, high, strict=True))].astype(np.uint8)
-    (k0, j0, i0), (k1, j1, i1) = low.tolist(), high.tolist()
-    result.SetExtent(i0, i1, j0, j1, k0, k1)
+    ends = [(max(0, s.start - 1), min(size, s.stop + 1)) for s, size in zip(found[0], mask.shape, strict=True)]
+    box = mask[tuple(slice(*end) for end in ends)].astype(np.uint8)
+    (k0, k1), (j0, j1), (i0, i1) = ends
+    result.SetExtent(i0, i1 - 1, j0, j1 - 1, k0, k1 - 1)
     result.GetPointData().SetScalars(numpy_to_vtk(box.ravel(), deep=True))
     return result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import DataError
 
-from . import conversion, looks
+from . import colors, conversion, looks
 from .contents import Content
 from .transforms import gridTransform
 
@@ -39,6 +40,26 @@ def segmentation(labels: Image, name: str, segments: Mapping[int, Any], show: Ca
         show(node)
 
     return Content("vtkMRMLSegmentationNode", name, fill, attributes=origin(labels))
+
+
+def tumour(labels: Image, name: str) -> Content:
+    """Outline of the tumour before the operation; not 0 is tumour. DataError when there is none."""
+    if not np.any(labels.array):
+        raise DataError("the tumour segmentation is empty: no voxel differs from 0; choose the right segmentation")
+    whole = replace(labels, array=(labels.array != 0).astype(np.uint8))
+    return segmentation(whole, name, {1: ("tumour", name, colors.TUMOUR)}, looks.outline)
+
+
+def residual(left: Image, resected: Image | None) -> Content:
+    """Residual (red) and resected part, labels on one grid (not 0 is part of it)."""
+    part = left.array != 0
+    joined = part.astype(np.uint8)
+    segments = {1: ("residual", "Residual", colors.RESIDUAL)}
+    if resected is not None:
+        joined[(resected.array != 0) & ~part] = 2
+        segments[2] = ("resected", "Resected", colors.RESECTED)
+    labels = replace(left, array=joined)
+    return segmentation(labels, "Residual and resected", segments, looks.residual)
 
 
 def points(name: str, placed: Mapping[str, Sequence[float]], show: Callable[[Any], None]) -> Content:

@@ -17,16 +17,19 @@ from ..navigate.distance import ResidualDistance
 from ..navigate.watch import PoseWatch, Trust
 from ..session import Plan
 from ..session_updates import ImageReady, ImplantFound, Problem, Registered, ResidualFound, ShiftFound, Update
-from . import conversion
 from .bridge import SceneBridge
 from .display import Readout
+from .prepared import Prepared, PreparedPlan, prepare, preparePlan
 
 #: Measurements of an implant that fit beside a picture, by the end of their name; the report has all of them.
 SHOWN_OF_IMPLANT = ("entry deviation", "tip deviation", "radial deviation", "angular deviation")
 
 
 class SessionView:
-    """One session in one scene. ``clock``: monotonic seconds; ``wall``: POSIX seconds."""
+    """One session in one scene. ``clock``: monotonic seconds; ``wall``: POSIX seconds.
+
+    ``prepared``: the plan's nodes when another thread has made them; here and in :meth:`apply` it is done otherwise.
+    """
 
     def __init__(
         self,
@@ -34,7 +37,9 @@ class SessionView:
         plan: Plan,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        prepared: PreparedPlan | None = None,
     ) -> None:
+        prepared = prepared or preparePlan(plan)
         self.bridge = bridge
         self._clock, self._wall = clock, wall
         self._watch: PoseWatch | None = None
@@ -43,24 +48,25 @@ class SessionView:
         self._image: Image | None = None
         self.centroid: npt.NDArray[np.float64] | None = None
         with bridge.update():
-            bridge.setPreoperative(plan.preoperative)
+            bridge.setPreoperative(plan.preoperative, content=prepared.preoperative)
             if plan.tumour is not None:
-                bridge.setTumour(plan.tumour)
+                bridge.setTumour(plan.tumour, content=prepared.tumour)
             for planned in plan.trajectories:
                 bridge.setPlan(
                     planned.name, planned.entry_ras_mm, planned.tip_ras_mm, planned.diameter_mm / 2.0, frame="preop"
                 )
 
-    def apply(self, update: Update) -> None:
+    def apply(self, update: Update, prepared: Prepared | None = None) -> None:
         """Take in one update. Progress changes nothing here."""
+        ready = prepared or prepare(update)
         if isinstance(update, ImageReady):
-            self._newImage(update)
+            self._newImage(update, ready)
         elif isinstance(update, Registered):
             self._registered(update)
         elif isinstance(update, ShiftFound):
-            self._shift(update)
+            self._shift(update, ready)
         elif isinstance(update, ResidualFound):
-            self._residual(update)
+            self._residual(update, ready)
         elif isinstance(update, ImplantFound):
             self._implant(update)
         elif isinstance(update, Problem) and update.fatal:
@@ -123,15 +129,15 @@ class SessionView:
                 return node
         return None
 
-    def _newImage(self, update: ImageReady) -> None:
+    def _newImage(self, update: ImageReady, ready: Prepared) -> None:
         self._forget()
         self._image = update.image
         registration = self.bridge.registration
         with self.bridge.update():
-            self.bridge.setIntraoperative(update.image, update.role)
+            self.bridge.setIntraoperative(update.image, update.role, ready.content)
             if registration is not None and registration.image_uid != update.image.uid:
                 self.bridge.withdraw(f"the new image '{update.image.name}' is not registered yet")
-            self.bridge.setAnatomy(conversion.anatomySurface(update.image), "Surface")
+            self.bridge.setAnatomy(ready.anatomy, "Surface")
 
     def _registered(self, update: Registered) -> None:
         found = update.registration
@@ -142,18 +148,18 @@ class SessionView:
         if found.verdict.level is Level.REFUSED:
             self._forget(found.verdict)
 
-    def _shift(self, update: ShiftFound) -> None:
+    def _shift(self, update: ShiftFound, ready: Prepared) -> None:
         found = update.deformable
         self._readout = Readout(verdict=update.verdict)
         self.bridge.setRegistration(
-            found.intraop_from_preop, update.verdict, update.image.uid, found.shift.uid, shift=found.shift
+            found.intraop_from_preop, update.verdict, update.image.uid, found.shift.uid, found.shift, ready.content
         )
 
-    def _residual(self, update: ResidualFound) -> None:
+    def _residual(self, update: ResidualFound, ready: Prepared) -> None:
         found = update.assessment
-        self.bridge.setResidual(found.residual, found.resected)
+        self.bridge.setResidual(found.residual, found.resected, ready.content)
         self.centroid = found.residual_centroid_ras_mm
-        self._distance = ResidualDistance(found.residual) if np.any(found.residual.array) else None
+        self._distance = ready.distance
         self._readout = Readout(
             residual=found.measurements[0],
             extent_of_resection=found.measurements[1],

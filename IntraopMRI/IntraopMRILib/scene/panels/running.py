@@ -31,9 +31,6 @@ from ...session_updates import (
     Update,
 )
 
-#: Updates that one tick may bring into the scene, so that a burst never holds up the main thread.
-UPDATES_A_TICK = 1
-
 
 class Running:
     """Connection, progress and results. ``changed`` is called when a page may have to look different."""
@@ -47,6 +44,7 @@ class Running:
         self.chosen: list[Any] = []
         #: (4, 4) scanner RAS from the tracker's frame; None while it is not known, then no pointer is shown.
         self.scannerFromTracker: Any = np.eye(4)
+        self._preparer: Any = None
         self._reset()
 
     def _reset(self) -> None:
@@ -64,7 +62,9 @@ class Running:
         self.residual: Any = None
         self.implants: dict[str, Any] = {}
         self.reportPath = ""
-        self._waiting: list[Any] = []
+        if self._preparer is not None:
+            self._preparer.close()
+            self._preparer = None
 
     @property
     def connected(self) -> bool:
@@ -97,23 +97,27 @@ class Running:
     def connect(self, plan: Any, links: dict[str, Any]) -> None:
         """Open the links in the background; then bring the plan into the scene."""
         from ...session import Session
+        from ..prepared import preparePlan
 
         session = Session(plan)
 
         def work() -> Any:
+            prepared = preparePlan(plan)
             session.connect(links.get("scanner"), links.get("tracker"), links.get("live"))
-            return session
+            return session, prepared
 
-        self.start(_("connecting"), work, self._connected, lambda late: late.close())
+        self.start(_("connecting"), work, self._connected, lambda late: late[0].close())
 
-    def _connected(self, session: Any) -> None:
+    def _connected(self, made: Any) -> None:
         from ..bridge import SceneBridge
+        from ..prepared import Preparer
         from ..session_view import SessionView
 
+        session, prepared = made
         self._reset()
-        self.session = session
+        self.session, self._preparer = session, Preparer()
         self._showChosen(False)
-        self.view = SessionView(SceneBridge(slicer.mrmlScene), session.plan)
+        self.view = SessionView(SceneBridge(slicer.mrmlScene), session.plan, prepared=prepared)
         self.heard_s = time.monotonic()
 
     def _showChosen(self, visible: bool) -> None:
@@ -191,14 +195,14 @@ class Running:
                 self._changed()
         if self.session is None:
             return
-        self._waiting.extend(self.session.drain())
-        quick = [update for update in self._waiting if isinstance(update, ScanProgress | StageProgress | DeviceSaid)]
-        for update in quick:
-            self._waiting.remove(update)
-            self._take(update)
-        for update in self._waiting[:UPDATES_A_TICK]:
-            self._waiting.remove(update)
-            self._take(update)
+        for update in self.session.drain():
+            if isinstance(update, ScanProgress | StageProgress | DeviceSaid):
+                self._take(update)
+            else:
+                self._preparer.put(update)
+        ready = self._preparer.next()
+        if ready is not None:
+            self._take(*ready)
         self._follow()
 
     def _follow(self) -> None:
@@ -224,7 +228,7 @@ class Running:
         self.pose = replace(pose, ras_from_tool=self.scannerFromTracker @ pose.ras_from_tool)
         self.view.movePointer(self.pose)
 
-    def _take(self, update: Update) -> None:
+    def _take(self, update: Update, prepared: Any = None) -> None:
         self.heard_s = time.monotonic()
         if isinstance(update, ScanProgress):
             self._progressed(update.fraction, _("receiving {scan}").format(scan=update.protocol or update.scan_id))
@@ -233,14 +237,14 @@ class Running:
         elif isinstance(update, DeviceSaid):
             self.said = _("{device}: {text}").format(device=update.status.device, text=update.status.text)
         else:
-            self._result(update)
+            self._result(update, prepared)
         self._changed()
 
     def _progressed(self, fraction: float, what: str) -> None:
         self.progress = (fraction, what) if fraction < 1.0 else None
 
-    def _result(self, update: ImageReady | Registered | ShiftFound | ResidualFound | ImplantFound | Problem) -> None:
-        self.view.apply(update)
+    def _result(self, update: Update, prepared: Any) -> None:
+        self.view.apply(update, prepared)
         if isinstance(update, ImageReady):
             self.image, self.confirmed = update, False
             self.registered = self.shift = self.residual = None

@@ -1,0 +1,99 @@
+"""What a session brings into the scene, converted before the main thread sees it.
+
+Converting a volume or closing a surface takes up to a second, writing the result into a node a few milliseconds: the
+first happens here, in a thread of its own that touches no node, the second on the main thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from IntraopMRIReconstructionLib.errors import IntraopError
+
+from ..navigate.distance import ResidualDistance
+from ..session import Plan
+from ..session_updates import ImageReady, Problem, ResidualFound, ShiftFound, Update
+from . import conversion, recipes
+from .contents import Content
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedPlan:
+    """Nodes of a plan."""
+
+    preoperative: Content
+    tumour: Content | None
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Nodes and distances of one update; empty for updates that convert nothing."""
+
+    content: Content | None = None
+    #: Surface of the head or body, vtkPolyData.
+    anatomy: Any = None
+    distance: ResidualDistance | None = None
+
+
+def preparePlan(plan: Plan) -> PreparedPlan:
+    """Convert a plan; in any thread."""
+    tumour = None if plan.tumour is None else recipes.tumour(plan.tumour, "Tumour (preoperative)")
+    return PreparedPlan(recipes.volume(plan.preoperative, plan.preoperative.name or "Preoperative volume"), tumour)
+
+
+def prepare(update: Update) -> Prepared:
+    """Convert what an update carries; in any thread."""
+    if isinstance(update, ImageReady):
+        image = update.image
+        volume = recipes.volume(image, image.name or f"Intraoperative {update.role}")
+        return Prepared(volume, conversion.anatomySurface(image))
+    if isinstance(update, ShiftFound):
+        return Prepared(recipes.shift("Brain shift", update.deformable.shift))
+    if isinstance(update, ResidualFound):
+        found = update.assessment
+        distance = ResidualDistance(found.residual) if np.any(found.residual.array) else None
+        return Prepared(recipes.residual(found.residual, found.resected), distance=distance)
+    return Prepared()
+
+
+class Preparer:
+    """Prepares updates one after another, in order. Tell it to :meth:`close` at the end."""
+
+    def __init__(self) -> None:
+        self._waiting: queue.SimpleQueue[Update | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[Update, Prepared]] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        threading.Thread(target=self._run, name="intraop preparer", daemon=True).start()
+
+    def put(self, update: Update) -> None:
+        """Hand over an update. Never waits."""
+        self._waiting.put(update)
+
+    def next(self) -> tuple[Update, Prepared] | None:
+        """The next update that is ready, None when there is none. Never waits."""
+        try:
+            return self._done.get_nowait()
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        """End the thread once it has finished what it works on; that result is dropped. Does not wait."""
+        self._closing.set()
+        self._waiting.put(None)
+
+    def _run(self) -> None:
+        while (update := self._waiting.get()) is not None and not self._closing.is_set():
+            try:
+                self._done.put((update, prepare(update)))
+            except IntraopError as error:
+                self._done.put((Problem("show", str(error)), Prepared()))
+            except Exception as error:
+                # As in the session: a defect must be said on screen, not end a thread in silence.
+                logging.getLogger(__name__).exception("defect while preparing %s", type(update).__name__)
+                text = f"a defect in this software keeps a result from being shown ({type(error).__name__}: {error})"
+                self._done.put((Problem("show", text), Prepared()))
