@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ..data import Acquisition, Encoding, Image, KSpace
 from ..errors import Cancelled, IntraopError
-from ..reconstruct.assemble import Assembler
-from ..reconstruct.auto import preview, reconstruct
+from ..reconstruct.auto import Frame, preview, reconstruct
+from ..reconstruct.collect import Collector, collector
 from ..reconstruct.result import Reconstruction
 
 #: Previews while lines arrive: at most one in this time, s.
@@ -58,7 +58,7 @@ class Reception:
 
     def __init__(self, method: str, iterations: int, livePreview: bool) -> None:
         self.method, self.iterations, self.livePreview = method, iterations, livePreview
-        self.kspace: KSpace | None = None
+        self.kspace: Frame | None = None
         self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
         self._closing, self._cancelled = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
@@ -84,7 +84,7 @@ class Reception:
 
             with MrdReader(path) as scan:
                 self._tell(scan.encoding)
-                self._assemble(Assembler(scan.encoding), scan.blocks(256))
+                self._assemble(collector(scan.encoding), scan.blocks(256))
 
         self._start(work)
 
@@ -139,7 +139,8 @@ class Reception:
         from ..wire.transport import Client
 
         assert isinstance(client, Client)
-        reader, assembler, last_s = RawDataReader(""), None, 0.0
+        reader, last_s = RawDataReader(""), 0.0
+        assembler: Collector | None = None
         while not self._closing.is_set():
             received = client.receive(0.1)
             if received is None:
@@ -147,7 +148,7 @@ class Reception:
             try:
                 item = reader.feed(received.message, received)
                 if isinstance(item, Encoding):
-                    assembler = Assembler(item)
+                    assembler = collector(item)
                     self._tell(item)
                 elif isinstance(item, Acquisition) and assembler is not None:
                     last_s = self._add(assembler, item, last_s)
@@ -161,7 +162,7 @@ class Reception:
             except IntraopError as error:
                 self._tell(Failed(str(error)))
 
-    def _assemble(self, assembler: Assembler, blocks: Iterator[Acquisition]) -> None:
+    def _assemble(self, assembler: Collector, blocks: Iterator[Acquisition]) -> None:
         last_s = 0.0
         for block in blocks:
             if self._cancelled.is_set():
@@ -170,14 +171,16 @@ class Reception:
         self.kspace = assembler.kspace()
         self._reconstruct()
 
-    def _add(self, assembler: Assembler, block: Acquisition, last_s: float) -> float:
+    def _add(self, assembler: Collector, block: Acquisition, last_s: float) -> float:
         """Take in lines; returns when the last preview was made."""
         assembler.add(block)
         fraction = assembler.fraction_acquired
         self._tell(Progressed(fraction, assembler.encoding.protocol or assembler.encoding.scan_id))
         now = time.monotonic()
         if self.livePreview and not block.last and fraction > PREVIEW_FROM and now - last_s > PREVIEW_S:
-            self._tell(Previewed(preview(assembler.kspace())))
+            frame = assembler.kspace()
+            if isinstance(frame, KSpace):
+                self._tell(Previewed(preview(frame)))
             return time.monotonic()
         return last_s
 
