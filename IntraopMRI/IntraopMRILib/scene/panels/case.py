@@ -14,7 +14,7 @@ from IntraopMRIReconstructionLib.scene.panel import ensurePackages
 from slicer.i18n import tr as _
 
 from ..parameters import Phase
-from .nodes import partOf, showSimulatedCase
+from .nodes import PreparedCase, partOf, prepareCase, showSimulatedCase
 from .page import Action, Page, Readiness, State, blocked, done
 
 #: Voxel sizes that are offered for simulated scans, in mm.
@@ -104,7 +104,7 @@ class CasePage(Page):
                 peer.used, peer.host, peer.port = part in theatre.ports, "127.0.0.1", theatre.ports.get(part, 1)
 
 
-def startTheatre(kind: str, size_mm: float, options: dict[str, list[str]]) -> tuple[Any, Any]:
+def startTheatre(kind: str, size_mm: float, options: dict[str, list[str]]) -> tuple[Any, PreparedCase]:
     """Make a case (``brain`` or ``spine``) and start its servers; no node is touched. Returns (theatre, case)."""
     from IntraopMRIReconstructionLib.simulate.case_files import read_case, write_case
     from IntraopMRIReconstructionLib.simulate.phantom import make_brain_case
@@ -115,9 +115,10 @@ def startTheatre(kind: str, size_mm: float, options: dict[str, list[str]]) -> tu
     brain = make_brain_case(1, spacing_mm=size_mm) if kind == "brain" else None
     spine = make_spine_case(1, spacing_mm=size_mm) if kind == "spine" else None
     write_case(folder, brain, spine)
+    prepared = prepareCase(read_case(folder))
     # Inside Slicer the running program is Slicer itself; its Python is a program of its own.
     python = shutil.which("PythonSlicer") or sys.executable
     servers = ("scanner", "tracker", "live") if kind == "brain" else ("scanner",)
     theatre = Theatre(folder, servers=servers, options=options, python=python)
     theatre.__enter__()
-    return theatre, read_case(folder)
+    return theatre, prepared

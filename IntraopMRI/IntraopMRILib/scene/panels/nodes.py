@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import SessionError
 from slicer.i18n import tr as _
 
-from .. import colors, conversion
+from .. import colors, conversion, recipes
+from ..contents import Content
 
 #: Parts of a tumour by the words in a segment's name, as the assessment numbers them; the first match counts.
 PARTS = (("non-enhancing", 3), ("non enhancing", 3), ("necro", 2), ("cyst", 2), ("enhancing", 1))
@@ -75,32 +77,48 @@ def planOf(parameters: Any) -> Any:
     return Plan(parameters.patientId, procedure, preoperative, tumour, tuple(trajectories))
 
 
-def showSimulatedCase(case: Any, parameters: Any) -> None:
-    """Put a simulated case into the scene and choose it, as a person would with the patient's own data."""
-    parameters.patientId, parameters.patientName = case.plan.patient_id, case.plan.patient_name
+@dataclass(frozen=True, eq=False)
+class PreparedCase:
+    """A simulated case with what it shows, converted. ``tumour``: vtkSegmentation, None for an implant's case."""
+
+    case: Any
+    volume: Content
+    tumour: Any
+
+
+def prepareCase(case: Any) -> PreparedCase:
+    """Convert a simulated case; in any thread."""
     image = case.preop if case.preop is not None else case.spine_preop
-    volume = slicer.util.addVolumeFromArray(image.array, image.ras_from_ijk, "Preoperative volume")
-    volume.CreateDefaultDisplayNodes()
-    window, level = conversion.windowLevel(image.array)
-    volume.GetDisplayNode().SetAutoWindowLevel(False)
-    volume.GetDisplayNode().SetWindowLevel(window, level)
-    parameters.preopVolume = volume
+    tumour = None
     if case.preop is not None and case.tumour is not None:
-        parameters.procedureName = _("Tumour resection, intraoperative control")
         names = {1: "enhancing", 2: "necrosis", 3: "non-enhancing"}
         segments = {value: (name, name, colors.TUMOUR) for value, name in names.items()}
-        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Tumour")
-        node.SetAndObserveSegmentation(conversion.segmentationOf(case.tumour, segments))
+        tumour = conversion.segmentationOf(case.tumour, segments)
+    return PreparedCase(case, recipes.volume(image, _("Preoperative volume")), tumour)
+
+
+def showSimulatedCase(prepared: PreparedCase, parameters: Any) -> None:
+    """Put a simulated case into the scene and choose it, as a person would with the patient's own data."""
+    plan = prepared.case.plan
+    parameters.patientId, parameters.patientName = plan.patient_id, plan.patient_name
+    volume = slicer.mrmlScene.AddNewNodeByClass(prepared.volume.nodeClass, prepared.volume.name)
+    volume.CreateDefaultDisplayNodes()
+    prepared.volume.fill(volume)
+    parameters.preopVolume = volume
+    if prepared.tumour is not None:
+        parameters.procedureName = _("Tumour resection, intraoperative control")
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", _("Tumour"))
+        node.SetAndObserveSegmentation(prepared.tumour)
         node.CreateDefaultDisplayNodes()
         node.GetDisplayNode().SetOpacity2DFill(0.0)
         parameters.tumourSegmentation = node
-    elif case.plan.implant is not None:
+    elif plan.implant is not None:
         parameters.procedureName = _("Pedicle screw, intraoperative control")
         line = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", "Screw L3 left")
         line.CreateDefaultDisplayNodes()
-        line.AddControlPoint(*case.plan.implant.entry_ras_mm, "entry")
-        line.AddControlPoint(*case.plan.implant.tip_ras_mm, "tip")
-        parameters.implantDiameterMm = case.plan.implant.diameter_mm
+        line.AddControlPoint(*plan.implant.entry_ras_mm, "entry")
+        line.AddControlPoint(*plan.implant.tip_ras_mm, "tip")
+        parameters.implantDiameterMm = plan.implant.diameter_mm
         parameters.plannedImplant = line
     slicer.util.setSliceViewerLayers(background=volume, fit=True)
 
