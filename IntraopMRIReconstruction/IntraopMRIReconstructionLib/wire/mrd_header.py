@@ -36,6 +36,20 @@ TRAJECTORIES: Mapping[str, Trajectory] = {
 CALIBRATION_PARAMETERS = ("EmbeddedRefLinesE2", "EmbeddedRefLinesE1")
 #: User parameter of ours: where the geometry comes from, so that an assumption stays visible in a copy.
 GEOMETRY_PARAMETER = "IntraopMRIGeometry"
+#: Entries of the encoding's metadata, and the user parameters of ours that carry them, since MRD has no place for them:
+#: seconds from one repetition to the next, and the centre frequencies of spectral bins, one for each contrast.
+OWN_PARAMETERS: Mapping[str, str] = {
+    "frame_interval_s": "IntraopMRIFrameInterval_s",
+    "bin_centres_hz": "IntraopMRIBinCentres_Hz",
+}
+#: Entries of the encoding's metadata, and the parameters of an EPI readout (microseconds) as converters write them.
+EPI_PARAMETERS: Mapping[str, str] = {
+    "epi_ramp_s": "rampUpTime",
+    "epi_flat_s": "flatTopTime",
+    "epi_delay_s": "acqDelayTime",
+}
+#: Name of that description.
+EPI_DESCRIPTION = "ConventionalEPI"
 
 _COUNTERS = (
     "kspace_encoding_step_0",
@@ -64,7 +78,10 @@ class Limit:
 
 @dataclass(frozen=True)
 class Space:
-    """One ``encoding`` of the header. Tuples are (z, y, x)."""
+    """One ``encoding`` of the header. Tuples are (z, y, x).
+
+    ``order``: the trajectory's own name in the header. ``description``: numbers of its trajectoryDescription.
+    """
 
     trajectory: Trajectory
     encoded_matrix: tuple[int, int, int]
@@ -73,6 +90,8 @@ class Space:
     recon_fov_mm: tuple[float, float, float]
     acceleration: tuple[int, int]
     limits: Mapping[str, Limit]
+    order: str = ""
+    description: Mapping[str, float] = field(default_factory=dict)
 
     def count(self, counter: str) -> int:
         """How many values a counter is said to take, at least 1."""
@@ -166,6 +185,9 @@ def format_header(encoding: Encoding) -> bytes:
         _put_parameter(parameters, "Long", name, count)
     if encoding.metadata.get("geometry"):
         _put_parameter(parameters, "String", GEOMETRY_PARAMETER, encoding.metadata["geometry"])
+    for key, name in OWN_PARAMETERS.items():
+        if encoding.metadata.get(key):
+            _put_parameter(parameters, "String", name, encoding.metadata[key])
     # ASCII with character references: the C library of ISMRMRD reads nothing else from a file.
     return ET.tostring(root, encoding="us-ascii", xml_declaration=True)
 
@@ -198,6 +220,12 @@ def _space(node: ET.Element, number: int) -> Space:
             for counter in _COUNTERS
             if node.find(_path(f"encodingLimits/{counter}")) is not None
         },
+        order=name,
+        description={
+            _text(parameter, "name"): _required(parameter, "value", float)
+            for kind in ("Long", "Double")
+            for parameter in node.findall(_path(f"trajectoryDescription/userParameter{kind}"))
+        },
     )
 
 
@@ -220,7 +248,7 @@ def _put_space(node: ET.Element, encoding: Encoding, slices: int) -> None:
     centre_z, centre_y, centre_x = encoding.centre_index
     for counter, count, centre in (
         ("kspace_encoding_step_0", x, centre_x),
-        ("kspace_encoding_step_1", y, centre_y),
+        ("kspace_encoding_step_1", *_lines_of(encoding, y, centre_y)),
         ("kspace_encoding_step_2", z if encoding.is_3d else 1, centre_z if encoding.is_3d else 0),
         ("average", encoding.averages, 0),
         ("slice", slices, 0),
@@ -230,10 +258,22 @@ def _put_space(node: ET.Element, encoding: Encoding, slices: int) -> None:
         limit = _put(limits, counter)
         for end, value in zip(_ENDS, (0, count - 1, centre), strict=True):
             _put(limit, end, value)
-    _put(node, "trajectory", encoding.trajectory)
+    golden = encoding.trajectory == "radial" and encoding.metadata.get("radial_order") == "golden"
+    _put(node, "trajectory", "goldenangle" if golden else encoding.trajectory)
+    if encoding.trajectory == "epi" and encoding.metadata.get("epi_ramp_s"):
+        description = _put(node, "trajectoryDescription")
+        _put(description, "identifier", EPI_DESCRIPTION)
+        for key, name in EPI_PARAMETERS.items():
+            _put_parameter(description, "Double", name, float(encoding.metadata.get(key, 0.0)) * 1e6)
     factor = _put(_put(node, "parallelImaging"), "accelerationFactor")
     _put(factor, "kspace_encoding_step_1", encoding.acceleration[1])
     _put(factor, "kspace_encoding_step_2", encoding.acceleration[0])
+
+
+def _lines_of(encoding: Encoding, count: int, centre: int) -> tuple[int, int]:
+    """Number of phase-encoding steps and the central one; of shots, whose counter has no centre."""
+    shots = encoding.metadata.get("shots", "")
+    return (int(shots), 0) if encoding.trajectory in ("radial", "spiral") and shots.isdecimal() else (count, centre)
 
 
 def _put_parameter(parameters: ET.Element, kind: str, name: str, value: object) -> None:

@@ -17,7 +17,14 @@ import numpy.typing as npt
 from ..data import Acquisition, AnyArray, Encoding, LineFlag
 from ..errors import WireError
 from .mrd_geometry import Placement, place
-from .mrd_header import CALIBRATION_PARAMETERS, GEOMETRY_PARAMETER, MrdHeader, Space
+from .mrd_header import (
+    CALIBRATION_PARAMETERS,
+    EPI_PARAMETERS,
+    GEOMETRY_PARAMETER,
+    OWN_PARAMETERS,
+    MrdHeader,
+    Space,
+)
 from .mrd_layout import NOT_FOR_IMAGES, MrdFlag
 from .mrd_lines import Lines, has, line_flags, samples_of
 
@@ -325,6 +332,13 @@ def _metadata(
     }
     if space.encoded_matrix[0] == 1:
         result["slice_thickness_mm"] = f"{space.recon_fov_mm[0]:g}"
+    result |= {key: header.user_parameters.get(name, "") for key, name in OWN_PARAMETERS.items()}
+    if space.trajectory == "epi":
+        known = {key: space.description[name] for key, name in EPI_PARAMETERS.items() if name in space.description}
+        result |= {key: repr(value * 1e-6) for key, value in known.items()}
+    if space.trajectory in ("radial", "spiral"):
+        result["shots"] = str(space.count("kspace_encoding_step_1"))
+        result["radial_order"] = "golden" if space.order == "goldenangle" else ""
     noise = heads[has(heads, MrdFlag.NOISE)]
     if len(noise) and noise["sample_time_us"][0] > 0:
         result["noise_dwell_time_s"] = repr(float(noise["sample_time_us"][0]) * 1e-6)

@@ -14,9 +14,13 @@ A scan is one STRING, then NDARRAY messages (or complex IMAGE messages), all of 
    ``flags``      bits of :class:`~IntraopMRIReconstructionLib.data.LineFlag` of every line, or left out
    ``contrast, repetition, average``   counted from 0, or left out
    ``last``       ``1`` on the last message of the scan
-   ``trajectory_shape, trajectory``    only when not Cartesian: ``lines,readout,2`` (or 3) and base64 of big-endian
-                  float32, in cycles per encoded field of view
+   ``trajectory_shape, trajectory``    only radial and spiral: ``lines,readout,2`` (or 3) and base64 of big-endian
+                  float32, in cycles per encoded field of view; may be left out when the encoding's ``metadata`` has
+                  ``radial_order`` ``golden``: spoke ``ky`` is then turned by ``ky`` golden angles
    =============  ==================================================================================================
+
+   Lines of EPI carry their direction in ``flags``. When they are sampled on the ramps of the gradient, the encoding's
+   ``metadata`` says how: ``epi_ramp_s``, ``epi_flat_s``, ``epi_delay_s``, and ``dwell_time_s`` is set.
 
    The same as IMAGE: size (readout, coils, lines), two components float32 or scalar type 13. Little-endian, its
    samples are not even copied on arrival, which NDARRAY (always big-endian) cannot offer.
@@ -142,11 +146,13 @@ class RawDataReader:
             raise WireError(f"{what} belongs to scan '{metadata.get('scan_id')}', but '{encoding.scan_id}' {state}")
         samples = _samples(message, what)
         lines = samples.shape[0]
+        # The number of a shot is no row of the matrix.
+        rows = encoding.encoded_matrix[1] if encoding.trajectory in ("cartesian", "epi") else None
         flags = _numbers(metadata, "flags", what, lines, np.uint32) if "flags" in metadata else None
         acquisition = Acquisition(
             scan_id=encoding.scan_id,
             samples=samples,
-            ky=_numbers(metadata, "ky", what, lines, np.int32, encoding.encoded_matrix[1]),
+            ky=_numbers(metadata, "ky", what, lines, np.int32, rows),
             kz=_numbers(metadata, "kz", what, lines, np.int32, encoding.encoded_matrix[0]),
             flags=flags,
             contrast=_counter(metadata, "contrast", what, encoding.contrasts),
@@ -166,13 +172,15 @@ def _check_lines(acquisition: Acquisition, encoding: Encoding, what: str) -> Non
     coils, readout = acquisition.samples.shape[1:]
     if coils != encoding.coils:
         raise WireError(f"{what} has {coils} coils, scan '{encoding.scan_id}' announced {encoding.coils}")
-    if encoding.trajectory in ("cartesian", "epi") and readout != encoding.encoded_matrix[2]:
+    ramps = encoding.trajectory == "epi" and "epi_ramp_s" in encoding.metadata
+    if encoding.trajectory in ("cartesian", "epi") and readout != encoding.encoded_matrix[2] and not ramps:
         free = acquisition.flags is not None and bool((acquisition.flags & _FREE_LENGTH).all())
         if not free:
             raise WireError(
                 f"{what} has {readout} samples a line, scan '{encoding.scan_id}' announced {encoding.encoded_matrix[2]}"
             )
-    if encoding.trajectory in ("radial", "spiral") and acquisition.trajectory is None:
+    golden = encoding.metadata.get("radial_order") == "golden"
+    if encoding.trajectory in ("radial", "spiral") and acquisition.trajectory is None and not golden:
         raise WireError(f"{what} has no trajectory, which a {encoding.trajectory} scan needs")
 
 
