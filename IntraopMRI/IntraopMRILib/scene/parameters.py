@@ -105,6 +105,8 @@ class SessionParameters:
     imageOldAfterMin: Annotated[float, WithinRange(1.0, 240.0)] = 30.0
 
     trackerReportsScannerFrame: bool = True
+    #: JSON: tool name to ToolCalibration of panels/calibrate.py. Used only after a person has confirmed it.
+    toolCalibrations: str
 
     protocol: str
     comparison: Comparison = Comparison.BLEND

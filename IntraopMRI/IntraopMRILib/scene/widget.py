@@ -135,8 +135,9 @@ class SessionPanel(Panel):
 
     def _showFrame(self) -> None:
         p = self.parameters
-        register = self.pages[Phase.REGISTER]
-        self.running.scannerFromTracker = register.scannerFromTracker()  # type: ignore[attr-defined]
+        register: Any = self.pages[Phase.REGISTER]
+        self.running.scannerFromTracker = register.scannerFromTracker()
+        self.running.toolFromTip = register.toolFromTip()
         identity = _("{name}  ·  {id}").format(name=p.patientName or _("no name"), id=p.patientId or _("no identifier"))
         self.ui.patientLabel.text = identity if p.patientName or p.patientId else _("No patient")
         self.ui.bannerLabel.text = self.running.problem
@@ -211,10 +212,12 @@ class SessionPanel(Panel):
         self.refresh()
 
     def _tick(self) -> None:
-        before = self.running.pose
+        before, sent = self.running.pose, self.running.rawPose
         self.running.tick()
         if self.parameters is None:
             return
+        if self.running.rawPose is not sent and self.running.rawPose is not None:
+            self.pages[Phase.REGISTER].poseArrived()  # type: ignore[attr-defined]
         if self.running.pose is not before:
             self.pages[Phase.NAVIGATE].poseArrived()  # type: ignore[attr-defined]
         if self._gone:

@@ -1,4 +1,4 @@
-"""Page 3: the pointer in the frame of the scanner: stated by the tracker, or registered on points that are touched."""
+"""Page 3: the pointer in the frame of the scanner: its tip, and the tracker's place, stated or registered."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import qt
-from IntraopMRIReconstructionLib.data import Level
+from IntraopMRIReconstructionLib.data import Level, Matrix
 from IntraopMRIReconstructionLib.errors import IntraopError
+from IntraopMRIReconstructionLib.geometry import apply, centre_of, pose_error
 from slicer.i18n import tr as _
 
 from ..parameters import Phase
+from .calibrate import Calibrator
 from .page import Action, Page, State, connectFirst, done, ready
+from .trace import SkinTrace
 
 #: Touched points may lie this far from their place: twice the error of a good tracker and of finding a landmark, mm.
 ACCEPTED_MM = 3.0
+#: A patient who lies this far, mm, from where the pointer was registered to the scanner ends that registration.
+MOVED_MM = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +44,10 @@ class RegisterPage(Page):
         self._touched: list[Touched] = []
         self._registration: Any = None
         self._used: Any = None
+        self._usedWith: Matrix | None = None
         self._why = ""
+        self._session: Any = None
+        self.calibrator, self.trace = Calibrator(self), SkinTrace(self)
         table = self.ui.checkTable
         table.setColumnCount(2)
         table.setHorizontalHeaderLabels([_("Point"), _("Distance")])
@@ -47,14 +55,39 @@ class RegisterPage(Page):
         table.verticalHeader().hide()
         self.ui.touchButton.connect("clicked()", self.touch)
         self.ui.clearButton.connect("clicked()", self.clear)
-        self.ui.useButton.connect("clicked()", self.use)
+        self.ui.useButton.connect("clicked()", lambda: self.use(self._registration))
         self.ui.checkPointsSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self.clear())
+
+    # what others ask
 
     def scannerFromTracker(self) -> Any:
         """(4, 4), or None while the tracker's frame is not known."""
+        self._distrustOld()
         if self.parameters.trackerReportsScannerFrame:
             return np.eye(4)
         return None if self._used is None else self._used.target_from_source
+
+    def toolFromTip(self) -> dict[str, Matrix | None]:
+        """(4, 4) of each calibrated tool, None for one whose kept calibration nobody has confirmed."""
+        self._distrustOld()
+        return self.calibrator.tips()
+
+    def poseArrived(self) -> None:
+        """One pose of the tracker: collected when a tool is calibrated or the skin is traced."""
+        self.calibrator.poseArrived(self.running.rawPose)
+        if self.running.tipPose is not None:
+            self.trace.poseArrived(self.running.tipPose)
+
+    @property
+    def start(self) -> Any:
+        """tracker to scanner by the touched points, (4, 4); None before they give one."""
+        return self._registration.target_from_source if self._usable() else None
+
+    def isUsed(self, found: Any) -> bool:
+        """Whether poses go through this registration now."""
+        return self._used is found
+
+    # page
 
     def state(self) -> State:
         """Done when the frame is known and no touched point contradicts it."""
@@ -64,9 +97,13 @@ class RegisterPage(Page):
             return done(_("No tracker in this session."))
         if self.running.rawPose is None:
             return ready(_("Waiting for the pointer."))
+        if self.calibrator.unconfirmed():
+            return ready(_("Confirm the kept calibration of this tool, or find its tip again."))
         if not self.parameters.trackerReportsScannerFrame:
             if self._used is None:
                 return ready(self._why or _("Touch at least three known points, then use the registration."))
+            if self._used is self.trace.found:
+                return done(_("Registered by the skin, mean distance {mean:.1f} mm.").format(mean=self._used.mean_mm))
             return done(_("Registered by points, FRE {fre:.1f} mm.").format(fre=self._used.fre_mm))
         distances = self._distances()
         if distances.size and distances.max() > ACCEPTED_MM:
@@ -74,13 +111,16 @@ class RegisterPage(Page):
         return done(_("The pointer is in the scanner's frame."))
 
     def action(self) -> Action | None:
-        """Touch the next point, then use what came of it."""
+        """Finish what was begun; then touch the next point, then use what came of it."""
+        begun = self.calibrator.action() or self.trace.action()
+        if begun is not None:
+            return begun
         points = self.ui.checkPointsSelector.currentNode()
         if points is not None and len(self._touched) < points.GetNumberOfControlPoints():
             name = points.GetNthControlPointLabel(len(self._touched))
             return Action(_("Touch {name}").format(name=name), self.touch)
         if self._usable() and self._used is None:
-            return Action(_("Use this registration"), self.use)
+            return Action(_("Use this registration"), lambda: self.use(self._registration))
         return None
 
     def refresh(self) -> None:
@@ -94,11 +134,14 @@ class RegisterPage(Page):
         points = self.ui.checkPointsSelector.currentNode()
         self.ui.touchButton.enabled = (
             points is not None
-            and self.running.rawPose is not None
+            and self.running.tipPose is not None
             and len(self._touched) < points.GetNumberOfControlPoints()
         )
-        self.ui.useButton.visible = not self.parameters.trackerReportsScannerFrame
+        stated = self.parameters.trackerReportsScannerFrame
+        self.ui.useButton.visible = self.ui.traceSection.visible = not stated
         self.ui.useButton.enabled = self._usable() and self._used is None
+        self.calibrator.refresh()
+        self.trace.refresh()
         self.tick()
 
     def tick(self) -> None:
@@ -112,32 +155,82 @@ class RegisterPage(Page):
             r, a, s = pose.tip_ras_mm
             words = _("Tip of '{tool}': R {r:.1f}  A {a:.1f}  S {s:.1f} mm").format(tool=pose.tool, r=r, a=a, s=s)
         self.ui.poseLabel.text = words
+        self.calibrator.tick()
+        self.trace.tick()
+
+    # what a person does
 
     def touch(self) -> None:
         """The tip is on the next point."""
-        points, pose = self.ui.checkPointsSelector.currentNode(), self.running.rawPose
-        if points is None or pose is None or not pose.valid:
+        points, tip = self.ui.checkPointsSelector.currentNode(), self.running.tipPose
+        if points is None or tip is None or not tip.valid:
             self.running.problem = _("No point or no visible pointer: choose points and clear the line of sight.")
         else:
             index = len(self._touched)
             known = np.array(points.GetNthControlPointPositionWorld(index))
-            self._touched.append(Touched(points.GetNthControlPointLabel(index), np.array(pose.tip_ras_mm), known))
+            self._touched.append(Touched(points.GetNthControlPointLabel(index), np.array(tip.tip_ras_mm), known))
             self._register()
         self.panel.refresh()
 
-    def use(self) -> None:
-        """Bring poses into the scanner's frame by the touched points."""
-        self._used = self._registration
+    def use(self, found: Any) -> None:
+        """Bring poses into the scanner's frame by the touched points, or by the trace that refines them."""
+        self._used, self._usedWith = found, self._intraopFromPreop()
         if self.running.connected:
-            self.running.session.journal.event("patient registration", self._summary(self._distances()))
+            words = self.trace.summary() if found is self.trace.found else self._summary(self._distances())
+            self.running.session.journal.event("patient registration", words)
         self.panel.refresh()
 
     def clear(self) -> None:
         """Start again; the pointer is not shown before there is a new registration."""
         self._touched.clear()
-        self._registration = self._used = None
+        self._registration = None
         self._why = ""
+        self.trace.clear()
+
+    def withdraw(self) -> None:
+        """Poses have no place any more; what was touched stays."""
+        self._used = self._usedWith = None
         self.panel.refresh()
+
+    def tipChanged(self, words: str) -> None:
+        """The tip is elsewhere than the points were touched with: they have to be touched again."""
+        if self.running.connected:
+            self.running.session.journal.event("tool calibration", words)
+        if self._touched or self._used is not None:
+            self.running.problem = _("The tip of the tool has changed: touch the points again.")
+        self.clear()
+
+    # inside
+
+    def _distrustOld(self) -> None:
+        """What was measured in another session, or with the patient elsewhere, does not hold in this one."""
+        if self.running.session is not self._session:
+            self._session = self.running.session
+            self.calibrator.distrust()
+            self._touched.clear()
+            self._registration = self._used = self._usedWith = None
+            self._why = ""
+            self.trace.forget()
+        now = self._intraopFromPreop()
+        if self._used is None or now is None:
+            return
+        if self._usedWith is None:
+            self._usedWith = now
+            return
+        preoperative = self.running.session.plan.preoperative
+        k, j, i = preoperative.array.shape[:3]
+        moved_mm, _angle = pose_error(now, self._usedWith, centre_of(preoperative.ras_from_ijk, (i, j, k)))
+        if moved_mm > MOVED_MM:
+            self._used = self._usedWith = None
+            self.running.problem = _(
+                "The patient lies {moved:.1f} mm from where the pointer was registered: register the pointer again."
+            ).format(moved=moved_mm)
+
+    def _intraopFromPreop(self) -> Matrix | None:
+        found = self.running.registered
+        if found is None or found.registration.verdict.level is Level.REFUSED:
+            return None
+        return np.asarray(found.registration.intraop_from_preop)
 
     def _register(self) -> None:
         from ...register.landmarks import register_landmarks
@@ -172,10 +265,21 @@ class RegisterPage(Page):
             return _("{count} points, largest distance {worst:.1f} mm (accepted: {limit:g} mm)").format(
                 count=distances.size, worst=float(distances.max()), limit=ACCEPTED_MM
             )
-        view = self.running.view
-        middle = None if view is None else view.centroid
-        place = _("the tumour") if middle is not None else _("the middle of the points")
-        at = middle if middle is not None else np.mean([t.known_ras_mm for t in self._touched], axis=0)
+        place, at = self._target()
         return _("{verdict}. FRE {fre:.2f} mm, expected TRE at {place} {tre:.2f} mm").format(
             verdict=found.verdict.text, fre=found.fre_mm, place=place, tre=float(found.expected_tre_mm([at])[0])
         )
+
+    def _target(self) -> tuple[str, npt.NDArray[np.float64]]:
+        """Where the error matters, by name and in scanner RAS: what is aimed at, as far as its place is known."""
+        view, matrix = self.running.view, self._intraopFromPreop()
+        target = self.parameters.plannedTarget
+        if matrix is not None and target is not None and target.GetNumberOfControlPoints():
+            return _("the target"), apply(matrix, np.array(target.GetNthControlPointPosition(0)))
+        if view is not None and view.centroid is not None:
+            return _("the tumour"), np.asarray(view.centroid)
+        if matrix is not None and self.running.session.plan.tumour is not None:
+            tumour = self.running.session.plan.tumour
+            middle = np.argwhere(tumour.array).mean(axis=0)[::-1]
+            return _("the tumour"), apply(matrix @ tumour.ras_from_ijk, middle)
+        return _("the middle of the points"), np.mean([t.known_ras_mm for t in self._touched], axis=0)

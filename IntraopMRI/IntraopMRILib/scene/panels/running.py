@@ -42,19 +42,23 @@ class Running:
         self.view: Any = None
         self.task: BackgroundTask | None = None
         self.chosen: list[Any] = []
-        #: (4, 4) scanner RAS from the tracker's frame; None while it is not known, then no pointer is shown.
-        self.scannerFromTracker: Any = np.eye(4)
         self._preparer: Any = None
         self._reset()
 
     def _reset(self) -> None:
+        #: (4, 4) scanner RAS from the tracker's frame; None until page 3 knows it, then no pointer is shown.
+        self.scannerFromTracker: Any = None
+        #: (4, 4) tip in the frame of each calibrated tool; None while nobody has confirmed it, then it is not shown.
+        self.toolFromTip: dict[str, Any] = {}
         self.progress: tuple[float, str] | None = None
         self.problem = ""
         self.warnings: list[str] = []
         self.said = ""
         self.heard_s: float | None = None
-        self.pose: Pose | None = None
+        #: As the tracker sent it; with the calibrated tip, in the tracker's frame; in the scanner's frame.
         self.rawPose: Pose | None = None
+        self.tipPose: Pose | None = None
+        self.pose: Pose | None = None
         self.image: Any = None
         self.registered: Any = None
         self.confirmed = False
@@ -212,21 +216,29 @@ class Running:
                 self.view.bridge.setLiveSlice(live)
             pose = self.session.pose()
             if pose is not None:
-                self._move(pose)
+                self.place(pose)
+                self._move()
         except IntraopError as error:
             if str(error) not in self.warnings:
                 self.warnings.append(str(error))
                 self._changed()
         self.view.tick()
 
-    def _move(self, pose: Pose) -> None:
+    def place(self, pose: Pose) -> None:
+        """A pose as the tracker sent it, to its tip and into the scanner's frame as far as both are known."""
         self.rawPose = pose
-        if self.scannerFromTracker is None:
+        tip = self.toolFromTip.get(pose.tool, np.eye(4))
+        self.tipPose = None if tip is None else replace(pose, ras_from_tool=pose.ras_from_tool @ tip)
+        if self.tipPose is None or self.scannerFromTracker is None:
             self.pose = None
+        else:
+            self.pose = replace(self.tipPose, ras_from_tool=self.scannerFromTracker @ self.tipPose.ras_from_tool)
+
+    def _move(self) -> None:
+        if self.pose is None:
             self.view.bridge.setPointer(None)
-            return
-        self.pose = replace(pose, ras_from_tool=self.scannerFromTracker @ pose.ras_from_tool)
-        self.view.movePointer(self.pose)
+        else:
+            self.view.movePointer(self.pose)
 
     def _take(self, update: Update, prepared: Any = None) -> None:
         self.heard_s = time.monotonic()
