@@ -161,6 +161,10 @@ class EpiAssembler:
         found.image[z[image], y[image]] = backward[image]
         found.calibration[z[calibrates], y[calibrates]] = backward[calibrates]
 
+    def lines(self, contrast: int, repetition: int) -> int:
+        """Lines of a frame that has begun."""
+        return self._lines.lines(contrast, repetition)
+
     def kspace(self, contrast: int = 0, repetition: int = 0) -> EpiFrame:
         """One frame. Raises ReconstructionError as the Cartesian assembler does."""
         kspace = self._lines.kspace(contrast, repetition)

@@ -25,8 +25,11 @@ MAX_SLOPE = 2 * np.pi
 OFFSETS, SLOPES = 16, 33
 #: Channels that carry the search; more only take time.
 SEARCH_CHANNELS = 4
-#: The better of the two positions must fit by this much more of the signal to be called sure.
-SURE_MARGIN = 0.05
+#: Share of the field of view at each end of the phase encoding that shows air when the object lies inside it.
+RIM_SHARE = 1 / 24
+#: The better of the two positions must fit by so much more to be called sure: correlation with a reference, or
+#: brightness at the rim over that of the whole, which is about 1 where an object lies across the rim.
+SURE_MARGIN, SURE_RIM = 0.05, 0.5
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,8 @@ def ghost_from_entropy(
     """Ghost of ``kspace`` (coils, ky, x) whose lines ``backward`` (ky,) were read backwards and turned round.
 
     Takes the sharpest image. Two offsets, pi apart, are equally sharp and show the object half a field of view apart:
-    ``reference``, a magnitude (y, x) of the same plane, decides; without, the one whose brightness lies nearer to the
-    middle. ``sure`` is False when the two hardly differ. Raises ReconstructionError for wrong shapes.
+    ``reference``, a magnitude (y, x) of the same plane, decides; without, the one with less signal at the ends of the
+    phase encoding, where air is. ``sure`` is False when the two hardly differ. Raises ReconstructionError for wrong shapes.
     """
     _check(kspace, backward)
     _, ky, x = kspace.shape
@@ -162,8 +165,8 @@ def ghost_from_entropy(
     a, b = (float(value) for value in found.x)
     fits = [_fit(magnitude(offset, b), reference) for offset in (a, a + np.pi)]
     offset = a if fits[0] >= fits[1] else a + np.pi
-    by = "the object in the middle of the field of view" if reference is None else "the reference image"
-    sure = abs(fits[0] - fits[1]) > SURE_MARGIN
+    by = "the air at the ends of the field of view" if reference is None else "the reference image"
+    sure = abs(fits[0] - fits[1]) > (SURE_RIM if reference is None else SURE_MARGIN)
     how = f"entropy, position by {by}" + ("" if sure else ", which hardly decides: it may be off by half the field")
     return Ghost(float(np.angle(np.exp(1j * offset))), b, sure, how)
 
@@ -179,12 +182,12 @@ def without_ghost(kspace: ComplexArray, backward: npt.NDArray[np.bool_], ghost: 
 
 
 def _fit(magnitude: npt.NDArray[np.float64], reference: npt.NDArray[Any] | None) -> float:
-    """How well a picture lies where the object is known to be, -1..1."""
+    """How well a picture lies where the object is known to be: at most 1."""
     if reference is not None:
         return float(np.corrcoef(magnitude.ravel(), np.abs(reference).ravel())[0, 1])
-    size = len(magnitude)
     along = (magnitude**2).sum(axis=1)
-    return float((along * np.cos(2 * np.pi * (np.arange(size) - size // 2) / size)).sum() / max(along.sum(), 1e-30))
+    rim = max(1, round(len(along) * RIM_SHARE))
+    return 1.0 - float(np.concatenate([along[:rim], along[-rim:]]).mean() / max(float(along.mean()), 1e-30))
 
 
 def _check(kspace: ComplexArray, backward: npt.NDArray[np.bool_]) -> None:

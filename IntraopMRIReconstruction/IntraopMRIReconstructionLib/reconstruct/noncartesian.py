@@ -176,7 +176,9 @@ def _coverage(k: npt.NDArray[np.float32], shape: tuple[int, int]) -> tuple[float
     radius = np.hypot(x, y)
     inside = radius <= reach
     away, _ = cKDTree(places).query(np.stack([x[inside], y[inside]], axis=-1))
-    gap = 2 * float(np.quantile(away, COVERED))
+    # Holes in the middle are few and cost most of the signal.
+    middle = away[radius[inside] <= MAP_SIDE[0] / 2]
+    gap = 2 * max(float(np.quantile(away, COVERED)), float(middle.max(initial=0.0)))
     holes = radius[inside][away > MAX_GAP / 2]
     side = int(np.sqrt(2) * (holes.min() if len(holes) else reach))
     return gap, int(np.clip(side, MAP_SIDE[0], min(MAP_SIDE[1], *shape)))
