@@ -22,6 +22,7 @@ from .session_updates import (
     DeviceSaid,
     ImageReady,
     ImplantFound,
+    PlanCarried,
     Problem,
     Registered,
     ResidualFound,
@@ -43,6 +44,7 @@ SHOWN = {
     ImageReady: "image",
     Registered: "registration",
     ShiftFound: "brain shift",
+    PlanCarried: "plan",
     ResidualFound: "residual",
     ImplantFound: "implant",
 }

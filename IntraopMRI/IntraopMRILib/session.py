@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
 from IntraopMRIReconstructionLib.data import Acquisition, Encoding, Image, KSpace, Level, Matrix, Pose, Status, Verdict
 from IntraopMRIReconstructionLib.errors import Cancelled, IntraopError, RegistrationError, SessionError, WireError
 from IntraopMRIReconstructionLib.geometry import centre_of, pose_error
@@ -36,16 +35,19 @@ from IntraopMRIReconstructionLib.wire.trust import AS_SENT, PeerProfile
 
 from .assess.carry import Mapping as PointMapping
 from .assess.implant import Trajectory, band, compare
-from .assess.implant_detection import find_implant
+from .assess.implant_detection import DetectedImplant, find_implant
+from .assess.resection import cavity_volume
 from .assess.residual import assess_residual
-from .register.carry_over import shift_at
+from .register.carry_over import Carried, shift_at
 from .register.deformable import DeformableRegistration, register_deformable
 from .register.rigid import RigidRegistration, register_rigid
 from .session_journal import Journal
+from .session_plan import Plan, carried_plan, moved_trajectory
 from .session_updates import (
     DeviceSaid,
     ImageReady,
     ImplantFound,
+    PlanCarried,
     Problem,
     Registered,
     ResidualFound,
@@ -55,6 +57,7 @@ from .session_updates import (
     StageProgress,
     Update,
 )
+from .workflow.record import utc_now
 
 #: A scan that has begun and brings nothing for this long has stopped: k-space comes in bursts well below it.
 SCAN_SILENT_S = 10.0
@@ -80,30 +83,6 @@ class Link:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
-    """What is known before the operation: tumour labels on a preoperative grid, trajectories in preoperative RAS."""
-
-    patient_id: str
-    procedure: str
-    preoperative: Image
-    tumour: Image | None = None
-    trajectories: tuple[Trajectory, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.tumour is None and not self.trajectories:
-            raise SessionError("the plan names neither a tumour nor an implant: there would be nothing to assess")
-        if self.tumour is not None and not np.any(self.tumour.array):
-            raise SessionError(
-                f"the tumour segmentation '{self.tumour.name}' is empty: segment the tumour, or choose another one"
-            )
-        if self.preoperative.patient_id and self.preoperative.patient_id != self.patient_id:
-            raise SessionError(
-                f"the preoperative volume is of patient '{self.preoperative.patient_id}', the session of "
-                f"'{self.patient_id}': check the patient before going on"
-            )
-
-
-@dataclass(frozen=True, eq=False)
 class _Scan:
     role: Role
     protocol: str
@@ -112,15 +91,26 @@ class _Scan:
     image: Image | None = None
 
 
-@dataclass(eq=False)
-class _State:
-    """What the worker has established so far. Only the worker writes it."""
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    """The preoperative volume in one scan; ``shift_error_mm``: of the deformable registration at the tumour."""
 
-    images: dict[Role, Image] = field(default_factory=dict)
-    registration: RigidRegistration | None = None
+    rigid: RigidRegistration
     deformable: DeformableRegistration | None = None
     shift_error_mm: float = 0.0
-    poses: dict[Role, Matrix] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class _State:
+    """What the worker has established so far. Only the worker writes it.
+
+    ``waits``: the contrast scan has found no native one to be compared with yet.
+    """
+
+    images: dict[Role, Image] = field(default_factory=dict)
+    placed: dict[Role, _Placed] = field(default_factory=dict)
+    last_pose: Matrix | None = None
+    waits: bool = False
 
 
 def role_of(protocol: str) -> Role:
@@ -145,6 +135,9 @@ class Session:
         self._updates: queue.SimpleQueue[Update] = queue.SimpleQueue()
         self._scans: queue.Queue[_Scan] = queue.Queue(WAITING_SCANS)
         self._state = _State()
+        # What a person decides belongs to the newest image: neither may change while the other is written down.
+        self._deciding = threading.Lock()
+        self._implants: dict[str, ImplantFound] = {}
         self._closing, self._cancelled = threading.Event(), threading.Event()
         self._links = ExitStack()
         self._scanner: Client | None = None
@@ -226,6 +219,21 @@ class Session:
         self._commands += 1
         self._scanner.send(StringMessage(device=f"CMD_{self._commands}", timestamp=timestamp_now(), text=words))
         self.journal.event("command", words)
+
+    def decide(self, item: Carried, accepted: bool, by: str) -> Carried:
+        """A person accepts or rejects that a planned thing is carried over; returns the item with the decision.
+
+        An implant that was found is compared anew with its plan. Raises SessionError when a newer image has withdrawn
+        the item, RegistrationError when it was not offered or nobody is named.
+        """
+        decided = item.decided(accepted, by, utc_now())
+        with self._deciding:
+            self.journal.decision(decided)
+            found = self._implants.get(item.name) if item.kind == "plan" else None
+            if found is not None:
+                planned = moved_trajectory(found.planned, decided)
+                self._found(_compared(planned, found.detected, found.measurements[0].based_on, decided.basis))
+        return decided
 
     def cancel(self) -> None:
         """Stop the work on the current scan. What was established before stays."""
@@ -356,6 +364,8 @@ class Session:
         if self.plan.tumour is not None and scan.role == "contrast":
             yield "follow the brain shift", self._follow_shift
             yield "assess residual", self._assess_residual
+        elif self.plan.tumour is not None and self._state.waits:
+            yield "assess residual", self._complete_pair
         if self.plan.trajectories:
             yield "assess implants", self._assess_implants
 
@@ -374,14 +384,17 @@ class Session:
                 f"'{self.plan.patient_id}': it is not used"
             )
         self._state.images[scan.role] = image
-        self._state.poses.pop(scan.role, None)
-        self.journal.image(image, scan.role)
+        self._state.placed.pop(scan.role, None)
+        if scan.role == "contrast":
+            self._state.waits = False
+        with self._deciding:
+            self._implants.clear()
+            self.journal.image(image, scan.role)
         self._tell(ImageReady(image, scan.role, reconstruction, scan.last_byte_s))
 
     def _register(self, scan: _Scan) -> None:
-        image, before = self._state.images[scan.role], self._state.registration
-        self._state.registration = self._state.deformable = None
-        known = None if before is None else before.intraop_from_preop
+        state = self._state
+        image, known, state.last_pose = state.images[scan.role], state.last_pose, None
         found = register_rigid(
             image,
             self.plan.preoperative,
@@ -389,26 +402,37 @@ class Session:
             progress=self._progress("register"),
             threads=self._threads,
         )
-        self.journal.registration(found, image, self.plan.preoperative)
-        self._tell(Registered(found, image))
         if found.verdict.level is Level.REFUSED:
+            self._registered(found, image)
             raise SessionError(
                 f"the registration to '{image.name}' was refused ({found.verdict.text}): no overlay and no number is "
                 "shown; check that both volumes show this patient, or give a start by landmarks"
             )
-        self._state.registration = found
-        self._state.poses[scan.role] = found.intraop_from_preop
+        state.last_pose = found.intraop_from_preop
+        state.placed[scan.role] = _Placed(found)
+        self._registered(found, image)
+
+    def _registered(self, found: RigidRegistration, image: Image) -> None:
+        self.journal.registration(found, image, self.plan.preoperative)
+        self._tell(Registered(found, image))
+        if found.verdict.level is not Level.REFUSED:
+            self._carry(carried_plan(self.plan, image, found))
+
+    def _carry(self, carried: PlanCarried) -> None:
+        self.journal.carried(carried)
+        self._tell(carried)
 
     def _still_native(self) -> Image:
         """The native scan. Raises SessionError unless it is known that the patient has not moved since."""
-        native, poses = self._state.images.get("native"), self._state.poses
+        native, placed = self._state.images.get("native"), self._state.placed
         if native is None:
             why = "there is no native scan to compare with"
-        elif "native" not in poses:
+        elif "native" not in placed:
             why = "the native scan was not registered, so a motion of the patient would not be seen"
         else:
             middle = centre_of(self.plan.preoperative.ras_from_ijk, _size(self.plan.preoperative))
-            moved_mm, _angle = pose_error(poses["contrast"], poses["native"], middle)
+            poses = [placed[role].rigid.intraop_from_preop for role in ("contrast", "native")]
+            moved_mm, _angle = pose_error(poses[0], poses[1], middle)
             if moved_mm <= MOVED_MM:
                 return native
             why = f"the patient moved {moved_mm:.1f} mm between the native and the contrast scan"
@@ -421,14 +445,12 @@ class Session:
         """Deformable registration; when it cannot be trusted the rigid one stays, and the verdict says so."""
         state, tumour, stage = self._state, self.plan.tumour, "follow the brain shift"
         assert tumour is not None
-        assert state.registration is not None
-        image = state.images[scan.role]
-        state.deformable = None
+        rigid, image = state.placed[scan.role].rigid, state.images[scan.role]
         try:
             found = register_deformable(
                 image,
                 self.plan.preoperative,
-                state.registration,
+                rigid,
                 tumour=tumour,
                 progress=self._progress(stage),
                 threads=self._threads,
@@ -441,55 +463,78 @@ class Session:
             text = f"the brain shift is not followed ({refused}): the rigid registration is shown"
             self._tell(Problem(stage, text, fatal=False))
             return
-        state.deformable = found
-        shift, state.shift_error_mm = shift_at(found, tumour)
+        state.placed[scan.role] = _Placed(rigid, found, shift_at(found, tumour)[1])
+        self._shifted(rigid, found, image)
+
+    def _shifted(self, rigid: RigidRegistration, found: DeformableRegistration, image: Image) -> None:
+        tumour = self.plan.tumour
+        assert tumour is not None
         update = ShiftFound(
-            state.registration,
+            rigid,
             found,
             image,
-            Verdict(state.registration.verdict.reasons + found.verdict.reasons),
-            shift,
+            Verdict(rigid.verdict.reasons + found.verdict.reasons),
+            shift_at(found, tumour)[0],
+            cavity_volume(found.cavity, (found.fixed_uid, found.moving_uid)),
         )
         self.journal.shift(update, self.plan.preoperative)
         self._tell(update)
+        self._carry(carried_plan(self.plan, image, rigid, found))
 
-    def _assess_residual(self, scan: _Scan) -> None:
+    def _assess_residual(self, _scan: _Scan) -> None:
         state, tumour = self._state, self.plan.tumour
         assert tumour is not None
-        assert state.registration is not None
-        if state.deformable is None:
-            mapping: PointMapping = state.registration.intraop_from_preop
-            error_mm, unknown_mm = state.registration.residual_mm, UNMODELLED_SHIFT_MM
+        state.waits = True
+        contrast, native, placed = state.images["contrast"], self._still_native(), state.placed["contrast"]
+        if placed.deformable is None:
+            mapping: PointMapping = placed.rigid.intraop_from_preop
+            error_mm, unknown_mm = placed.rigid.residual_mm, UNMODELLED_SHIFT_MM
         else:
-            mapping = state.deformable.intraop_from_preop_points
-            error_mm, unknown_mm = state.shift_error_mm, 0.0
+            mapping = placed.deformable.intraop_from_preop_points
+            error_mm, unknown_mm = placed.shift_error_mm, 0.0
         assessment = assess_residual(
-            state.images[scan.role],
-            self._still_native(),
+            contrast,
+            native,
             tumour,
             mapping,
             registration_error_mm=error_mm,
             expected_shift_mm=unknown_mm,
             progress=self._progress("assess residual"),
         )
-        self.journal.residual(assessment)
-        self._tell(ResidualFound(assessment))
+        state.waits = False
+        cavity = placed.deformable is not None and bool(placed.deformable.cavity.array.any())
+        update = ResidualFound(assessment, _order_notes(native, contrast), cavity)
+        self.journal.residual(update)
+        self._tell(update)
+
+    def _complete_pair(self, scan: _Scan) -> None:
+        """A native scan came after the contrast scan that waited for it: where nothing moved, both are one pair.
+
+        The contrast scan's own registration is the one that counts then, since the residual lies on its grid.
+        """
+        self._still_native()
+        image, placed = self._state.images["contrast"], self._state.placed["contrast"]
+        self._registered(placed.rigid, image)
+        if placed.deformable is not None:
+            self._shifted(placed.rigid, placed.deformable, image)
+        self._assess_residual(scan)
 
     def _assess_implants(self, scan: _Scan) -> None:
-        registration = self._state.registration
-        assert registration is not None
+        pose = self._state.placed[scan.role].rigid.intraop_from_preop
         image = self._state.images[scan.role]
         for trajectory in self.plan.trajectories:
-            planned = trajectory.moved(registration.intraop_from_preop)
+            planned = trajectory.moved(pose)
             detected = find_implant(image, planned)
             if detected.verdict.level is Level.REFUSED:
                 text = f"'{trajectory.name}' was not found with certainty ({detected.verdict.text}): no number is shown"
                 self._tell(Problem("assess implants", text))
                 continue
-            measured = compare(planned, detected.trajectory, detected.uncertainty_mm, based_on=(image.uid,))
-            found = ImplantFound(planned, detected, measured, band(measured))
-            self.journal.implant(found)
-            self._tell(found)
+            self._found(_compared(planned, detected, (image.uid,), "rigid pose"))
+
+    def _found(self, found: ImplantFound) -> None:
+        self._implants[found.planned.name] = found
+        self.journal.implant(found)
+        self._tell(found)
 
     # Telling
 
@@ -530,6 +575,24 @@ class Session:
         started = time.perf_counter()
         yield
         self.journal.timing(stage, time.perf_counter() - started)
+
+
+def _compared(planned: Trajectory, detected: DetectedImplant, based_on: tuple[str, ...], basis: str) -> ImplantFound:
+    measured = compare(planned, detected.trajectory, detected.uncertainty_mm, based_on=based_on)
+    return ImplantFound(planned, detected, measured, band(measured), basis)
+
+
+def _order_notes(native: Image, contrast: Image) -> tuple[str, ...]:
+    """What must be known beside a residual whose scans came in the unusual order."""
+    if native.acquired_utc_s is None or contrast.acquired_utc_s is None:
+        return ()
+    late_s = native.acquired_utc_s - contrast.acquired_utc_s
+    if late_s <= 0:
+        return ()
+    return (
+        f"The scan without contrast agent was taken {max(1, round(late_s / 60))} min after the one with it: agent that "
+        "was still there hides enhancement, so more may be left than was measured.",
+    )
 
 
 def _size(image: Image) -> tuple[int, int, int]:

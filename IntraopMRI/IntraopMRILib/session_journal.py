@@ -11,11 +11,13 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image, Measurement
+from IntraopMRIReconstructionLib.errors import SessionError
 
-from .assess.residual import ResidualAssessment
+from .register.carry_over import Carried
 from .register.rigid import RigidRegistration
-from .session_updates import ImplantFound, Role, ShiftFound
+from .session_updates import ImplantFound, PlanCarried, ResidualFound, Role, ShiftFound
 from .workflow.record import (
+    CarriedEntry,
     ImplantEntry,
     Matrix4,
     RegistrationEntry,
@@ -57,7 +59,16 @@ class Journal:
         entry = image_entry(image, role)
 
         def change(record: SessionRecord) -> SessionRecord:
-            return replace(record, images=(*record.images, entry), registration=None, residual=None, implants=())
+            return replace(
+                record,
+                images=(*record.images, entry),
+                registration=None,
+                residual=None,
+                implants=(),
+                carried=(),
+                # What was measured on older images says nothing of this one; times and the like stay.
+                measurements=tuple(m for m in record.measurements if not m.based_on),
+            )
 
         self._change(change)
 
@@ -85,9 +96,37 @@ class Journal:
         )
         self._change(lambda record: replace(record, registration=entry))
         self.measurement(found.shift)
+        self.measurement(found.cavity)
 
-    def residual(self, found: ResidualAssessment) -> None:
+    def carried(self, found: PlanCarried) -> None:
+        """The plan was carried over to the newest image; what was decided about an older registration is void."""
+        entries = tuple(_entry(item) for item in found.items)
+        self._change(lambda record: replace(record, carried=entries))
+
+    def decision(self, item: Carried) -> None:
+        """A person accepted or rejected one item. Raises SessionError when it is not, or no longer, offered."""
+        words = "accepted" if item.accepted else "rejected"
+        text = (
+            f"{item.kind} '{item.name}' {words} by {item.decided_by}: moved {item.mean_shift_mm:.1f} mm "
+            f"(at most {item.shift_mm:.1f} mm), uncertainty {item.uncertainty_mm:.1f} mm"
+        )
+
+        def change(record: SessionRecord) -> SessionRecord:
+            before = _entry(replace(item, accepted=None, decided_by="", decided_utc=""))
+            undecided = [replace(entry, decision="open", decided_by="", decided_utc="") for entry in record.carried]
+            if before not in undecided:
+                raise SessionError(
+                    f"'{item.name}' belongs to a registration that a newer image has withdrawn: decide on the new one"
+                )
+            at = undecided.index(before)
+            entries = (*record.carried[:at], _entry(item), *record.carried[at + 1 :])
+            return replace(record, carried=entries).with_event("carried over", text, item.decided_utc)
+
+        self._change(change)
+
+    def residual(self, update: ResidualFound) -> None:
         """The residual was assessed."""
+        found = update.assessment
         centroid = found.residual_centroid_ras_mm
         entry = ResidualEntry(
             volume=found.measurements[0],
@@ -100,11 +139,12 @@ class Journal:
             rano_source=found.rano.source,
             centroid_ras_mm=None if centroid is None else vector(centroid),
             other=found.measurements[2:],
+            notes=update.notes,
         )
         self._change(lambda record: replace(record, residual=entry))
 
     def implant(self, found: ImplantFound) -> None:
-        """An implant was compared with its plan."""
+        """An implant was compared with its plan; replaces an earlier comparison of the same one."""
         actual = found.detected.trajectory
         entry = ImplantEntry(
             name=found.planned.name,
@@ -117,8 +157,11 @@ class Journal:
             band=found.band.value,
             verdict=found.detected.verdict,
             measurements=found.measurements,
+            planned_basis=found.basis,
         )
-        self._change(lambda record: replace(record, implants=(*record.implants, entry)))
+        self._change(
+            lambda record: replace(record, implants=(*(i for i in record.implants if i.name != entry.name), entry))
+        )
 
     def measurement(self, measurement: Measurement) -> None:
         """One more number of the session; replaces an older one of the same name."""
@@ -143,6 +186,20 @@ def vector(values: npt.ArrayLike) -> Vector3:
     """Three plain numbers."""
     x, y, z = np.asarray(values, dtype=np.float64).tolist()
     return x, y, z
+
+
+def _entry(item: Carried) -> CarriedEntry:
+    return CarriedEntry(
+        name=item.name,
+        kind=item.kind,
+        moved_mean_mm=item.mean_shift_mm,
+        moved_max_mm=item.shift_mm,
+        uncertainty_mm=item.uncertainty_mm,
+        verdict=item.verdict,
+        decision={None: "open", True: "accepted", False: "rejected"}[item.accepted],
+        decided_by=item.decided_by,
+        decided_utc=item.decided_utc,
+    )
 
 
 def _matrix(values: npt.ArrayLike) -> Matrix4:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,7 @@ from IntraopMRIReconstructionLib.reconstruct.result import Reconstruction
 from .assess.implant import Band, Trajectory
 from .assess.implant_detection import DetectedImplant
 from .assess.residual import ResidualAssessment
+from .register.carry_over import Carried
 from .register.deformable import DeformableRegistration
 from .register.rigid import RigidRegistration
 
@@ -61,7 +63,7 @@ class Registered:
 class ShiftFound:
     """The brain shift was followed from the rigid pose ``rigid``; ``shift`` is the measured one at the tumour.
 
-    ``verdict`` joins the reasons of both.
+    ``verdict`` joins the reasons of both. ``cavity``: volume of the resection cavity that it found.
     """
 
     rigid: RigidRegistration
@@ -69,23 +71,49 @@ class ShiftFound:
     image: Image
     verdict: Verdict
     shift: Measurement
+    cavity: Measurement
+
+
+@dataclass(frozen=True, eq=False)
+class PlanCarried:
+    """Where the planned things are in ``image``: every item offered, none accepted; replaces what was told before.
+
+    ``labels``: structures at risk by name, in intraoperative RAS: where the rigid pose puts them, and where their
+    tissue is now (None when that is not offered).
+    """
+
+    items: tuple[Carried, ...]
+    labels: Mapping[str, tuple[Image, Image | None]]
+    image: Image
 
 
 @dataclass(frozen=True, eq=False)
 class ResidualFound:
-    """The residual was assessed on the contrast scan."""
+    """The residual was assessed on the contrast scan. ``notes``: what a person must know beside the number.
+
+    ``cavity``: whether one was segmented, which is better evidence of what is gone than the carried-over tumour minus
+    the residual.
+    """
 
     assessment: ResidualAssessment
+    notes: tuple[str, ...] = ()
+    cavity: bool = False
+
+    @property
+    def resected(self) -> Image | None:
+        """The part to show as resected; None where the cavity shows it."""
+        return None if self.cavity else self.assessment.resected
 
 
 @dataclass(frozen=True, eq=False)
 class ImplantFound:
-    """One implant was found; ``planned`` is carried to intraoperative RAS."""
+    """One implant was found; ``planned`` is carried to intraoperative RAS, ``basis`` says in words by what."""
 
     planned: Trajectory
     detected: DetectedImplant
     measurements: tuple[Measurement, ...]
     band: Band
+    basis: str = "rigid pose"
 
 
 @dataclass(frozen=True)
@@ -113,6 +141,7 @@ Update = (
     | ImageReady
     | Registered
     | ShiftFound
+    | PlanCarried
     | ResidualFound
     | ImplantFound
     | DeviceSaid

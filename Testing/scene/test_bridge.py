@@ -75,8 +75,8 @@ def registered(bridge: SceneBridge) -> SceneBridge:
     preop, intraop = image("preop", seed=1), image("intraop", seed=2)
     bridge.setPreoperative(preop, "T1")
     bridge.setTumour(box(preop))
-    bridge.setStructuresAtRisk(box(preop, 6, 8), {1: "Corticospinal tract"})
-    bridge.setTargets({"lead": (1.0, 2.0, 3.0)})
+    bridge.setStructureAtRisk("Corticospinal tract", box(preop, 6, 8))
+    bridge.setPoint("lead", (1.0, 2.0, 3.0))
     bridge.setPlan("lead", (1.0, 2.0, 30.0), (1.0, 2.0, 3.0))
     bridge.setIntraoperative(intraop)
     bridge.setRegistration(motion(), GOOD, intraop.uid, "registration-1")
@@ -181,7 +181,7 @@ def test_updates_replace_and_leak_no_node(registered: SceneBridge) -> None:
         registered.setResidual(box(intraop), box(intraop, 2, 8))
         registered.setPlan("lead", (1.0, 2.0, 30.0 + number), (1.0, 2.0, 3.0))
         registered.setActualImplant("lead", (2.0, 2.0, 30.0 + number), (2.0, 2.0, 3.0))
-        registered.setTargets({"lead": (1.0, 2.0, 3.0 + number)})
+        registered.setPoint("lead", (1.0, 2.0, 3.0 + number))
         registered.setPointer(pose((1.0, 2.0, float(number))))
     after = {scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())}
     assert len(after) == len(before)
@@ -363,12 +363,12 @@ def test_live_slice(bridge: SceneBridge, directions: np.ndarray) -> None:
     [
         (lambda b: b.setIntraoperative(Image(np.ones((2, 2, 2, 3), np.float32), np.eye(4))), "pass one component"),
         (lambda b: b.setIntraoperative(Image(np.ones((2, 2, 2), np.complex64), np.eye(4))), "take the magnitude"),
-        (lambda b: b.setStructuresAtRisk(Image(np.ones((2, 2, 2), np.float32), np.eye(4)), {1: "x"}), "integers"),
+        (lambda b: b.setResidual(Image(np.ones((2, 2, 2), np.uint8), np.eye(4))), "residual cannot be shown"),
         (lambda b: b.setPlan("p", (0, 0, float("nan")), (0, 0, 1)), "three finite RAS coordinates"),
         (lambda b: b.setPlan("p", (0, 0, 1), (0, 0, 1)), "has no length"),
         (lambda b: b.setPlan("p", (0, 0, 1), (0, 0, 2), frame="lps"), "'preop' or 'intraop'"),
         (lambda b: b.setActualImplant("p", (0, 0), (0, 0, 1)), "three finite RAS coordinates"),
-        (lambda b: b.setTargets({"t": (0, 0)}), "target 't'"),
+        (lambda b: b.setPoint("t", (0, 0)), "target 't'"),
         (lambda b: b.setRegistration(np.eye(3), GOOD, "i", "r"), r"shape \(4, 4\)"),
         (lambda b: b.confirmRegistration(), "no loaded registration"),
     ],

@@ -1,11 +1,13 @@
-"""Extent of resection and the RANO class that rests on the absolute residual."""
+"""Extent of resection, the RANO class that rests on the absolute residual, and the resection cavity."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from IntraopMRIReconstructionLib.data import Measurement
+import numpy as np
+from IntraopMRIReconstructionLib.data import Image, Measurement
 from IntraopMRIReconstructionLib.errors import AssessmentError
+from scipy import ndimage
 
 RANO_SOURCE = "Karschnia et al., Neuro-Oncology 2023, doi 10.1093/neuonc/noac193"
 RANO_DEFINITION = (
@@ -92,6 +94,26 @@ def extent_of_resection(
         interval=None if interval_cm3 is None else (percent(interval_cm3[1]), percent(interval_cm3[0])),
         based_on=based_on,
     )
+
+
+def cavity_volume(cavity: Image, based_on: tuple[str, ...] = ()) -> Measurement:
+    """Volume of a segmented resection cavity (label, k j i) with +-1 voxel at its boundary.
+
+    Without value when the label is empty: none was found, which is not the same as nothing resected.
+    """
+    inside = np.asarray(cavity.array) != 0
+    name, definition = (
+        "Resection cavity",
+        (
+            "Dark now and tissue in the carried-over preoperative volume (fluid, air; a cavity full of blood is "
+            "underestimated); interval: 1 voxel at the boundary"
+        ),
+    )
+    if not inside.any():
+        return Measurement(name, None, "cm3", definition, missing_because="no cavity was found", based_on=based_on)
+    counts = [ndimage.binary_erosion(inside).sum(), inside.sum(), ndimage.binary_dilation(inside).sum()]
+    low, volume, high = (float(count) * cavity.voxel_volume_ml for count in counts)
+    return Measurement(name, volume, "cm3", definition, interval=(low, high), based_on=based_on)
 
 
 def _class(ce: float, preop: float, nce: float | None) -> str:

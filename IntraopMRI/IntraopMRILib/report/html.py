@@ -20,6 +20,7 @@ from .text import clock, day, interval_text, joined, level_of, value_text
 
 _MIME = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 _LEVEL_WORDS = {"good": "Good", "check": "Check", "refused": "Refused"}
+_KINDS = {"target": "target", "plan": "planned path or implant", "risk": "structure at risk", "landmark": "landmark"}
 _WITHHELD = "the registration was refused, so nothing that rests on it is shown"
 
 Document = Mapping[str, Any]
@@ -48,6 +49,7 @@ def render(document: Document, pictures: Sequence[Picture] = ()) -> str:
         _pictures(pictures),
         _residual(document),
         _implants(document),
+        _carried(document),
         _more_measurements(document),
         _registration(document),
         _course(document),
@@ -211,9 +213,44 @@ def _implants(document: Document) -> str:
             f'<div class="implant"><h3>{_e(name)} {band}<span class="level {level}">detection '
             f'{_LEVEL_WORDS[level].lower()}</span></h3><div class="beside"><div>{target}</div>'
             f'<div>{_table(short, document)}<p class="note">Diameter {implant["diameter_mm"]:.1f} mm, '
-            f"uncertainty of the actual ends {implant['uncertainty_mm']:.2f} mm.</p></div></div></div>"
+            f"uncertainty of the actual ends {implant['uncertainty_mm']:.2f} mm. "
+            f"Planned position: {_e(implant.get('planned_basis', 'rigid pose'))}.</p></div></div></div>"
         )
     return f"<section><h2>Implants, planned against actual</h2>{''.join(parts)}</section>" if parts else ""
+
+
+def _carried(document: Document) -> str:
+    """What was planned, how far the brain shift moved it, and where it was navigated to."""
+    rows = []
+    for item in document.get("carried", ()):
+        offered = level_of(item["verdict"]) != "refused"
+        numbers = ("moved_mean_mm", "moved_max_mm", "uncertainty_mm") if offered else ("uncertainty_mm",)
+        shown = "".join(f'<td class="number">{_e(joined(*value_text(item[key], "mm")))}</td>' for key in numbers)
+        missing = "" if offered else '<td colspan="2" class="none">brain shift not known here</td>'
+        decided = f"{item['decision']} by {item['decided_by']} at {clock(item['decided_utc'])}"
+        if item["decision"] == "open":
+            decided = "not decided" if offered else "not offered"
+        place = "carried over" if item["decision"] == "accepted" else "rigid pose"
+        against = "; ".join(
+            f"{r['name']} {joined(value_text(r['value'], r['unit'])[0], r['unit'])}"
+            for r in item["verdict"]["reasons"]
+            if r["level"] != "good"
+        )
+        rows.append(
+            f'<tr><th>{_e(item["name"])}<span class="source">{_e(_KINDS.get(item["kind"], item["kind"]))}</span></th>'
+            f'{missing}{shown}<td>{_e(decided)}<span class="source">{_e(against)}</span></td><td>{_e(place)}</td></tr>'
+        )
+    if not rows:
+        return ""
+    return (
+        "<section><h2>Plan carried over</h2><table><thead><tr><th>Planned</th>"
+        '<th class="number">Moved, mean</th><th class="number">Moved, largest</th><th class="number">Uncertainty</th>'
+        "<th>Decision, and what speaks against it</th><th>Position used</th></tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table>"
+        '<p class="note">Moved: displacement beyond the rigid pose, over the points of the thing. Uncertainty: '
+        "radius that holds the true position in 95 of 100 cases, largest of its points. What a person has not accepted "
+        "stays where the rigid pose puts it.</p></section>"
+    )
 
 
 def _more_measurements(document: Document) -> str:

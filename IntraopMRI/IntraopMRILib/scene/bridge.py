@@ -1,16 +1,17 @@
 """The only writer of a session's nodes. The world of the scene is intraoperative RAS, millimetres.
 
 Preoperative nodes (volume, tumour, plan, targets) hang under one linear transform, ``intraop_from_preop``, and are
-never hardened. A registration that follows the brain shift puts a grid transform above the linear one. Everything that
-rests on that registration disappears when it is withdrawn.
+never hardened. A registration that follows the brain shift adds a second linear transform with a grid transform above
+it: the volume and the tumour, which are judged and searched with it, hang there; targets, plans, structures at risk and
+landmarks come there one by one, when a person has accepted it. Everything that rests on a registration disappears when
+it is withdrawn.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,36 +19,42 @@ import numpy.typing as npt
 import slicer
 import slicer.util
 import vtk
-from IntraopMRIReconstructionLib.data import Image, Level, Matrix, Pose, Reason, Verdict, checked_affine
+from IntraopMRIReconstructionLib.data import Image, Level, Pose, Verdict, checked_affine
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
 
 from . import colors, conversion, looks, recipes
 from .contents import Content, Ledger
 from .display import Line
+from .registration import Registration, described, readRegistration
 
 Frame = Literal["preop", "intraop"]
 
 #: Role of the transform above all preoperative nodes, and the prefixes of roles that rest on it.
 REGISTRATION = "registration"
 REGISTRATION_NAME = "intraop_from_preop"
-#: Role of the grid transform above it, when the brain shift is followed.
+#: Roles of the grid transform, when the brain shift is followed, and of the linear one below it.
 SHIFT = "shift"
+CARRIED = "registration.carried"
+CARRIED_NAME = "intraop_from_preop, brain shift followed"
 PREOP = "preop."
 RESULT = "result."
 INTRAOP = "intraop."
+#: Planned things, that are carried over one by one; and the preoperative volume where the rigid pose alone puts it.
+ITEMS = ("target.", "plan.", "risk.", "landmark.")
+UNMOVED = f"{PREOP}rigid"
+SHIFT_MAP, UNCERTAINTY_MAP, recipes.ARROWS, CAVITY = (
+    f"{RESULT}shift",
+    f"{RESULT}uncertainty",
+    f"{RESULT}arrows",
+    f"{RESULT}cavity",
+)
+#: The colours of a map end at least here, mm, so that noise does not look like a shift.
+LEAST_TOP_MM = 2.0
+#: How faint a planned thing is that a person has not accepted where the brain shift is known.
+UNDECIDED_OPACITY = 0.5
 POINTER, POINTER_POSE = "pointer", "pointer.pose"
 #: Two grids are the same when their matrices agree within this, mm: below any voxel, above float32 noise.
 GRID_TOLERANCE_MM = 1e-3
-
-
-@dataclass(frozen=True, eq=False)
-class Registration:
-    """An accepted registration: the transform, its verdict, and the uid of the intraoperative image it belongs to."""
-
-    intraop_from_preop: Matrix
-    verdict: Verdict
-    image_uid: str
-    uid: str
 
 
 class SceneBridge:
@@ -68,6 +75,9 @@ class SceneBridge:
         self._ledger = Ledger(scene)
         self._wanted: dict[str, Content] = self._ledger.adopt()
         self._grids: dict[str, Image] = {}
+        self._carried: frozenset[str] = frozenset()
+        self._unmoved: Content | None = None
+        self._arrowsShown = False
         self._inUpdate = False
         if self._wanted:
             self._distrustLoaded()
@@ -81,12 +91,12 @@ class SceneBridge:
         if self._inUpdate:
             yield self
             return
-        before = (dict(self._wanted), dict(self._grids), self.registration, self.withdrawnBecause)
+        before = (dict(self._wanted), dict(self._grids), self.registration, self.withdrawnBecause, self._carried)
         self._inUpdate = True
         try:
             yield self
         except BaseException:
-            self._wanted, self._grids, self.registration, self.withdrawnBecause = before
+            self._wanted, self._grids, self.registration, self.withdrawnBecause, self._carried = before
             raise
         finally:
             self._inUpdate = False
@@ -105,7 +115,8 @@ class SceneBridge:
         kinds = {
             f"{RESULT}residual": ("Residual", colors.RESIDUAL),
             f"{PREOP}tumour": ("Tumour before", colors.TUMOUR),
-            f"{PREOP}risk": ("At risk", colors.AT_RISK),
+            recipes.CAVITY: ("Cavity", colors.CAVITY),
+            f"{PREOP}risk.": ("At risk", colors.AT_RISK),
             f"{PREOP}plan.": ("Planned", colors.PLANNED),
             f"{INTRAOP}plan.": ("Planned", colors.PLANNED),
             f"{INTRAOP}implant.": ("Actual", colors.ACTUAL),
@@ -119,6 +130,8 @@ class SceneBridge:
     def setPreoperative(self, image: Image, role: str = "volume", content: Content | None = None) -> None:
         """Show a preoperative volume (preoperative RAS) under the registration. ``content``: see :meth:`update`."""
         ready = content or recipes.volume(image, image.name or f"Preoperative {role}")
+        if role == "volume":
+            self._unmoved = replace(ready, saved=False)
         self._put(f"{PREOP}{role}", ready, frame="preop")
 
     def setIntraoperative(self, image: Image, role: str = "native", content: Content | None = None) -> None:
@@ -147,16 +160,16 @@ class SceneBridge:
         """Outline of the tumour before the operation. ``labels``: any preoperative grid, not 0 is tumour."""
         self._put(f"{PREOP}tumour", content or recipes.tumour(labels, name), frame="preop")
 
-    def setStructuresAtRisk(self, labels: Image, names: Mapping[int, str]) -> None:
-        """Outlines of structures to spare. ``labels`` on any preoperative grid, ``names``: label value to name."""
-        segments = {value: (f"risk{value}", name, colors.AT_RISK) for value, name in names.items()}
-        content = recipes.segmentation(labels, "Structures at risk", segments, looks.outline)
-        self._put(f"{PREOP}risk", content, frame="preop")
+    def setStructureAtRisk(self, name: str, labels: Image, content: Content | None = None) -> None:
+        """Outline of a structure to spare. ``labels``: any preoperative grid, not 0 belongs to it."""
+        self._put(f"{PREOP}risk.{name}", content or recipes.at_risk(labels, name), frame="preop")
 
-    def setTargets(self, points: Mapping[str, npt.ArrayLike], frame: Frame = "preop") -> None:
-        """Named target points, each (3,) RAS mm in ``frame``."""
-        placed = {name: recipes.point(point, f"target '{name}'") for name, point in points.items()}
-        self._put(f"{_prefix(frame)}targets", recipes.points("Targets", placed, looks.targets), frame=frame)
+    def setPoint(
+        self, name: str, point: npt.ArrayLike, frame: Frame = "preop", kind: Literal["target", "landmark"] = "target"
+    ) -> None:
+        """A named point (3,), RAS mm in ``frame``."""
+        content = recipes.named_point(name, recipes.point(point, f"{kind} '{name}'"), looks.targets)
+        self._put(f"{_prefix(frame)}{kind}.{name}", content, frame=frame)
 
     def setPlan(
         self, name: str, entry: npt.ArrayLike, target: npt.ArrayLike, radius_mm: float = 1.0, frame: Frame = "preop"
@@ -195,6 +208,39 @@ class SceneBridge:
             content if content is not None or shift is None else recipes.shift("Brain shift", shift),
         )
 
+    def carry(self, key: str, follow: bool) -> None:
+        """A person has decided whether a planned thing follows the brain shift, e.g. ``target.lead``, ``plan.screw``.
+
+        Raises SessionError when no brain shift is known.
+        """
+        if follow and (self.registration is None or SHIFT not in self._wanted):
+            raise SessionError(f"'{key}' cannot be carried over: no accepted registration follows the brain shift")
+        with self.update():
+            self._carried = self._carried | {key} if follow else self._carried - {key}
+            for role, content in self._wanted.items():
+                if self.registration is not None and _belongs(role, key):
+                    self._wanted[role] = self._placed(role, content)
+
+    def setBrainShift(self, drawn: Mapping[str, Content]) -> None:
+        """Maps, arrows and cavity of :func:`recipes.brain_shift`, by role.
+
+        Raises SessionError without an accepted registration.
+        """
+        registration = self._needed("the brain shift")
+        with self.update():
+            for role, content in drawn.items():
+                attributes = {**content.attributes, "RegistrationUid": registration.uid}
+                self._put(
+                    role, replace(content, attributes=attributes, visible=role != recipes.ARROWS or self._arrowsShown)
+                )
+
+    def showArrows(self, shown: bool) -> None:
+        """Draw the brain shift as arrows, or not."""
+        self._arrowsShown = shown
+        content = self._wanted.get(recipes.ARROWS)
+        if content is not None and self.registration is not None and content.visible is not shown:
+            self._put(recipes.ARROWS, replace(content, visible=shown))
+
     def confirmRegistration(self) -> None:
         """A person confirms the registration that came with a loaded scene. SessionError when none waits."""
         waiting = self.unconfirmed
@@ -207,16 +253,14 @@ class SceneBridge:
 
         Raises SessionError without an accepted registration, DataError when the grid is no shown image's.
         """
-        if self.registration is None:
-            reason = self.withdrawnBecause or "no registration was accepted yet"
-            raise SessionError(f"a residual cannot be shown: {reason}; register first")
+        registration = self._needed("a residual")
         for labels in (residual, resected):
             if labels is not None and not any(_sameGrid(labels, image) for image in self._grids.values()):
                 raise DataError(
                     f"labels '{labels.name}' of shape {labels.array.shape} lie on no intraoperative volume's grid"
                 )
         content = content or recipes.residual(residual, resected)
-        attributes = {**content.attributes, "RegistrationUid": self.registration.uid, "Uid": residual.uid}
+        attributes = {**content.attributes, "RegistrationUid": registration.uid, "Uid": residual.uid}
         self._put(f"{RESULT}residual", replace(content, attributes=attributes))
 
     def setActualImplant(self, name: str, entry: npt.ArrayLike, tip: npt.ArrayLike, radius_mm: float = 1.0) -> None:
@@ -254,7 +298,9 @@ class SceneBridge:
         with self.update():
             self.registration = None
             self.withdrawnBecause = reason
-            self._wanted.pop(REGISTRATION, None)
+            self._carried = frozenset()
+            for role in (REGISTRATION, CARRIED, UNMOVED):
+                self._wanted.pop(role, None)
             for role, content in self._wanted.items():
                 if role.startswith((PREOP, RESULT)):
                     self._wanted[role] = _hidden(content, reason)
@@ -269,6 +315,7 @@ class SceneBridge:
         with self.update():
             self._wanted.clear()
             self._grids.clear()
+            self._carried, self._unmoved = frozenset(), None
             self.registration = None
             self.withdrawnBecause = ""
 
@@ -276,6 +323,7 @@ class SceneBridge:
         """The scene was closed: start anew without touching a node."""
         self._ledger.forget()
         self._wanted, self._grids = {}, {}
+        self._carried, self._unmoved = frozenset(), None
         self.registration = self.unconfirmed = None
         self.withdrawnBecause = ""
 
@@ -289,15 +337,45 @@ class SceneBridge:
             self.registration = registration
             self.unconfirmed = None
             self.withdrawnBecause = ""
-            self._wanted.pop(SHIFT, None)
+            self._carried = frozenset()
+            for role in (SHIFT, CARRIED, UNMOVED):
+                self._wanted.pop(role, None)
+            rigid = registration.intraop_from_preop
+            self._wanted[REGISTRATION] = recipes.transform(REGISTRATION_NAME, rigid, described(registration))
             if shift is not None:
                 self._wanted[SHIFT] = shift
-            pose = recipes.transform(REGISTRATION_NAME, registration.intraop_from_preop, _described(registration))
-            self._wanted.pop(REGISTRATION, None)  # so that it follows the transform above it
-            self._wanted[REGISTRATION] = replace(pose, parent="" if shift is None else SHIFT)
+                self._wanted[CARRIED] = replace(recipes.transform(CARRIED_NAME, rigid, {}), parent=SHIFT)
+                if self._unmoved is not None:
+                    attributes = {**self._unmoved.attributes, "Position": "rigid pose"}
+                    self._wanted[UNMOVED] = replace(self._unmoved, attributes=attributes)
             for role, content in self._wanted.items():
                 if role.startswith((PREOP, RESULT)):
-                    self._wanted[role] = _placed(content, REGISTRATION if role.startswith(PREOP) else "")
+                    self._wanted[role] = self._placed(role, content)
+
+    def _needed(self, what: str) -> Registration:
+        if self.registration is None:
+            reason = self.withdrawnBecause or "no registration was accepted yet"
+            raise SessionError(f"{what} cannot be shown: {reason}; register first")
+        return self.registration
+
+    def _placed(self, role: str, content: Content) -> Content:
+        """The content where the accepted registration puts it, marked where that is not where its tissue is now."""
+        attributes = {
+            key: value for key, value in content.attributes.items() if key not in ("HiddenBecause", "Position")
+        }
+        if not role.startswith(PREOP):
+            visible = role != recipes.ARROWS or self._arrowsShown
+            return replace(content, parent="", visible=visible, attributes=attributes)
+        if SHIFT not in self._wanted:
+            opacity = 1.0 if content.opacity is not None else None
+            return replace(content, parent=REGISTRATION, visible=True, attributes=attributes, opacity=opacity)
+        item = role.removeprefix(PREOP).startswith(ITEMS)
+        followed = role != UNMOVED and (not item or any(_belongs(role, key) for key in self._carried))
+        if not followed:
+            attributes["Position"] = "rigid pose"
+        opacity = None if not item else 1.0 if followed else UNDECIDED_OPACITY
+        parent = CARRIED if followed else REGISTRATION
+        return replace(content, parent=parent, visible=True, attributes=attributes, opacity=opacity)
 
     def _distrustLoaded(self) -> None:
         for role, content in self._wanted.items():
@@ -311,7 +389,9 @@ class SceneBridge:
         if node is not None:
             matrix = vtk.vtkMatrix4x4()
             node.GetMatrixTransformToParent(matrix)
-            self.unconfirmed = _read(slicer.util.arrayFromVTKMatrix(matrix), self._wanted[REGISTRATION].attributes)
+            self.unconfirmed = readRegistration(
+                slicer.util.arrayFromVTKMatrix(matrix), self._wanted[REGISTRATION].attributes
+            )
         self.withdraw("the scene was loaded: confirm the registration")
 
     def _put(self, role: str, content: Content | None, frame: Frame = "intraop") -> None:
@@ -323,10 +403,10 @@ class SceneBridge:
             elif self.registration is None:
                 self._wanted[role] = _hidden(content, self.withdrawnBecause or "not registered yet")
             else:
-                self._wanted[role] = _placed(content, REGISTRATION)
+                self._wanted[role] = self._placed(role, content)
 
-    def _drop(self, prefix: str) -> None:
-        for role in [role for role in self._wanted if role.startswith(prefix)]:
+    def _drop(self, dropped: str) -> None:
+        for role in [role for role in self._wanted if role == dropped or role.startswith(f"{dropped}.")]:
             del self._wanted[role]
             self._grids.pop(role, None)
 
@@ -337,35 +417,13 @@ def _prefix(frame: Frame) -> str:
     return PREOP if frame == "preop" else INTRAOP
 
 
-def _placed(content: Content, parent: str) -> Content:
-    attributes = {key: value for key, value in content.attributes.items() if key != "HiddenBecause"}
-    return replace(content, parent=parent, visible=True, attributes=attributes)
+def _belongs(role: str, key: str) -> bool:
+    """Whether a role shows the planned thing ``key``; a trajectory has a line and its dashes."""
+    return role in (f"{PREOP}{key}", f"{PREOP}{key}.line", f"{PREOP}{key}.dashes")
 
 
 def _hidden(content: Content, reason: str) -> Content:
     return replace(content, parent="", visible=False, attributes={**content.attributes, "HiddenBecause": reason})
-
-
-def _described(registration: Registration) -> dict[str, str]:
-    reasons = [{**vars(reason), "level": reason.level.value} for reason in registration.verdict.reasons]
-    return {
-        "Uid": registration.uid,
-        "ImageUid": registration.image_uid,
-        "Verdict": registration.verdict.level.value,
-        "Reasons": json.dumps(reasons),
-    }
-
-
-def _read(matrix: npt.ArrayLike, attributes: Mapping[str, str]) -> Registration | None:
-    """What :func:`_described` wrote; None when it is not all there, since then nobody can tell what is confirmed."""
-    try:
-        reasons = tuple(
-            Reason(**{**entry, "level": Level(entry["level"])}) for entry in json.loads(attributes["Reasons"])
-        )
-        rigid = checked_affine(matrix, "loaded intraop_from_preop")
-        return Registration(rigid, Verdict(reasons), attributes["ImageUid"], attributes["Uid"])
-    except (KeyError, TypeError, ValueError, DataError):
-        return None
 
 
 def _sameGrid(labels: Image, image: Image) -> bool:

@@ -24,6 +24,7 @@ class Content:
     ``parent``: role of the transform above it, empty for the world (intraoperative RAS).
     ``saved``: whether the node goes into a saved scene.
     ``attributes``: written with the prefix; those of the content before that are not named again are removed.
+    The attribute ``Position`` is said behind the name. ``opacity``: None leaves it to ``show``.
     """
 
     nodeClass: str
@@ -34,6 +35,12 @@ class Content:
     attributes: Mapping[str, str] = field(default_factory=dict)
     visible: bool = True
     saved: bool = True
+    opacity: float | None = None
+
+    @property
+    def title(self) -> str:
+        """Name with what its position rests on, where that must be said."""
+        return self.name + _behind(self.attributes)
 
 
 class Ledger:
@@ -49,13 +56,12 @@ class Ledger:
         known = self._nodes.get(role)
         if known is not None and known.GetScene() is self.scene:
             return known
-        for index in range(self.scene.GetNumberOfNodes()):
-            candidate = self.scene.GetNthNode(index)
-            if candidate.GetAttribute(ROLE) == role:
-                self._nodes[role] = candidate
-                return candidate
-        self._nodes.pop(role, None)
-        return None
+        found = nodeOf(self.scene, role)
+        if found is None:
+            self._nodes.pop(role, None)
+        else:
+            self._nodes[role] = found
+        return found
 
     def adopt(self) -> dict[str, Content]:
         """Contents of a loaded scene's nodes, by role; the nodes keep what they carry until it is replaced."""
@@ -67,11 +73,10 @@ class Ledger:
             self._nodes[role] = node
             names = [name for name in node.GetAttributeNames() if name.startswith(ATTRIBUTE) and name != ROLE]
             attributes = {name.removeprefix(ATTRIBUTE): node.GetAttribute(name) for name in names}
-            above = node.GetParentTransformNode()
+            above = node.GetParentTransformNode() if hasattr(node, "GetParentTransformNode") else None
             parent = (above.GetAttribute(ROLE) or "") if above is not None else ""
-            self._applied[role] = Content(
-                node.GetClassName(), node.GetName(), _keep, parent=parent, attributes=attributes
-            )
+            name = node.GetName().removesuffix(_behind(attributes))
+            self._applied[role] = Content(node.GetClassName(), name, _keep, parent=parent, attributes=attributes)
         return dict(self._applied)
 
     def forget(self) -> None:
@@ -83,8 +88,9 @@ class Ledger:
         """Make the scene hold exactly ``wanted``; contents that are the same object as before are left alone."""
         for role in [role for role in self._applied if role not in wanted]:
             self._remove(role)
-        # Transforms first: other nodes refer to them.
-        for role in sorted(wanted, key=lambda role: "Transform" not in wanted[role].nodeClass):
+        # Transforms first under which others hang: these refer to them.
+        parents = {content.parent for content in wanted.values()}
+        for role in sorted(wanted, key=lambda role: role not in parents):
             content = wanted[role]
             if self._applied.get(role) is not content:
                 self._write(role, content)
@@ -99,25 +105,28 @@ class Ledger:
             node.SetAttribute(ROLE, role)
         wasModifying = node.StartModify()
         try:
-            node.SetName(content.name)
+            node.SetName(content.title)
             before = self._applied[role].attributes if role in self._applied else {}
             for key in {**before, **content.attributes}:
                 node.SetAttribute(ATTRIBUTE + key, content.attributes.get(key))
             if made:
                 node = self.scene.AddNode(node)
                 self._nodes[role] = node
-                if "Transform" not in content.nodeClass:
+                # A transform is drawn only when its content asks for it, a colour table never.
+                if "Transform" not in content.nodeClass and hasattr(node, "CreateDefaultDisplayNodes"):
                     node.CreateDefaultDisplayNodes()
             content.fill(node)
             if hasattr(node, "SetAndObserveTransformNodeID"):
                 above = self.node(content.parent) if content.parent else None
                 node.SetAndObserveTransformNodeID(above.GetID() if above else None)
-            display = node.GetDisplayNode() if hasattr(node, "GetDisplayNode") else None
             if made:
                 content.show(node)
                 node.SetSaveWithScene(content.saved)
-                if display is not None:
-                    display.SetSaveWithScene(content.saved)
+                for child in _owned(node, "Display"):
+                    child.SetSaveWithScene(content.saved)
+            display = node.GetDisplayNode() if hasattr(node, "GetDisplayNode") else None
+            if display is not None and content.opacity is not None:
+                display.SetOpacity(content.opacity)
         finally:
             node.EndModify(wasModifying)
         # Only now: while the node holds its events back, slice views miss that it was hidden.
@@ -129,14 +138,28 @@ class Ledger:
         self._nodes.pop(role, None)
         if node is None:
             return
-        owned = []
-        for kind in ("Display", "Storage"):
-            count = getattr(node, f"GetNumberOf{kind}Nodes", lambda: 0)()
-            owned += [getattr(node, f"GetNth{kind}Node")(index) for index in range(count)]
+        owned = [*_owned(node, "Display"), *_owned(node, "Storage")]
         self.scene.RemoveNode(node)
         for child in owned:
-            if child is not None and child.GetScene() is self.scene:
+            if child.GetScene() is self.scene:
                 self.scene.RemoveNode(child)
+
+
+def nodeOf(scene: Any, role: str) -> Any | None:
+    """The node that plays ``role``, None when there is none."""
+    nodes = (scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes()))
+    return next((node for node in nodes if node.GetAttribute(ROLE) == role), None)
+
+
+def _behind(attributes: Mapping[str, str]) -> str:
+    return f" ({attributes['Position']})" if attributes.get("Position") else ""
+
+
+def _owned(node: Any, kind: str) -> list[Any]:
+    """Display or storage nodes of a node."""
+    count = getattr(node, f"GetNumberOf{kind}Nodes", lambda: 0)()
+    found = [getattr(node, f"GetNth{kind}Node")(index) for index in range(count)]
+    return [child for child in found if child is not None]
 
 
 def _keep(_node: Any) -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import slicer
+
 from . import colors
 from .colors import Color
+
+#: Arrows stand this far apart; shorter ones than the second would only be dots. Both mm.
+ARROW_SPACING_MM, LEAST_ARROW_MM = 8.0, 1.0
 
 
 def volume(node: Any, window: float, level: float) -> None:
@@ -45,6 +50,55 @@ def residual(node: Any) -> None:
         display.SetSegmentOpacity2DFill("resected", 0.3)
         display.SetSegmentOpacity2DOutline("resected", 0.0)
         display.SetSegmentVisibility3D("resected", False)
+
+
+def cavity(node: Any) -> None:
+    """Outline of what is gone, so that its content stays visible."""
+    outline(node)
+    display = node.GetDisplayNode()
+    display.SetSliceIntersectionThickness(2)
+    display.SetOpacity3D(0.25)
+
+
+def colorMap(node: Any, top: float, table: Any) -> None:
+    """Colours from 0 to ``top`` and a legend that says so; what is below 0 is not known and stays clear."""
+    display = node.GetScalarVolumeDisplayNode()
+    display.SetAndObserveColorNodeID(table.GetID())
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(0.0, top)
+    display.SetThreshold(0.0, 1e6)
+    display.ApplyThresholdOn()
+    display.SetInterpolate(True)
+    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
+    if legend is None:
+        legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
+    legend.SetTitleText(node.GetName())
+    legend.SetLabelFormat("%.0f mm" if top >= 5 else "%.1f mm")
+    legend.SetNumberOfLabels(5)
+    legend.SetSize(0.14, 0.5)
+    legend.SetPosition(0.98, 0.5)
+    legend.SetSaveWithScene(False)
+
+
+def arrows(node: Any, region: Any) -> None:
+    """From where the rigid pose puts tissue to where it is now, true to scale, in the slices and in 3D."""
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    display.SetVisibilityOff()
+    display.SetVisibility2D(True)
+    display.SetVisibility3D(True)
+    display.SetEditorVisibility(False)
+    display.SetVisualizationMode(display.VIS_MODE_GLYPH)
+    display.SetGlyphType(display.GLYPH_TYPE_ARROW)
+    display.SetGlyphSpacingMm(ARROW_SPACING_MM)
+    display.SetGlyphScalePercent(100.0)
+    display.SetGlyphDisplayRangeMinMm(LEAST_ARROW_MM)
+    display.SetGlyphDisplayRangeMaxMm(100.0)
+    display.SetGlyphDiameterMm(3.0)
+    display.SetAndObserveColorNodeID(None)
+    display.SetColor(*colors.ARROW)
+    display.SetSliceIntersectionThickness(2)
+    display.SetAndObserveRegionNode(region)
 
 
 def hiddenLine(node: Any) -> None:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import IntraopError
 
-from ..navigate.distance import ResidualDistance
+from ..navigate.distance import ResidualDistance, SurfaceDistance
 from ..session import Plan
-from ..session_updates import ImageReady, Problem, ResidualFound, ShiftFound, Update
+from ..session_updates import ImageReady, PlanCarried, Problem, ResidualFound, ShiftFound, Update
 from . import conversion, recipes
 from .contents import Content
 
@@ -28,6 +30,7 @@ class PreparedPlan:
 
     preoperative: Content
     tumour: Content | None
+    at_risk: Mapping[str, Content]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +41,17 @@ class Prepared:
     #: Surface of the head or body, vtkPolyData.
     anatomy: Any = None
     distance: ResidualDistance | None = None
+    #: What shows the brain shift, by role.
+    drawn: Mapping[str, Content] = field(default_factory=dict)
+    #: Distance to each structure at risk by name: where the rigid pose puts it, and carried over (None: not offered).
+    risks: Mapping[str, tuple[SurfaceDistance, SurfaceDistance | None]] = field(default_factory=dict)
 
 
 def preparePlan(plan: Plan) -> PreparedPlan:
     """Convert a plan; in any thread."""
     tumour = None if plan.tumour is None else recipes.tumour(plan.tumour, "Tumour (preoperative)")
-    return PreparedPlan(recipes.volume(plan.preoperative, plan.preoperative.name or "Preoperative volume"), tumour)
+    volume = recipes.volume(plan.preoperative, plan.preoperative.name or "Preoperative volume")
+    return PreparedPlan(volume, tumour, {name: recipes.at_risk(label, name) for name, label in plan.at_risk.items()})
 
 
 def prepare(update: Update) -> Prepared:
@@ -53,12 +61,19 @@ def prepare(update: Update) -> Prepared:
         volume = recipes.volume(image, image.name or f"Intraoperative {update.role}")
         return Prepared(volume, conversion.anatomySurface(image))
     if isinstance(update, ShiftFound):
-        return Prepared(recipes.shift("Brain shift", update.deformable.shift))
+        shift = recipes.shift("Brain shift", update.deformable.shift)
+        return Prepared(shift, drawn=recipes.brain_shift(update.deformable))
+    if isinstance(update, PlanCarried):
+        return Prepared(risks={name: _distances(name, *labels) for name, labels in update.labels.items()})
     if isinstance(update, ResidualFound):
         found = update.assessment
         distance = ResidualDistance(found.residual) if np.any(found.residual.array) else None
-        return Prepared(recipes.residual(found.residual, found.resected), distance=distance)
+        return Prepared(recipes.residual(found.residual, update.resected), distance=distance)
     return Prepared()
+
+
+def _distances(name: str, rigid: Image, now: Image | None) -> tuple[SurfaceDistance, SurfaceDistance | None]:
+    return SurfaceDistance(rigid, name), None if now is None else SurfaceDistance(now, name)
 
 
 class Preparer:

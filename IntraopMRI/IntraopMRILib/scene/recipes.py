@@ -12,9 +12,16 @@ import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import DataError
 
+from ..register.carry_over import shown_arrows, shown_shift, shown_uncertainty
+from ..register.deformable import DeformableRegistration
 from . import colors, conversion, looks
-from .contents import Content
+from .contents import Content, nodeOf
 from .transforms import gridTransform
+
+#: Roles of what shows a brain shift.
+SHIFT_MAP, UNCERTAINTY_MAP, ARROWS, CAVITY = "result.shift", "result.uncertainty", "result.arrows", "result.cavity"
+#: The colours of a map end at least here, mm, so that noise does not look like a shift.
+LEAST_TOP_MM = 2.0
 
 
 def volume(image: Image, name: str) -> Content:
@@ -50,6 +57,12 @@ def tumour(labels: Image, name: str) -> Content:
     return segmentation(whole, name, {1: ("tumour", name, colors.TUMOUR)}, looks.outline)
 
 
+def at_risk(labels: Image, name: str) -> Content:
+    """Outline of a structure to spare; not 0 belongs to it."""
+    whole = replace(labels, array=(labels.array != 0).astype(np.uint8))
+    return segmentation(whole, name, {1: ("risk", name, colors.AT_RISK)}, looks.outline)
+
+
 def residual(left: Image, resected: Image | None) -> Content:
     """Residual (red) and resected part, labels on one grid (not 0 is part of it)."""
     part = left.array != 0
@@ -62,13 +75,12 @@ def residual(left: Image, resected: Image | None) -> Content:
     return segmentation(labels, "Residual and resected", segments, looks.residual)
 
 
-def points(name: str, placed: Mapping[str, Sequence[float]], show: Callable[[Any], None]) -> Content:
-    """Named points, locked."""
+def named_point(name: str, place: Sequence[float], show: Callable[[Any], None]) -> Content:
+    """One point, locked, labelled with the title of its node."""
 
     def fill(node: Any) -> None:
         node.RemoveAllControlPoints()
-        for label, position in placed.items():
-            node.AddControlPoint(*position, label)
+        node.AddControlPoint(*place, node.GetName())
         node.SetLocked(True)
 
     return Content("vtkMRMLMarkupsFiducialNode", name, fill, show)
@@ -105,6 +117,61 @@ def shift(name: str, displacement: Image) -> Content:
     """Grid transform from its parent: displacements (k, j, i, 3), RAS mm."""
     data = gridTransform(displacement)
     return Content("vtkMRMLGridTransformNode", name, lambda node: node.SetAndObserveTransformFromParent(data))
+
+
+def brain_shift(found: DeformableRegistration) -> dict[str, Content]:
+    """What shows a brain shift, by role: a map of it and one of its uncertainty, arrows, the cavity if there is one."""
+    result = {}
+    for role, image, scale in (
+        (SHIFT_MAP, shown_shift(found), colors.SHIFT_SCALE),
+        (UNCERTAINTY_MAP, shown_uncertainty(found), colors.UNCERTAINTY_SCALE),
+    ):
+        result[f"colors.{role}"] = _colorTable(f"{image.name} colours", scale)
+        top = max(LEAST_TOP_MM, float(np.ceil(image.array.max())))
+        result[role] = _colorMap(image, top, f"colors.{role}")
+    result[ARROWS] = _arrows(shown_arrows(found))
+    if np.any(found.cavity.array):
+        segments = {1: ("cavity", "Cavity", colors.CAVITY)}
+        result[CAVITY] = segmentation(found.cavity, "Resection cavity", segments, looks.cavity)
+    return result
+
+
+def _arrows(displacement: Image) -> Content:
+    """Displacements that are only drawn, where the map is: nothing hangs under them."""
+    data = gridTransform(displacement)
+
+    def fill(node: Any) -> None:
+        node.SetAndObserveTransformToParent(data)
+
+    def show(node: Any) -> None:
+        looks.arrows(node, nodeOf(node.GetScene(), SHIFT_MAP))
+
+    return Content("vtkMRMLGridTransformNode", displacement.name, fill, show, saved=False)
+
+
+def _colorTable(name: str, scale: colors.Scale) -> Content:
+    table = scale.table()
+
+    def fill(node: Any) -> None:
+        node.SetTypeToUser()
+        node.SetNumberOfColors(len(table))
+        for index, color in enumerate(table):
+            node.SetColor(index, str(index), *color)
+        node.SetHideFromEditors(True)
+
+    return Content("vtkMRMLColorTableNode", name, fill, saved=False)
+
+
+def _colorMap(image: Image, top: float, tableRole: str) -> Content:
+    """Volume in colours from 0 to ``top`` with a legend; values below 0 are not shown."""
+    data, matrix = conversion.vtkImageOf(image.array), conversion.vtkMatrix(image.ras_from_ijk)
+
+    def fill(node: Any) -> None:
+        node.SetAndObserveImageData(data)
+        node.SetIJKToRASMatrix(matrix)
+        looks.colorMap(node, top, nodeOf(node.GetScene(), tableRole))
+
+    return Content("vtkMRMLScalarVolumeNode", image.name, fill, attributes=origin(image), saved=False)
 
 
 def origin(image: Image) -> dict[str, str]:

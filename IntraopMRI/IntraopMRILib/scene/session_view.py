@@ -6,18 +6,30 @@ Main thread only. Nothing here computes: it decides what may be shown now and ha
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Pose
 
-from ..navigate.distance import ResidualDistance
+from ..navigate.distance import ResidualDistance, SurfaceDistance
 from ..navigate.watch import PoseWatch, Trust
+from ..register.carry_over import Carried, LocalShift, local_shift
+from ..register.deformable import DeformableRegistration
 from ..session import Plan
-from ..session_updates import ImageReady, ImplantFound, Problem, Registered, ResidualFound, ShiftFound, Update
+from ..session_updates import (
+    ImageReady,
+    ImplantFound,
+    PlanCarried,
+    Problem,
+    Registered,
+    ResidualFound,
+    ShiftFound,
+    Update,
+)
 from .bridge import SceneBridge
+from .contents import ATTRIBUTE
 from .display import Readout
 from .prepared import Prepared, PreparedPlan, prepare, preparePlan
 
@@ -46,7 +58,12 @@ class SessionView:
         self._readout = Readout()
         self._distance: ResidualDistance | None = None
         self._image: Image | None = None
+        self._deformable: DeformableRegistration | None = None
         self.centroid: npt.NDArray[np.float64] | None = None
+        #: Planned things by key where the newest registration puts them, with what a person has decided.
+        self.items: dict[str, Carried] = {}
+        #: See :class:`Prepared`.
+        self.risks: Mapping[str, tuple[SurfaceDistance, SurfaceDistance | None]] = {}
         with bridge.update():
             bridge.setPreoperative(plan.preoperative, content=prepared.preoperative)
             if plan.tumour is not None:
@@ -55,6 +72,12 @@ class SessionView:
                 bridge.setPlan(
                     planned.name, planned.entry_ras_mm, planned.tip_ras_mm, planned.diameter_mm / 2.0, frame="preop"
                 )
+            for name, point in plan.targets.items():
+                bridge.setPoint(name, point)
+            for name, labels in plan.at_risk.items():
+                bridge.setStructureAtRisk(name, labels, prepared.at_risk[name])
+            for name, point in plan.landmarks.items():
+                bridge.setPoint(name, point, kind="landmark")
 
     def apply(self, update: Update, prepared: Prepared | None = None) -> None:
         """Take in one update. Progress changes nothing here."""
@@ -65,12 +88,30 @@ class SessionView:
             self._registered(update)
         elif isinstance(update, ShiftFound):
             self._shift(update, ready)
+        elif isinstance(update, PlanCarried):
+            self.risks, self.items = ready.risks, {item.key: item for item in update.items}
         elif isinstance(update, ResidualFound):
             self._residual(update, ready)
         elif isinstance(update, ImplantFound):
             self._implant(update)
         elif isinstance(update, Problem) and update.fatal:
             self._failed(update)
+
+    def decided(self, item: Carried) -> None:
+        """A person has decided about one planned thing: it moves, or goes back to where the rigid pose puts it."""
+        self.bridge.carry(item.key, bool(item.accepted))
+        self.items[item.key] = item
+
+    @property
+    def followsShift(self) -> bool:
+        """Whether the brain shift is known for what is shown."""
+        return self._deformable is not None and self.bridge.registration is not None
+
+    def localShift(self, point: npt.ArrayLike) -> LocalShift | None:
+        """Brain shift at a point (3,), intraoperative RAS mm; None where it is not known."""
+        if self._deformable is None or self.bridge.registration is None:
+            return None
+        return local_shift(self._deformable, point)
 
     def movePointer(self, pose: Pose) -> None:
         """A new pose: the pointer moves, or disappears when the tracker does not see it."""
@@ -122,15 +163,18 @@ class SessionView:
         )
 
     def volume(self) -> Any | None:
-        """Node of the newest intraoperative volume."""
-        for role in ("contrast", "native"):
-            node = self.bridge.node(f"intraop.{role}")
-            if node is not None:
-                return node
-        return None
+        """Node of the intraoperative volume that the registration belongs to; of the newest one while there is none."""
+        registration = self.bridge.registration
+        shown = "" if self._image is None else self._image.uid
+        if registration is not None:
+            shown = registration.image_uid
+        nodes = [self.bridge.node(f"intraop.{role}") for role in ("contrast", "native")]
+        there = [node for node in nodes if node is not None]
+        return next((node for node in there if node.GetAttribute(f"{ATTRIBUTE}Uid") == shown), (there or [None])[0])
 
     def _newImage(self, update: ImageReady, ready: Prepared) -> None:
         self._forget()
+        self._loosen()
         self._image = update.image
         registration = self.bridge.registration
         with self.bridge.update():
@@ -141,6 +185,7 @@ class SessionView:
 
     def _registered(self, update: Registered) -> None:
         found = update.registration
+        self._loosen()
         self._readout = Readout(verdict=found.verdict)
         self.bridge.setRegistration(
             found.intraop_from_preop, found.verdict, update.image.uid, f"{found.fixed_uid}:{found.moving_uid}"
@@ -154,10 +199,12 @@ class SessionView:
         self.bridge.setRegistration(
             found.intraop_from_preop, update.verdict, update.image.uid, found.shift.uid, found.shift, ready.content
         )
+        self._deformable = found
+        self.bridge.setBrainShift(ready.drawn)
 
     def _residual(self, update: ResidualFound, ready: Prepared) -> None:
         found = update.assessment
-        self.bridge.setResidual(found.residual, found.resected, ready.content)
+        self.bridge.setResidual(found.residual, update.resected, ready.content)
         self.centroid = found.residual_centroid_ras_mm
         self._distance = ready.distance
         self._readout = Readout(
@@ -181,7 +228,13 @@ class SessionView:
     def _failed(self, update: Problem) -> None:
         self._forget(self._readout.verdict)
         if update.stage in ("reconstruct", "register"):
+            self._loosen()
             self.bridge.withdraw(update.text)
+
+    def _loosen(self) -> None:
+        """Nothing is known of the brain shift any more, and nothing that a person accepted holds."""
+        self._deformable, self.risks = None, {}
+        self.items.clear()
 
     def _forget(self, verdict: Any | None = None) -> None:
         self._distance, self.centroid = None, None

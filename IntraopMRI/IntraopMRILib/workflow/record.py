@@ -99,6 +99,27 @@ class ImplantEntry:
     band: str
     verdict: Verdict
     measurements: tuple[Measurement, ...]
+    planned_basis: str = "rigid pose"
+
+
+@dataclass(frozen=True)
+class CarriedEntry:
+    """One planned thing (``kind``: target, plan, risk, landmark) that the brain shift moved, and what was decided.
+
+    ``moved_mean_mm``, ``moved_max_mm``: beyond the rigid pose, over its points. ``uncertainty_mm``: largest 95 %
+    radius of its points. ``verdict``: refused means that it was not offered. ``decision``: open, accepted or rejected,
+    by whom and when (ISO 8601); only what was accepted left the place where the rigid pose puts it.
+    """
+
+    name: str
+    kind: str
+    moved_mean_mm: float
+    moved_max_mm: float
+    uncertainty_mm: float
+    verdict: Verdict
+    decision: str = "open"
+    decided_by: str = ""
+    decided_utc: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,6 +145,7 @@ class SessionRecord:
     registration: RegistrationEntry | None = None
     residual: ResidualEntry | None = None
     implants: tuple[ImplantEntry, ...] = ()
+    carried: tuple[CarriedEntry, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     timings: tuple[Timing, ...] = ()
     software: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,101 @@
+"""What is known before the operation, and where each thing of it is in an intraoperative image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from IntraopMRIReconstructionLib.data import Image
+from IntraopMRIReconstructionLib.errors import SessionError
+from IntraopMRIReconstructionLib.geometry import apply
+
+from .assess.carry import carried_points, occupied
+from .assess.implant import Trajectory
+from .register.carry_over import Carried, CarryOver, Kind
+from .register.deformable import DeformableRegistration
+from .register.rigid import RigidRegistration
+from .session_updates import PlanCarried
+
+#: A path is looked up this densely, mm: finer than the displacement changes.
+PATH_STEP_MM = 1.0
+#: Voxels around a carried-over structure, so that its surface closes.
+MARGIN_VOXELS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything in preoperative RAS, mm: tumour labels and structures at risk as labels on any preoperative grid.
+
+    ``targets``: named points (3,); the first is the one that the pointer is led to. ``landmarks``: named points (3,).
+    """
+
+    patient_id: str
+    procedure: str
+    preoperative: Image
+    tumour: Image | None = None
+    trajectories: tuple[Trajectory, ...] = ()
+    targets: Mapping[str, npt.ArrayLike] = field(default_factory=dict)
+    at_risk: Mapping[str, Image] = field(default_factory=dict)
+    landmarks: Mapping[str, npt.ArrayLike] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.tumour is None and not self.trajectories:
+            raise SessionError("the plan names neither a tumour nor an implant: there would be nothing to assess")
+        if self.tumour is not None and not np.any(self.tumour.array):
+            raise SessionError(
+                f"the tumour segmentation '{self.tumour.name}' is empty: segment the tumour, or choose another one"
+            )
+        if self.preoperative.patient_id and self.preoperative.patient_id != self.patient_id:
+            raise SessionError(
+                f"the preoperative volume is of patient '{self.preoperative.patient_id}', the session of "
+                f"'{self.patient_id}': check the patient before going on"
+            )
+        for name, label in self.at_risk.items():
+            if not np.any(label.array):
+                raise SessionError(f"the structure at risk '{name}' is empty: segment it, or remove it")
+
+    def things(self) -> Iterator[tuple[Kind, str, npt.NDArray[np.float64]]]:
+        """Kind, name and points (n, 3) of all that is carried over one by one."""
+        for name, point in self.targets.items():
+            yield "target", name, np.reshape(np.asarray(point, dtype=np.float64), (1, 3))
+        for planned in self.trajectories:
+            count = max(2, round(planned.length_mm / PATH_STEP_MM) + 1)
+            along = np.linspace(0.0, 1.0, count)[:, None]
+            yield "plan", planned.name, planned.entry_ras_mm + along * (planned.tip_ras_mm - planned.entry_ras_mm)
+        for name, label in self.at_risk.items():
+            yield "risk", name, apply(label.ras_from_ijk, np.argwhere(label.array != 0)[:, ::-1].astype(np.float64))
+        for name, point in self.landmarks.items():
+            yield "landmark", name, np.reshape(np.asarray(point, dtype=np.float64), (1, 3))
+
+
+def carried_plan(
+    plan: Plan, image: Image, rigid: RigidRegistration, deformable: DeformableRegistration | None = None
+) -> PlanCarried:
+    """Everything in the plan where it is in the intraoperative ``image``; nothing is accepted yet."""
+    carry = CarryOver(rigid, deformable)
+    items = tuple(carry.item(kind, name, points) for kind, name, points in plan.things())
+    labels = {}
+    for item in (item for item in items if item.kind == "risk"):
+        label = plan.at_risk[item.name]
+        now = _carried_label(label, image, deformable) if deformable is not None and item.offered else None
+        labels[item.name] = (Image(label.array, rigid.intraop_from_preop @ label.ras_from_ijk, item.name), now)
+    return PlanCarried(items, labels, image)
+
+
+def moved_trajectory(planned: Trajectory, item: Carried) -> Trajectory:
+    """A planned trajectory at the position that may be used: straight from its entry to its tip."""
+    entry, tip = item.position_mm[0], item.position_mm[-1]
+    return Trajectory(entry, tip, planned.diameter_mm, planned.name)
+
+
+def _carried_label(label: Image, image: Image, deformable: DeformableRegistration) -> Image:
+    """The label where the tissue is now, on the part of the intraoperative grid that it covers; it may reach beyond."""
+    ijk = carried_points(label.array != 0, label, image, deformable.intraop_from_preop_points)
+    low = np.floor(ijk.min(axis=0)).astype(int) - MARGIN_VOXELS
+    high = np.ceil(ijk.max(axis=0)).astype(int) + MARGIN_VOXELS
+    k, j, i = (slice(0, int(size) + 1) for size in (high - low)[::-1])
+    grid = image.ras_from_ijk.copy()
+    grid[:3, 3] = apply(image.ras_from_ijk, low.astype(np.float64))
+    return Image(occupied(ijk - low, (k, j, i)).astype(np.uint8), grid, label.name)
