@@ -91,9 +91,14 @@ class SurfaceDistance:
         direction = (nearest - point) / distance if distance > ON_SURFACE_MM else np.zeros(3)
         return Nearest(-distance if self._inside(point) else distance, nearest, direction)
 
-    def measure(self, point_ras_mm: npt.ArrayLike, error_mm: float = 0.0) -> Measurement:
-        """The distance as a measurement; ``error_mm`` of pose and registration widens the interval."""
-        distance = self.at(point_ras_mm).distance_mm
+    def measure(
+        self, point_ras_mm: npt.ArrayLike, error_mm: float = 0.0, nearest: Nearest | None = None
+    ) -> Measurement:
+        """The distance as a measurement; ``error_mm`` of pose and registration widens the interval.
+
+        ``nearest``: what :meth:`at` said of that point, when it was asked already.
+        """
+        distance = (nearest or self.at(point_ras_mm)).distance_mm
         error = float(np.hypot(self.uncertainty_mm, error_mm))
         return Measurement(
             f"Tip to {self.name}",

@@ -6,9 +6,9 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from IntraopMRIReconstructionLib.data import Matrix, Pose, checked_rigid
+from IntraopMRIReconstructionLib.data import Matrix, Pose
 from IntraopMRIReconstructionLib.errors import DataError
-from scipy.spatial.transform import Rotation
+from IntraopMRIReconstructionLib.geometry import rotation_about, rotation_angle_deg
 
 Vector = npt.NDArray[np.float64]
 Plane = Literal["axial", "sagittal", "coronal", "in-plane", "in-plane 90", "probe's eye"]
@@ -25,8 +25,10 @@ LEAST_UPRIGHT = 0.2
 #: One Euro filter (Casiez et al., CHI 2012): cut-off at rest in Hz, and how much it opens per mm/s or deg/s.
 REST_HZ, OPENING_PER_MM_S, OPENING_PER_DEG_S = 1.5, 0.05, 0.05
 SPEED_HZ = 1.0
-#: A longer gap is a new beginning, not a motion to be smoothed.
-GAP_S = 0.5
+#: A smaller turn has no axis that numbers of this size could tell.
+LEAST_TURN_DEG = 1e-6
+#: A longer gap or a wider turn between two poses is a new beginning, not a motion to be smoothed.
+GAP_S, GAP_DEG = 0.5, 90.0
 
 
 def slice_to_ras(plane: Plane, pose: Pose | None = None, at_ras_mm: npt.ArrayLike | None = None) -> Matrix:
@@ -42,6 +44,10 @@ def slice_to_ras(plane: Plane, pose: Pose | None = None, at_ras_mm: npt.ArrayLik
     centre = at_ras_mm if at_ras_mm is not None else None if pose is None else pose.tip_ras_mm
     if centre is None:
         raise DataError(f"the {plane} plane needs a pose or a point to pass through")
+    if not np.isfinite(centre).all():
+        raise DataError(
+            f"the {plane} plane must pass through finite coordinates in mm, got {np.asarray(centre).tolist()}"
+        )
     if plane in _STANDARD:
         right, up = _STANDARD[plane]
     elif pose is None:
@@ -49,22 +55,23 @@ def slice_to_ras(plane: Plane, pose: Pose | None = None, at_ras_mm: npt.ArrayLik
     else:
         right, up = _tool_plane(plane, pose.ras_from_tool[:3, :3])
     matrix = np.eye(4)
-    matrix[:3, 0], matrix[:3, 1], matrix[:3, 2] = right, up, np.cross(right, up)
-    matrix[:3, 3] = np.asarray(centre, dtype=np.float64)
-    return checked_rigid(matrix, "ras_from_slice")
+    matrix[:3, 0], matrix[:3, 1], matrix[:3, 2] = right, up, _cross(right, up)
+    matrix[:3, 3] = centre
+    matrix.setflags(write=False)
+    return matrix
 
 
 def _tool_plane(plane: str, tool: npt.NDArray[np.float64]) -> tuple[Vector, Vector]:
     shaft = tool[:, 2]
     upright = _upright(shaft)
-    across = np.cross(upright, shaft)
+    across = _cross(upright, shaft)
     if plane == "in-plane":
         # The tool enters from the top of the picture: its shaft points down.
         return across, -shaft
     if plane == "in-plane 90":
         return -upright, -shaft
     if plane == "probe's eye":
-        return np.cross(shaft, upright), upright
+        return -across, upright
     raise DataError(f"unknown plane '{plane}', expected one of {', '.join(get_args(Plane))}")
 
 
@@ -84,7 +91,7 @@ class PoseSmoother:
     def __init__(self) -> None:
         self._last: Pose | None = None
         self._position = np.zeros(3)
-        self._rotation = Rotation.identity()
+        self._rotation = np.eye(3)
         self._speed = 0.0
         self._turning = 0.0
 
@@ -93,27 +100,34 @@ class PoseSmoother:
         last, self._last = self._last, pose if pose.valid else None
         if not pose.valid:
             return pose
-        position = np.array(pose.tip_ras_mm)
-        rotation = Rotation.from_matrix(pose.ras_from_tool[:3, :3])
+        position, rotation = np.array(pose.tip_ras_mm), pose.ras_from_tool[:3, :3]
         step = 0.0 if last is None else pose.received_monotonic_s - last.received_monotonic_s
-        if last is None or not 0.0 < step < GAP_S:
+        missing = rotation @ self._rotation.T
+        angle_deg = rotation_angle_deg(missing)
+        if last is None or not 0.0 < step < GAP_S or angle_deg > GAP_DEG:
             self._position, self._rotation, self._speed, self._turning = position, rotation, 0.0, 0.0
             return pose
-        before = Rotation.from_matrix(last.ras_from_tool[:3, :3])
         share = _share(SPEED_HZ, step)
         moved = float(np.linalg.norm(position - last.tip_ras_mm)) / step
-        turned = float(np.rad2deg((rotation * before.inv()).magnitude())) / step
+        turned = rotation_angle_deg(rotation @ last.ras_from_tool[:3, :3].T) / step
         self._speed += share * (moved - self._speed)
         self._turning += share * (turned - self._turning)
         toward = _share(REST_HZ + OPENING_PER_MM_S * self._speed, step)
         self._position = self._position + toward * (position - self._position)
         turn = _share(REST_HZ + OPENING_PER_DEG_S * self._turning, step)
-        missing = (rotation * self._rotation.inv()).as_rotvec()
-        self._rotation = Rotation.from_rotvec(turn * missing) * self._rotation
+        # The axis of a rotation lies in its skew part; below the angle it is noise, and so is the step.
+        axis = (missing[2, 1] - missing[1, 2], missing[0, 2] - missing[2, 0], missing[1, 0] - missing[0, 1])
+        if angle_deg > LEAST_TURN_DEG:
+            self._rotation = rotation_about(axis, turn * angle_deg) @ self._rotation
         matrix = np.eye(4)
-        matrix[:3, :3] = self._rotation.as_matrix()
+        matrix[:3, :3] = self._rotation
         matrix[:3, 3] = self._position
         return Pose(matrix, pose.tool, pose.received_monotonic_s, pose.received_utc_s, pose.sent_utc_s, pose.valid)
+
+
+def _cross(a: Vector, b: Vector) -> Vector:
+    """Cross product of two (3,): numpy's own takes ten times as long, for any shape."""
+    return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
 
 
 def _share(cutoff_hz: float, step_s: float) -> float:

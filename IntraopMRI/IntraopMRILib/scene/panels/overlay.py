@@ -73,8 +73,9 @@ class Guidance:
             return
         tip = self.pose.tip_ras_mm
         if self._residual is not None:
-            self.residual = self._residual.measure(tip)
-            self.direction = self._residual.at(tip).words
+            nearest = self._residual.at(tip)
+            self.residual = self._residual.measure(tip, nearest=nearest)
+            self.direction = nearest.words
         measured = [risk.measure(tip) for risk in self._risks]
         if measured:
             self.risk = min(measured, key=lambda m: m.value if m.value is not None else np.inf)
@@ -106,10 +107,7 @@ class Overlay:
                 continue
             node = widget.mrmlSliceNode()
             if planes:
-                toRas = node.GetSliceToRAS()
-                for row in range(3):
-                    for column in range(4):
-                        toRas.SetElement(row, column, float(planes[index][row, column]))
+                node.GetSliceToRAS().DeepCopy(planes[index].ravel().tolist())
                 node.UpdateMatrices()
             else:
                 node.JumpSliceByCentering(*pose.tip_ras_mm)
