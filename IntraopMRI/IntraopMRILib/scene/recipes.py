@@ -31,9 +31,10 @@ def volume(image: Image, name: str) -> Content:
     matrix = conversion.vtkMatrix(image.ras_from_ijk)
 
     def fill(node: Any) -> None:
+        # Grey levels first: a display that chooses its own looks through all voxels, on the main thread.
+        looks.volume(node, window, level)
         node.SetAndObserveImageData(data)
         node.SetIJKToRASMatrix(matrix)
-        looks.volume(node, window, level)
 
     return Content("vtkMRMLScalarVolumeNode", name, fill, attributes=origin(image))
 

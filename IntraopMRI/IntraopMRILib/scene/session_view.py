@@ -118,7 +118,8 @@ class SessionView:
         if self._watch is None or self._watch.tool != pose.tool:
             self._watch = PoseWatch(pose.tool, self._clock)
         self._watch.update(pose)
-        self.bridge.setPointer(pose)
+        # Of a tool that has just come back nothing is drawn, not even until the next tick.
+        self.bridge.setPointer(self._watch.pose)
 
     def tick(self) -> None:
         """To be called regularly: hides the pointer when its pose has become stale."""
