@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -35,14 +36,32 @@ def shares(count: int, threads: int) -> list[range]:
 def one_blas_thread() -> Iterator[None]:
     """Keep BLAS to one thread: our own threads use the cores, and BLAS threads that wait cost several times the work.
 
-    Does nothing where threadpoolctl is not installed.
+    The limit is one of the whole process: it holds until the last of several threads that ask for it has left. Does
+    nothing where threadpoolctl is not installed.
     """
-    controller = _blas()
-    if controller is None:
+    with _limit.lock:
+        if _limit.users == 0 and (controller := _blas()) is not None:
+            _limit.limiter = controller.limit(limits=1, user_api="blas")
+        _limit.users += 1
+    try:
         yield
-    else:
-        with controller.limit(limits=1, user_api="blas"):
-            yield
+    finally:
+        with _limit.lock:
+            _limit.users -= 1
+            if _limit.users == 0 and _limit.limiter is not None:
+                _limit.limiter.restore_original_limits()
+                _limit.limiter = None
+
+
+class _Limit:
+    """Who wants BLAS to keep to one thread, and what undoes it."""
+
+    def __init__(self) -> None:
+        self.lock, self.users = threading.Lock(), 0
+        self.limiter: Any = None
+
+
+_limit = _Limit()
 
 
 @functools.cache

@@ -99,27 +99,52 @@ def lattice_mask(
     return np.asarray(axes[0][:, None] & axes[1][None, :])
 
 
-def planned_lines(encoding: Encoding) -> int:
-    """Lines of one average of one frame that the header announces: lattice and calibration block within the extent.
+def planned_mask(encoding: Encoding, offset: tuple[int, int] = (0, 0)) -> Mask:
+    """Lines (z, y) of one average of one frame that the header announces: lattice from ``offset`` and calibration.
 
     A centre away from N // 2 means partial Fourier: that many lines are left out on one side.
     """
-    size = encoding.encoded_matrix[:2]
-    kept, ranges = [], []
-    for axis in (0, 1):
-        left_out = abs(size[axis] // 2 - encoding.centre_index[axis]) if axis == 1 or encoding.is_3d else 0
-        kept.append(size[axis] - left_out)
-        half = min(encoding.calibration_lines[axis], kept[axis]) if axis == 1 or encoding.is_3d else 0
-        ranges.append(range(kept[axis] // 2 - half // 2, kept[axis] // 2 - half // 2 + half))
-    acceleration = (encoding.acceleration[0] if encoding.is_3d else 1, encoding.acceleration[1])
-    mask = lattice_mask(tuple(kept), acceleration, (0, 0), ((0, kept[0]), (0, kept[1])))
-    if not encoding.is_3d:
-        mask[:, ranges[1].start : ranges[1].stop] = True
-    elif encoding.calibration_lines[0] or encoding.calibration_lines[1]:
-        z = slice(None) if not encoding.calibration_lines[0] else slice(ranges[0].start, ranges[0].stop)
-        y = slice(None) if not encoding.calibration_lines[1] else slice(ranges[1].start, ranges[1].stop)
-        mask[z, y] = True
-    return int(mask.sum())
+    extent = []
+    for axis, size in enumerate(encoding.encoded_matrix[:2]):
+        moved = size // 2 - encoding.centre_index[axis] if axis == 1 or encoding.is_3d else 0
+        extent.append((max(0, moved), min(size, size + moved)))
+    step = _announced_step(encoding)
+    start = (offset[0] % step[0], offset[1] % step[1])
+    mask = lattice_mask(encoding.encoded_matrix[:2], step, start, (extent[0], extent[1]))
+    (z0, z1), (y0, y1) = planned_calibration(encoding)
+    mask[max(z0, extent[0][0]) : min(z1, extent[0][1]), max(y0, extent[1][0]) : min(y1, extent[1][1])] = True
+    return mask
+
+
+def planned_calibration(encoding: Encoding) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Half-open ranges (z, y) of the fully sampled centre that the header announces, empty when it announces none.
+
+    An axis without lines of its own is sampled as far as the scan goes.
+    """
+    ranges = []
+    for axis, size in enumerate(encoding.encoded_matrix[:2]):
+        lines = min(encoding.calibration_lines[axis], size) if axis == 1 or encoding.is_3d else 0
+        ranges.append((size // 2 - lines // 2, size // 2 - lines // 2 + lines) if lines else (0, size))
+    if not any(encoding.calibration_lines[0 if encoding.is_3d else 1 :]):
+        return (0, 0), (0, 0)
+    return ranges[0], ranges[1]
+
+
+def begun_offset(encoding: Encoding, acquired: Mask) -> tuple[int, int] | None:
+    """Offset of the announced lattice by the ``acquired`` lines (z, y) outside the calibration, None without any."""
+    step = _announced_step(encoding)
+    (z0, z1), (y0, y1) = planned_calibration(encoding)
+    outside = acquired.copy()
+    outside[z0:z1, y0:y1] = False
+    line = int(outside.argmax())
+    if not outside.flat[line]:
+        return None
+    z, y = divmod(line, acquired.shape[1])
+    return z % step[0], y % step[1]
+
+
+def _announced_step(encoding: Encoding) -> tuple[int, int]:
+    return encoding.acceleration[0] if encoding.is_3d else 1, encoding.acceleration[1]
 
 
 def _extent(line: Mask) -> tuple[int, int]:

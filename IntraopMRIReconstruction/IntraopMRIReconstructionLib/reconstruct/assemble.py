@@ -1,8 +1,8 @@
 """Lines from the wire, in any order, into sorted Cartesian k-space.
 
 Line indices are those of the header: the line ``ky`` lies at ``ky - centre + N // 2`` of the encoded matrix, so that
-partial-Fourier scans, which count from their first acquired line, find their place. Readouts may be shorter than the
-encoded matrix (asymmetric echo); they are placed in the same way by the centre along x.
+partial-Fourier scans, which count from their first acquired line, find their place; see :mod:`.readouts` for those
+along x. Whatever needs no other line is done as a line arrives: oversampling, whitening, averaging.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 
 from ..data import Acquisition, Encoding, KSpace, LineFlag
 from ..errors import ReconstructionError
-from ..operators.sampling import describe, planned_lines
+from ..operators.sampling import begun_offset, describe, planned_mask
 from .noise import covariance_of, mixed, whitening_matrix
+from .readouts import Readouts
 
 #: Refuse to allocate a frame beyond this: a header with a wrong matrix must not take the computer down.
 MAX_FRAME_BYTES = 8 * 2**30
@@ -26,10 +26,10 @@ MAX_FRAME_BYTES = 8 * 2**30
 DEAD_ENERGY_SHARE = 1e-10
 #: More coils lost than this share of the array, and the image is no longer the one that was planned.
 MAX_DEAD_SHARE = 0.5
+#: A frame with less than this part of the lines that the header announces need not be looked at line by line.
+LEAST_OF_PLAN = 0.9
 #: Lines that are sorted in at a time: 8 coils x 512 samples of them take 8 MB.
 CHUNK_LINES = 256
-#: A ratio of the fields of view counts as a whole number within this (headers carry single precision).
-OVERSAMPLING_TOLERANCE = 1e-3
 
 
 @dataclass
@@ -42,6 +42,11 @@ class _Frame:
     calibrated: npt.NDArray[np.bool_]  # (z, y)
     utc_s: float | None = None
     calibration: npt.NDArray[np.complex64] | None = None
+
+    @property
+    def lines(self) -> int:
+        """Lines that are in, over all averages; those for calibration alone count as well."""
+        return int((self.taken | self.calibrated).sum())
 
 
 class Assembler:
@@ -65,33 +70,38 @@ class Assembler:
                 f"{encoding.recon_matrix[0]}: check the header"
             )
         self._source = encoding
-        self._kept_x = _kept_samples(encoding)
+        self._readouts = Readouts(encoding)
         z, y, x = encoding.encoded_matrix
-        centre = encoding.centre_index
+        centre, kept = encoding.centre_index, self._readouts.kept
         self._shift = (z // 2 - centre[0] if encoding.is_3d else 0, y // 2 - centre[1])
-        self._start_x = x // 2 - centre[2]
-        self._readout: tuple[int, int] | None = None
-        size = encoding.coils * z * y * self._kept_x * 8
+        size = encoding.coils * z * y * kept * 8
         if size > MAX_FRAME_BYTES:
             raise ReconstructionError(
-                f"one frame of {encoding.coils} coils x {(z, y, self._kept_x)} needs {size / 2**30:.1f} GiB, at most "
+                f"one frame of {encoding.coils} coils x {(z, y, kept)} needs {size / 2**30:.1f} GiB, at most "
                 f"{MAX_FRAME_BYTES / 2**30:.0f} GiB are allowed: check the encoded matrix in the header"
             )
-        scale = self._kept_x / x
         fov = encoding.encoded_fov_mm
         self.encoding = replace(
             encoding,
-            encoded_matrix=(z, y, self._kept_x),
-            encoded_fov_mm=(fov[0], fov[1], fov[2] * scale),
+            encoded_matrix=(z, y, kept),
+            encoded_fov_mm=(fov[0], fov[1], fov[2] * kept / x),
             centre=None,
         )
         self.complete = False
         self._frames: dict[tuple[int, int], _Frame] = {}
+        #: The frame of each contrast that brought the newest calibration lines.
+        self._calibrating: dict[int, _Frame] = {}
         self._alive = np.ones(encoding.coils, dtype=bool)
         self._noise: list[npt.NDArray[np.complex64]] = []
         self._hash = hashlib.sha256()
         self._events: Counter[str] = Counter()
-        self._expected = planned_lines(encoding)
+        #: Whitening that the stored lines have gone through, (coils, coils); None while none was known.
+        self._applied: npt.NDArray[np.complex64] | None = None
+        self._stored = False
+        self._known: tuple[int, bytes] | None = None
+        self._mixed: tuple[npt.NDArray[np.complex64] | None, str] = (None, "")
+        self._planned = int(planned_mask(encoding).sum())
+        self._released = 0
 
     @property
     def frames(self) -> tuple[tuple[int, int], ...]:
@@ -101,9 +111,9 @@ class Assembler:
     @property
     def fraction_acquired(self) -> float:
         """Share 0..1 of the planned lines that are in, over all contrasts, repetitions and averages."""
-        planned = self._expected * self._source.contrasts * self._source.repetitions * self._source.averages
-        taken = sum(int(frame.taken.sum()) for frame in self._frames.values())
-        return min(1.0, taken / planned)
+        source = self._source
+        planned = self._planned * source.contrasts * source.repetitions * source.averages
+        return min(1.0, (self._released + sum(frame.lines for frame in self._frames.values())) / planned)
 
     @property
     def missing(self) -> npt.NDArray[np.int64]:
@@ -149,6 +159,7 @@ class Assembler:
         if not use.any():
             return
         self._check_indices(acquisition, use)
+        self._begin_whitening()
         samples, good = self._screened(acquisition.samples, use)
         z = acquisition.kz.astype(np.int64) + self._shift[0]
         y = acquisition.ky.astype(np.int64) + self._shift[1]
@@ -161,8 +172,9 @@ class Assembler:
             # Zeros that are never written to take no memory, so that the block may have the size of the frame.
             if frame.calibration is None:
                 frame.calibration = np.zeros_like(frame.samples)
+                self._calibrating[acquisition.contrast] = frame
             for lines in _chunks(np.flatnonzero(calibrates)):
-                block = self._readouts(samples[lines], reverse[lines])
+                block = self._placed(samples[lines], reverse[lines])
                 frame.calibration[:, z[lines], y[lines]] = np.moveaxis(block, 1, 0)
                 frame.calibrated[z[lines], y[lines]] = True
 
@@ -184,18 +196,22 @@ class Assembler:
                 f"{dead} of {len(self._alive)} coils failed during the scan (NaN or no signal): check the coil "
                 "connection and scan again"
             )
-        samples, calibration, warnings = frame.samples, frame.calibration, self.warnings
+        samples, warnings = frame.samples, self.warnings
+        # A scan may calibrate in its first repetition only.
+        calibrating = self._calibrating.get(contrast, frame) if frame.calibration is None else frame
+        calibration = calibrating.calibration
         mixing, why = self._mixing()
         if why:
             warnings = (*warnings, why)
-        if mixing is not None:
-            samples = mixed(mixing, samples)
-            calibration = None if calibration is None else mixed(mixing, calibration, frame.calibrated)
+        rest = self._left_to_mix(mixing)
+        if rest is not None:
+            samples = mixed(rest, samples)
+            calibration = None if calibration is None else mixed(rest, calibration, calibrating.calibrated)
         return KSpace(
             samples=samples,
             acquired=frame.counts,
             encoding=replace(self.encoding, coils=len(self._alive) - dead),
-            readout=self._readout or (0, self._kept_x),
+            readout=self._readouts.range,
             calibration=calibration,
             contrast=contrast,
             repetition=repetition,
@@ -204,6 +220,32 @@ class Assembler:
             acquired_utc_s=frame.utc_s,
             warnings=warnings,
         )
+
+    def lines(self, contrast: int, repetition: int) -> int:
+        """Lines of a frame that has begun, over all averages."""
+        return self._frames[contrast, repetition].lines
+
+    def is_whole(self, contrast: int, repetition: int) -> bool:
+        """Whether every line that the header announces for a frame that has begun is in."""
+        frame = self._frames[contrast, repetition]
+        if frame.lines < LEAST_OF_PLAN * self._planned * self._source.averages:
+            return False
+        offset = begun_offset(self._source, frame.counts > 0)
+        planned = planned_mask(self._source, offset or (0, 0))
+        return not (planned & ~(frame.taken.all(axis=0) | frame.calibrated)).any()
+
+    def has_calibration(self, contrast: int, repetition: int, block: tuple[tuple[int, int], tuple[int, int]]) -> bool:
+        """Whether all calibration lines within the half-open ranges ``block`` (z, y) of a frame are in."""
+        frame = self._frames[contrast, repetition]
+        z, y = (slice(*limits) for limits in block)
+        there = frame.calibrated if frame.calibration is not None else np.asarray(frame.taken.all(axis=0))
+        return bool(there[z, y].all())
+
+    def release(self, contrast: int, repetition: int) -> None:
+        """Forget a frame that nobody will ask for again; its lines stay counted."""
+        frame = self._frames.pop((contrast, repetition), None)
+        if frame is not None:
+            self._released += frame.lines
 
     def _check(self, acquisition: Acquisition) -> None:
         source = self._source
@@ -235,23 +277,7 @@ class Assembler:
                 raise ReconstructionError(
                     f"{name} must be within {-shift}..{size - 1 - shift} by the header, got {outside[:5].tolist()}"
                 )
-        length, full = acquisition.samples.shape[2], self._source.encoded_matrix[2]
-        start = self._start_x
-        if length == full and start:
-            raise ReconstructionError(
-                f"a full readout of {full} samples must have its centre at {full // 2}, the header says "
-                f"{full // 2 - start}"
-            )
-        if length != full and (not start or length + start > full or start < 0):
-            raise ReconstructionError(
-                f"a readout has {length} samples, the header's encoded matrix {full} with the centre at "
-                f"{full // 2 - start}: they do not fit"
-            )
-        scale = self._kept_x / full
-        found = (int(np.ceil(start * scale)), int((start + length) * scale))
-        if self._readout not in (None, found):
-            raise ReconstructionError(f"readouts of one scan must have one length, got {length} samples now")
-        self._readout = found
+        self._readouts.check(acquisition.samples.shape[2])
 
     def _screened(
         self, samples: npt.NDArray[np.complex64], use: npt.NDArray[np.bool_]
@@ -310,7 +336,7 @@ class Assembler:
             self._events["lines came twice; the first was kept"] += duplicates
         for lines in _chunks(np.flatnonzero(new)):
             at = (z[lines], y[lines])
-            block = np.moveaxis(self._readouts(samples[lines], reverse[lines]), 1, 0)
+            block = np.moveaxis(self._placed(samples[lines], reverse[lines]), 1, 0)
             frame.taken[(average, *at)] = True
             frame.counts[at] += 1
             weight = (np.float32(1) / frame.counts[at])[:, None]
@@ -319,19 +345,26 @@ class Assembler:
                 block = mean + (block - mean) * weight
             frame.samples[(slice(None), *at)] = block
 
-    def _readouts(self, lines: npt.NDArray[np.complex64], reverse: npt.NDArray[np.bool_]) -> npt.NDArray[np.complex64]:
-        """Lines (n, coils, x) in forward order, centred, oversampling removed."""
-        x = self._source.encoded_matrix[2]
-        if reverse.any():
-            lines = np.where(reverse[:, None, None], lines[..., ::-1], lines)
-        if lines.shape[2] != x:
-            full = np.zeros((*lines.shape[:2], x), dtype=np.complex64)
-            full[..., self._start_x : self._start_x + lines.shape[2]] = lines
-            lines = full
-        return lines if self._kept_x == x else _cropped_readout(lines, self._kept_x)
+    def _placed(self, lines: npt.NDArray[np.complex64], reverse: npt.NDArray[np.bool_]) -> npt.NDArray[np.complex64]:
+        """Lines (n, coils, x) on the grid, whitened as far as that is known."""
+        block = self._readouts.on_grid(lines, reverse)
+        return block if self._applied is None else np.matmul(self._applied, block)
+
+    def _begin_whitening(self) -> None:
+        """Before the first line is stored: whiten all that follow when the noise scan came first."""
+        if not self._stored:
+            self._stored = True
+            if self._noise:
+                self._applied = self._mixing()[0]
 
     def _mixing(self) -> tuple[npt.NDArray[np.complex64] | None, str]:
         """(matrix (live, coils) that drops dead coils and whitens, or None for neither; why it cannot whiten)."""
+        known = len(self._noise), self._alive.tobytes()
+        if self._known != known:
+            self._known, self._mixed = known, self._new_mixing()
+        return self._mixed
+
+    def _new_mixing(self) -> tuple[npt.NDArray[np.complex64] | None, str]:
         live = np.flatnonzero(self._alive)
         why = ""
         matrix = np.eye(len(self._alive), dtype=np.complex64)[live]
@@ -343,25 +376,14 @@ class Assembler:
                 why = f"the noise lines are not used: {error}"
         return (None if self._alive.all() else matrix), why
 
-
-def _kept_samples(encoding: Encoding) -> int:
-    """Samples of a readout that remain when oversampling is removed; all of them when the ratio is not whole."""
-    x = encoding.encoded_matrix[2]
-    ratio = encoding.encoded_fov_mm[2] / encoding.recon_fov_mm[2]
-    kept = round(x / ratio)
-    if ratio > 1.0 and abs(x / ratio - kept) < OVERSAMPLING_TOLERANCE * x / ratio and kept >= 1:
-        return kept
-    return x
-
-
-def _cropped_readout(lines: npt.NDArray[np.complex64], kept: int) -> npt.NDArray[np.complex64]:
-    """Keep the middle ``kept`` pixels of the readout (..., x) in image space, orthonormal and centred."""
-    x = lines.shape[-1]
-    image = scipy.fft.fftshift(scipy.fft.ifft(scipy.fft.ifftshift(lines, -1), norm="ortho"), -1)
-    start = x // 2 - kept // 2
-    inner = scipy.fft.ifftshift(image[..., start : start + kept], -1)
-    result: npt.NDArray[np.complex64] = scipy.fft.fftshift(scipy.fft.fft(inner, norm="ortho"), -1)
-    return result
+    def _left_to_mix(self, wanted: npt.NDArray[np.complex64] | None) -> npt.NDArray[np.complex64] | None:
+        """What the stored lines still lack of the matrix ``wanted``: more noise or a coil that died came after them."""
+        if self._applied is None or wanted is None:
+            return wanted
+        if np.array_equal(self._applied, wanted):
+            return None
+        undone = wanted.astype(np.complex128) @ np.linalg.inv(self._applied.astype(np.complex128))
+        return np.asarray(undone, dtype=np.complex64)
 
 
 def _chunks(lines: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:

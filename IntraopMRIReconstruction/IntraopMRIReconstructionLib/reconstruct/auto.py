@@ -24,14 +24,14 @@ from .planes import Planes
 from .result import Parameter, Reconstruction, Step, Work, part, provenance_of, stepping
 from .shots import Shots
 from .solvers import solver_for
-from .unmixing import Calibrations
+from .unmixing import Ahead, Calibrations
 
 __all__ = ["METHODS", "Frame", "Options", "Phased", "choose", "phased", "preview", "reconstruct"]
 
 #: What an assembler makes of a scan, see :mod:`.collect`.
 Frame = KSpace | EpiFrame | Shots
-#: Longest side of a preview along (z, y, x): enough to see what is being imaged.
-PREVIEW_MATRIX = (32, 64, 64)
+#: Largest matrix of a preview (z, y, x): it takes less than a tenth of a second.
+PREVIEW_MATRIX = (48, 128, 128)
 #: A header's acceleration and the one found in the lines must agree, or the header belongs to another scan.
 ACCELERATION_WARNING = "the header announces an acceleration of {0}, the lines show {1}"
 #: Methods whose images keep the phase of the object from frame to frame.
@@ -86,24 +86,24 @@ def reconstruct(
     progress: Progress = no_progress,
     threads: int = 2,
     options: Options | None = None,
-    calibrations: Calibrations | None = None,
+    calibrations: Calibrations | Ahead | None = None,
 ) -> Reconstruction:
     """Reconstruct one frame into a magnitude volume on the recon grid.
 
     ``calibrations``: kept by the caller over the repetitions of a 2D scan, so that grappa and sense calibrate once
-    and renew their weights beside the frames instead of within them.
+    and renew their weights beside the frames instead of within them; or those that were begun ahead, see :mod:`.live`.
     ``progress`` is called often with (fraction 0..1, what); as soon as it returns False the work stops with
     Cancelled. Raises ReconstructionError when the data do not allow the method.
     """
     check(method, frame.encoding.trajectory)
     step, options = stepping(progress), options or Options()
-    kept = None if frame.encoding.is_3d else calibrations
     if isinstance(frame, Shots):
         if options.snr_units:
             raise ReconstructionError("SNR units are not known for radial and spiral scans: leave them out")
         work = _begin(frame, method)
         step(0.0, method)
-        image = noncartesian.image(frame, work, options, part(step, 0.0, 0.95), threads, kept, phased=False)
+        maps = calibrations if isinstance(calibrations, Calibrations) else None
+        image = noncartesian.image(frame, work, options, part(step, 0.0, 0.95), threads, maps, phased=False)
         magnitude = _magnitude(image, frame, threads)
     else:
         kspace, work = _cartesian(frame, method, options, step)
@@ -112,6 +112,7 @@ def reconstruct(
             work.noise = 1.0
             magnitude = root_sum_of_squares(kspace.samples, kspace.encoding, step, threads)
         else:
+            kept = None if isinstance(calibrations, Calibrations) and kspace.encoding.is_3d else calibrations
             image = _planes(kspace, work, options, part(step, 0.0, 0.95), threads, kept)
             step(0.95, "recon grid")
             magnitude = _magnitude(image, kspace, threads)
@@ -156,31 +157,38 @@ def phased(
     return Phased(array, work.method, work.reason, MappingProxyType(work.parameters), tuple(work.warnings))
 
 
-def preview(kspace: KSpace, threads: int = 2) -> Reconstruction:
+def preview(kspace: KSpace, threads: int = 2) -> Reconstruction | None:
     """A quick, coarse volume from the centre of k-space, on its own coarse grid in the right place.
 
-    Uses the fully sampled centre block when there is one, else the middle lines with gaps as zeros (a warning says
-    so). For the screen while lines arrive, never to measure on.
+    It sharpens up to ``PREVIEW_MATRIX`` as the fully sampled centre grows, calibration lines included; without such a
+    centre it takes the middle lines with gaps as zeros (a warning says so). None while the centre line is missing. For
+    the screen while lines arrive, never to measure on.
     """
     encoding = kspace.encoding
-    sampling = describe(kspace.acquired, encoding.is_3d)
-    sizes = list(encoding.encoded_matrix)
-    for axis in range(3):
-        if axis == 0 and not encoding.is_3d:
-            continue
-        limit = PREVIEW_MATRIX[axis]
-        sizes[axis] = min(limit, sizes[axis])
-        block = sampling.calibration_lines[axis] if axis < 2 else 0
-        if block >= limit // 4:
-            sizes[axis] = min(sizes[axis], block)
-    matrix = (sizes[0], sizes[1], sizes[2])
+    z, y, x = (min(pair) for pair in zip(PREVIEW_MATRIX, encoding.encoded_matrix, strict=True))
+    z = z if encoding.is_3d else encoding.encoded_matrix[0]
+    samples: ComplexArray = resized(kspace.samples, (z, y, x))
+    acquired: npt.NDArray[np.bool_] = np.asarray(resized(kspace.acquired, (z, y)) > 0)
+    if kspace.calibration is not None:
+        calibration = resized(kspace.calibration, (z, y, x))
+        gaps = ~acquired & calibration[..., x // 2 - 1 : x // 2 + 2].any(axis=(0, 3))
+        samples = np.where(gaps[..., None], calibration, samples)
+        acquired |= gaps
+    if not (acquired[z // 2, y // 2] if encoding.is_3d else acquired[:, y // 2].any()):
+        return None
+    sizes = [z, y]
+    for axis, (start, stop) in enumerate(describe(acquired, encoding.is_3d).calibration):
+        even = 2 * min(sizes[axis] // 2 - start, stop - sizes[axis] // 2)
+        if (axis == 1 or encoding.is_3d) and even >= sizes[axis] // 4:
+            sizes[axis] = max(1, even)
+    matrix = (sizes[0], sizes[1], x)
     shares = [size / whole for size, whole in zip(matrix, encoding.encoded_matrix, strict=True)]
     recon = [max(1, round(whole * share)) for whole, share in zip(encoding.recon_matrix, shares, strict=True)]
     coarse = with_recon_matrix(encoding, (recon[0], recon[1], recon[2]))
     small = replace(
         kspace,
-        samples=resized(kspace.samples, matrix),
-        acquired=resized(kspace.acquired, matrix[:2]),
+        samples=np.ascontiguousarray(resized(samples, matrix)),
+        acquired=resized(acquired, matrix[:2]).astype(np.uint8),
         encoding=replace(coarse, encoded_matrix=matrix),
         readout=(0, matrix[2]),
         calibration=None,
@@ -188,9 +196,9 @@ def preview(kspace: KSpace, threads: int = 2) -> Reconstruction:
     gain = np.float32(np.sqrt(np.prod(shares)))
     magnitude = root_sum_of_squares(small.samples, small.encoding, stepping(no_progress), threads) * gain
     warnings = [*kspace.warnings, "preview: coarse, not for measurements"]
-    gaps = int((small.acquired == 0).sum())
-    if gaps:
-        warnings.append(f"{gaps} of {matrix[0] * matrix[1]} lines of the preview are not there yet")
+    missing = int((small.acquired == 0).sum())
+    if missing:
+        warnings.append(f"{missing} of {matrix[0] * matrix[1]} lines of the preview are not there yet")
     work = Work("preview", "lines are still arriving", {"combination": "rss"}, warnings)
     return _wrapped(small, magnitude, work)
 
@@ -220,7 +228,7 @@ def _cartesian(frame: KSpace | EpiFrame, method: str, options: Options, step: St
 
 
 def _planes(
-    kspace: KSpace, work: Work, options: Options, step: Step, threads: int, calibrations: Calibrations | None
+    kspace: KSpace, work: Work, options: Options, step: Step, threads: int, calibrations: Calibrations | Ahead | None
 ) -> ComplexArray:
     """Complex image (z, y, x) on the encoded grid; notes the noise and the g-factor where they are known."""
     planes = Planes(kspace, describe(kspace.acquired, kspace.encoding.is_3d))

@@ -31,6 +31,9 @@ class Collector(Protocol):
     def add(self, acquisition: Acquisition) -> None:
         """Take in a block of readouts."""
 
+    def lines(self, contrast: int, repetition: int) -> int:
+        """Readouts of a frame that has begun."""
+
     def kspace(self, contrast: int = 0, repetition: int = 0) -> Frame:
         """One frame."""
 

@@ -6,7 +6,7 @@ whole volume needs one copy of its k-space and the memory of a few planes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,11 @@ class Plane:
     kspace: ComplexArray
     calibration: ComplexArray
     index: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(a, b)."""
+        return self.kspace.shape[1], self.kspace.shape[2]
 
 
 #: Makes a centred complex image (a, b), and the g-factor (a, b) or None, of a plane with so many threads.
@@ -93,6 +98,12 @@ class Planes:
             acquired[index][:, None] if not self._kspace.encoding.is_3d else acquired.any(axis=0, keepdims=True).T
         )
 
+    def calibrations(self) -> Iterator[ComplexArray]:
+        """The calibration block (coils, ca, cb) of each plane, as :meth:`solve` will hand it out."""
+        block = self._decoupled_block()
+        for index in range(self.count):
+            yield block[..., index] if self.along_readout else block[:, index]
+
     def solve(self, solver: Solver, step: Step, threads: int) -> tuple[ComplexArray, npt.NDArray[np.float32] | None]:
         """(image (z, y, x) centred complex on the encoded grid, g-factor map or None)."""
         volume = np.empty(self._kspace.encoding.encoded_matrix, dtype=np.complex64)
@@ -132,7 +143,7 @@ class Planes:
 
     def _decoupled(self, step: Step, threads: int) -> tuple[ComplexArray, ComplexArray, ComplexArray | None]:
         """(samples and calibration block, transformed along the free axis in FFT order; phase of each plane)."""
-        samples, block = self._kspace.samples, self._calibration_block()
+        samples, block = self._kspace.samples, self._decoupled_block()
         if not self._kspace.encoding.is_3d:
             return samples, block, None
         axis = 2 if self.along_readout else 0
@@ -141,10 +152,17 @@ class Planes:
             step(0.2 * coil / len(samples), "transform along the free axis")
             np.copyto(hybrid[coil], source)
             scipy.fft.ifft(hybrid[coil], axis=axis, norm="ortho", workers=threads, overwrite_x=True)
+        return hybrid, block, centre_phase((self.count,))
+
+    def _decoupled_block(self) -> ComplexArray:
+        """Calibration block of all planes, transformed along the free axis in FFT order."""
+        block = self._calibration_block()
+        if not self._kspace.encoding.is_3d:
+            return block
+        axis = 2 if self.along_readout else 0
         shape = list(block.shape[1:])
         shape[axis] = self.count
-        block = scipy.fft.ifft(resized(block, shape), axis=axis + 1, norm="ortho", workers=threads)
-        return hybrid, block, centre_phase((self.count,))
+        return np.asarray(scipy.fft.ifft(resized(block, shape), axis=axis + 1, norm="ortho"))
 
     def _gathered(self, hybrid: ComplexArray, calibration: ComplexArray, first: int) -> list[Plane]:
         if not self.along_readout:
@@ -170,9 +188,13 @@ def calibration_ranges(kspace: KSpace, sampling: Sampling) -> tuple[tuple[int, i
         middle = kspace.encoding.encoded_matrix[2] // 2
         lines = np.asarray(kspace.calibration[..., max(0, middle - 2) : middle + 3].any(axis=(0, 3)))
         block = describe(lines, kspace.encoding.is_3d).calibration
-    sizes = kspace.encoding.encoded_matrix
+    return central((*block, kspace.readout), kspace.encoding.encoded_matrix)
+
+
+def central(block: tuple[tuple[int, int], ...], sizes: tuple[int, int, int]) -> tuple[tuple[int, int], ...]:
+    """What of ``block`` (z, y, x) lies evenly about the centre of a matrix, at most ``MAX_CALIBRATION``."""
     ranges = []
-    for (start, stop), size, limit in zip((*block, kspace.readout), sizes, MAX_CALIBRATION, strict=True):
+    for (start, stop), size, limit in zip(block, sizes, MAX_CALIBRATION, strict=True):
         centre = size // 2
         half = min(centre - start, stop - centre, limit // 2)
         # A single sample (a plane without a second axis) is its own centre.

@@ -161,6 +161,10 @@ class ShotAssembler:
         frame.k.append(k[good])
         frame.slices.append(acquisition.kz[use][good].astype(np.int32))
 
+    def lines(self, contrast: int, repetition: int) -> int:
+        """Readouts of a frame that has begun."""
+        return sum(len(part) for part in self._frames[contrast, repetition].slices)
+
     def kspace(self, contrast: int = 0, repetition: int = 0) -> Shots:
         """One frame, whitened when the scan brought noise lines, without dead coils.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from .methods import Options
 from .partial_fourier import completed
 from .planes import Plane, Planes, Solver
 from .result import Parameter, Step
-from .unmixing import Calibrations, Lattice, Unmixing, combination
+from .unmixing import Ahead, Calibrations, Lattice, Unmixing, combination
 
 
 def solver_for(
@@ -24,7 +24,7 @@ def solver_for(
     options: Options,
     parameters: dict[str, Parameter],
     step: Step,
-    calibrations: Calibrations | None,
+    calibrations: Calibrations | Ahead | None,
 ) -> Solver:
     """What makes an image of one plane by ``method``; notes in ``parameters`` what it will use.
 
@@ -61,36 +61,45 @@ def _combining(name: str, parameters: dict[str, Parameter]) -> Solver:
             images = image_from_kspace(plane.kspace, (-2, -1), threads)
             maps = sensitivity.walsh(images) if name == "walsh" else sensitivity.inati(images)
             return sensitivity.combined(images, maps), np.ones(images.shape[1:], np.float32)
-        maps = _maps(plane, espirit=name == "espirit")
+        maps = _maps(plane.calibration, plane.shape, espirit=name == "espirit")
         weights = combination(maps)
         return weights.image(plane.kspace, threads), weights.g_factor
 
     return solver
 
 
+def begin_weights(planes: Planes, method: str, ahead: Ahead, most: int) -> None:
+    """Begin the weights of the first ``most`` planes. ``planes`` may lack lines, but none that calibrate."""
+    make = partial(_weights_from, method, planes.lattice)
+    for index, block in zip(range(most), planes.calibrations(), strict=False):
+        ahead.begin((method, planes.lattice, index), block, make)
+
+
 def _unmixing(
-    method: str, lattice: Lattice, parameters: dict[str, Parameter], calibrations: Calibrations | None
+    method: str, lattice: Lattice, parameters: dict[str, Parameter], calibrations: Calibrations | Ahead | None
 ) -> Solver:
     parameters["combination"] = "low-resolution maps"
-
-    def calibrated(plane: Plane) -> Unmixing:
-        maps = _maps(plane, espirit=False)
-        if method == "fft":
-            return combination(maps)
-        if method == "sense":
-            return sense.unmixing(maps, lattice)
-        return grappa.calibrate(plane.calibration, lattice, maps)
+    make = partial(_weights_from, method, lattice)
 
     def solver(plane: Plane, threads: int) -> tuple[ComplexArray, npt.NDArray[np.float32] | None]:
         if calibrations is None:
-            weights = calibrated(plane)
+            weights = make(plane.calibration)
+        elif isinstance(calibrations, Ahead):
+            weights = calibrations.weights((method, lattice, plane.index), plane.calibration, make)
         else:
             # The next lines may overwrite a live frame while a renewal still reads it: the block is copied.
-            kept = replace(plane, calibration=plane.calibration.copy())
-            weights = calibrations.weights((method, lattice, len(plane.kspace), plane.index), lambda: calibrated(kept))
+            kept = plane.calibration.copy()
+            weights = calibrations.weights((method, lattice, len(plane.kspace), plane.index), lambda: make(kept))
         return weights.image(plane.kspace, threads), weights.g_factor
 
     return solver
+
+
+def _weights_from(method: str, lattice: Lattice, calibration: ComplexArray) -> Unmixing:
+    maps = _maps(calibration, lattice.shape, espirit=False)
+    if method == "fft":
+        return combination(maps)
+    return sense.unmixing(maps, lattice) if method == "sense" else grappa.calibrate(calibration, lattice, maps)
 
 
 def _iterating(planes: Planes, method: str, options: Options, parameters: dict[str, Parameter], step: Step) -> Solver:
@@ -104,7 +113,8 @@ def _iterating(planes: Planes, method: str, options: Options, parameters: dict[s
     parameters.update(iterations=iterations, weight=weight, maps="espirit")
 
     def solver(plane: Plane, threads: int) -> tuple[ComplexArray, npt.NDArray[np.float32] | None]:
-        encoding = sense.Encoding(plane.kspace, planes.sampled(plane.index), _maps(plane, espirit=True), threads)
+        maps = _maps(plane.calibration, plane.shape, espirit=True)
+        encoding = sense.Encoding(plane.kspace, planes.sampled(plane.index), maps, threads)
 
         def tick(fraction: float) -> None:
             # From every plane, so that a person's stop is seen within one iteration.
@@ -119,13 +129,12 @@ def _iterating(planes: Planes, method: str, options: Options, parameters: dict[s
     return solver
 
 
-def _maps(plane: Plane, espirit: bool) -> ComplexArray:
+def _maps(calibration: ComplexArray, shape: tuple[int, int], espirit: bool) -> ComplexArray:
     """Maps of a plane; low-resolution ones where the block is too small for ESPIRiT."""
-    shape = (plane.kspace.shape[1], plane.kspace.shape[2])
-    if min(plane.calibration.shape) == 0:
+    if min(calibration.shape) == 0:
         raise ReconstructionError(
             "coil maps need a fully sampled centre of k-space, and none was acquired: send calibration lines"
         )
-    if espirit and min(plane.calibration.shape[1:]) >= 2 * sensitivity.ESPIRIT_KERNEL - 1:
-        return sensitivity.espirit(plane.calibration, shape)
-    return sensitivity.low_resolution(plane.calibration, shape)
+    if espirit and min(calibration.shape[1:]) >= 2 * sensitivity.ESPIRIT_KERNEL - 1:
+        return sensitivity.espirit(calibration, shape)
+    return sensitivity.low_resolution(calibration, shape)

@@ -19,6 +19,7 @@ import scipy.fft
 
 from ..errors import ReconstructionError
 from ..operators.fourier import ComplexArray
+from ..operators.parallel import one_blas_thread
 
 _Made = TypeVar("_Made")
 
@@ -140,6 +141,40 @@ class Calibrations:
     def close(self) -> None:
         """Let go of the thread; a calibration under way is finished and dropped."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Ahead:
+    """Weights of the planes of one frame, made in a thread of its own while the frame's last lines still arrive.
+
+    Weights are handed out only to the very calibration block that they were made from, else made there and then: the
+    image is the same with and without. Safe to use from several threads.
+    """
+
+    def __init__(self) -> None:
+        self._begun: dict[Hashable, tuple[ComplexArray, Future[Unmixing]]] = {}
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="calibrate ahead")
+
+    def begin(self, key: Hashable, block: ComplexArray, calibrate: Callable[[ComplexArray], Unmixing]) -> None:
+        """Make the weights of the calibration ``block`` (coils, ca, cb), of which a copy is taken."""
+        kept = block.copy()
+
+        def made() -> Unmixing:
+            with one_blas_thread():
+                return calibrate(kept)
+
+        self._begun[key] = kept, self._pool.submit(made)
+
+    def weights(self, key: Hashable, block: ComplexArray, calibrate: Callable[[ComplexArray], Unmixing]) -> Unmixing:
+        """The weights of ``block``; they are let go, since each plane of a frame is needed once."""
+        begun = self._begun.pop(key, None)
+        if begun is None or begun[1].cancel() or not np.array_equal(begun[0], block):
+            return calibrate(block)
+        return begun[1].result()
+
+    def close(self) -> None:
+        """Let go of the thread and the weights; a calibration under way is finished and dropped."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._begun.clear()
 
 
 def combination(maps: ComplexArray) -> Unmixing:

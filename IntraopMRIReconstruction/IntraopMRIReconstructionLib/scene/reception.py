@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..data import Acquisition, Encoding, Image, KSpace
+from ..data import Acquisition, Encoding, Image
 from ..errors import Cancelled, IntraopError
-from ..reconstruct.auto import Frame, preview, reconstruct
-from ..reconstruct.collect import Collector, collector
+from ..reconstruct.auto import Frame, Options, reconstruct
+from ..reconstruct.live import SCAN_SILENT_S, LiveScan
+from ..reconstruct.methods import METHODS
 from ..reconstruct.result import Reconstruction
+from ..reconstruct.unmixing import Ahead, Calibrations
 
-#: Previews while lines arrive: at most one in this time, s.
-PREVIEW_S = 1.0
-#: A preview of less than this part of the lines shows nothing yet.
-PREVIEW_FROM = 0.2
+if TYPE_CHECKING:
+    # Not needed before somebody connects, and then with packages that have to be installed first.
+    from ..wire.raw_data import RawDataReader
+    from ..wire.transport import Client
+    from ..wire.transport import Received as FromWire
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class Progressed:
 
     fraction: float
     what: str
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """The scan that was arriving is over: whatever was shown of its beginning no longer holds."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +53,13 @@ class Received:
 
 @dataclass(frozen=True, eq=False)
 class Previewed:
-    """A coarse picture of a scan that still arrives."""
+    """A coarse picture of a scan of which ``fraction`` 0..1 has arrived."""
 
     result: Reconstruction
+    fraction: float
 
 
-News = Encoding | Progressed | Failed | Received | Previewed | Reconstruction
+News = Encoding | Progressed | Dropped | Failed | Received | Previewed | Reconstruction
 
 
 class Reception:
@@ -62,6 +71,8 @@ class Reception:
         self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
         self._closing, self._cancelled = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
+        self._live: LiveScan | None = None
+        self._strays_told = False
 
     def listen(self, host: str, port: int) -> None:
         """Connect to a scanner. Raises WireError when it cannot be reached."""
@@ -84,7 +95,8 @@ class Reception:
 
             with MrdReader(path) as scan:
                 self._tell(scan.encoding)
-                self._assemble(collector(scan.encoding), scan.blocks(256))
+                self._live = LiveScan(scan.encoding, self.method)
+                self._collect(scan.blocks(256))
 
         self._start(work)
 
@@ -106,7 +118,7 @@ class Reception:
         return found
 
     def cancel(self) -> None:
-        """Stop the present reconstruction."""
+        """Drop the scan that arrives, or stop the present reconstruction."""
         self._cancelled.set()
 
     def close(self) -> None:
@@ -132,67 +144,108 @@ class Reception:
     def _tell(self, news: News) -> None:
         self._news.put(news)
 
-    def _listen(self, client: object) -> None:
-        from ..wire import adapters
-        from ..wire.messages_array import ImageMessage
+    def _listen(self, client: Client) -> None:
         from ..wire.raw_data import RawDataReader
-        from ..wire.transport import Client
 
-        assert isinstance(client, Client)
-        reader, last_s = RawDataReader(""), 0.0
-        assembler: Collector | None = None
+        reader = RawDataReader("")
         while not self._closing.is_set():
             received = client.receive(0.1)
+            # A scanner may report its state all the time: only lines show that a scan goes on.
+            if self._live is not None and self._live.silent:
+                self._lost(f"no line for {SCAN_SILENT_S:g} s; check the scanner and scan again")
             if received is None:
                 continue
             try:
-                item = reader.feed(received.message, received)
-                if isinstance(item, Encoding):
-                    assembler = collector(item)
-                    self._tell(item)
-                elif isinstance(item, Acquisition) and assembler is not None:
-                    last_s = self._add(assembler, item, last_s)
-                    if item.last:
-                        self.kspace, assembler = assembler.kspace(), None
-                        self._reconstruct()
-                elif isinstance(received.message, ImageMessage):
-                    self._tell(Received(adapters.image_from_message(received.message, client.profile)))
+                self._take(received, reader, client)
             except Cancelled:
-                self._tell(Progressed(1.0, ""))
+                self._drop()
+            except IntraopError as error:
+                self._refused(received, error)
+        self._drop()
+
+    def _take(self, received: FromWire, reader: RawDataReader, client: Client) -> None:
+        """Handle one message."""
+        from ..wire import adapters
+        from ..wire.messages_array import ImageMessage
+
+        item = reader.feed(received.message, received)
+        if isinstance(item, Encoding):
+            if self._live is not None:
+                self._lost("a new scan has begun")
+            self._cancelled.clear()
+            self._tell(item)
+            self._live, self._strays_told = LiveScan(item, self.method), False
+        elif isinstance(item, Acquisition):
+            if self._live is not None:
+                self._arrived(self._live, item)
+        elif isinstance(received.message, ImageMessage):
+            self._tell(Received(adapters.image_from_message(received.message, client.profile)))
+
+    def _refused(self, received: FromWire, error: IntraopError) -> None:
+        """Say why; of the lines of a scan that was refused as a whole only once."""
+        if self._live is None:
+            lines = "ky" in received.message.metadata
+            if lines and self._strays_told:
+                return
+            self._strays_told = True
+        self._tell(Failed(str(error)))
+
+    def _collect(self, blocks: Iterator[Acquisition]) -> None:
+        """Take in a whole scan."""
+        live = self._live
+        assert live is not None
+        try:
+            for block in blocks:
+                self._arrived(live, block)
+            self._reconstruct_whole(live, last=True)
+        finally:
+            self._drop()
+
+    def _arrived(self, live: LiveScan, block: Acquisition) -> None:
+        """Take in lines and show what they allow."""
+        if self._cancelled.is_set():
+            raise Cancelled("stopped while lines arrive")
+        live.add(block)
+        self._tell(Progressed(live.fraction, live.name))
+        self._reconstruct_whole(live, block.last)
+        if block.last:
+            self._drop()
+        elif self.livePreview and (shown := live.preview()) is not None:
+            self._tell(Previewed(shown, live.fraction))
+
+    def _reconstruct_whole(self, live: LiveScan, last: bool) -> None:
+        for frame in live.whole(last):
+            self.kspace = frame
+            try:
+                # Frames of a stream are too short to report how far they are.
+                self._reconstruct(live.calibrations, quiet=not last)
+            except Cancelled:
+                raise
             except IntraopError as error:
                 self._tell(Failed(str(error)))
 
-    def _assemble(self, assembler: Collector, blocks: Iterator[Acquisition]) -> None:
-        last_s = 0.0
-        for block in blocks:
-            if self._cancelled.is_set():
-                raise Cancelled("stopped while reading")
-            last_s = self._add(assembler, block, last_s)
-        self.kspace = assembler.kspace()
-        self._reconstruct()
-
-    def _add(self, assembler: Collector, block: Acquisition, last_s: float) -> float:
-        """Take in lines; returns when the last preview was made."""
-        assembler.add(block)
-        fraction = assembler.fraction_acquired
-        self._tell(Progressed(fraction, assembler.encoding.protocol or assembler.encoding.scan_id))
-        now = time.monotonic()
-        if self.livePreview and not block.last and fraction > PREVIEW_FROM and now - last_s > PREVIEW_S:
-            frame = assembler.kspace()
-            if isinstance(frame, KSpace):
-                self._tell(Previewed(preview(frame)))
-            return time.monotonic()
-        return last_s
-
-    def _reconstruct(self) -> None:
-        from ..reconstruct.auto import Options
-
+    def _reconstruct(self, calibrations: Calibrations | Ahead | None = None, quiet: bool = False) -> None:
+        """Reconstruct the last frame that became whole."""
         assert self.kspace is not None
-        self._cancelled.clear()
 
         def progress(fraction: float, what: str) -> bool:
-            self._tell(Progressed(fraction, what))
+            if not quiet:
+                self._tell(Progressed(fraction, what))
             return not self._cancelled.is_set()
 
-        options = Options(iterations=self.iterations) if self.method in ("cg-sense", "l1-wavelet", "tv") else None
-        self._tell(reconstruct(self.kspace, self.method, progress, options=options))
+        iterative = self.method in METHODS and METHODS[self.method].iterative
+        options = Options(iterations=self.iterations) if iterative else None
+        self._tell(reconstruct(self.kspace, self.method, progress, options=options, calibrations=calibrations))
+
+    def _lost(self, why: str) -> None:
+        """The rest of the scan will not come: nothing is made of it."""
+        live = self._live
+        assert live is not None
+        self._drop()
+        self._tell(Failed(f"scan '{live.name}' stopped at {live.fraction:.0%}: {why}"))
+
+    def _drop(self) -> None:
+        if self._live is not None:
+            self._live.close()
+            self._live = None
+            self._tell(Dropped())

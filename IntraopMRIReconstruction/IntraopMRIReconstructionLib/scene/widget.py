@@ -15,10 +15,12 @@ from ..errors import IntraopError
 from ..reconstruct.result import Reconstruction
 from .panel import Panel, ensurePackages
 from .parameters import Source
-from .reception import Failed, News, Previewed, Progressed, Received, Reception
+from .reception import Dropped, Failed, News, Previewed, Progressed, Received, Reception
 
-#: How often the main thread looks for news, ms.
-TICK_MS = 40
+#: How often the main thread looks for news, ms: part of what passes between the last line and the picture.
+TICK_MS = 10
+#: Node attribute of a preview: percent of the scan that it was made of.
+PREVIEW_ATTRIBUTE = "IntraopMRI.PreviewPercent"
 NEXT_BUTTON = (
     "QPushButton { background: #1f6fb2; color: white; font-weight: bold; font-size: 16px; border: none; "
     "border-radius: 6px; padding: 8px; } QPushButton:disabled { background: #c9ced3; color: #3f454b; }"
@@ -35,6 +37,7 @@ class ReconstructionPanel(Panel):
         self.result: Reconstruction | None = None
         self.progress: tuple[float, str] | None = None
         self.problem = ""
+        self._previewId = ""
         self.ui.connectButton.connect("clicked()", self.toggle)
         self.ui.nextButton.connect("clicked()", self._onNext)
         self.ui.cancelButton.connect("clicked()", self._onCancel)
@@ -161,6 +164,7 @@ class ReconstructionPanel(Panel):
     def _end(self) -> None:
         reception, self.reception = self.reception, None
         self.progress = self.encoding = self.result = None
+        self._removePreview()
         if reception is not None:
             reception.close()
 
@@ -178,12 +182,15 @@ class ReconstructionPanel(Panel):
             self.encoding, self.problem = news, ""
         elif isinstance(news, Progressed):
             self.progress = (news.fraction, news.what) if news.fraction < 1.0 else None
+        elif isinstance(news, Dropped):
+            self.progress = None
+            self._removePreview()
         elif isinstance(news, Failed):
             self.problem, self.progress = news.text, None
         elif isinstance(news, Received):
             self._show(news.image)
         elif isinstance(news, Previewed):
-            self._show(news.result.image)
+            self._showPreview(news)
         else:
             self.result, self.progress = news, None
             self._show(news.image)
@@ -196,11 +203,39 @@ class ReconstructionPanel(Panel):
             node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", image.name or _("Reconstruction"))
             node.CreateDefaultDisplayNodes()
             p.outputVolume = node
-        node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(image.ras_from_ijk))
-        first = node.GetImageData() is None
-        slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(image.array))
+        first = node.GetImageData() is None or self._removePreview()
+        _fill(node, image)
         if first:
             slicer.util.setSliceViewerLayers(background=node, fit=True)
+
+    def _showPreview(self, news: Previewed) -> None:
+        """Into a node of its own that says what it is, is not saved, and goes when the scan is complete or dropped."""
+        node = self._preview()
+        first = node is None
+        if node is None:
+            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "")
+            node.CreateDefaultDisplayNodes()
+            node.SetSaveWithScene(False)
+            self._previewId = node.GetID()
+        percent = f"{100 * news.fraction:.0f}"
+        node.SetName(_("PREVIEW {percent} % of {name}").format(percent=percent, name=news.result.image.name))
+        node.SetAttribute(PREVIEW_ATTRIBUTE, percent)
+        _fill(node, news.result.image)
+        if first:
+            slicer.util.setSliceViewerLayers(background=node, fit=True)
+
+    def _preview(self) -> Any:
+        return slicer.mrmlScene.GetNodeByID(self._previewId) if self._previewId else None
+
+    def _removePreview(self) -> bool:
+        """Take the preview off the screen; whether there was one."""
+        node, self._previewId = self._preview(), ""
+        if node is None:
+            return False
+        slicer.mrmlScene.RemoveNode(node)
+        if self.parameters is not None and self.parameters.outputVolume is not None:
+            slicer.util.setSliceViewerLayers(background=self.parameters.outputVolume)
+        return True
 
     def _compare(self) -> None:
         p = self.parameters
@@ -208,3 +243,8 @@ class ReconstructionPanel(Panel):
             slicer.util.setSliceViewerLayers(
                 background=p.outputVolume, foreground=p.comparisonVolume, foregroundOpacity=p.blend
             )
+
+
+def _fill(node: Any, image: Image) -> None:
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(image.ras_from_ijk))
+    slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(image.array))

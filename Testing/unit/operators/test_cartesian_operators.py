@@ -19,7 +19,7 @@ from IntraopMRIReconstructionLib.operators.fourier import (
     resized,
 )
 from IntraopMRIReconstructionLib.operators.parallel import in_order, one_blas_thread, shares
-from IntraopMRIReconstructionLib.operators.sampling import describe, planned_lines
+from IntraopMRIReconstructionLib.operators.sampling import begun_offset, describe, planned_mask
 from IntraopMRIReconstructionLib.operators.wavelet import Wavelet
 
 RNG = np.random.default_rng(0)
@@ -133,7 +133,7 @@ def test_nothing_acquired() -> None:
         ({"is_3d": True, "acceleration": (2, 2), "calibration_lines": (4, 24)}, 5 * 48 + 4 * 24 - 2 * 12),
     ],
 )
-def test_planned_lines(changes: Any, lines: Any) -> None:
+def test_planned_mask(changes: Any, lines: Any) -> None:
     encoding = Encoding(
         **{
             "scan_id": "s",
@@ -148,7 +148,7 @@ def test_planned_lines(changes: Any, lines: Any) -> None:
         }
         | changes
     )
-    assert planned_lines(encoding) == lines
+    assert planned_mask(encoding).sum() == lines
 
 
 def truth_maps(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
