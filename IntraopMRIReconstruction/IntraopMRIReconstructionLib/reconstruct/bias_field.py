@@ -74,19 +74,24 @@ def quick(image: Image, mask: Mask | None = None) -> BiasCorrection:
 def n4(image: Image, mask: Mask | None = None) -> BiasCorrection:
     """Even out a magnitude image by N4 on a coarse grid; a second or two for a head. ``mask``: as in :func:`quick`."""
     array, inside = _checked(image, mask)
-    whole = sitk.GetImageFromArray(np.maximum(array, 0))
-    whole.SetSpacing([float(size) for size in image.spacing_mm])
-    region = sitk.GetImageFromArray(inside.astype(np.uint8))
+    # A single slice has no thickness for a B-spline to vary over.
+    flat = np.maximum(array, 0).squeeze()
+    spacing = np.array([size for size, count in zip(image.spacing_mm, array.shape[::-1], strict=True) if count > 1])
+    if flat.ndim < 2:
+        raise ReconstructionError(f"N4 needs an image of at least two axes, got shape {array.shape}: leave it out")
+    whole = sitk.GetImageFromArray(flat)
+    whole.SetSpacing([float(size) for size in spacing])
+    region = sitk.GetImageFromArray(inside.reshape(flat.shape).astype(np.uint8))
     region.CopyInformation(whole)
-    shrink = _steps(image.spacing_mm, array.shape[::-1], N4_GRID_MM)
+    shrink = _steps(spacing, flat.shape[::-1], N4_GRID_MM)
     n4_filter = sitk.N4BiasFieldCorrectionImageFilter()
     n4_filter.SetMaximumNumberOfIterations(N4_ITERATIONS)
     # A cubic B-spline over n spans has n + 3 control points.
-    extent = image.spacing_mm * array.shape[::-1]
+    extent = spacing * flat.shape[::-1]
     n4_filter.SetNumberOfControlPoints([max(1, round(float(size) / N4_KNOTS_MM)) + 3 for size in extent])
     try:
         n4_filter.Execute(sitk.Shrink(whole, shrink), sitk.Shrink(region, shrink))
-        logarithm = sitk.GetArrayFromImage(n4_filter.GetLogBiasFieldAsImage(whole))
+        logarithm = sitk.GetArrayFromImage(n4_filter.GetLogBiasFieldAsImage(whole)).reshape(array.shape)
     except RuntimeError as error:
         why = str(error).splitlines()[-1]
         raise ReconstructionError(f"N4 found no bias field ({why}): use the quick one") from error

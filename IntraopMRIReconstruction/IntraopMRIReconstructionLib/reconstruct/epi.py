@@ -134,7 +134,8 @@ def ghost_from_entropy(
 
     Takes the sharpest image. Two offsets, pi apart, are equally sharp and show the object half a field of view apart:
     ``reference``, a magnitude (y, x) of the same plane, decides; without, the one with less signal at the ends of the
-    phase encoding, where air is. ``sure`` is False when the two hardly differ. Raises ReconstructionError for wrong shapes.
+    phase encoding, where air is. ``sure`` is False when the two hardly differ. Raises ReconstructionError for
+    wrong shapes.
     """
     _check(kspace, backward)
     _, ky, x = kspace.shape

@@ -1,0 +1,256 @@
+"""Quantities and corrections of simulated scans against what was put into them, with their provenance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from IntraopMRIReconstructionLib.data import Encoding, Image
+from IntraopMRIReconstructionLib.errors import Cancelled, ReconstructionError
+from IntraopMRIReconstructionLib.reconstruct.collect import Collector, collector
+from IntraopMRIReconstructionLib.reconstruct.corrections import Corrections, gradients_refused
+from IntraopMRIReconstructionLib.reconstruct.gradient_file import read_gradient_coil
+from IntraopMRIReconstructionLib.reconstruct.products import Wanted, make
+from IntraopMRIReconstructionLib.reconstruct.quantities import Heating, LiveThermometer, missing_for
+from IntraopMRIReconstructionLib.simulate.analytic import HEAD_2D, grid_points_mm, object_at
+from IntraopMRIReconstructionLib.simulate.raw_scans import (
+    FIELD_MM,
+    RawScan,
+    epi_scan,
+    heating_scan,
+    multi_echo_scan,
+    radial_scan,
+)
+
+SPOT = (0.0, -60.0)
+
+
+def collected(scan: RawScan) -> Collector:
+    made = collector(scan.encoding)
+    for block in scan.blocks:
+        made.add(block)
+    return made
+
+
+@cache
+def heated() -> RawScan:
+    return heating_scan(48, 4, 5)
+
+
+def spot_ras(encoding: Encoding) -> tuple[float, float, float]:
+    """RAS of the spot: the axes of the simulated plane point to the left and to the back."""
+    return (-SPOT[0], -SPOT[1], 0.0)
+
+
+def points(matrix: int) -> np.ndarray:
+    return grid_points_mm((matrix, matrix), (FIELD_MM, FIELD_MM))
+
+
+def test_field_map_in_hz() -> None:
+    scan = multi_echo_scan(48, 4)
+    result = make(collected(scan), Wanted("field map"))
+    at = points(48)
+    expected = scan.truth.hz_centre + at @ np.asarray(scan.truth.hz_per_mm)
+    inside = np.abs(object_at(at, HEAD_2D)) > 0.3
+    found = result.image.array[0]
+    assert np.nanmedian(np.abs(found - expected)[inside]) < 1.0
+    outside = np.hypot(*np.moveaxis(at, -1, 0)) > 115
+    assert np.isnan(found[outside]).all()
+    assert result.image.metadata["unit"] == "Hz"
+    assert result.method == "B0 field map (fft)"
+    assert "echo_times_ms=4.60 6.90 11.50" in result.provenance["parameters"]
+    assert result.maps["deviation"].metadata["unit"] == "Hz"
+
+
+def test_temperature_against_a_reference_frame() -> None:
+    scan = heated()
+    heating = Heating(spot_ras_mm=spot_ras(scan.encoding), radius_mm=22.0)
+    result = make(collected(scan), Wanted("temperature", heating=heating))
+    assert scan.truth.temperature_c is not None
+    expected, found = scan.truth.temperature_c[-1], result.image.array[0]
+    away = np.hypot(*np.moveaxis(points(48) - SPOT, -1, 0))
+    core = away < 4
+    assert np.abs(found[core] - expected[core]).max() < 3.5  # of 25: a voxel of 5 mm rounds the top of the bell off
+    still = (away > 25) & np.isfinite(found)
+    assert abs(float(np.median(found[still]))) < 0.2
+    assert float(str(result.parameters["drift_removed_c"])) == pytest.approx(2.0, abs=0.3)
+    assert result.image.metadata["unit"] == "°C"
+    assert np.isnan(found[0, 0])
+    dose = result.maps["dose"]
+    assert dose.metadata["unit"] == "min"
+    assert dose.array[0][core].max() > 100 * dose.array[0][still].max()
+
+
+def test_temperature_without_a_mark_says_that_drift_stays() -> None:
+    result = make(collected(heated()), Wanted("temperature"))
+    away = np.hypot(*np.moveaxis(points(48) - SPOT, -1, 0))
+    found = result.image.array[0]
+    assert float(np.nanmedian(found[away > 25])) == pytest.approx(2.0, abs=0.3)
+    assert any("drift of the field is not corrected" in text for text in result.warnings)
+
+
+def test_referenceless_temperature_needs_the_mark_and_nothing_else() -> None:
+    scan = heated()
+    heating = Heating(spot_ras_mm=spot_ras(scan.encoding), radius_mm=18.0, referenceless=True)
+    result = make(collected(scan), Wanted("temperature", heating=heating))
+    away = np.hypot(*np.moveaxis(points(48) - SPOT, -1, 0))
+    found = result.image.array[0]
+    assert np.isnan(found[away > 20]).all()
+    assert float(found[away < 4].max()) == pytest.approx(25.0, abs=5.0)
+    assert "alone" in result.reason
+    with pytest.raises(ReconstructionError, match="mark it"):
+        make(collected(scan), Wanted("temperature", heating=Heating(referenceless=True)))
+
+
+def test_dose_needs_time() -> None:
+    scan = heated()
+    untimed = replace(scan, encoding=replace(scan.encoding, metadata={}))
+    result = make(collected(untimed), Wanted("temperature"))
+    assert "dose" not in result.maps
+    assert any("dose is not known" in text for text in result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("heating", "message"),
+    [
+        (Heating(reference=9), "reference frame must be one of 0..4, got 9"),
+        (Heating(reference=3, frame=1), "must not be before"),
+        (Heating(spot_ras_mm=(900.0, 0.0, 0.0)), "holds nothing"),
+        (Heating(spot_ras_mm=(0.0, 0.0, 0.0), radius_mm=900.0), "holds all"),
+    ],
+)
+def test_heating_that_cannot_be(heating: Heating, message: str) -> None:
+    with pytest.raises(ReconstructionError, match=message):
+        make(collected(heated()), Wanted("temperature", heating=heating))
+
+
+def test_live_frames_equal_the_series() -> None:
+    scan = heated()
+    heating = Heating(spot_ras_mm=spot_ras(scan.encoding), radius_mm=22.0)
+    live, made = LiveThermometer(heating), collected(scan)
+    last = [live.add(made.kspace(0, number)) for number in range(5)][-1]
+    series = make(made, Wanted("temperature", heating=heating))
+    assert np.allclose(last.image.array, series.image.array, equal_nan=True)
+
+
+def test_spectral_bins_together() -> None:
+    scan = multi_echo_scan(48, 4, hz_per_mm=(0.0, 0.0), hz_centre=0.0)
+    centres = "1000 -1000 0"
+    named = replace(scan, encoding=replace(scan.encoding, metadata={"bin_centres_hz": centres}))
+    result = make(collected(named), Wanted("spectral bins"))
+    one = make(collected(scan), Wanted()).image.array
+    assert np.allclose(result.image.array, one * np.sqrt(3), rtol=0.2, atol=0.05)
+    # All three bins show the same: the centroid is their middle.
+    assert (
+        float(np.nanmax(np.abs(result.maps["off-resonance"].array))) < 100
+    )  # of 2000 Hz, by noise and rounding at edges
+    assert "-1000 0 1000" in result.provenance["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "message"),
+    [("field map", "two echoes"), ("temperature", "before heating"), ("spectral bins", "centre frequency")],
+)
+def test_what_the_data_do_not_allow_is_not_made(quantity: str, message: str) -> None:
+    scan = radial_scan(32, 2, 40)
+    assert message in missing_for(quantity, scan.encoding)  # type: ignore[arg-type]
+    with pytest.raises(ReconstructionError, match=message):
+        make(collected(scan), Wanted(quantity))  # type: ignore[arg-type]
+
+
+def test_methods_without_phase_are_refused() -> None:
+    with pytest.raises(ReconstructionError, match="keeps no phase"):
+        make(collected(heated()), Wanted("temperature", "tv"))
+
+
+def test_opposed_blips_straighten_epi() -> None:
+    up, down = (make(collected(epi_scan(64, 4, shift_voxels=2.5, blips=blips)), Wanted()).image for blips in (1, -1))
+    plain = make(collected(epi_scan(64, 4)), Wanted()).image
+    wanted = Wanted(corrections=Corrections(opposed=down))
+    result = make(collected(epi_scan(64, 4, shift_voxels=2.5)), wanted)
+
+    def off(image: Image) -> float:
+        return float(np.linalg.norm(image.array - plain.array) / np.linalg.norm(plain.array))
+
+    assert off(result.image) < 0.55 * off(up)
+    assert "opposed blips" in result.provenance["corrections"]
+    assert result.image.metadata["corrections"] == result.provenance["corrections"]
+    shifted = replace(down, ras_from_ijk=down.ras_from_ijk @ np.diag([2.0, 1.0, 1.0, 1.0]))
+    with pytest.raises(ReconstructionError, match="does not lie on the grid"):
+        make(collected(epi_scan(64, 4)), Wanted(corrections=Corrections(opposed=shifted)))
+
+
+def test_an_opposed_image_with_the_axis_turned_round_is_taken_as_it_lies() -> None:
+    scan = epi_scan(64, 4, shift_voxels=2.5)
+    down = make(collected(epi_scan(64, 4, shift_voxels=2.5, blips=-1)), Wanted()).image
+    turn = np.eye(4)
+    turn[1, 1], turn[1, 3] = -1.0, 63.0
+    turned = Image(down.array[:, ::-1].copy(), down.ras_from_ijk @ turn)
+    results = [make(collected(scan), Wanted(corrections=Corrections(opposed=other))) for other in (down, turned)]
+    assert np.allclose(results[0].image.array, results[1].image.array)
+
+
+@pytest.mark.parametrize("bias", ["quick", "n4"])
+def test_bias_is_evened_out_and_recorded(bias: str) -> None:
+    scan = collected(heated())
+    plain = make(scan, Wanted()).image.array[0]
+    result = make(scan, Wanted(corrections=Corrections(bias=bias)))  # type: ignore[arg-type]
+    brain = (np.abs(object_at(points(48), HEAD_2D)) - 0.55 < 0.01) & (np.abs(object_at(points(48), HEAD_2D)) > 0.5)
+    spread = [float(image[brain].std() / image[brain].mean()) for image in (plain, result.image.array[0])]
+    assert spread[1] < spread[0]
+    assert "bias field" in result.provenance["corrections"]
+
+
+TABLE = """ # a table as vendors write it
+ 0.25 m = R0, lnorm = 4? A(1,0) = B(1,1) = A(1,1) = 0;
+  1 A( 3, 0)         -0.08000000         z
+  2 A( 3, 1)          0.02000000         x
+  3 B( 3, 1)          0.02000000         y
+"""
+
+
+def test_gradient_table_is_read_and_used(tmp_path: Path) -> None:
+    path = tmp_path / "coeff.grad"
+    path.write_text(TABLE)
+    coil = read_gradient_coil(path)
+    assert (coil.radius_mm, coil.z[3, 0], coil.y[3, 1]) == (250.0, (-0.08, 0.0), (0.0, 0.02))
+    scan = heated()
+    known = replace(scan.encoding, metadata={"source": "MRD", "patient_position": "HFS"})
+    wanted = Wanted(corrections=Corrections(gradients=path))
+    result = make(collected(replace(scan, encoding=known)), wanted)
+    assert "coeff.grad" in result.provenance["corrections"]
+    assert not np.allclose(result.image.array, make(collected(scan), Wanted()).image.array, atol=1e-3)
+    with pytest.raises(ReconstructionError, match="isocentre"):
+        make(collected(scan), wanted)
+    assert "FFS" in gradients_refused(replace(known, metadata={"source": "MRD", "patient_position": "FFS"}))
+
+
+@pytest.mark.parametrize("text", ["", "0.25 m = R0", "1 A( 3, 0) -0.08 z", "0.25 m = R0\n1 A(1, 0) 1.0 z"])
+def test_what_is_no_gradient_table(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "other.txt"
+    path.write_text(text)
+    with pytest.raises(ReconstructionError):
+        read_gradient_coil(path)
+    with pytest.raises(ReconstructionError, match="cannot read"):
+        read_gradient_coil(tmp_path / "missing.grad")
+
+
+def test_corrections_are_for_images() -> None:
+    with pytest.raises(ReconstructionError, match="for images"):
+        make(collected(heated()), Wanted("temperature", corrections=Corrections(bias="quick")))
+
+
+@pytest.mark.parametrize("quantity", ["image", "temperature"])
+def test_stops_when_told(quantity: str) -> None:
+    seen: list[float] = []
+
+    def stop(fraction: float, _what: str) -> bool:
+        seen.append(fraction)
+        return len(seen) < 3
+
+    with pytest.raises(Cancelled):
+        make(collected(heated()), Wanted(quantity), stop)  # type: ignore[arg-type]
+    assert all(0 <= fraction <= 1 for fraction in seen)
