@@ -86,6 +86,7 @@ class SessionPanel(Panel):
 
     def exit(self) -> None:
         """The session goes on while another module is open; keys belong to that module."""
+        self._leavePage()
         for shortcut in self._shortcuts:
             shortcut.enabled = False
         super().exit()
@@ -98,15 +99,18 @@ class SessionPanel(Panel):
             shortcut.setParent(None)
             shortcut.deleteLater()
         self._shortcuts.clear()
+        self._leavePage()
+        for page in self.pages.values():
+            page.close()
         self.running.close()
         self.overlay.close()
         super().cleanup()
 
     def sceneAboutToChange(self) -> None:
         """Nothing may write to a scene that goes, and nothing that was confirmed before holds in the next one."""
-        if self._shownPage is not None:
-            self._shownPage.leave()
-            self._shownPage = None
+        self._leavePage()
+        for page in self.pages.values():
+            page.close()
         self.running.forgetScene()
         self.overlay.close()
 
@@ -120,6 +124,10 @@ class SessionPanel(Panel):
             self._showPage()
         finally:
             self._refreshing = False
+
+    def shows(self, page: Page) -> bool:
+        """Whether this page can be seen now."""
+        return page is self._shownPage and self.parameters is not None
 
     def askRefresh(self) -> None:
         """Refresh at the next tick: many changes at once cost one refresh."""
@@ -161,8 +169,7 @@ class SessionPanel(Panel):
     def _showPage(self) -> None:
         page = self.pages[self.parameters.phase]
         if page is not self._shownPage:
-            if self._shownPage is not None:
-                self._shownPage.leave()
+            self._leavePage()
             self._shownPage = page
             self.ui.pageStack.setCurrentWidget(page.widget)
             page.enter()
@@ -170,6 +177,11 @@ class SessionPanel(Panel):
         self.ui.whyLabel.text = "\n".join([page.state().text, *self.running.warnings[-2:]])
         text, work = self._next()
         self.ui.nextButton.text, self.ui.nextButton.enabled = text, work is not None
+
+    def _leavePage(self) -> None:
+        page, self._shownPage = self._shownPage, None
+        if page is not None:
+            page.leave()
 
     def _next(self) -> tuple[str, Callable[[], None] | None]:
         """Text of the one prominent button and what it does; None when a person has to do something first."""

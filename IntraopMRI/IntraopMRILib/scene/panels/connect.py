@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 from ..parameters import Phase
 from .nodes import planOf
 from .page import Action, Page, Readiness, State, blocked, done, ready
+from .rawdata import RawDataSection
 
 PARTS = ("scanner", "tracker", "live")
 
@@ -26,6 +27,7 @@ class ConnectPage(Page):
         super().__init__(panel)
         self.ui.connectButton.connect("clicked()", self.toggle)
         self._labels = {part: getattr(self.ui, f"{part}StateLabel") for part in PARTS}
+        self.rawData = RawDataSection(self.ui.rawDataSection, lambda: panel.shows(self))
 
     def state(self) -> State:
         """Done while every link is up."""
@@ -96,6 +98,18 @@ class ConnectPage(Page):
         if not pose.valid:
             words.append(_("tool '{tool}' not seen").format(tool=pose.tool))
         return words
+
+    def enter(self) -> None:
+        """The reconstruction panel follows the scene while this page is open."""
+        self.rawData.enter()
+
+    def leave(self) -> None:
+        """It follows nothing while nobody sees it."""
+        self.rawData.leave()
+
+    def close(self) -> None:
+        """It leaves nothing behind."""
+        self.rawData.close()
 
     def toggle(self) -> None:
         """Connect, or disconnect."""

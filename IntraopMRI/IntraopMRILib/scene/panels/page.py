@@ -80,7 +80,10 @@ class Page:
         """The page becomes visible."""
 
     def leave(self) -> None:
-        """Another page becomes visible, or the panel goes away."""
+        """Another page becomes visible, or the panel is left."""
+
+    def close(self) -> None:
+        """The panel or its scene goes away for good: leave no node, thread or observer behind."""
 
 
 def blocked(text: str) -> State:

@@ -109,8 +109,9 @@ class ScanPage(Page):
         if self.ui.imageLabel.text != words:
             self.ui.imageLabel.text = words
 
-    def leave(self) -> None:
-        """Keep the comparison; only its checkerboard goes with the panel."""
+    def close(self) -> None:
+        """The comparison stays as it is; its checkerboard goes."""
+        self.compare.close()
 
     def _residual(self) -> str:
         lines = []
