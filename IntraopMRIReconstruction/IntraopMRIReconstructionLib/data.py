@@ -403,3 +403,32 @@ class Measurement:
             raise DataError(f"measurement '{self.name}' must be finite, got {self.value}")
         if self.interval is not None and not self.interval[0] <= self.interval[1]:
             raise DataError(f"interval of '{self.name}' must be (lower, upper), got {self.interval}")
+
+
+@dataclass(frozen=True)
+class MetalShift:
+    """How far a scan may show a straight implant from where its metal is, mm, as far as that is known.
+
+    ``across_mm``: its axis, in any direction across it. ``along_mm``: its ends, along it, either way.
+    ``void_radius_mm``: how far from the axis the same physics takes signal away. ``readout_mm``, ``slice_mm``: largest
+    shift of the void along the readout and across slices. ``assumed``: what the scan does not say and was taken at its
+    worst.
+    """
+
+    across_mm: float
+    along_mm: float
+    void_radius_mm: float
+    readout_mm: float
+    slice_mm: float
+    assumed: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("across_mm", "along_mm", "void_radius_mm", "readout_mm", "slice_mm"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise DataError(f"{name} of a shift must be finite and not negative, got {getattr(self, name)}")
+
+    def within(self, void_radius_mm: float) -> MetalShift:
+        """The same when a void of ``void_radius_mm`` was seen: its middle moves by at most half of that."""
+        limit = void_radius_mm / 2
+        shifts = {name: min(getattr(self, name), limit) for name in ("across_mm", "readout_mm", "slice_mm")}
+        return replace(self, **shifts, void_radius_mm=min(self.void_radius_mm, void_radius_mm))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,20 +22,24 @@ LEAST_PROJECTION = 0.17
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """A straight implant from entry to tip: (3,) points in RAS, mm, and its diameter in mm."""
+    """A straight implant from entry to tip: (3,) points in RAS, mm, and its diameter in mm.
+
+    ``susceptibility_ppm``: of its metal against tissue (titanium 182, cobalt-chromium about 900), None when unknown.
+    """
 
     entry_ras_mm: Vector
     tip_ras_mm: Vector
     diameter_mm: float
     name: str = "implant"
+    susceptibility_ppm: float | None = None
 
     def __post_init__(self) -> None:
-        for field in ("entry_ras_mm", "tip_ras_mm"):
-            point = np.array(getattr(self, field), dtype=np.float64)
+        for name in ("entry_ras_mm", "tip_ras_mm"):
+            point = np.array(getattr(self, name), dtype=np.float64)
             if point.shape != (3,) or not np.isfinite(point).all():
-                raise AssessmentError(f"{field} of '{self.name}' must be three finite coordinates in mm, got {point}")
+                raise AssessmentError(f"{name} of '{self.name}' must be three finite coordinates in mm, got {point}")
             point.setflags(write=False)
-            object.__setattr__(self, field, point)
+            object.__setattr__(self, name, point)
         if not (np.isfinite(self.diameter_mm) and self.diameter_mm > 0):
             raise AssessmentError(f"the diameter of '{self.name}' must be positive, got {self.diameter_mm} mm")
         if self.length_mm < self.diameter_mm:
@@ -57,16 +61,67 @@ class Trajectory:
     def moved(self, to_ras_from_ras: npt.ArrayLike) -> Trajectory:
         """The same implant in another RAS frame; (4, 4), mm."""
         matrix = checked_affine(to_ras_from_ras, "to_ras_from_ras")
-        return Trajectory(apply(matrix, self.entry_ras_mm), apply(matrix, self.tip_ras_mm), self.diameter_mm, self.name)
+        return replace(self, entry_ras_mm=apply(matrix, self.entry_ras_mm), tip_ras_mm=apply(matrix, self.tip_ras_mm))
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """Where the ends of an implant may lie instead, mm: an error of ``ball_mm`` in all directions, of ``across_mm``
+    across ``axis_ras`` (3,) and of ``along_mm`` along it.
+
+    ``turning``: the part (0..1) of ``across_mm`` that each end may move on its own, so that the axis turns.
+    """
+
+    ball_mm: float = 0.0
+    axis_ras: Vector = field(default_factory=lambda: np.array([0.0, 0.0, 1.0]))
+    across_mm: float = 0.0
+    along_mm: float = 0.0
+    turning: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("ball_mm", "across_mm", "along_mm", "turning"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise AssessmentError(f"{name} of a spread must be finite and not negative, got {getattr(self, name)}")
+
+    @property
+    def reach_mm(self) -> float:
+        """Farthest that an end may lie from where it was found."""
+        return float(np.hypot(self.across_mm, self.along_mm)) + self.ball_mm
+
+    def widened(self, by_mm: float) -> Spread:
+        """The same with an independent error of ``by_mm`` in all directions."""
+        if not (np.isfinite(by_mm) and by_mm >= 0):
+            raise AssessmentError(f"uncertainty_mm must be zero or more, got {by_mm}")
+        return replace(self, ball_mm=float(np.hypot(self.ball_mm, by_mm)))
+
+    def of(self, matrix: npt.ArrayLike) -> float:
+        """Largest length of ``matrix`` (n, 3) times an error, such as a projection or a unit vector (1, 3)."""
+        rows = np.atleast_2d(np.asarray(matrix, dtype=np.float64))
+        along = rows @ self.axis_ras
+        across = rows - np.outer(along, self.axis_ras)
+        parts = (self.across_mm * float(np.linalg.norm(across, 2)), self.along_mm * float(np.linalg.norm(along)))
+        return sum(parts) + self.ball_mm * float(np.linalg.norm(rows, 2))
+
+    def angle_deg(self, length_mm: float) -> float:
+        """How far the axis of an implant of this length may turn when its ends move against one another."""
+        apart = float(np.hypot(np.sqrt(2.0) * self.ball_mm, 2.0 * self.turning * self.across_mm))
+        return float(np.rad2deg(np.arctan2(apart, length_mm)))
 
 
 @dataclass(frozen=True)
 class Band:
-    """In which published band a placement lies, with the limits that decide."""
+    """In which published band a placement lies, and the best and worst that its intervals allow."""
 
     value: str
+    best: str
+    worst: str
     definition: str = "optimal to 0.5 mm and 2.5 deg at entry and tip; inaccurate to 2 mm and 5 deg; then unacceptable"
     source: str = BAND_SOURCE
+
+    @property
+    def text(self) -> str:
+        """The band, or the range of bands when the measurement cannot tell."""
+        return self.value if self.best == self.worst else f"{self.best} to {self.worst}: cannot be told"
 
 
 def compare(
@@ -76,14 +131,16 @@ def compare(
     axial_normal_ras: npt.ArrayLike = (0.0, 0.0, 1.0),
     sagittal_normal_ras: npt.ArrayLike = (1.0, 0.0, 0.0),
     based_on: tuple[str, ...] = (),
+    spread: Spread | None = None,
 ) -> tuple[Measurement, ...]:
     """Entry, tip, radial, depth and angular deviation of ``actual`` from ``planned`` (same RAS frame).
 
-    ``uncertainty_mm`` of the actual ends gives the intervals. The normals name the patient's axial and sagittal
-    planes (RAS axes by default). Raises AssessmentError when the two run in opposite directions: entry and tip swapped.
+    ``uncertainty_mm`` of one against the other, alike in all directions, such as that of the registration, and the
+    ``spread`` of the actual ends give the intervals; there are none without both. The normals name the patient's axial
+    and sagittal planes (RAS axes by default). Raises AssessmentError when the two run in opposite directions: entry and
+    tip swapped.
     """
-    if not (np.isfinite(uncertainty_mm) and uncertainty_mm >= 0):
-        raise AssessmentError(f"uncertainty_mm must be zero or more, got {uncertainty_mm}")
+    may = (Spread() if spread is None else spread).widened(uncertainty_mm)
     u, v = planned.direction, actual.direction
     if float(u @ v) <= 0:
         raise AssessmentError(
@@ -91,67 +148,80 @@ def compare(
             "entry and tip of one of them are probably swapped"
         )
     label = planned.name
-    crossing = _crossing(actual, planned.entry_ras_mm, u)
     tip = actual.tip_ras_mm - planned.tip_ras_mm
-    to_target = planned.tip_ras_mm - actual.entry_ras_mm
-    angle_error = float(np.rad2deg(np.arctan2(np.sqrt(2.0) * uncertainty_mm, actual.length_mm)))
+    # Onto the plane across the plan along the actual axis, and onto the plane across the actual axis.
+    to_entry_plane = np.eye(3) - np.outer(v, u) / (u @ v)
+    across_actual = np.eye(3) - np.outer(v, v)
+    at_entry = actual.entry_ras_mm - planned.entry_ras_mm
+    at_target = actual.entry_ras_mm - planned.tip_ras_mm
+    angle_error = may.angle_deg(actual.length_mm)
 
     def one(name: str, value: float, unit: str, definition: str, error: float, signed: bool = False) -> Measurement:
         low = value - error if signed else max(0.0, value - error)
         interval = (low, value + error) if error > 0 else None
         return Measurement(f"{label}: {name}", value, unit, definition, PLACEMENT_SOURCE, interval, based_on=based_on)
 
+    def distance(name: str, offset: Vector, definition: str, projector: Vector) -> Measurement:
+        return one(name, float(np.linalg.norm(projector @ offset)), "mm", definition, may.of(projector))
+
+    depth, angle = float(tip @ u), _angle_deg(u, v)
     return (
-        one(
+        distance(
             "entry deviation",
-            float(np.linalg.norm(crossing - planned.entry_ras_mm)),
-            "mm",
+            at_entry,
             "Distance from the planned entry to the actual axis in the plane through the planned entry across the "
             "planned axis",
-            uncertainty_mm,
+            to_entry_plane,
         ),
-        one("tip deviation", float(np.linalg.norm(tip)), "mm", "|actual tip - planned target|", uncertainty_mm),
-        one(
+        distance("tip deviation", tip, "|actual tip - planned target|", np.eye(3)),
+        distance(
             "radial deviation",
-            float(np.linalg.norm(to_target - (to_target @ v) * v)),
-            "mm",
+            at_target,
             "Perpendicular distance from the planned target to the actual axis",
-            uncertainty_mm,
+            across_actual,
         ),
         one(
             "depth deviation",
-            float(tip @ u),
+            depth,
             "mm",
             "Actual tip minus planned target along the planned axis, + is deeper",
-            uncertainty_mm,
+            may.of(u),
             True,
         ),
-        one("angular deviation", _angle_deg(u, v), "deg", "acos |u . v| of planned and actual axis", angle_error),
+        one(
+            "angular deviation",
+            angle,
+            "deg",
+            "acos |u . v| of planned and actual axis",
+            angle_error,
+        ),
         _planar("axial", label, u, v, axial_normal_ras, angle_error, based_on),
         _planar("sagittal", label, u, v, sagittal_normal_ras, angle_error, based_on),
     )
 
 
 def band(measurements: tuple[Measurement, ...]) -> Band:
-    """The accuracy band of a result of :func:`compare`: entry and tip distance and angle must all lie within it."""
-    values = {m.name.split(": ", 1)[-1]: m.value for m in measurements}
+    """The accuracy band of a result of :func:`compare`: entry and tip distance and angle must all lie within it.
+
+    Best and worst come from the lower and upper ends of the intervals.
+    """
+    found = {m.name.split(": ", 1)[-1]: m for m in measurements}
     try:
-        distance = max(values["entry deviation"] or 0.0, values["tip deviation"] or 0.0)
-        angle = values["angular deviation"] or 0.0
+        deciding = [found[name] for name in ("entry deviation", "tip deviation", "angular deviation")]
     except KeyError as missing:
         raise AssessmentError(
             f"the band needs the measurements of one comparison, {missing} is not among them"
         ) from None
+    values = [m.value if m.value is not None else np.inf for m in deciding]
+    bounds = [m.interval or (value, value) for m, value in zip(deciding, values, strict=True)]
+    return Band(*(_band_of(*three) for three in (values, [low for low, _ in bounds], [high for _, high in bounds])))
+
+
+def _band_of(entry_mm: float, tip_mm: float, angle_deg: float) -> str:
     for name, limit_mm, limit_deg in BANDS:
-        if distance <= limit_mm and angle <= limit_deg:
-            return Band(name)
-    return Band("unacceptable")
-
-
-def _crossing(trajectory: Trajectory, point: Vector, normal: Vector) -> Vector:
-    """Where the axis of ``trajectory`` crosses the plane through ``point``."""
-    along = float((point - trajectory.entry_ras_mm) @ normal) / float(trajectory.direction @ normal)
-    return np.asarray(trajectory.entry_ras_mm + along * trajectory.direction)
+        if max(entry_mm, tip_mm) <= limit_mm and angle_deg <= limit_deg:
+            return name
+    return "unacceptable"
 
 
 def _angle_deg(u: Vector, v: Vector) -> float:

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
+from IntraopMRIReconstructionLib.data import Image, Level, Measurement, MetalShift, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import AssessmentError
 from IntraopMRIReconstructionLib.geometry import apply, invert
 from scipy import ndimage, optimize
 
-from .implant import Trajectory
+from .implant import Spread, Trajectory
 
 Array = npt.NDArray[np.float64]
 
+SHIFT_SOURCE = "Schenck 1996; Butts et al. 2005"
 #: Tissue around the search region from which the usual signal is known.
 CONTEXT_MM = 8.0
 #: The usual signal varies slowly: wider than any implant, narrower than the coil's bias.
@@ -29,26 +30,59 @@ LENGTH_GOOD, LENGTH_LEAST = (0.85, 1.15), (0.6, 1.5)
 COARSE_STEPS = 9
 #: An ideal fit of a sharp edge still errs by this part of a voxel.
 EDGE_VOXELS = 0.15
+#: Standard deviations of the fit that an interval holds.
+FIT_SIGMAS = 2.0
 
 
 @dataclass(frozen=True, eq=False)
 class DetectedImplant:
-    """The fitted implant: axis in the image's RAS frame, uncertainty of its ends in mm, trust, void mask (0 / 1)."""
+    """The fitted implant: axis in the image's RAS frame, where it may lie instead, trust, void mask (0 / 1).
+
+    ``spread``: of its ends. ``shift``: how far the scan may have displaced the void, None when nobody said.
+    """
 
     trajectory: Trajectory
-    uncertainty_mm: float
+    spread: Spread
+    shift: MetalShift | None
     verdict: Verdict
     void: Image
     void_diameter_mm: float
 
+    @property
+    def uncertainty_mm(self) -> float:
+        """Farthest that an end may lie from where it was found, mm."""
+        return self.spread.reach_mm
 
-def find_implant(image: Image, near: Trajectory, search_radius_mm: float = 10.0) -> DetectedImplant:
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """How far the void may lie from the metal along the readout and across slices, for a person."""
+        if self.shift is None:
+            return ()
+        assumed = ", ".join(self.shift.assumed)
+        said = f"; taken at its worst because it is not known: {assumed}" if assumed else ""
+        return tuple(
+            Measurement(
+                f"{self.trajectory.name}: possible shift of the void, {direction}",
+                value,
+                "mm",
+                f"Largest shift of the metal's void along the {direction}, either way: part of every interval{said}",
+                SHIFT_SOURCE,
+                based_on=(self.void.uid,),
+            )
+            for direction, value in (("readout", self.shift.readout_mm), ("slice direction", self.shift.slice_mm))
+        )
+
+
+def find_implant(
+    image: Image, near: Trajectory, search_radius_mm: float = 10.0, shift: MetalShift | None = None
+) -> DetectedImplant:
     """Fit the signal void of one implant close to ``near`` (planned, carried to the frame of ``image``).
 
     A coarse search over both ends, then a least-squares fit of a smooth-edged void cylinder, robust against other
     dark structures, ends below the voxel. Half of the blooming (fitted minus real radius) is taken off the ends and
-    the same counted in the uncertainty, since blooming along the axis is unknown. Raises AssessmentError when no
-    void of that shape is there or the plan leaves the image.
+    the same counted in their spread, since blooming along the axis is unknown. ``shift``: how far this scan may have
+    displaced the void; where the void looks like the implant, at most half of the void's own radius counts. Raises
+    AssessmentError when no void of that shape is there or the plan leaves the image.
     """
     if not (np.isfinite(search_radius_mm) and search_radius_mm > 0):
         raise AssessmentError(f"search_radius_mm must be positive, got {search_radius_mm}")
@@ -66,15 +100,31 @@ def find_implant(image: Image, near: Trajectory, search_radius_mm: float = 10.0)
         )
     void = np.zeros(image.array.shape, dtype=np.uint8)
     void[box] = _void_mask(remaining, grid, fit)
-    bloom = fit.radius - near.diameter_mm / 2.0
+    radius = near.diameter_mm / 2.0
     axis = (fit.tip - fit.entry) / np.linalg.norm(fit.tip - fit.entry)
-    uncertainty = 0.5 * abs(bloom) + float(np.hypot(EDGE_VOXELS * image.spacing_mm.max(), fit.sigma_mm))
     # How far the void exceeds the ends depends on the field's direction: between nothing and what it does sideways.
+    bloom = fit.radius - radius
     ends = 0.5 * bloom * axis
     trajectory = Trajectory(fit.entry + ends, fit.tip - ends, near.diameter_mm, near.name)
-    return DetectedImplant(
-        trajectory, uncertainty, verdict, image.with_array(void, f"void of {near.name}"), 2 * fit.radius
+    if shift is not None and fit.radius <= DIAMETER_GOOD[1] * radius:
+        shift = shift.within(fit.radius)
+    spread = _spread(
+        fit, shift, radius, axis, FIT_SIGMAS * np.hypot(EDGE_VOXELS * image.spacing_mm.max(), fit.sigma_mm)
     )
+    return DetectedImplant(
+        trajectory, spread, shift, verdict, image.with_array(void, f"void of {near.name}"), 2 * fit.radius
+    )
+
+
+def _spread(fit: _Fit, shift: MetalShift | None, radius: float, axis: Array, fit_mm: float) -> Spread:
+    """Where the ends may lie instead: the fit itself, the bloom of the ends, the shift that the scan may cause."""
+    bloom = 0.5 * abs(fit.radius - radius)
+    if shift is None:
+        return Spread(fit_mm, axis, along_mm=bloom)
+    along = shift.along_mm + max(bloom, 0.5 * (shift.void_radius_mm - radius))
+    # The field at an end is not that of the rod over about one radius of the void: so much of the shift may turn it.
+    turning = min(1.0, 2.0 * fit.radius / float(np.linalg.norm(fit.tip - fit.entry)))
+    return Spread(fit_mm, axis, shift.across_mm, along, turning)
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,6 +85,8 @@ class Assembler:
             encoding,
             encoded_matrix=(z, y, kept),
             encoded_fov_mm=(fov[0], fov[1], fov[2] * kept / x),
+            # The same readout in fewer samples: each stands for a longer time.
+            dwell_time_s=None if encoding.dwell_time_s is None else encoding.dwell_time_s * x / kept,
             centre=None,
         )
         self.complete = False

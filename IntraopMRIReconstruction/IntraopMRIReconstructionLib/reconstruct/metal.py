@@ -1,4 +1,4 @@
-"""Imaging beside metal: view-angle tilting, multi-spectral combination, and how far an implant's artefact reaches.
+"""Imaging beside metal: view-angle tilting, multi-spectral combination, and how far a scan may displace an implant.
 
 Sources: Cho, Kim, Kim, Med Phys 15:7 (1988) and Butts et al., Magn Reson Med 53:418 (2005) for view-angle tilting and
 its blur; Koch et al., Magn Reson Med 61:381 (2009) for MAVRIC; Lu et al., Magn Reson Med 62:66 (2009) for SEMAC;
@@ -12,19 +12,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import binary_dilation, label
 
+from ..data import Encoding, Image, MetalShift
 from ..errors import ReconstructionError
 from ..operators.fourier import ComplexArray, image_from_kspace, kspace_from_image
 from .thermometry import HZ_PER_TESLA
 
-Mask = npt.NDArray[np.bool_]
 Volume = npt.NDArray[np.float32]
 
 #: Below this share of its peak the slice's spectrum is not undone: noise would be amplified more than five times.
 BLUR_FLOOR = 0.2
-#: A displacement of this many mm matters: navigation and alignment are judged to about a millimetre.
-TOLERANCE_MM = 1.0
+#: What a scan may be at its worst when it does not say: 3 T, a readout of 150 Hz per pixel of 1 mm, a slice of 4 mm
+#: excited by a pulse of 1 kHz. Cobalt-chromium is the strongest metal that is still put into a scanner.
+WORST_FIELD_T, WORST_READOUT_HZ_PER_MM, WORST_SLICE_HZ_PER_MM, WORST_PPM = 3.0, 150.0, 250.0, 900.0
+AXES = {"i": 0, "j": 1, "k": 2}
 
 
 def vat_deblurred(image: ComplexArray, tilt_deg: float, slice_mm: float, field_mm: float) -> ComplexArray:
@@ -122,74 +123,139 @@ def cylinder_hz(
     return np.asarray(np.where(length < radius_mm, 0.0, hz))
 
 
-@dataclass(frozen=True, eq=False)
-class Void:
-    """Where a picture beside metal cannot be trusted.
+def scan_facts(encoding: Encoding) -> dict[str, str]:
+    """What decides how far a scan moves the signal beside metal, as text for the image's metadata.
 
-    ``readout_mm``, ``slice_mm``: how far beyond the metal, along these axes, signal is displaced by more than
-    ``TOLERANCE_MM`` along either: the uncertainty that alignment metrics add. ``shift_mm``: largest displacement
-    (readout, slice) within it. ``mask``: (z, y, x) metal and all voxels so displaced in one piece with it."""
-
-    readout_mm: float
-    slice_mm: float
-    shift_mm: tuple[float, float]
-    mask: Mask
-
-
-def void_around(
-    hz: npt.NDArray[Any],
-    metal: Mask,
-    spacing_mm: tuple[float, float, float],
-    readout_hz_per_mm: float,
-    slice_hz_per_mm: float,
-    readout_axis: int = 2,
-    slice_axis: int = 0,
-    tolerance_mm: float = TOLERANCE_MM,
-) -> Void:
-    """Estimate the artefact of an implant from off-resonance ``hz`` (z, y, x), measured or by :func:`cylinder_hz`.
-
-    ``metal``: (z, y, x) the implant; ``spacing_mm`` (z, y, x). Signal moves by ``hz / readout_hz_per_mm`` along the
-    readout and ``hz / slice_hz_per_mm`` across the slice (the gradient's strength in Hz per mm while reading and while
-    exciting; infinite where nothing moves). Voxels without a frequency (NaN) beside the metal count as displaced.
-    Raises ReconstructionError for wrong shapes, no metal, gradients that are not positive, or an artefact that reaches
-    the rim of the volume, so that its extent is unknown.
+    ``field_t``, ``readout_axis`` and ``slice_axis`` (i, j or k of the image), ``readout_hz_per_mm`` and
+    ``slice_hz_per_mm`` (gradients; inf for 3D scans), ``spectral_bin_hz`` (width) of multi-spectral scans. What the
+    header does not say is left out. The scan's metadata ``rf_bandwidth_hz``, ``spectral_bin_hz`` and
+    ``bin_centres_hz`` count.
     """
-    if hz.ndim != 3 or metal.shape != hz.shape or not metal.any():
-        raise ReconstructionError(
-            f"an artefact needs the field (z, y, x) and a mask of the implant on its grid, got {hz.shape} and "
-            f"{metal.shape} with {int(metal.sum())} voxels"
-        )
-    if not (readout_hz_per_mm > 0 and slice_hz_per_mm > 0 and tolerance_mm > 0 and min(spacing_mm) > 0):
-        raise ReconstructionError(
-            f"gradients in Hz per mm, tolerance and spacing must be positive, got {readout_hz_per_mm}, "
-            f"{slice_hz_per_mm}, {tolerance_mm} and {spacing_mm}"
-        )
-    shifts = [np.abs(hz) / strength for strength in (readout_hz_per_mm, slice_hz_per_mm)]
-    with np.errstate(invalid="ignore"):
-        displaced = (shifts[0] > tolerance_mm) | (shifts[1] > tolerance_mm) | np.isnan(hz)
-    parts, _ = label(displaced | metal, np.ones((3, 3, 3)))
-    mask = np.isin(parts, np.unique(parts[binary_dilation(metal) & (parts > 0)]))
-    extents = []
-    for axis, other in ((readout_axis, slice_axis), (slice_axis, readout_axis)):
-        if hz.shape[axis] > 1 and (mask.take([0, -1], axis) & ~metal.take([0, -1], axis)).any():
-            raise ReconstructionError(
-                f"the artefact reaches the rim of the volume along axis {axis}: its extent is not known, use a larger "
-                "field of view"
-            )
-        extents.append(_beyond(mask, metal, axis, other) * spacing_mm[axis])
-    inside = mask & ~metal & np.isfinite(hz)
-    largest = [float(shift[inside].max()) if inside.any() else 0.0 for shift in shifts]
-    return Void(float(extents[0]), float(extents[1]), (largest[0], largest[1]), mask)
+    facts: dict[str, str] = {}
+    if encoding.field_t:
+        facts["field_t"] = f"{encoding.field_t:g}"
+    if encoding.trajectory != "cartesian":
+        # Off-resonance blurs radial and spiral scans, and moves EPI along the phase direction: no readout to name.
+        return facts
+    facts |= {"readout_axis": "i", "slice_axis": "k"}
+    if encoding.dwell_time_s:
+        facts["readout_hz_per_mm"] = f"{1.0 / (encoding.dwell_time_s * encoding.encoded_fov_mm[2]):.6g}"
+    if encoding.is_3d:
+        facts["slice_hz_per_mm"] = "inf"
+    else:
+        bandwidth = _positive(encoding.metadata.get("rf_bandwidth_hz"))
+        thickness = _positive(encoding.metadata.get("slice_thickness_mm"))
+        if bandwidth is not None and thickness is not None:
+            facts["slice_hz_per_mm"] = f"{bandwidth / thickness:.6g}"
+    width = _positive(encoding.metadata.get("spectral_bin_hz")) or _bin_width(encoding.metadata.get("bin_centres_hz"))
+    if width is not None:
+        facts["spectral_bin_hz"] = f"{width:g}"
+    return facts
 
 
-def _beyond(mask: Mask, metal: Mask, axis: int, other: int) -> int:
-    """Most voxels along ``axis`` by which ``mask`` exceeds ``metal`` on one side, in a section of both axes.
+def implant_shift(
+    image: Image, axis_ras: npt.ArrayLike, diameter_mm: float, susceptibility_ppm: float | None = None
+) -> MetalShift:
+    """How far ``image`` may show a straight implant from where it is, by the :func:`scan_facts` in its metadata.
 
-    Each section is seen along ``other``, so that a rod's full width counts.
+    ``axis_ras``: (3,) of the implant. ``susceptibility_ppm``: of its metal against tissue, None when unknown. The
+    direction of the static field and the sign of the gradients are not used: the result holds for all of them.
+    What is missing is taken at its worst and named. Raises ReconstructionError for an impossible implant.
     """
-    lines, core = (np.any(np.moveaxis(array, (axis, other), (2, 1)), axis=1) for array in (mask, metal))
-    crossed = core.any(axis=1)
-    lines, core = lines[crossed], core[crossed]
-    ahead = core.argmax(axis=1) - lines.argmax(axis=1)
-    behind = core[:, ::-1].argmax(axis=1) - lines[:, ::-1].argmax(axis=1)
-    return int(max(ahead.max(), behind.max(), 0))
+    axis = np.asarray(axis_ras, dtype=np.float64)
+    length = float(np.linalg.norm(axis)) if axis.shape == (3,) else 0.0
+    if not (np.isfinite(length) and length > 0 and np.isfinite(diameter_mm) and diameter_mm > 0):
+        raise ReconstructionError(
+            f"an implant needs an axis (3,) and a diameter above 0, got {axis.tolist()} and {diameter_mm} mm"
+        )
+    if susceptibility_ppm is not None and not (np.isfinite(susceptibility_ppm) and susceptibility_ppm != 0):
+        raise ReconstructionError(f"the susceptibility must be a number that is not 0, got {susceptibility_ppm} ppm")
+    axis, radius = axis / length, diameter_mm / 2
+    assumed = [] if susceptibility_ppm is not None else ["the metal"]
+    field_t = _fact(image, "field_t", WORST_FIELD_T, "the field strength", assumed)
+    ppm = abs(susceptibility_ppm) if susceptibility_ppm is not None else WORST_PPM
+    across = np.linalg.svd(axis[None])[2][1]
+    # At its surface, for the worst direction of the field; taken from twice the radius, where it is four times less.
+    hz = 4 * float(cylinder_hz(2 * radius * across, axis, radius, ppm, field_t, across))
+    hz = min(hz, _positive(image.metadata.get("spectral_bin_hz"), 2 * hz) / 2)
+    readout = hz / _fact(image, "readout_hz_per_mm", WORST_READOUT_HZ_PER_MM, "the readout gradient", assumed)
+    sliced = hz / _fact(image, "slice_hz_per_mm", WORST_SLICE_HZ_PER_MM, "the slice gradient", assumed)
+    across_mm = along_mm = float(np.hypot(readout, sliced))
+    directions = [_direction(image, name) for name in ("readout", "slice")]
+    if any(direction is None for direction, mm in zip(directions, (readout, sliced), strict=True) if mm > 0):
+        # Of an unknown direction all may lie across the implant, or all along it.
+        assumed.append("the directions of readout and slice")
+    else:
+        # One field moves the signal in both directions, so along one line; the signs of the gradients are not known.
+        first, second = (
+            np.zeros(3) if direction is None else mm * direction
+            for direction, mm in zip(directions, (readout, sliced), strict=True)
+        )
+        lines = (first + second, first - second)
+        along_mm = max(abs(float(line @ axis)) for line in lines)
+        across_mm = max(float(np.linalg.norm(line - (line @ axis) * axis)) for line in lines)
+    shift, void = void_of_rod(across_mm, radius)
+    return MetalShift(
+        shift,
+        end_shift(along_mm, radius),
+        void,
+        void_of_rod(readout, radius)[0],
+        void_of_rod(sliced, radius)[0],
+        tuple(assumed),
+    )
+
+
+def void_of_rod(displacement_mm: float, radius_mm: float) -> tuple[float, float]:
+    """(shift of its middle, half width) in mm of the void that a rod leaves along the direction of displacement.
+
+    ``displacement_mm`` D: of the signal at the rod's surface; at the distance r it is D (a / r)^2, the same on both
+    sides. While D is below a / 2 the void moves as a whole. Beyond, signal on the near side folds over, and that on the
+    far side is stretched to less than half: with R = (2 D a^2)^(1/3) the void reaches from -R / 2 to 3 R / 2. When the
+    field's direction is not along or across that of the displacement, one flank of the void is wider than the other and
+    its middle moves sideways instead, by no more.
+    """
+    if displacement_mm <= radius_mm / 2:
+        return displacement_mm, radius_mm
+    reach = float(np.cbrt(2 * displacement_mm * radius_mm**2))
+    return reach / 2, reach
+
+
+def end_shift(displacement_mm: float, radius_mm: float) -> float:
+    """Most that an end of a rod may seem to move along the rod, mm, when signal is displaced in that direction.
+
+    On the axis, at z from an end that the field crosses, signal moves by D (1 - z / sqrt(z^2 + a^2)); the smallest
+    place that any signal comes to is at most 1.5 (D a^2)^(1/3) beyond the end.
+    """
+    return min(displacement_mm, 1.5 * float(np.cbrt(displacement_mm * radius_mm**2)))
+
+
+def _fact(image: Image, key: str, worst: float, words: str, assumed: list[str]) -> float:
+    value = _positive(image.metadata.get(key))
+    if value is None:
+        assumed.append(words)
+        return worst
+    return value
+
+
+def _direction(image: Image, name: str) -> Any:
+    """Unit vector (3,) RAS along which a scan reads or selects slices, None when its metadata does not say."""
+    number = AXES.get(image.metadata.get(f"{name}_axis", ""))
+    return None if number is None else image.ras_from_ijk[:3, number] / image.spacing_mm[number]
+
+
+def _bin_width(centres: str | None) -> float | None:
+    """Largest step between the centres of spectral bins, Hz, separated by spaces; None when they cannot be read."""
+    try:
+        steps = np.diff(np.sort([float(part) for part in (centres or "").split()]))
+    except ValueError:
+        return None
+    return float(steps.max()) if steps.size and steps.max() > 0 else None
+
+
+def _positive(text: str | None, otherwise: float | None = None) -> Any:
+    """A positive number, infinite allowed; ``otherwise`` when it is none."""
+    try:
+        value = float(text) if text is not None else float("nan")
+    except ValueError:
+        return otherwise
+    return value if value > 0 else otherwise

@@ -14,6 +14,7 @@ import scipy
 
 from ..data import Encoding, Image, Progress
 from ..errors import Cancelled
+from .metal import scan_facts
 
 Parameter = float | int | str
 #: Called with (fraction 0..1, what is being done); raises Cancelled when a person stopped the work.
@@ -90,4 +91,5 @@ def provenance_of(frame: RawFrame, method: str, reason: str, parameters: Mapping
         "trajectory": frame.encoding.trajectory,
         "input_sha256": frame.input_hash,
         "versions": f"python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}",
+        **scan_facts(frame.encoding),
     }

@@ -1,7 +1,9 @@
 """A case as files, in three folders: what the pipeline may read, what the simulated theatre needs, and the truth.
 
-``case/``: ``preop.nrrd``, ``flair.nrrd``, ``tumour.seg.nrrd``, ``spine_preop.nrrd``, ``plan.json``.
-``theatre/``: noise-free ``brain_native.nrrd``, ``brain_contrast.nrrd``, ``spine.nrrd``, ``pointer.json``.
+``case/``: ``preop.nrrd``, ``flair.nrrd``, ``tumour.seg.nrrd``, ``spine_preop.nrrd``, ``vertebrae.nrrd``,
+``pedicle.nrrd``, ``plan.json``.
+``theatre/``: noise-free ``brain_native.nrrd``, ``brain_contrast.nrrd``, ``spine.nrrd``, with ``pointer.json`` and
+``spine_scan.json``.
 ``truth/``: ``truth.json``, ``pull.nrrd``, ``push.nrrd``, ``residual.nrrd``, ``residual_non_enhancing.nrrd``,
 ``cavity.nrrd``, ``brain.nrrd``. Points and matrices in JSON are RAS, mm; volumes are LPS on disk as NRRD wants it.
 """
@@ -23,7 +25,7 @@ from ..errors import DataError
 from ..geometry import apply
 from .lesion import TUMOUR_LABELS
 from .phantom import CONTRAST, NATIVE, BrainCase, Truth
-from .spine import SPINE, Implant, SpineCase
+from .spine import INSTRUMENTED, LEVELS_MM, SPINE, Implant, SpineCase
 from .volumes import ras_from_sitk, read_volume, sitk_from_image, write_volume
 
 BRAIN_SCANS = {NATIVE: "brain_native.nrrd", CONTRAST: "brain_contrast.nrrd"}
@@ -37,22 +39,32 @@ POINTER_DWELL_S = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """``plan.json``: whose case it is, and the planned implant in the RAS of ``spine_preop.nrrd``, None without one."""
+    """``plan.json``: whose case it is, and the planned implant in the RAS of ``spine_preop.nrrd``, None without one.
+
+    ``vertebrae``: names of the labelled ones from head to foot; ``instrumented``: the one that takes the implant.
+    """
 
     patient_id: str
     patient_name: str
     implant: Implant | None
+    vertebrae: tuple[str, ...] = ()
+    instrumented: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class PreopCase:
-    """What the pipeline may read of a case; what a case does not have is None."""
+    """What the pipeline may read of a case; what a case does not have is None.
+
+    ``vertebrae``: labels 1, 2, ... of the vertebrae that the plan names. ``pedicle``: that of the planned screw.
+    """
 
     plan: Plan
     preop: Image | None
     flair: Image | None
     tumour: Image | None
     spine_preop: Image | None
+    vertebrae: Image | None
+    pedicle: Image | None
 
 
 @dataclass(frozen=True)
@@ -85,11 +97,16 @@ def write_case(folder: Path, brain: BrainCase | None, spine: SpineCase | None, p
         known["brain"] = _write_brain_truth(truth, brain, distances)
     if spine is not None:
         write_volume(spine.preop, case / "spine_preop.nrrd")
+        write_volume(spine.vertebrae, case / "vertebrae.nrrd")
+        write_volume(spine.pedicle, case / "pedicle.nrrd")
         write_volume(spine.intraop[SPINE], theatre / SCANS[SPINE])
+        _write_json(theatre / "spine_scan.json", spine.scan.facts())
         plan["implant"] = {**_implant_json(spine.plan), "frame": "RAS of spine_preop.nrrd"}
+        plan |= {"vertebrae": list(LEVELS_MM), "instrumented": INSTRUMENTED}
         known["spine"] = {
             "seed": spine.seed,
             "intraop_from_preop": spine.truth.intraop_from_preop.tolist(),
+            "vertebrae": {name: pose.tolist() for name, pose in spine.truth.vertebrae.items()},
             "actual_intraop": _implant_json(spine.truth.actual),
             "deviations": dict(spine.truth.deviations),
         }
@@ -122,7 +139,8 @@ def read_case(folder: Path) -> PreopCase:
         path = place / name
         return replace(read_volume(path), patient_id=plan.patient_id) if path.exists() else None
 
-    result = PreopCase(plan, *(volume(f"{name}.nrrd") for name in ("preop", "flair", "tumour.seg", "spine_preop")))
+    names = ("preop", "flair", "tumour.seg", "spine_preop", "vertebrae", "pedicle")
+    result = PreopCase(plan, *(volume(f"{name}.nrrd") for name in names))
     if result.preop is None and result.spine_preop is None:
         raise DataError(f"{place} holds neither preop.nrrd nor spine_preop.nrrd; make a case first")
     return result
@@ -137,15 +155,22 @@ def read_plan(path: Path) -> Plan:
             str(content["patient_id"]),
             str(content["patient_name"]),
             None if implant is None else _implant_from_json(implant),
+            tuple(str(name) for name in content.get("vertebrae", ())),
+            str(content.get("instrumented", "")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is not a plan: {error!r}; it needs patient_id, patient_name and implant") from error
 
 
 def read_scan(folder: Path, name: str) -> Image:
-    """The noise-free image of a scan ('T1 native', 'T1 contrast' or 'spine') that the theatre serves."""
+    """The noise-free image of a scan ('T1 native', 'T1 contrast' or 'spine') that the theatre serves.
+
+    The metadata of the spine say how it was scanned, see :meth:`.metal.MetalScan.facts`.
+    """
     plan = read_plan(folder / "case" / "plan.json")
-    return replace(read_volume(folder / "theatre" / SCANS[name]), name=name, patient_id=plan.patient_id)
+    facts = _read_json(folder / "theatre" / "spine_scan.json") if name == SPINE else {}
+    image = read_volume(folder / "theatre" / SCANS[name])
+    return replace(image, name=name, patient_id=plan.patient_id, metadata=facts)
 
 
 def scans_of(folder: Path) -> list[str]:
@@ -226,6 +251,7 @@ def _implant_json(implant: Implant) -> dict[str, Any]:
         "entry_ras_mm": implant.entry_ras_mm.tolist(),
         "tip_ras_mm": implant.tip_ras_mm.tolist(),
         "diameter_mm": implant.diameter_mm,
+        "susceptibility_ppm": implant.susceptibility_ppm,
     }
 
 
@@ -233,7 +259,7 @@ def _implant_from_json(content: dict[str, Any]) -> Implant:
     entry, tip = (np.array(content[key], dtype=np.float64) for key in ("entry_ras_mm", "tip_ras_mm"))
     if entry.shape != (3,) or tip.shape != (3,):
         raise ValueError(f"entry and tip must be three numbers, got {entry.tolist()} and {tip.tolist()}")
-    return Implant(entry, tip, float(content["diameter_mm"]))
+    return Implant(entry, tip, float(content["diameter_mm"]), float(content["susceptibility_ppm"]))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -171,12 +171,20 @@ class Scanner:
         image = self._images[name]
         if not self._raw:
             noisy = rician(image.array, self._noise * WHITE, stream(number, f"image {name}"))
-            return replace(image.with_array(np.round(noisy).astype(np.int16), name), metadata={"protocol": name})
+            return replace(
+                image.with_array(np.round(noisy).astype(np.int16), name), metadata={**image.metadata, "protocol": name}
+            )
         scan = simulate_scan(
             image, f"{name} #{number}", coils=self._coils, noise=self._noise, sampling=self._sampling, protocol=name
         )
-        agent = {"contrast_agent": "yes" if name == CONTRAST else "no"}
-        return replace(scan, encoding=replace(scan.encoding, metadata=agent))
+        known = {"contrast_agent": "yes" if name == CONTRAST else "no"}
+        encoding = replace(scan.encoding, metadata=known)
+        if "readout_hz_per_mm" in image.metadata:
+            dwell_s = 1.0 / (float(image.metadata["readout_hz_per_mm"]) * encoding.encoded_fov_mm[2])
+            field_t = float(image.metadata["field_t"])
+            beside_metal = {key: text for key, text in image.metadata.items() if key == "spectral_bin_hz"}
+            encoding = replace(encoding, field_t=field_t, dwell_time_s=dwell_s, metadata=known | beside_metal)
+        return replace(scan, encoding=encoding)
 
     def _say(self, server: Server, text: str, code: int = OK, phase: str = "Scanner") -> None:
         device = phase if phase in COMMANDS else "Scanner"

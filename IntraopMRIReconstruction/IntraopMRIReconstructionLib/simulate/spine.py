@@ -1,9 +1,9 @@
-"""A lumbar spine of analytic shapes with a planned and an actually placed pedicle screw, and the true deviations."""
+"""A lumbar spine of analytic shapes whose vertebrae move each on its own; a planned and a placed pedicle screw."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,18 +12,34 @@ from scipy import ndimage
 from ..data import FloatArray, Image, Matrix
 from ..errors import DataError
 from ..geometry import apply, corner_from_centre, invert, rotation_about
-from .grids import Shape, axis_grid, points_of, resampled, smooth_noise, smoothstep, stream
+from .grids import (
+    Shape,
+    axis_grid,
+    index_coordinates,
+    points_of,
+    resampled,
+    sampled,
+    smooth_noise,
+    smoothstep,
+    stream,
+)
 from .head import BONE, CSF, FAT, MUSCLE, SKIN, WHITE
+from .metal import TITANIUM_PPM, MetalScan, with_rod
 from .phantom import random_pose
 from .rendering import bias_field, rician
 
 SPINE = "spine"
 MARROW, DISC, NUCLEUS, ROOTS = 640.0, 300.0, 370.0, 420.0
-LEVELS_MM = (-72.0, -36.0, 0.0, 36.0, 72.0)
+#: Height of each vertebra's middle, from head to foot.
+LEVELS_MM = {"L1": 72.0, "L2": 36.0, "L3": 0.0, "L4": -36.0, "L5": -72.0}
+#: The vertebra that takes the screw.
+INSTRUMENTED = "L3"
 LOWER_MM, SHAPE = (-64.0, -92.0, -80.0), (160, 144, 128)
 CORTEX_MM = 1.3
-#: The void of the metal exceeds it by this much (mm), and swells and shrinks around it as a dipole does.
-BLOOM_MM, DIPOLE = 0.8, 0.4
+#: The lab scans beside metal with spectral bins, as MAVRIC and SEMAC do: what is left displaced is half a bin.
+METAL_SCAN = MetalScan(field_t=3.0, readout_hz_per_mm=1000.0, spectral_bin_hz=1000.0)
+#: Tissue this near to a vertebra (mm) goes with it; between two of them it shares the motion of both.
+STIFF_MM = 0.2
 NOISE, BIAS, ROTATION_DEG, TRANSLATION_MM = 0.025, 0.2, 6.0, 8.0
 
 
@@ -34,6 +50,7 @@ class Implant:
     entry_ras_mm: npt.NDArray[np.float64]
     tip_ras_mm: npt.NDArray[np.float64]
     diameter_mm: float
+    susceptibility_ppm: float = TITANIUM_PPM
 
     @property
     def axis(self) -> npt.NDArray[np.float64]:
@@ -43,13 +60,14 @@ class Implant:
 
     def moved(self, matrix: npt.ArrayLike) -> Implant:
         """The same screw after a rigid transform (4, 4)."""
-        return Implant(apply(matrix, self.entry_ras_mm), apply(matrix, self.tip_ras_mm), self.diameter_mm)
+        return replace(self, entry_ras_mm=apply(matrix, self.entry_ras_mm), tip_ras_mm=apply(matrix, self.tip_ras_mm))
 
 
 @dataclass(frozen=True, eq=False)
 class SpineTruth:
-    """What nobody in the pipeline may read: rigid pose, the screw in intraoperative RAS, and its deviations.
+    """What nobody in the pipeline may read: poses, the screw in intraoperative RAS, and its deviations.
 
+    ``intraop_from_preop``: of the vertebra that takes the screw; ``vertebrae``: of each, by name.
     ``deviations``: ``entry_mm`` (planned against actual line in the plane through the planned entry across the planned
     axis), ``tip_mm`` (Euclidean), ``radial_mm`` (planned tip to the actual line), ``depth_mm`` (signed, along the
     planned axis), ``angle_deg``.
@@ -58,17 +76,25 @@ class SpineTruth:
     intraop_from_preop: Matrix
     actual: Implant
     deviations: Mapping[str, float]
+    vertebrae: Mapping[str, Matrix]
 
 
 @dataclass(frozen=True, eq=False)
 class SpineCase:
-    """A spine before surgery with its ``plan`` (preoperative RAS), and the scan after the screw was placed."""
+    """A spine before surgery with its ``plan`` (preoperative RAS), and the scan after the screw was placed.
+
+    ``vertebrae``: preoperative labels, 1 for the first of ``LEVELS_MM`` and so on. ``pedicle``: label of the pedicle
+    that the screw shall pass. ``scan``: how the scan encodes space beside metal.
+    """
 
     seed: int
     preop: Image
     plan: Implant
     intraop: Mapping[str, Image]
     truth: SpineTruth
+    vertebrae: Image
+    pedicle: Image
+    scan: MetalScan
 
     def noisy(self, name: str = SPINE) -> Image:
         """The intraoperative image with Rician noise."""
@@ -83,19 +109,30 @@ def make_spine_case(
     angle_deg: float | None = None,
     spacing_mm: float = 1.0,
     directions: npt.ArrayLike | None = None,
+    bend_deg: float = 0.0,
+    slide_mm: float = 0.0,
+    scan: MetalScan = METAL_SCAN,
+    own_poses: Mapping[str, npt.ArrayLike] | None = None,
 ) -> SpineCase:
     """Make a case; the same arguments give the same one.
 
     ``offset_mm`` and ``angle_deg`` of the placed screw are drawn from 1..3 mm and 1.5..5 degrees when None.
-    ``directions``: (3, 3) columns of i, j, k of the scan in intraoperative RAS. Raises DataError for negative values.
+    ``directions``: (3, 3) columns of i, j, k of the scan in intraoperative RAS. ``bend_deg`` and ``slide_mm``: each
+    vertebra turns and slides on its own by at most this, beside the motion of the whole spine; ``own_poses`` (4, 4), by
+    name, replaces that. Raises DataError for negative values.
     """
     rng = stream(seed, "screw")
     offset_mm = rng.uniform(1.0, 3.0) if offset_mm is None else offset_mm
     angle_deg = rng.uniform(1.5, 5.0) if angle_deg is None else angle_deg
-    if offset_mm < 0 or angle_deg < 0:
-        raise DataError(f"offset_mm and angle_deg must not be negative, got {offset_mm} and {angle_deg}")
+    if min(offset_mm, angle_deg, bend_deg, slide_mm) < 0:
+        raise DataError(
+            f"offset_mm, angle_deg, bend_deg and slide_mm must not be negative, got {offset_mm}, {angle_deg}, "
+            f"{bend_deg} and {slide_mm}"
+        )
     matrix = axis_grid(LOWER_MM, 1.0)
-    tissue = _spine(points_of(matrix, SHAPE), stream(seed, "spine"))
+    points = points_of(matrix, SHAPE)
+    bones = {name: _vertebra(points, name) for name in LEVELS_MM}
+    tissue = _spine(points, np.minimum.reduce(list(bones.values())), stream(seed, "spine"))
     side = 1.0 if seed % 2 else -1.0
     bend = _axis_of_spine(np.zeros(1))[0]
     plan = Implant(np.array([side * 19.0, bend - 40.0, 2.0]), np.array([side * 9.0, bend + 7.0, -1.0]), 6.5)
@@ -108,13 +145,62 @@ def make_spine_case(
     middle = apply(pose, apply(matrix, (np.array(SHAPE[::-1]) - 1) / 2))
     grid = corner_from_centre(axes * spacing_mm, middle, (size[0], size[1], size[2]))
     shape: Shape = (size[2], size[1], size[0])
-    actual = placed.moved(pose)
-    scan = resampled(tissue, matrix, grid, shape, invert(pose))
-    scan = _with_metal(scan, points_of(grid, shape), actual, axes[:, 0])
-    scan = scan * bias_field(grid, shape, middle, BIAS, stream(seed, "spine bias"))
+    own = _own_motion(seed, bend_deg, slide_mm) if own_poses is None else own_poses
+    poses = {name: np.asarray(pose @ np.asarray(own.get(name, np.eye(4)))) for name in LEVELS_MM}
+    actual = placed.moved(poses[INSTRUMENTED])
+    if all(np.array_equal(each, pose) for each in poses.values()):
+        picture = resampled(tissue, matrix, grid, shape, invert(pose))
+    else:
+        picture = sampled(tissue, _preop_coordinates(points_of(grid, shape), poses, bones, matrix), outside=0.0)
+    ends = (actual.entry_ras_mm, actual.tip_ras_mm)
+    picture = with_rod(picture, grid, ends, actual.diameter_mm, scan)
+    picture = picture * bias_field(grid, shape, middle, BIAS, stream(seed, "spine bias"))
     preop = Image(rician(tissue, 0.012 * WHITE, stream(seed, "spine preop")), matrix, name="preop spine")
-    truth = SpineTruth(pose, actual, deviations(plan, placed))
-    return SpineCase(seed, preop, plan, {SPINE: Image(scan.astype(np.float32), grid, name=SPINE)}, truth)
+    labels = np.zeros(SHAPE, dtype=np.uint8)
+    for number, bone in enumerate(bones.values(), start=1):
+        labels[bone < 0] = number
+    pedicle = _pedicle(points, INSTRUMENTED, side) < 0
+    truth = SpineTruth(poses[INSTRUMENTED], actual, deviations(plan, placed), poses)
+    return SpineCase(
+        seed,
+        preop,
+        plan,
+        {SPINE: Image(picture.astype(np.float32), grid, name=SPINE)},
+        truth,
+        Image(labels, matrix, name="vertebrae"),
+        Image(pedicle.astype(np.uint8), matrix, name="pedicle"),
+        scan,
+    )
+
+
+def _own_motion(seed: int, bend_deg: float, slide_mm: float) -> dict[str, Matrix]:
+    """Motion of each vertebra about its own middle, in preoperative RAS."""
+    result = {}
+    for name, level in LEVELS_MM.items():
+        rng = stream(seed, f"vertebra {name}")
+        middle = np.array([0.0, float(_axis_of_spine(np.array([level]))[0]) - 10.0, level])
+        own = np.eye(4)
+        own[:3, :3] = rotation_about(rng.standard_normal(3), bend_deg * rng.uniform(0.3, 1.0))
+        slide = rng.standard_normal(3)
+        own[:3, 3] = middle - own[:3, :3] @ middle + slide_mm * rng.uniform(0.3, 1.0) * slide / np.linalg.norm(slide)
+        result[name] = own
+    return result
+
+
+def _preop_coordinates(
+    points: FloatArray, poses: Mapping[str, Matrix], bones: Mapping[str, FloatArray], matrix: Matrix
+) -> FloatArray:
+    """Preoperative (k, j, i) index of each intraoperative point: rigid in a bone, shared between bones by nearness."""
+    total = np.zeros(points.shape[:3], dtype=np.float32)
+    coordinates = np.zeros((3, *points.shape[:3]), dtype=np.float32)
+    for name, pose in poses.items():
+        there = index_coordinates(matrix, apply(invert(pose), points))
+        outside = np.maximum(sampled(bones[name], there), 0) + np.float32(STIFF_MM)
+        # Beyond the grid its edge is repeated: the distance grows on, so that far tissue takes part in all motions.
+        weight = 1 / outside**3
+        coordinates += weight * there
+        total += weight
+    return np.asarray(coordinates / total)
 
 
 def deviations(plan: Implant, placed: Implant) -> dict[str, float]:
@@ -137,7 +223,7 @@ def _misplaced(plan: Implant, offset_mm: float, angle_deg: float, rng: np.random
     tilt = rotation_about(np.cross(plan.axis, rng.standard_normal(3)), angle_deg)
     entry = plan.entry_ras_mm + offset_mm * across
     length = float(np.linalg.norm(plan.tip_ras_mm - plan.entry_ras_mm)) + rng.uniform(-2.0, 2.0)
-    return Implant(entry, entry + tilt @ plan.axis * length, plan.diameter_mm)
+    return replace(plan, entry_ras_mm=entry, tip_ras_mm=entry + tilt @ plan.axis * length)
 
 
 def _axis_of_spine(z: FloatArray) -> FloatArray:
@@ -145,8 +231,34 @@ def _axis_of_spine(z: FloatArray) -> FloatArray:
     return np.asarray(6.0 - 9.0 * (z / 80.0) ** 2)
 
 
-def _spine(points: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """T1 intensities at RAS points (k, j, i, 3)."""
+def _pedicle(points: FloatArray, name: str, side: float) -> FloatArray:
+    """Distance function of one pedicle, mm, negative inside. ``side``: 1 right, -1 left."""
+    x, z = points[..., 0], points[..., 2]
+    y, h = points[..., 1] - _axis_of_spine(z), z - LEVELS_MM[name]
+    t = np.clip((y + 36) / 26, 0, 1)
+    round_ = np.hypot((side * x - (17.0 - 2.5 * t)) / 0.82, h - 2.0) - 7.0
+    return np.asarray(np.maximum(round_, np.maximum(y + 8, -38 - y)))
+
+
+def _vertebra(points: FloatArray, name: str) -> FloatArray:
+    """Distance function of one vertebra, mm, negative inside."""
+    x, z = points[..., 0], points[..., 2]
+    y, h = points[..., 1] - _axis_of_spine(z), z - LEVELS_MM[name]
+    waist = 1.0 - 0.10 * (1 - np.minimum((h / 13.5) ** 2, 1.0))
+    radial = (np.hypot(x / (23.5 * waist), y / (17.5 * waist)) - 1) * 19.0
+    body = np.maximum(radial, np.abs(h) - 13.0)
+    facet = (np.sqrt(((np.abs(x) - 19) / 8) ** 2 + ((y + 38) / 7) ** 2 + (h / 13) ** 2) - 1) * 7
+    lamina = np.maximum(np.abs(y + 38 + 0.35 * (18 - np.abs(x))) - 3.2, np.maximum(np.abs(x) - 18, np.abs(h + 4) - 9))
+    process = np.maximum(np.abs(x) - 3.4, np.maximum(np.abs(y + 56) - 14, np.abs(h + 6) - 8.5))
+    transverse = np.maximum(np.hypot(y + 30, h - 2) - 4.5, np.abs(np.abs(x) - 29) - 10)
+    both = [_pedicle(points, name, side) for side in (-1.0, 1.0)]
+    whole = np.minimum.reduce([body, *both, facet, lamina, process, transverse])
+    # Neighbours' facets overlap in these shapes: each vertebra ends half way to the next.
+    return np.asarray(np.maximum(whole, np.abs(h) - 17.9), dtype=np.float32)
+
+
+def _spine(points: FloatArray, bone: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """T1 intensities at RAS points (k, j, i, 3); ``bone``: distance function of all vertebrae."""
     x, z = points[..., 0], points[..., 2]
     y = points[..., 1] - _axis_of_spine(z)
     shape: Shape = x.shape
@@ -165,28 +277,8 @@ def _spine(points: FloatArray, rng: np.random.Generator) -> FloatArray:
     for vessel, radius in ((-12.0, 8.5), (13.0, 9.5)):
         tissue = np.where(np.hypot(x - vessel, y - 32) < radius, 90.0, tissue)
 
-    body = np.full(shape, np.inf, dtype=np.float32)
-    posterior = np.full(shape, np.inf, dtype=np.float32)
     disc = np.hypot(x / 23.5, y / 17.5)
-    for level in LEVELS_MM:
-        h = z - level
-        waist = 1.0 - 0.10 * (1 - (h / 13.5) ** 2)
-        radial = (np.hypot(x / (23.5 * waist), y / (17.5 * waist)) - 1) * 19.0
-        body = np.minimum(body, np.maximum(radial, np.abs(h) - 13.0))
-        t = np.clip((y + 36) / 26, 0, 1)
-        middle = 17.0 - 2.5 * t
-        pedicle = np.hypot((np.abs(x) - middle) / 0.82, h - 2.0) - 7.0
-        posterior = np.minimum(posterior, np.maximum(pedicle, np.maximum(y + 8, -38 - y)))
-        facet = np.sqrt(((np.abs(x) - 19) / 8) ** 2 + ((y + 38) / 7) ** 2 + (h / 13) ** 2) - 1
-        posterior = np.minimum(posterior, facet * 7)
-        lamina = np.maximum(
-            np.abs(y + 38 + 0.35 * (18 - np.abs(x))) - 3.2, np.maximum(np.abs(x) - 18, np.abs(h + 4) - 9)
-        )
-        process = np.maximum(np.abs(x) - 3.4, np.maximum(np.abs(y + 56) - 14, np.abs(h + 6) - 8.5))
-        transverse = np.maximum(np.hypot(y + 30, h - 2) - 4.5, np.abs(np.abs(x) - 29) - 10)
-        posterior = np.minimum.reduce([posterior, lamina, process, transverse])
     tissue = np.where(disc < 1, np.where(disc < 0.6, NUCLEUS, DISC), tissue)
-    bone = np.minimum(posterior, body)
     cortex = smoothstep(-bone / CORTEX_MM - 0.4)
     tissue = np.where(bone < 0, BONE + (MARROW * (1 + 0.07 * grain) - BONE) * cortex, tissue)
     canal = np.hypot(x / 11.5, (y + 27) / 8.5)
@@ -197,21 +289,3 @@ def _spine(points: FloatArray, rng: np.random.Generator) -> FloatArray:
     tissue = np.where(skin < 2.5, SKIN, tissue)
     tissue = np.where(skin < 0, 0.0, tissue)
     return np.asarray(ndimage.gaussian_filter(tissue.astype(np.float32), 0.6))
-
-
-def _with_metal(scan: FloatArray, points: FloatArray, screw: Implant, readout: npt.NDArray[np.float64]) -> FloatArray:
-    """Signal void of a screw with dipole-like blooming and bright pile-up beside it along the readout."""
-    offset = points - screw.entry_ras_mm.astype(np.float32)
-    along = offset @ screw.axis.astype(np.float32)
-    length = float(np.linalg.norm(screw.tip_ras_mm - screw.entry_ras_mm))
-    across = offset - along[..., None] * screw.axis.astype(np.float32)
-    aside = np.linalg.norm(across, axis=-1)
-    first = readout - screw.axis * (screw.axis @ readout)
-    cosine = (across @ (first / np.linalg.norm(first)).astype(np.float32)) / np.maximum(aside, 1e-3)
-    lobes = 2 * cosine**2 - 1
-    void_radius = screw.diameter_mm / 2 + BLOOM_MM * (1 + DIPOLE * lobes)
-    beyond = np.abs(along - length / 2) - length / 2
-    outside = np.maximum(aside - void_radius, beyond - BLOOM_MM / 2)
-    metal = np.clip(0.5 - outside, 0, 1)
-    pile_up = 0.7 * WHITE * np.clip(lobes, 0, 1) * np.exp(-(((outside - 1.2) / 0.8) ** 2)) * (beyond < 0)
-    return np.asarray(scan * (1 - metal) + 8.0 * metal + pile_up * (1 - metal), dtype=np.float32)

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
+from IntraopMRIReconstructionLib.data import Encoding, Image
 from IntraopMRIReconstructionLib.errors import ReconstructionError
 from IntraopMRIReconstructionLib.operators.fourier import image_from_kspace
 from IntraopMRIReconstructionLib.reconstruct import metal
@@ -64,46 +68,110 @@ def test_field_of_a_cylinder() -> None:
     assert np.allclose(metal.cylinder_hz(points, Z, 2.0, 182.0, 1.5, Z), 0)
 
 
-def scene() -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
-    """(field (z, y, x) of a titanium rod along y in a field along z, the rod, spacing)"""
-    spacing = (0.5, 2.0, 0.5)
-    axes = [(np.arange(n) - n // 2) * step for n, step in zip((161, 8, 161), spacing, strict=True)]
-    z, y, x = np.meshgrid(*axes, indexing="ij")
-    points = np.stack([x, y, z], axis=-1)
-    return metal.cylinder_hz(points, np.array([0, 1.0, 0]), 2.5, 182.0, 1.5, Z), np.hypot(x, z) < 2.5, spacing
+@pytest.mark.parametrize("displacement_mm", [0.4, 1.4, 3.0, 12.0, 40.0])
+def test_void_of_a_rod_on_its_middle_line(displacement_mm: float) -> None:
+    """Every bit of signal is moved by D (a / r)^2, counted where it lands; half of the usual signal is the edge."""
+    radius = 3.0
+    r = np.linspace(radius, 200.0, 2_000_000)
+    at = np.concatenate([r, -r]) + np.tile(displacement_mm * (radius / r) ** 2, 2)
+    edges = np.arange(-100.0, 100.0, 0.02)
+    landed = np.histogram(at, edges)[0] * (197.0 / r.size) / 0.02
+    dark = edges[:-1][landed < 0.5]
+    dark = dark[(dark > -60) & (dark < 60)]
+    shift, half_width = metal.void_of_rod(displacement_mm, radius)
+    assert (dark.min() + dark.max()) / 2 == pytest.approx(shift, abs=0.06)
+    # What lies to the left of a stretched flank may be under half as well, but never by more than the width said.
+    assert (dark.max() - dark.min()) / 2 == pytest.approx(half_width, abs=0.06)
 
 
-@pytest.mark.parametrize("hz_per_mm", [100.0, 400.0])
-def test_extent_of_the_artefact(hz_per_mm: float) -> None:
-    hz, rod, spacing = scene()
-    found = metal.void_around(hz, rod, spacing, hz_per_mm, np.inf)
-    # On both axes |f| = C (R / r)^2, which falls to the tolerance of 1 mm at r = R sqrt(C / hz_per_mm).
-    reach = 2.5 * np.sqrt(42.577478518e6 * 1.5 * 182e-6 / 2 / hz_per_mm) - 2.5
-    assert found.readout_mm == pytest.approx(reach, abs=0.75)
-    assert found.slice_mm == pytest.approx(reach, abs=0.75)
-    assert found.shift_mm[1] == 0
-    assert found.shift_mm[0] == pytest.approx(np.abs(hz).max() / hz_per_mm)
-    assert found.mask[rod].all()
+@pytest.mark.parametrize("displacement_mm", [0.5, 3.0, 20.0, 80.0])
+def test_an_end_comes_no_farther_than_said(displacement_mm: float) -> None:
+    z = np.linspace(0, 100, 100_001)
+    landed = z + displacement_mm * (1 - z / np.hypot(z, 3.0))
+    assert landed.min() <= metal.end_shift(displacement_mm, 3.0) + 1e-6
 
 
-def test_other_displaced_signal_is_not_of_the_implant() -> None:
-    hz, rod, spacing = scene()
-    hz[5:10, :, 5:10] = 1e4
-    found = metal.void_around(hz, rod, spacing, 400.0, 2000.0)
-    assert not found.mask[5:10, :, 5:10].any()
-    unknown = hz.copy()
-    unknown[np.abs(hz) > 2000] = np.nan
-    assert np.array_equal(metal.void_around(unknown, rod, spacing, 400.0, 2000.0).mask, found.mask)
+def encoding(**changed: Any) -> Encoding:
+    fov = (128.0, 200.0, 256.0)
+    plain = Encoding("s", "cartesian", (64, 100, 128), (64, 100, 128), fov, fov, 1, np.eye(4), field_t=1.5)
+    return replace(plain, dwell_time_s=1 / (256.0 * 500.0), **changed)
+
+
+def test_what_a_header_says_of_the_scan() -> None:
+    facts = metal.scan_facts(encoding())
+    assert facts == {
+        "field_t": "1.5",
+        "readout_axis": "i",
+        "slice_axis": "k",
+        "readout_hz_per_mm": "500",
+        "slice_hz_per_mm": "inf",
+    }
+    slices = {"rf_bandwidth_hz": "1200", "slice_thickness_mm": "3", "bin_centres_hz": "-2000 0 2000"}
+    facts = metal.scan_facts(encoding(is_3d=False, metadata=slices))
+    assert (facts["slice_hz_per_mm"], facts["spectral_bin_hz"]) == ("400", "2000")
+    assert "slice_hz_per_mm" not in metal.scan_facts(encoding(is_3d=False))
+    assert "readout_axis" not in metal.scan_facts(encoding(trajectory="spiral"))
+    assert "spectral_bin_hz" not in metal.scan_facts(encoding(metadata={"bin_centres_hz": "1 x"}))
+
+
+def picture(directions: np.ndarray, **facts: str) -> Image:
+    matrix = np.eye(4)
+    matrix[:3, :3] = directions * 0.8
+    return Image(np.ones((2, 2, 2), np.float32), matrix, metadata=facts)
+
+
+def test_shift_of_a_screw_in_every_orientation(directions: np.ndarray) -> None:
+    facts = metal.scan_facts(encoding())
+    screw = directions @ (0.0, 3.0, 0.0)
+    found = metal.implant_shift(picture(directions, **facts), screw, 6.0, 182.0)
+    displaced = 42.577478518e6 * 1.5 * 182e-6 / 2 / 500
+    assert found.across_mm == pytest.approx(np.cbrt(2 * displaced * 9) / 2)
+    assert found.readout_mm == pytest.approx(found.across_mm)
+    assert found.slice_mm == 0
+    assert found.along_mm == pytest.approx(0, abs=1e-9)
+    assert found.assumed == ()
+    # Read along the screw, its ends move and its axis does not.
+    along = metal.implant_shift(picture(directions, **facts), directions @ (2.0, 0.0, 0.0), 6.0, 182.0)
+    assert along.across_mm == pytest.approx(0, abs=1e-6)
+    assert along.along_mm > 3
+    # Two gradients move the signal along one line.
+    both = metal.implant_shift(picture(directions, **facts | {"slice_hz_per_mm": "500"}), screw, 6.0, 182.0)
+    assert both.across_mm == pytest.approx(np.cbrt(2 * np.sqrt(2) * displaced * 9) / 2)
+    assert both.slice_mm == pytest.approx(both.readout_mm)
+
+
+def test_spectral_bins_leave_half_a_bin() -> None:
+    facts = metal.scan_facts(encoding(metadata={"spectral_bin_hz": "800"}))
+    found = metal.implant_shift(picture(np.eye(3), **facts), (0, 1, 0), 6.0, 182.0)
+    assert found.across_mm == pytest.approx(400 / 500)
+
+
+@pytest.mark.parametrize("missing", ["field_t", "readout_hz_per_mm", "slice_hz_per_mm", "readout_axis"])
+@pytest.mark.parametrize("written", [None, "", "three", "nan", "-4"])
+def test_what_is_unknown_widens_and_is_named(missing: str, written: str | None) -> None:
+    facts = metal.scan_facts(encoding())
+    whole = metal.implant_shift(picture(np.eye(3), **facts), (0, 1, 0.2), 6.0, 182.0)
+    del facts[missing]
+    lacking = facts if written is None else facts | {missing: written}
+    found = metal.implant_shift(picture(np.eye(3), **lacking), (0, 1, 0.2), 6.0, 182.0)
+    assert found.across_mm + found.along_mm > whole.across_mm + whole.along_mm
+    assert len(found.assumed) == 1
+
+
+def test_unknown_metal_is_taken_as_the_strongest() -> None:
+    facts = metal.scan_facts(encoding())
+    unknown = metal.implant_shift(picture(np.eye(3), **facts), (0, 1, 0), 6.0)
+    assert unknown.assumed == ("the metal",)
+    assert unknown.across_mm > metal.implant_shift(picture(np.eye(3), **facts), (0, 1, 0), 6.0, 182.0).across_mm
 
 
 def test_refused() -> None:
-    hz, rod, spacing = scene()
-    with pytest.raises(ReconstructionError, match="reaches the rim"):
-        metal.void_around(hz, rod, spacing, 5.0, np.inf)
-    with pytest.raises(ReconstructionError, match="with 0 voxels"):
-        metal.void_around(hz, rod & False, spacing, 100.0, 100.0)
-    with pytest.raises(ReconstructionError, match="must be positive"):
-        metal.void_around(hz, rod, spacing, 0.0, 100.0)
+    with pytest.raises(ReconstructionError, match="axis"):
+        metal.implant_shift(picture(np.eye(3)), (0, 0, 0), 6.0)
+    with pytest.raises(ReconstructionError, match="diameter"):
+        metal.implant_shift(picture(np.eye(3)), (0, 0, 1), np.nan)
+    with pytest.raises(ReconstructionError, match="susceptibility"):
+        metal.implant_shift(picture(np.eye(3)), (0, 0, 1), 5.0, 0.0)
     with pytest.raises(ReconstructionError, match="rising centres"):
         metal.mavric(np.zeros((2, 3, 3, 3)), np.array([1.0, 0.0]))
     with pytest.raises(ReconstructionError, match="NaN"):

@@ -59,7 +59,8 @@ def test_what_was_written_is_read(directions: np.ndarray, small_head: Anatomy, t
 
 def test_the_pipeline_finds_no_truth_in_its_folder(case_folder: Path) -> None:
     names = {path.name for path in (case_folder / "case").iterdir()}
-    assert names == {"preop.nrrd", "flair.nrrd", "tumour.seg.nrrd", "spine_preop.nrrd", "plan.json"}
+    spine = {"spine_preop.nrrd", "vertebrae.nrrd", "pedicle.nrrd"}
+    assert names == {"preop.nrrd", "flair.nrrd", "tumour.seg.nrrd", "plan.json"} | spine
     assert scans_of(case_folder) == [NATIVE, CONTRAST, SPINE]
 
 

@@ -7,7 +7,15 @@ import pytest
 from IntraopMRIReconstructionLib.errors import DataError
 from IntraopMRIReconstructionLib.geometry import apply, invert
 from IntraopMRIReconstructionLib.simulate.grids import index_coordinates, resampled, sampled
-from IntraopMRIReconstructionLib.simulate.spine import SPINE, Implant, SpineCase, deviations, make_spine_case
+from IntraopMRIReconstructionLib.simulate.spine import (
+    INSTRUMENTED,
+    LEVELS_MM,
+    SPINE,
+    Implant,
+    SpineCase,
+    deviations,
+    make_spine_case,
+)
 
 
 def test_deviations_by_hand() -> None:
@@ -81,3 +89,46 @@ def test_a_moved_screw_keeps_its_shape(spine_case: SpineCase) -> None:
     moved = spine_case.plan.moved(pose)
     assert moved.tip_ras_mm == pytest.approx(apply(pose, spine_case.plan.tip_ras_mm))
     assert deviations(moved, moved)["tip_mm"] == 0
+
+
+def test_each_vertebra_moves_on_its_own(directions: np.ndarray) -> None:
+    """The picture of each bone is that of the preoperative one, moved by its own true pose."""
+    case = make_spine_case(4, spacing_mm=2.0, directions=directions, bend_deg=6.0, slide_mm=2.0)
+    image, poses = case.intraop[SPINE], case.truth.vertebrae
+    assert list(poses) == list(LEVELS_MM)
+    for number, name in enumerate(poses, start=1):
+        voxels = np.argwhere(case.vertebrae.array == number)[::7, ::-1]
+        bone = apply(case.vertebrae.ras_from_ijk, voxels)
+        before = sampled(case.preop.array, index_coordinates(case.preop.ras_from_ijk, bone))
+
+        def seen(pose: np.ndarray, bone: np.ndarray = bone) -> np.ndarray:
+            return sampled(image.array, index_coordinates(image.ras_from_ijk, apply(pose, bone)))
+
+        own = np.corrcoef(before, seen(poses[name]))[0, 1]
+        others = [np.corrcoef(before, seen(pose))[0, 1] for other, pose in poses.items() if other != name]
+        # The metal takes a part of its vertebra away.
+        assert own > (0.6 if name == INSTRUMENTED else 0.75)
+        assert own > max(others)
+
+
+def test_given_poses_are_used_and_the_screw_goes_with_its_vertebra() -> None:
+    lifted = np.eye(4)
+    lifted[:3, 3] = (0.0, 5.0, 0.0)
+    still = make_spine_case(5, spacing_mm=3.0)
+    case = make_spine_case(5, spacing_mm=3.0, own_poses={INSTRUMENTED: lifted})
+    whole = still.truth.intraop_from_preop
+    assert case.truth.vertebrae["L1"] == pytest.approx(whole)
+    assert case.truth.intraop_from_preop == pytest.approx(whole @ lifted)
+    assert case.truth.actual.tip_ras_mm == pytest.approx(
+        apply(whole @ lifted @ invert(whole), still.truth.actual.tip_ras_mm)
+    )
+    assert case.truth.deviations == pytest.approx(dict(still.truth.deviations))
+
+
+def test_the_plan_lies_in_the_pedicle(spine_case: SpineCase) -> None:
+    plan, pedicle = spine_case.plan, spine_case.pedicle
+    along = plan.entry_ras_mm + np.linspace(0.1, 0.6, 20)[:, None] * (plan.tip_ras_mm - plan.entry_ras_mm)
+    assert sampled(pedicle.array, index_coordinates(pedicle.ras_from_ijk, along)).min() == 1
+    assert set(np.unique(spine_case.vertebrae.array)) == set(range(len(LEVELS_MM) + 1))
+    name = list(LEVELS_MM).index(INSTRUMENTED) + 1
+    assert (spine_case.vertebrae.array[spine_case.pedicle.array > 0] == name).all()
