@@ -1,12 +1,14 @@
 """Receivers of OpenIGTLink: ours, pyigtl and the C++ library with its CRC on, fed by the same sender in one run.
 
 Images: seconds per image between the arrival of the first and of the last, and per image that the consumer got: ours
-delivers all, pyigtl keeps the last one of a name. Poses at 1 kHz: how many were seen, and the delay from the sender's
-stamp to the consumer. Then a million mutated messages through the codec.
+delivers all, pyigtl keeps the last one of a name. What the link itself takes, read and thrown away by a bare socket, is
+printed with them: no receiver can be faster. Poses at 1 kHz: how many were seen, and the delay from the sender's stamp
+to the consumer. Then a million mutated messages through the codec.
 """
 
 from __future__ import annotations
 
+import socket
 import statistics
 import subprocess
 import sys
@@ -22,9 +24,10 @@ from IntraopMRIReconstructionLib.wire.transport import Server
 from peers.igtl_examples import build_receiver, free_port, missing
 from peers.igtl_fuzz import fuzz_one, seeds
 from peers.igtl_samples import frame, transform_body
+from peers.igtl_sender import image_body
 
 #: Slices of 256 x 256 16-bit voxels, images per run.
-IMAGES = {"0.13 MB": (1, 400), "16.8 MB": (128, 24), "67 MB": (512, 8)}
+IMAGES = {"0.13 MB": (1, 2000), "16.8 MB": (128, 64), "67 MB": (512, 24)}
 #: Runs of each receiver, in turn. Of the images the fastest run of each counts (what else the machine does only slows
 #: down), of the delays the median, of the poses seen the fewest.
 REPEATS = 3
@@ -44,8 +47,7 @@ def ours_images(slices: int, count: int) -> float:
     """Seconds per image."""
     with Server() as server:
         process = sender(server.port, "images", count, slices)
-        first = server.expect(WAIT_S)
-        assert isinstance(first.message, codec.ImageMessage)
+        assert isinstance(server.expect(WAIT_S).message, codec.ImageMessage)
         started = time.perf_counter()
         for _ in range(count - 1):
             last = server.expect(WAIT_S).message
@@ -54,6 +56,25 @@ def ours_images(slices: int, count: int) -> float:
         assert last.device == "last"
         assert last.array.shape == (slices, 256, 256)
         assert server.counters.received == count
+    process.wait()
+    return seconds
+
+
+def link_images(slices: int, count: int) -> float:
+    """Seconds per image for the link alone: one buffer, nothing looked at."""
+    size = HEADER_SIZE + len(image_body(slices))
+    waste = memoryview(bytearray(size))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        process = sender(listener.getsockname()[1], "images", count, slices)
+        link, _ = listener.accept()
+        with link:
+            for number in range(count):
+                if number == 1:
+                    started = time.perf_counter()
+                left = size
+                while left:
+                    left -= link.recv_into(waste, left, socket.MSG_WAITALL)
+            seconds = (time.perf_counter() - started) / (count - 1)
     process.wait()
     return seconds
 
@@ -91,15 +112,17 @@ def image_rows(receiver: Path | None) -> list[Row]:
     """Ours against pyigtl and against the C++ receiver."""
     rows = []
     for name, (slices, count) in IMAGES.items():
-        times: dict[str, list[float]] = {"ours": [], "pyigtl": [], "pyigtl delivered": [], "C++": []}
+        times: dict[str, list[float]] = {"ours": [], "link": [], "pyigtl": [], "pyigtl delivered": [], "C++": []}
         for _ in range(REPEATS):
             times["ours"].append(ours_images(slices, count))
+            times["link"].append(link_images(slices, count))
             received, delivered = pyigtl_images(slices, count)
             times["pyigtl"].append(received)
             times["pyigtl delivered"].append(delivered)
             if receiver is not None:
                 times["C++"].append(cpp(receiver, "images", count, slices)[1] / (count - 1))
         ours = min(times["ours"])
+        print(f"image of {name}: the link alone takes {1e3 * min(times['link']):.3f} ms")
         for peer, least in (("pyigtl", 3.0), ("pyigtl delivered", 3.0), ("C++", 1.0)):
             if times[peer]:
                 theirs = min(times[peer])

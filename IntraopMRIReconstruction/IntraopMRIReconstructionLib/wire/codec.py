@@ -15,7 +15,8 @@ from .header import (
     Buffer,
     Header,
     RefusedMessage,
-    checked_crc,
+    check_crc,
+    crc_of,
     extended_parts,
     pack_header,
     parse_header,
@@ -141,8 +142,9 @@ _LISTS = ("TDATA", "QTDATA", "POINT", "TRAJ", "IMGMETA", "LBMETA", "CAPABILITY")
 _QUERY_PREFIXES = tuple(f"{verb}_" for verb in VERBS)
 
 
-def decode(header: Header | Buffer, body: Buffer, check_crc: bool = True) -> Message:
+def decode(header: Header | Buffer, body: Buffer, crc: int | None = None) -> Message:
     """Decode one message. ``header``: parsed or its 58 bytes. ``body``: exactly the bytes that the header announces.
+    ``crc``: their CRC when it was summed up while they came.
 
     Arrays of the message keep ``body`` alive and must not be written to through it.
     Raises RefusedMessage, whose ``reason`` is a short word to count by.
@@ -153,8 +155,7 @@ def decode(header: Header | Buffer, body: Buffer, check_crc: bool = True) -> Mes
         raise RefusedMessage(
             "length", f"{header.type_name} '{header.device}' announces {header.body_size} bytes and has {len(body)}"
         )
-    if check_crc:
-        checked_crc(header, body)
+    check_crc(header, crc_of(body) if crc is None else crc)
     content, message_id, metadata, encodings = split_body(header, memoryview(body))
     head = {
         "device": header.device,

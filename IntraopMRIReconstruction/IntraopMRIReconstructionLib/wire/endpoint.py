@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self, TypedDict
 
 from ..errors import IntraopError, WireError
+from .bodies import BodyPool
 from .codec import Query, encode_parts
 from .connection import Connection, Limits, LinkEnded
 from .header import Buffer, RefusedMessage
@@ -116,6 +117,7 @@ class Endpoint(ABC):
         self._offers = Offers()
         self._tap, self._on_event = tap, on_event
         self._inbox: Inbox[Received] = Inbox(self.limits.stream_messages, self.limits.queued_bytes)
+        self._bodies = BodyPool(self._idle_room)
         self._counters = Counters()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -225,6 +227,10 @@ class Endpoint(ABC):
             raise WireError(f"{message.type_name} '{message.device}' was not sent to {peer or self.address}: {reason}")
         return reached
 
+    def _idle_room(self) -> int:
+        """Bytes of memory that may be kept for the next messages: what is queued and idle together has one limit."""
+        return min(self.limits.idle_bytes, self.limits.queued_bytes - self._inbox.queued_bytes)
+
     def _send_to(self, connection: Connection, message: Message) -> None:
         self._send_parts(connection, encode_parts(message))
 
@@ -314,7 +320,7 @@ class Endpoint(ABC):
         """Read one connected socket until it ends."""
         try:
             with self._lock:
-                connection = Connection(sock, self._counters.connections, self.limits)
+                connection = Connection(sock, self._counters.connections, self.limits, self._bodies)
                 self._counters.connections += 1
         except OSError as error:
             sock.close()
@@ -333,6 +339,7 @@ class Endpoint(ABC):
         finally:
             responder.close()
             intake.close()
+            self._bodies.trim(0.0)
             with self._changed:
                 del self._connections[connection.number]
                 self._changed.notify_all()
@@ -343,12 +350,12 @@ class Endpoint(ABC):
         return end
 
     def _on_message(
-        self, connection: Connection, intake: Intake, responder: Responder, raw: bytes, body: memoryview
+        self, connection: Connection, intake: Intake, responder: Responder, raw: bytes, body: memoryview, crc: int
     ) -> None:
         monotonic_s, utc_s = time.monotonic(), time.time()
         self._record(connection, Direction.RECEIVED, raw, body, monotonic_s, utc_s)
         try:
-            received = intake.take(raw, body, monotonic_s, utc_s)
+            received = intake.take(raw, body, crc, monotonic_s, utc_s)
         except RefusedMessage as refused:
             with self._lock:
                 self._counters.refused[refused.reason] += 1

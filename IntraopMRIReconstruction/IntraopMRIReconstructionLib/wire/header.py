@@ -78,7 +78,7 @@ def pack_header(version: int, type_name: str, device: str, timestamp: int, parts
     size = crc = 0
     for part in parts:
         size += len(part)
-        crc = crc64.ecma_182(part, crc)
+        crc = crc_of(part, crc)
     return HEADER.pack(
         min(version, 2),
         fixed_text(type_name, TYPE_LENGTH, "message type"),
@@ -89,9 +89,13 @@ def pack_header(version: int, type_name: str, device: str, timestamp: int, parts
     )
 
 
-def checked_crc(header: Header, body: Buffer) -> None:
-    """Raise RefusedMessage when the body is not what the sender summed up."""
-    actual = crc64.ecma_182(body)
+def crc_of(part: Buffer, before: int = 0) -> int:
+    """CRC of a body whose parts up to this one have the CRC ``before``."""
+    return crc64.ecma_182(part, before)
+
+
+def check_crc(header: Header, actual: int) -> None:
+    """Raise RefusedMessage when the body, which has the CRC ``actual``, is not what the sender summed up."""
     if actual != header.crc:
         raise RefusedMessage(
             "crc",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .codec import decode
 from .connection import Limits
-from .header import RefusedMessage, parse_header
+from .header import RefusedMessage
 from .message import Message
 from .messages_array import ImageMessage
 from .subvolume import VolumeAssembler
@@ -110,13 +110,13 @@ class Intake:
         """The link has ended: what is incomplete stays so."""
         self._assembler.close()
 
-    def take(self, raw: bytes, body: memoryview, monotonic_s: float, utc_s: float) -> Received | None:
+    def take(self, raw: bytes, body: memoryview, crc: int, monotonic_s: float, utc_s: float) -> Received | None:
         """The message when it may be delivered, None for a part of a volume that is not complete yet.
 
         Raises RefusedMessage with the reason why it must not be delivered.
         """
         self._assembler.expire(monotonic_s)
-        message = check_message(decode(parse_header(raw), body), self._profile)
+        message = check_message(decode(raw, body, crc), self._profile)
         self._identity.check(message, learn=False)
         self._check_stream(message)
         time = self._clock.note(message, utc_s, monotonic_s)

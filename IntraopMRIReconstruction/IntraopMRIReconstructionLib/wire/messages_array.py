@@ -87,7 +87,7 @@ class ImageMessage(Message):
             )
         if self.size_ijk is None:
             object.__setattr__(self, "size_ijk", self.part_ijk)
-        elif any(o + p > s for o, p, s in zip(self.offset_ijk, self.part_ijk, self.size_ijk, strict=True)):
+        elif _leaves(self.offset_ijk, self.part_ijk, self.size_ijk):
             raise WireError(
                 f"IMAGE '{self.device}': part {self.part_ijk} at {self.offset_ijk} leaves its volume of {self.size_ijk}"
             )
@@ -144,7 +144,7 @@ class ImageMessage(Message):
             raise RefusedMessage(
                 "size", f"{what}: components and sizes must be at least 1, got {components}, {size}, part {part}"
             )
-        if any(o + p > s for o, p, s in zip(offset, part, size, strict=True)):
+        if _leaves(offset, part, size):
             raise RefusedMessage("sub-volume", f"{what}: part {part} at {offset} leaves its volume of {size}")
         endian = ENDIANS[endian_byte]
         shape = part[::-1] if components == 1 else (*part[::-1], components)
@@ -161,6 +161,11 @@ class ImageMessage(Message):
             endian=endian,
             layout_version=version,
         )
+
+
+def _leaves(offset: tuple[int, ...], part: tuple[int, ...], size: tuple[int, ...]) -> bool:
+    """Whether a part leaves its volume."""
+    return offset[0] + part[0] > size[0] or offset[1] + part[1] > size[1] or offset[2] + part[2] > size[2]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -85,6 +85,8 @@ class VolumeAssembler:
 
     def expire(self, now_monotonic_s: float) -> None:
         """Give up volumes of which nothing has come for long."""
+        if not self._volumes:
+            return
         late = [device for device, volume in self._volumes.items() if now_monotonic_s - volume.came_s > LONGEST_PAUSE_S]
         for device in late:
             self._drop(device)
