@@ -288,8 +288,23 @@ def espirit(bart: Bart) -> list[Row]:
     return [row("ESPIRiT, 24 calibration lines / BART", times, 3.0, errors)]
 
 
+def live(_bart: Bart) -> list[Row]:
+    from benchmarks.live_path import end_to_end
+
+    return end_to_end()
+
+
 #: Each makes the rows of one subject; further subjects add theirs here.
-SUBJECTS: Sequence[Callable[[Bart], list[Row]]] = (fft_2d, fft_3d, grappa_frames, sense_cg, sparse, espirit, grappa_3d)
+SUBJECTS: Sequence[Callable[[Bart], list[Row]]] = (
+    fft_2d,
+    fft_3d,
+    grappa_frames,
+    sense_cg,
+    sparse,
+    espirit,
+    grappa_3d,
+    live,
+)
 
 
 def main() -> None:
