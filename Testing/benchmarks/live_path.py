@@ -65,7 +65,8 @@ def _measured(name: str, stream: Stream) -> tuple[np.ndarray, float, float]:
     slicer.app.pauseRender()
     command = [sys.executable, "-m", "benchmarks.live_sender", name]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ) as sender:
-        assert sender.stdout is not None and sender.stdin is not None
+        assert sender.stdout is not None
+        assert sender.stdin is not None
         panel.ui.source.currentIndex = 0
         panel.ui.port.value = json.loads(sender.stdout.readline())["port"]
         began_s = time.process_time()

@@ -1,4 +1,4 @@
-"""A scanner in a process of its own: the head's k-space over OpenIGTLink, and when the last line of each frame was sent.
+"""A scanner in a process of its own: k-space of the head over OpenIGTLink, and when each frame's last line was sent.
 
 Prints one line of JSON with its port, and one with the monotonic clock as the last block of each frame is handed to the
 socket; that clock is the same for all processes of a computer.
