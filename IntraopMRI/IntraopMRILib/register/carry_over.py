@@ -26,6 +26,8 @@ CHECK_OUTSIDE, CHECK_GONE, REFUSED_PART = 5.0, 1.0, 50.0
 CHECK_BEND_MM = 1.0
 #: Points of one thing that are looked up; the displacement is smooth on a scale of many voxels.
 MOST_POINTS = 20_000
+#: Slices of a volume that are carried over at once.
+SLAB = 8
 
 Kind = Literal["target", "plan", "risk", "landmark"]
 
@@ -130,18 +132,23 @@ class CarryOver:
             array = image.array if label else image.array.astype(np.float32)
             moved = resampled(np.ascontiguousarray(array), like.array.shape[:3], index, 0 if label else 1)
             return like.with_array(moved, name=image.name)
-        k, j, i = np.indices(like.array.shape[:3])
-        points = apply(like.ras_from_ijk, np.stack([i, j, k], axis=-1).reshape(-1, 3).astype(float))
-        ijk = apply(invert(image.ras_from_ijk), self._deformable.preop_from_intraop(points))
-        values = ndimage.map_coordinates(
-            image.array,
-            ijk[:, ::-1].T,
-            order=0 if label else 1,
-            mode="constant",
-            prefilter=False,
-            output=image.array.dtype if label else np.float32,
-        )
-        return like.with_array(values.reshape(like.array.shape[:3]), name=image.name)
+        result = np.zeros(like.array.shape[:3], image.array.dtype if label else np.float32)
+        # Slab by slab: the points of a whole volume would take gigabytes.
+        for first in range(0, len(result), SLAB):
+            slab = result[first : first + SLAB]
+            k, j, i = np.indices(slab.shape)
+            points = apply(like.ras_from_ijk, np.stack([i, j, k + first], axis=-1).reshape(-1, 3).astype(float))
+            ijk = apply(invert(image.ras_from_ijk), self._deformable.preop_from_intraop(points))
+            values = ndimage.map_coordinates(
+                image.array,
+                ijk[:, ::-1].T,
+                order=0 if label else 1,
+                mode="constant",
+                prefilter=False,
+                output=result.dtype,
+            )
+            slab[...] = values.reshape(slab.shape)
+        return like.with_array(result, name=image.name)
 
 
 def _verdict(found: DeformableRegistration, now: npt.NDArray[np.float64], radius_mm: float, straight: bool) -> Verdict:

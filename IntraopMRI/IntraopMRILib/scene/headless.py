@@ -33,6 +33,8 @@ class HeadlessScene:
         self.applicationLogic.SetMRMLScene(self.scene)
         self.applicationLogic.GetColorLogic().SetMRMLScene(self.scene)
         self.applicationLogic.GetColorLogic().AddDefaultColorNodes()
+        # The application's own colour logic registers it; that logic asks for the files of an installed Slicer.
+        self.scene.RegisterNodeClass(slicer.vtkMRMLColorLegendDisplayNode())
         self.applicationLogic.SetSliceLogics(vtk.vtkCollection())
         self.applicationLogic.SetViewLogics(vtk.vtkCollection())
         self._logics = [self._registered(getattr(slicer, name)()) for name in _MODULE_LOGICS]

@@ -80,11 +80,11 @@ def colorMap(node: Any, top: float, table: Any) -> None:
     legend.SetSaveWithScene(False)
 
 
-def arrows(node: Any, region: Any) -> None:
+def arrows(node: Any, region: Any, table: Any) -> None:
     """From where the rigid pose puts tissue to where it is now, true to scale, in the slices and in 3D."""
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
-    display.SetVisibilityOff()
+    display.SetVisibility(False)
     display.SetVisibility2D(True)
     display.SetVisibility3D(True)
     display.SetEditorVisibility(False)
@@ -95,8 +95,8 @@ def arrows(node: Any, region: Any) -> None:
     display.SetGlyphDisplayRangeMinMm(LEAST_ARROW_MM)
     display.SetGlyphDisplayRangeMaxMm(100.0)
     display.SetGlyphDiameterMm(3.0)
-    display.SetAndObserveColorNodeID(None)
-    display.SetColor(*colors.ARROW)
+    # Without a colour node of our own Slicer makes one, whose long arrows are red.
+    display.SetAndObserveColorNodeID(table.GetID())
     display.SetSliceIntersectionThickness(2)
     display.SetAndObserveRegionNode(region)
 

@@ -1,6 +1,7 @@
 """Choices of the session panel, saved with the scene. Sockets, frames and results are never in here.
 
-There is no field that says 'registered': a loaded scene starts unregistered until a person confirms again.
+There is no field that says 'registered' or 'carried over': a loaded scene starts with neither until a person confirms
+again.
 """
 
 from enum import Enum
@@ -37,6 +38,38 @@ class Comparison(Enum):
             Comparison.CHECKERBOARD: _("Checkerboard"),
             Comparison.FLICKER: _("Flicker"),
             Comparison.SIDE_BY_SIDE: _("Side by side"),
+        }[self]
+
+
+class Pair(Enum):
+    """Which two volumes are compared."""
+
+    BEFORE_NOW = 1
+    RIGID_NOW = 2
+    RIGID_CARRIED = 3
+
+    def label(self) -> str:
+        """Name for a person."""
+        return {
+            Pair.BEFORE_NOW: _("Before (carried over) and now"),
+            Pair.RIGID_NOW: _("Before (rigid pose) and now"),
+            Pair.RIGID_CARRIED: _("Rigid pose and carried over"),
+        }[self]
+
+
+class ShiftMap(Enum):
+    """What is laid over the intraoperative volume in colours."""
+
+    NONE = 1
+    SHIFT = 2
+    UNCERTAINTY = 3
+
+    def label(self) -> str:
+        """Name for a person."""
+        return {
+            ShiftMap.NONE: _("Nothing"),
+            ShiftMap.SHIFT: _("Brain shift"),
+            ShiftMap.UNCERTAINTY: _("Uncertainty"),
         }[self]
 
 
@@ -97,6 +130,7 @@ class SessionParameters:
     riskSegmentation: vtkMRMLSegmentationNode
     plannedTarget: vtkMRMLMarkupsFiducialNode
     plannedImplant: vtkMRMLMarkupsLineNode
+    plannedLandmarks: vtkMRMLMarkupsFiducialNode
     implantDiameterMm: Annotated[float, WithinRange(0.5, 20.0)] = 5.0
 
     scanner: Peer
@@ -110,6 +144,11 @@ class SessionParameters:
 
     protocol: str
     comparison: Comparison = Comparison.BLEND
+    pair: Pair = Pair.BEFORE_NOW
+    shiftMap: ShiftMap = ShiftMap.NONE
+    shiftArrows: bool = False
+    #: What was decided about planned things, as JSON, to be said again beside them: never a decision for another scan.
+    carriedBefore: str
     blend: Annotated[float, WithinRange(0.0, 1.0)] = 0.5
 
     reslice: Reslice = Reslice.STANDARD

@@ -130,6 +130,7 @@ def brain_shift(found: DeformableRegistration) -> dict[str, Content]:
         result[f"colors.{role}"] = _colorTable(f"{image.name} colours", scale)
         top = max(LEAST_TOP_MM, float(np.ceil(image.array.max())))
         result[role] = _colorMap(image, top, f"colors.{role}")
+    result[f"colors.{ARROWS}"] = _oneColor("Brain shift arrows colour", colors.ARROW)
     result[ARROWS] = _arrows(shown_arrows(found))
     if np.any(found.cavity.array):
         segments = {1: ("cavity", "Cavity", colors.CAVITY)}
@@ -145,9 +146,20 @@ def _arrows(displacement: Image) -> Content:
         node.SetAndObserveTransformToParent(data)
 
     def show(node: Any) -> None:
-        looks.arrows(node, nodeOf(node.GetScene(), SHIFT_MAP))
+        looks.arrows(node, *(nodeOf(node.GetScene(), role) for role in (SHIFT_MAP, f"colors.{ARROWS}")))
 
     return Content("vtkMRMLGridTransformNode", displacement.name, fill, show, saved=False)
+
+
+def _oneColor(name: str, color: colors.Color) -> Content:
+    def fill(node: Any) -> None:
+        function = node.GetColorTransferFunction()
+        function.RemoveAllPoints()
+        for value in (0.0, 100.0):
+            function.AddRGBPoint(value, *color)
+        node.SetHideFromEditors(True)
+
+    return Content("vtkMRMLProceduralColorNode", name, fill, saved=False)
 
 
 def _colorTable(name: str, scale: colors.Scale) -> Content:

@@ -32,7 +32,9 @@ TICK_MS = 20
 #: How often ages and distances are written anew, in the panel and in the views at once, s.
 SLOW_TICK_S = 0.2
 #: Choices that a removed node leaves behind.
-CHOSEN_NODES = ("preopVolume", "tumourSegmentation", "riskSegmentation", "plannedTarget", "plannedImplant")
+CHOSEN_NODES = (
+    "preopVolume", "tumourSegmentation", "riskSegmentation", "plannedTarget", "plannedImplant", "plannedLandmarks"
+)  # fmt: skip
 PAGES: tuple[type[Page], ...] = (CasePage, ConnectPage, RegisterPage, ScanPage, NavigatePage, DecidePage)
 
 
@@ -242,7 +244,9 @@ class SessionPanel(Panel):
             if self._shownPage is not None:
                 self._shownPage.tick()
             if self.running.view is not None:
-                self.overlay.annotate(self._readout())
+                shift = self.pages[Phase.NAVIGATE].shiftLines()  # type: ignore[attr-defined]
+                titles = self.pages[Phase.SCAN].compare.titles  # type: ignore[attr-defined]
+                self.overlay.annotate(self._readout(), shift, titles)
 
     def _readout(self) -> Readout:
         """What the views say: the same distance as the panel, and none before a person has confirmed."""

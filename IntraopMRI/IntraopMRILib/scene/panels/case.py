@@ -19,6 +19,11 @@ from .page import Action, Page, Readiness, State, blocked, done
 
 #: Voxel sizes that are offered for simulated scans, in mm.
 SIZES_MM = (1.0, 2.0)
+#: Choices that make the plan.
+PLAN_WIDGETS = (
+    "preopVolume", "tumourSegmentation", "riskSegmentation", "plannedTarget", "plannedImplant", "implantDiameterMm",
+    "plannedLandmarks",
+)  # fmt: skip
 
 
 class CasePage(Page):
@@ -45,6 +50,8 @@ class CasePage(Page):
             return blocked(_("Choose the preoperative volume."))
         if p.tumourSegmentation is None and p.plannedImplant is None:
             return blocked(_("Choose the tumour or the planned implant: one of them is needed."))
+        if self.running.connected:
+            return done(_("The plan is fixed while connected: disconnect on page 2 to change it."))
         return done(_("Patient, images and plan are complete."))
 
     def action(self) -> Action | None:
@@ -58,6 +65,9 @@ class CasePage(Page):
 
     def refresh(self) -> None:
         """Say how the plan was understood."""
+        for name in PLAN_WIDGETS:
+            # The session keeps the plan that it began with: a choice made now would look as if it counted.
+            getattr(self.ui, name).enabled = not self.running.connected
         self.ui.simulateButton.enabled = not self.running.connected and self.running.task is None
         if self.running.theatre is not None:
             self.ui.simulateButton.text = _("Start another simulated theatre")

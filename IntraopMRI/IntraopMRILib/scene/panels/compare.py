@@ -7,16 +7,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import slicer
-from IntraopMRIReconstructionLib.geometry import resample_matrix
+from IntraopMRIReconstructionLib.data import Image
 from slicer.i18n import tr as _
 
-from ..parameters import Comparison
-from .layouts import FOUR_UP, SIDE_BY_SIDE, show
+from ...register.carry_over import CarryOver
+from .. import recipes
+from ..bridge import UNMOVED
+from ..parameters import Comparison, Pair, ShiftMap
+from .layouts import FOUR_UP, SIDE_BY_SIDE, THREE_ABREAST, show
 
 #: Edge of a checkerboard tile in mm: wide enough to follow a sulcus across its edge.
 TILE_MM = 15.0
 #: One picture of a flicker lasts this long, s: slow enough to see what jumps.
 FLICKER_S = 0.6
+#: A map lets the tissue below it show through.
+MAP_OPACITY = 0.55
+MAPS = {ShiftMap.SHIFT: recipes.SHIFT_MAP, ShiftMap.UNCERTAINTY: recipes.UNCERTAINTY_MAP}
 
 
 class Compare:
@@ -25,53 +31,76 @@ class Compare:
     def __init__(self, running: Any) -> None:
         self._running = running
         self._mode = Comparison.BLEND
+        self._pair = Pair.BEFORE_NOW
+        self._map = ShiftMap.NONE
         self._blend = 0.5
         self._board: Any = None
-        self._boardOf: tuple[str, str] | None = None
+        self._boardOf: Any = None
+        #: What each slice view shows, where that is not the same in all of them.
+        self.titles: dict[str, str] = {}
 
-    def show(self, mode: Comparison, blend: float) -> None:
-        """Use this comparison from now on."""
+    def show(
+        self, mode: Comparison, blend: float, pair: Pair = Pair.BEFORE_NOW, shiftMap: ShiftMap = ShiftMap.NONE
+    ) -> None:
+        """Use this comparison from now on; a map is laid over the intraoperative volume instead of a comparison."""
         if mode is not self._mode:
-            show(SIDE_BY_SIDE if mode is Comparison.SIDE_BY_SIDE else FOUR_UP)
-        self._mode, self._blend = mode, blend
+            show(self._sideBySide() if mode is Comparison.SIDE_BY_SIDE else FOUR_UP)
+        self._mode, self._blend, self._pair, self._map = mode, blend, pair, shiftMap
         if mode is Comparison.CHECKERBOARD:
             self._makeBoard()
         self.apply()
 
     def tick(self, now_s: float) -> None:
         """Flicker."""
-        if self._mode is Comparison.FLICKER:
+        if self._mode is Comparison.FLICKER and self._mapNode() is None:
             self._opacity(float(int(now_s / FLICKER_S) % 2))
 
     def apply(self) -> None:
         """Bring volumes and opacity into all slice views."""
-        before, after = self._volumes()
-        if after is None:
+        view = self._running.view
+        now = None if view is None else view.volume()
+        if now is None:
+            self.titles = {}
             return
+        carried, rigid = self._shown("preop.volume"), self._shown(UNMOVED)
+        before = rigid if self._pair is not Pair.BEFORE_NOW and rigid is not None else carried
+        after = carried if self._pair is Pair.RIGID_CARRIED and rigid is not None else now
+        laid = self._mapNode()
+        abreast = [volume for volume in (rigid, carried, now) if volume is not None]
         manager = slicer.app.layoutManager()
+        self.titles = {}
         for index, name in enumerate(manager.sliceViewNames()):
-            composite = manager.sliceWidget(name).mrmlSliceCompositeNode()
             below, above = before, after
-            if self._mode is Comparison.SIDE_BY_SIDE:
-                below, above = (before, None) if index == 0 else (after, None)
+            if laid is not None:
+                below, above = now, laid
+            elif self._mode is Comparison.SIDE_BY_SIDE:
+                below, above = abreast[min(index, len(abreast) - 1)], None
+                self.titles[name] = below.GetName()
             elif self._mode is Comparison.CHECKERBOARD and self._board is not None:
                 below, above = self._board, None
+            composite = manager.sliceWidget(name).mrmlSliceCompositeNode()
             composite.SetBackgroundVolumeID(below.GetID() if below is not None else None)
             composite.SetForegroundVolumeID(above.GetID() if above is not None else None)
-        self._opacity(self._blend)
+        self._opacity(self._blend if laid is None else MAP_OPACITY)
 
     def close(self) -> None:
         """Remove the checkerboard."""
         self._removeBoard()
 
-    def _volumes(self) -> tuple[Any, Any]:
+    def _shown(self, role: str) -> Any:
+        """The node of a role unless it is hidden: a preoperative volume without a registration lies nowhere."""
         view = self._running.view
-        if view is None:
-            return None, None
-        before = view.bridge.node("preop.volume")
-        if before is not None and not before.GetDisplayVisibility():
-            before = None
-        return before, view.volume()
+        node = None if view is None else view.bridge.node(role)
+        return node if node is not None and node.GetDisplayVisibility() else None
+
+    def _mapNode(self) -> Any:
+        """The map to lay over the volume; None while none is asked for or nothing is known."""
+        view = self._running.view
+        known = self._map is not ShiftMap.NONE and view is not None and view.followsShift
+        return self._shown(MAPS[self._map]) if known else None
+
+    def _sideBySide(self) -> int:
+        return SIDE_BY_SIDE if self._shown(UNMOVED) is None else THREE_ABREAST
 
     def _opacity(self, value: float) -> None:
         manager = slicer.app.layoutManager()
@@ -82,15 +111,24 @@ class Compare:
 
     def _makeBoard(self) -> None:
         """Compute the checkerboard in the background, once for each pair of volumes."""
-        before, after = self._volumes()
-        found = self._running.registered
-        if before is None or after is None or found is None:
+        found, shift = self._running.registered, self._running.shift
+        if self._shown("preop.volume") is None or found is None:
             return
-        pair = (before.GetID(), found.image.uid)
+        pair = (self._pair, found.image.uid, None if shift is None else shift.deformable.shift.uid)
         if pair == self._boardOf:
             return
+        self._boardOf = pair
         preoperative, image = self._running.session.plan.preoperative, found.image
-        transform = found.registration.intraop_from_preop
+        carry = {
+            False: CarryOver(found.registration),
+            True: CarryOver(found.registration, None if shift is None else shift.deformable),
+        }
+        followed = self._pair is Pair.BEFORE_NOW
+        both = self._pair is Pair.RIGID_CARRIED
+
+        def work() -> npt.NDArray[np.float32]:
+            before = carry[followed].volume(preoperative, image)
+            return checkerboard(before, carry[True].volume(preoperative, image) if both else image)
 
         def finished(array: Any) -> None:
             self._removeBoard()
@@ -100,9 +138,7 @@ class Compare:
             self._boardOf = pair
             self.apply()
 
-        self._running.start(
-            _("making the checkerboard"), lambda: checkerboard(preoperative, image, transform), finished
-        )
+        self._running.start(_("making the checkerboard"), work, finished)
 
     def _removeBoard(self) -> None:
         if self._board is not None and self._board.GetScene() is not None:
@@ -110,25 +146,13 @@ class Compare:
         self._board, self._boardOf = None, None
 
 
-def checkerboard(before: Any, after: Any, intraop_from_preop: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Tiles of ``after`` and of ``before`` resampled to it, grey levels of both brought to 0..1. Shape (k, j, i)."""
-    from scipy import ndimage
-
-    preop_from_intraop = np.linalg.inv(np.asarray(intraop_from_preop))
-    matrix = resample_matrix(after.ras_from_ijk, before.ras_from_ijk, preop_from_intraop)
-    reverse = np.ix_([2, 1, 0], [2, 1, 0])
-    resampled = ndimage.affine_transform(
-        np.asarray(before.array, dtype=np.float32),
-        matrix[:3, :3][reverse],
-        matrix[:3, 3][::-1],
-        output_shape=after.array.shape[:3],
-        order=1,
-    )
+def checkerboard(before: Image, after: Image) -> npt.NDArray[np.float32]:
+    """Tiles of two volumes on one grid, grey levels of both brought to 0..1. Shape (k, j, i)."""
     tiles = [
         np.arange(n) * step // TILE_MM for n, step in zip(after.array.shape[:3], after.spacing_mm[::-1], strict=True)
     ]
     odd = (tiles[0][:, None, None] + tiles[1][None, :, None] + tiles[2][None, None, :]) % 2 == 1
-    return np.where(odd, _levels(resampled), _levels(after.array)).astype(np.float32)
+    return np.where(odd, _levels(before.array), _levels(after.array)).astype(np.float32)
 
 
 def _levels(array: npt.ArrayLike) -> npt.NDArray[np.float32]:

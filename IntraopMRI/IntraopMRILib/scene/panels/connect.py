@@ -125,7 +125,10 @@ class ConnectPage(Page):
             links = {
                 part: Link(peer.host, peer.port) for part in PARTS if (peer := getattr(self.parameters, part)).used
             }
-            chosen = (self.parameters.tumourSegmentation, self.parameters.plannedImplant)
+            p = self.parameters
+            chosen = (
+                p.tumourSegmentation, p.riskSegmentation, p.plannedTarget, p.plannedImplant, p.plannedLandmarks
+            )  # fmt: skip
             self.running.chosen = [node for node in chosen if node is not None]
             self.running.connect(plan, links)
         except IntraopError as error:

@@ -83,6 +83,8 @@ class DecidePage(Page):
         if not self.running.trusted:
             return []
         rows = list(self.running.residual.measurements) if self.running.residual is not None else []
+        if self.running.shift is not None:
+            rows += [self.running.shift.shift, self.running.shift.cavity]
         for found in self.running.implants.values():
             rows += found.measurements
         return rows

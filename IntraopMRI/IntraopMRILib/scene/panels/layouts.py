@@ -5,7 +5,7 @@ from __future__ import annotations
 import slicer
 
 #: Identifiers of user layouts start at 100; these are far from what other extensions take.
-FOUR_UP, DUAL, SIDE_BY_SIDE = 18944, 18945, 18946
+FOUR_UP, DUAL, SIDE_BY_SIDE, THREE_ABREAST = 18944, 18945, 18946, 18947
 
 _SLICE = (
     '<item><view class="vtkMRMLSliceNode" singletontag="{name}"><property name="orientation" action="default">{plane}'
@@ -26,7 +26,7 @@ def _row(*views: str) -> str:
 
 
 def descriptions() -> dict[int, str]:
-    """Layout XML by identifier: axial and 3D above coronal and sagittal; two large planes; both volumes."""
+    """Layout XML by identifier: axial and 3D above coronal and sagittal; two large planes; both volumes; all three."""
     red, green = _slice("Red", "Axial"), _slice("Green", "Coronal")
     four = _row(red, _THREED) + _row(green, _slice("Yellow", "Sagittal"))
     two = red + green
@@ -34,6 +34,7 @@ def descriptions() -> dict[int, str]:
         FOUR_UP: f'<layout type="vertical">{four}</layout>',
         DUAL: f'<layout type="horizontal">{two}</layout>',
         SIDE_BY_SIDE: f'<layout type="horizontal">{red}{_slice("Yellow", "Axial")}</layout>',
+        THREE_ABREAST: f'<layout type="horizontal">{red}{_slice("Green", "Axial")}{_slice("Yellow", "Axial")}</layout>',
     }
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from html import escape
 from typing import Any
 
 import numpy as np
 import qt
 import slicer
-from IntraopMRIReconstructionLib.data import Image, Measurement
+from IntraopMRIReconstructionLib.data import Measurement
 from slicer.i18n import tr as _
 
-from ...navigate.distance import ResidualDistance, SurfaceDistance
+from ...navigate.distance import ResidualDistance
 from ...navigate.watch import AlarmLevel
-from ..display import number
+from ...register.carry_over import Carried, LocalShift
+from ..display import Line, number
 from ..parameters import Phase
 from .layouts import DUAL, FOUR_UP, show
 from .overlay import Guidance
@@ -35,6 +37,8 @@ class NavigatePage(Page):
         self.guidance: Guidance | None = None
         self._guides: Any = None
         self._hasResidual = False
+        #: What a distance was measured to, by the name of the measurement.
+        self._measured: dict[str, Carried] = {}
         self._toned_s = 0.0
         self.ui.fourUpButton.connect("clicked()", lambda: show(FOUR_UP))
         self.ui.dualButton.connect("clicked()", lambda: show(DUAL))
@@ -60,7 +64,11 @@ class NavigatePage(Page):
         for name, found in self.running.implants.items():
             shown = [m for m in found.measurements if m.value is not None][:4]
             values = ", ".join(f"{m.name.removeprefix(name).strip()} {number(m.value, m.unit)}" for m in shown)
-            lines.append(_("{name}: {band}. {values}").format(name=name, band=found.band.value, values=values))
+            lines.append(
+                _("{name}: {band}. {values}. Plan: {basis}").format(
+                    name=name, band=found.band.value, values=values, basis=found.basis
+                )
+            )
         self.ui.implantLabel.text = "\n".join(lines) or "–"
         node = self.running.view.bridge.node("result.residual") if self.running.view is not None else None
         if node is not None and node.GetDisplayNode() is not None:
@@ -84,22 +92,67 @@ class NavigatePage(Page):
         if guide is not None:
             guide.refresh(self.parameters.riskAlarmMm)
         trusted = guide is not None and self.running.trusted
-        self._distance(self.ui.residualDistanceLabel, guide.residual if trusted and guide else None, guide)
+        self._distance(
+            self.ui.residualDistanceLabel,
+            guide.residual if trusted and guide else None,
+            guide.direction if guide else "",
+        )
         if trusted and self.running.residual is not None and not self._hasResidual:
             self.ui.residualDistanceLabel.text = _("none found")
-        self._distance(self.ui.riskDistanceLabel, guide.risk if trusted and guide else None, None)
-        self._distance(self.ui.targetDistanceLabel, guide.target if trusted and guide else None, None)
+        for label, measurement in (
+            (self.ui.riskDistanceLabel, guide.risk if trusted and guide else None),
+            (self.ui.targetDistanceLabel, guide.target if trusted and guide else None),
+        ):
+            self._distance(label, measurement, "", self._basis(measurement))
+        self._local(self.ui.tipShiftLabel, self._tip())
+        self._local(self.ui.cursorShiftLabel, cursor())
         self._alarm(guide if trusted else None)
 
-    def _distance(self, label: Any, measurement: Measurement | None, guide: Guidance | None) -> None:
+    def shiftLines(self) -> tuple[Line, ...]:
+        """Brain shift at the tip and under the cursor for the corner of the slices; nothing where it is not known."""
+        places = ((_("tip"), self._tip()), (_("cursor"), cursor()))
+        found = [(name, self._shiftAt(place)) for name, place in places]
+        return tuple(
+            Line(_("Shift at {place}: {shift} ± {uncertainty}").format(place=name, **words(there)))
+            for name, there in found
+            if there is not None
+        )
+
+    def _tip(self) -> Any:
+        view = self.running.view
+        return None if view is None else view.tip()
+
+    def _shiftAt(self, point: Any) -> LocalShift | None:
+        """Only from a registration that a person has confirmed."""
+        if point is None or not self.running.trusted:
+            return None
+        return self.running.view.localShift(point)
+
+    def _local(self, label: Any, point: Any) -> None:
+        found = self._shiftAt(point)
+        text = "–" if found is None else sized("{shift} ± {uncertainty}".format(**words(found)), 16)
+        if label.text != text:
+            label.text = text
+
+    def _distance(self, label: Any, measurement: Measurement | None, behind: str, below: str = "") -> None:
         if measurement is None or measurement.value is None:
             text = "–"
         else:
             text = sized(number(measurement.value, measurement.unit), 24)
-            if guide is not None and guide.direction:
-                text += sized("  " + guide.direction, 14)
+            if behind:
+                text += sized("  " + behind, 14)
+            if below:
+                text += "<br>" + below
         if label.text != text:
             label.text = text
+
+    def _basis(self, measurement: Measurement | None) -> str:
+        """Name and position of what a distance was measured to."""
+        item = None if measurement is None else self._measured.get(measurement.name)
+        if item is None:
+            return ""
+        sure = _("± {mm}").format(mm=number(item.uncertainty_mm, "mm")) + ", " if item.accepted else ""
+        return escape(f"{item.name}: {sure}{item.basis}")
 
     def _alarm(self, guide: Guidance | None) -> None:
         if guide is None:
@@ -111,8 +164,8 @@ class NavigatePage(Page):
         else:
             words = {
                 AlarmLevel.SAFE: (_("Safe"), GOOD),
-                AlarmLevel.NEAR: (_("Near: {name}").format(name=guide.risk.name), CHECK),
-                AlarmLevel.TOO_NEAR: (_("Too near: {name}").format(name=guide.risk.name), DANGER),
+                AlarmLevel.NEAR: (_("Near: {name}").format(name=self._named(guide.risk)), CHECK),
+                AlarmLevel.TOO_NEAR: (_("Too near: {name}").format(name=self._named(guide.risk)), DANGER),
                 AlarmLevel.UNKNOWN: (_("Unknown"), CHECK),
             }[guide.level]
             text = colored(*words, 18)
@@ -123,45 +176,48 @@ class NavigatePage(Page):
         if self.ui.alarmLabel.text != text:
             self.ui.alarmLabel.text = text
 
+    def _named(self, risk: Measurement) -> str:
+        item = self._measured.get(risk.name)
+        if item is None:
+            return risk.name
+        return f"{item.name} ({_('carried over') if item.accepted else _('rigid pose')})"
+
     def _prepare(self) -> None:
-        """Make the distances anew when residual, structures or registration have changed."""
+        """Make the distances anew when the residual, the registration or a decision about the plan has changed."""
         running = self.running
         registered = running.registered
         if not running.trusted or registered is None:
             self.guidance, self._guides = None, None
+            self._measured = {}
             return
-        risk = self.parameters.riskSegmentation
-        target = self.parameters.plannedTarget
-        guides = (
-            registered.image.uid,
-            id(running.residual),
-            None if risk is None else (risk.GetID(), risk.GetSegmentation().GetMTime()),
-            None if target is None else (target.GetID(), target.GetMTime()),
-        )
+        items = running.view.items
+        decided = tuple((key, item.accepted) for key, item in items.items())
+        guides = (registered.image.uid, id(running.residual), id(running.view.risks), decided)
         if guides == self._guides:
             return
-        self._guides = guides
-        intraop_from_preop = registered.registration.intraop_from_preop
+        self._guides, self._measured = guides, {}
         residual = None
         self._hasResidual = running.residual is not None and bool(np.any(running.residual.residual.array))
         if self._hasResidual:
             residual = ResidualDistance(running.residual.residual)
-        point = None
-        if target is not None and target.GetNumberOfControlPoints():
-            place = np.array([*target.GetNthControlPointPosition(0), 1.0])
-            point = (intraop_from_preop @ place)[:3]
-        self.guidance = Guidance(residual, self._risks(risk, intraop_from_preop), point)
+        risks = []
+        for name, (rigid, now) in running.view.risks.items():
+            item = items[f"risk.{name}"]
+            risks.append(now if item.accepted and now is not None else rigid)
+            self._measured[f"Tip to {name}"] = item
+        target = next((item for item in items.values() if item.kind == "target"), None)
+        if target is not None:
+            self._measured["Tip to target"] = target
+        self.guidance = Guidance(residual, tuple(risks), None if target is None else target.position_mm[0])
 
-    def _risks(self, segmentation: Any, intraop_from_preop: Any) -> tuple[SurfaceDistance, ...]:
-        """Structures at risk carried to intraoperative RAS: the grid moves, the voxels stay."""
-        volume = self.parameters.preopVolume
-        if segmentation is None or volume is None:
-            return ()
-        plan = self.running.session.plan.preoperative
-        found = []
-        for segmentId in segmentation.GetSegmentation().GetSegmentIDs():
-            mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, volume)
-            if mask is not None and np.any(mask):
-                label = Image((mask > 0).astype(np.uint8), intraop_from_preop @ plan.ras_from_ijk)
-                found.append(SurfaceDistance(label, segmentation.GetSegmentation().GetSegment(segmentId).GetName()))
-        return tuple(found)
+
+def cursor() -> Any:
+    """Where the mouse points in a view, (3,) RAS mm; None when it is in none."""
+    node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+    place = [0.0, 0.0, 0.0]
+    return place if node is not None and node.GetCursorPositionRAS(place) else None
+
+
+def words(found: LocalShift) -> dict[str, str]:
+    """Both numbers with their unit."""
+    return {"shift": number(found.shift_mm, "mm"), "uncertainty": number(found.uncertainty_mm, "mm")}

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import slicer
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import SessionError
+from IntraopMRIReconstructionLib.geometry import apply
+from scipy import ndimage
 from slicer.i18n import tr as _
 
 from .. import colors, conversion, recipes
@@ -74,7 +77,55 @@ def planOf(parameters: Any) -> Any:
         entry, tip = (np.array(line.GetNthControlPointPosition(index)) for index in (0, 1))
         trajectories.append(Trajectory(entry, tip, parameters.implantDiameterMm, line.GetName()))
     procedure = parameters.procedureName or _("Intraoperative control")
-    return Plan(parameters.patientId, procedure, preoperative, tumour, tuple(trajectories))
+    return Plan(
+        parameters.patientId,
+        procedure,
+        preoperative,
+        tumour,
+        tuple(trajectories),
+        pointsOf(parameters.plannedTarget),
+        structuresOf(parameters.riskSegmentation, volume),
+        pointsOf(parameters.plannedLandmarks),
+    )
+
+
+def pointsOf(markups: Any) -> dict[str, npt.NDArray[np.float64]]:
+    """Points of a markups node (or None) by their names, in the world (preoperative RAS). SessionError for doubles."""
+    found: dict[str, npt.NDArray[np.float64]] = {}
+    for index in range(0 if markups is None else markups.GetNumberOfControlPoints()):
+        name = markups.GetNthControlPointLabel(index) or f"{markups.GetName()} {index + 1}"
+        if name in found:
+            raise SessionError(
+                _(
+                    "two points of '{list}' are called '{name}': name them apart, since each is decided on by its name"
+                ).format(list=markups.GetName(), name=name)
+            )
+        place = [0.0, 0.0, 0.0]
+        markups.GetNthControlPointPositionWorld(index, place)
+        found[name] = np.array(place)
+    return found
+
+
+def structuresOf(segmentation: Any, reference: Any) -> dict[str, Image]:
+    """Segments (or None) by their names, each on the part of the grid of ``reference`` that it covers."""
+    found: dict[str, Image] = {}
+    if segmentation is None:
+        return found
+    grid = slicer.util.arrayFromVTKMatrix(_ijkToRas(reference))
+    for segmentId in segmentation.GetSegmentation().GetSegmentIDs():
+        name = segmentation.GetSegmentation().GetSegment(segmentId).GetName()
+        mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, reference)
+        if mask is None or not np.any(mask):
+            raise SessionError(
+                _("the structure at risk '{name}' is empty: segment it, or remove the segment").format(name=name)
+            )
+        if name in found:
+            raise SessionError(_("two structures at risk are called '{name}': name them apart").format(name=name))
+        box = ndimage.find_objects((mask > 0).astype(np.uint8))[0]
+        corner = grid.copy()
+        corner[:3, 3] = apply(grid, np.array([part.start for part in box[::-1]], dtype=np.float64))
+        found[name] = Image((mask[box] > 0).astype(np.uint8), corner, name)
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from ...navigate.distance import SurfaceDistance, target_distance
 from ...navigate.reslice import Plane, PoseSmoother, slice_to_ras
 from ...navigate.watch import AlarmLevel, DistanceAlarm, PoseWatch
 from ..corner_text import ViewTexts
-from ..display import Corners, Readout, banners, corners
+from ..display import Corners, Line, Readout, banners, corners
 from ..parameters import Reslice
 
 #: The slice views in the order in which planes are given to them.
@@ -112,8 +114,14 @@ class Overlay:
             else:
                 node.JumpSliceByCentering(*pose.tip_ras_mm)
 
-    def annotate(self, readout: Readout) -> None:
-        """Write the session's numbers and alarms into the views; only what changed is drawn again."""
+    def annotate(
+        self, readout: Readout, shift: tuple[Line, ...] = (), titles: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Write the session's numbers and alarms into the views; only what changed is drawn again.
+
+        ``shift``: what is known of the brain shift at the tip and under the cursor, for the slices. ``titles``: what a
+        slice view shows, by its name, where that differs.
+        """
         manager = slicer.app.layoutManager()
         for name in VIEWS:
             widget = manager.sliceWidget(name)
@@ -121,7 +129,8 @@ class Overlay:
                 node = widget.mrmlSliceNode()
                 toRas = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())
                 height = widget.sliceView().renderWindow().GetSize()[1]
-                texts = Corners(banners=banners(readout))
+                title = (Line(titles[name], bold=True),) if name in titles else ()
+                texts = Corners(topLeft=title, bottomLeft=shift, banners=banners(readout))
                 self._draw(name, widget.sliceView(), texts, toRas, node.GetFieldOfView()[1] / max(1, height))
         threeD = manager.threeDWidget(0)
         if threeD is not None:

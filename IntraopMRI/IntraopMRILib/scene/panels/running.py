@@ -64,6 +64,7 @@ class Running:
         self.confirmed = False
         self.shift: Any = None
         self.residual: Any = None
+        self.residualNotes: tuple[str, ...] = ()
         self.implants: dict[str, Any] = {}
         self.reportPath = ""
         if self._preparer is not None:
@@ -267,7 +268,7 @@ class Running:
         elif isinstance(update, ShiftFound):
             self.shift = update
         elif isinstance(update, ResidualFound):
-            self.residual = update.assessment
+            self.residual, self.residualNotes = update.assessment, update.notes
         elif isinstance(update, ImplantFound):
             self.implants[update.planned.name] = update
         elif isinstance(update, Problem):

@@ -10,8 +10,9 @@ from IntraopMRIReconstructionLib.data import Level, Reason
 from IntraopMRIReconstructionLib.errors import IntraopError
 from slicer.i18n import tr as _
 
-from ..display import age, number
+from ..display import age, number, spread
 from ..parameters import Phase
+from .carried import CarriedTable
 from .compare import Compare
 from .page import Action, Page, State, blocked, connectFirst, done, ready
 from .style import LEVEL_COLORS, colored
@@ -32,6 +33,7 @@ class ScanPage(Page):
         for _protocol, key in PROTOCOLS:
             self.ui.protocolBox.addItem(names[key])
         self.compare = Compare(self.running)
+        self.carried = CarriedTable(self)
         self.ui.scanButton.connect("clicked()", self.scan)
         self.ui.stopButton.connect("clicked()", self.stop)
         self.ui.confirmButton.connect("clicked()", self.running.confirm)
@@ -50,6 +52,13 @@ class ScanPage(Page):
             return blocked(_("Registration refused: {why}").format(why=verdict.text))
         if not self.running.confirmed:
             return ready(_("Compare both volumes in all views, then confirm."))
+        waiting = self.carried.waiting()
+        if waiting:
+            return done(
+                _("Registration confirmed. Planned things that stay at the rigid pose until accepted: {count}.").format(
+                    count=waiting
+                )
+            )
         return done(_("Registration confirmed."))
 
     def action(self) -> Action | None:
@@ -89,7 +98,14 @@ class ScanPage(Page):
             ).format(count=len(verdict.reasons))
             self.ui.reasonsLabel.toolTip = _lines(verdict.reasons)
         self.ui.residualLabel.text = self._residual()
-        self.compare.show(self.parameters.comparison, self.parameters.blend)
+        p = self.parameters
+        self.compare.show(p.comparison, p.blend, p.pair, p.shiftMap)
+        view = self.running.view
+        known = view is not None and view.followsShift
+        self.ui.pairBox.enabled = self.ui.shiftMapBox.enabled = self.ui.shiftArrowsBox.enabled = known
+        if view is not None:
+            view.bridge.showArrows(p.shiftArrows)
+        self.carried.refresh()
         self.tick()
 
     def tick(self) -> None:
@@ -115,9 +131,9 @@ class ScanPage(Page):
 
     def _residual(self) -> str:
         lines = []
-        shift = None if self.running.shift is None else self.running.shift.shift
-        if shift is not None and shift.value is not None:
-            lines.append(_("Brain shift {value}").format(value=number(shift.value, shift.unit)))
+        shift = self.running.shift
+        if shift is not None:
+            lines += [f"{m.name} {spread(m)}" for m in (shift.shift, shift.cavity) if m.value is not None]
         assessment = self.running.residual
         if assessment is None:
             lines.append(_("No residual: it needs a scan with contrast agent."))
@@ -130,6 +146,7 @@ class ScanPage(Page):
                     value=number(volume.value, volume.unit), low=low, high=high
                 )
             )
+            lines += self.running.residualNotes
         return "\n".join(lines)
 
     def scan(self) -> None:
