@@ -34,6 +34,9 @@ class Collector(Protocol):
     def lines(self, contrast: int, repetition: int) -> int:
         """Readouts of a frame that has begun."""
 
+    def is_whole(self, contrast: int, repetition: int) -> bool:
+        """Whether everything that the header announces for a frame that has begun is in."""
+
     def kspace(self, contrast: int = 0, repetition: int = 0) -> Frame:
         """One frame."""
 

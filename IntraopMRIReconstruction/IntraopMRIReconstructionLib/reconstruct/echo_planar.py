@@ -165,6 +165,10 @@ class EpiAssembler:
         """Lines of a frame that has begun."""
         return self._lines.lines(contrast, repetition)
 
+    def is_whole(self, contrast: int, repetition: int) -> bool:
+        """Whether every line that the header announces for a frame that has begun is in."""
+        return self._lines.is_whole(contrast, repetition)
+
     def kspace(self, contrast: int = 0, repetition: int = 0) -> EpiFrame:
         """One frame. Raises ReconstructionError as the Cartesian assembler does."""
         kspace = self._lines.kspace(contrast, repetition)

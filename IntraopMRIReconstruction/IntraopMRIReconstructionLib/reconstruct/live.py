@@ -18,7 +18,7 @@ from ..errors import ReconstructionError
 from ..operators.sampling import begun_offset, describe, planned_calibration, planned_mask
 from .assemble import Assembler
 from .auto import Frame, choose, preview
-from .collect import collector
+from .collect import Collector, collector
 from .planes import Planes, central
 from .result import Reconstruction
 from .solvers import begin_weights
@@ -56,6 +56,11 @@ class LiveScan:
         self._heard_s = self._seen_s = clock()
 
     @property
+    def collector(self) -> Collector:
+        """What collects the scan, and keeps its frames afterwards."""
+        return self._collector
+
+    @property
     def fraction(self) -> float:
         """Share 0..1 of the planned lines that are in."""
         return self._collector.fraction_acquired
@@ -88,7 +93,7 @@ class LiveScan:
         for key in self._collector.frames:
             over = last or key[1] < self._now[1]
             lines = self._collector.lines(*key)
-            if lines > self._handed_out.get(key, 0) and (over or self._is_whole(key)):
+            if lines > self._handed_out.get(key, 0) and (over or self._collector.is_whole(*key)):
                 self._handed_out[key] = lines
                 yield self._collector.kspace(*key)
         self._forget_oldest()
@@ -106,9 +111,6 @@ class LiveScan:
     def close(self) -> None:
         """Let go of threads and of what was begun."""
         self.calibrations.close()
-
-    def _is_whole(self, key: _Key) -> bool:
-        return isinstance(self._collector, Assembler) and self._collector.is_whole(*key)
 
     def _forget_oldest(self) -> None:
         if not isinstance(self._collector, Assembler):

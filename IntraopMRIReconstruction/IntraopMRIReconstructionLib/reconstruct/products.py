@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ..data import Progress, no_progress
+import numpy as np
+
+from ..data import KSpace, Progress, no_progress
 from ..errors import ReconstructionError
-from .auto import Options, reconstruct
+from ..operators.sampling import describe
+from .auto import Frame, Options, reconstruct
 from .corrections import Corrections, corrected
 from .quantities import Frames, Heating, Quantity, measured
 from .result import Reconstruction
+from .unmixing import Ahead, Calibrations
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,24 +33,79 @@ def make(scan: Frames, wanted: Wanted, progress: Progress = no_progress, threads
 
     Corrections apply to images only: a field or a temperature is no brightness.
     """
+    if not scan.frames:
+        raise ReconstructionError(f"the scan '{scan.encoding.scan_id}' has no line yet")
     if wanted.quantity != "image":
         if wanted.corrections:
             raise ReconstructionError(f"corrections are for images, not for a {wanted.quantity}: leave them out")
         return measured(scan, wanted.quantity, wanted.method, wanted.options, wanted.heating, progress, threads)
-    if not scan.frames:
-        raise ReconstructionError(f"the scan '{scan.encoding.scan_id}' has no line yet")
-    contrast, repetition = wanted.frame or (0, max(r for c, r in scan.frames if c == scan.frames[0][0]))
-    frame = scan.kspace(contrast, repetition)
-    whole = bool(wanted.corrections)
+    contrast = scan.frames[0][0]
+    newest = max(repetition for number, repetition in scan.frames if number == contrast)
+    return make_image(scan, wanted, scan.kspace(*(wanted.frame or (contrast, newest))), progress, threads)
+
+
+def make_image(
+    scan: Frames,
+    wanted: Wanted,
+    frame: Frame,
+    progress: Progress = no_progress,
+    threads: int = 2,
+    kept: Calibrations | Ahead | None = None,
+) -> Reconstruction:
+    """The image of one frame of a scan with its corrections; ``kept`` as in :func:`.auto.reconstruct`."""
+    share = 0.8 if wanted.corrections else 1.0
+    if lacks_calibration(scan, frame):
+        frame = _calibrated_by_others(scan, frame)
     result = reconstruct(
         frame,
         wanted.method,
-        lambda fraction, what: progress(fraction * (0.8 if whole else 1.0), what),
+        lambda fraction, what: progress(share * fraction, what),
         threads,
         wanted.options,
+        kept,
     )
-    later = corrected(
-        result, wanted.corrections, frame.encoding, lambda fraction, what: progress(0.8 + 0.2 * fraction, what)
+    return corrected(
+        result,
+        wanted.corrections,
+        frame.encoding,
+        lambda fraction, what: progress(share + (1 - share) * fraction, what),
     )
-    progress(1.0, "done")
-    return later
+
+
+def lacks_calibration(scan: Frames, frame: Frame) -> bool:
+    """Whether a frame leaves lines out that only its neighbours in time bring (TGRAPPA)."""
+    if not isinstance(frame, KSpace) or frame.encoding.is_3d or scan.encoding.repetitions < 2:
+        return False
+    if frame.calibration is not None:
+        return False
+    sampling = describe(frame.acquired, False)
+    return sampling.kind == "regular" and sampling.calibration_lines[1] < 2
+
+
+def neighbours_have_come(scan: Frames, frame: Frame) -> bool:
+    """Whether the repetitions so far bring every line that calibrates a frame that lacks some."""
+    have = np.zeros(frame.encoding.encoded_matrix[:2], dtype=bool)
+    for contrast, number in scan.frames:
+        other = scan.kspace(contrast, number)
+        if contrast == frame.contrast and isinstance(other, KSpace):
+            have |= other.acquired > 0
+    return bool(have.all())
+
+
+def _calibrated_by_others(scan: Frames, frame: Frame) -> Frame:
+    """The frame, calibrated by the lines of the repetitions nearest to it; itself when those do not suffice."""
+    assert isinstance(frame, KSpace)
+    merged, have = frame.samples.copy(), (frame.acquired > 0).copy()
+    others = [number for contrast, number in scan.frames if contrast == frame.contrast]
+    for number in sorted(others, key=lambda other: abs(other - frame.repetition)):
+        if have.all():
+            break
+        other = scan.kspace(frame.contrast, number)
+        if isinstance(other, KSpace) and other.samples.shape == merged.shape:
+            new = (other.acquired > 0) & ~have
+            merged[:, new] = other.samples[:, new]
+            have |= new
+    if not have.all():
+        return frame
+    note = "calibrated by lines of neighbouring repetitions"
+    return replace(frame, calibration=merged, warnings=(*frame.warnings, note))

@@ -135,7 +135,7 @@ class ShotAssembler:
         flags = np.zeros(len(acquisition.ky), np.uint32) if acquisition.flags is None else acquisition.flags
         noise = flags & LineFlag.NOISE > 0
         use = ~noise & (flags & LineFlag.NAVIGATOR == 0)
-        k = self._positions(acquisition, use)
+        k = self.positions(acquisition, use)
         wrong = acquisition.kz[use][(acquisition.kz[use] < 0) | (acquisition.kz[use] >= source.encoded_matrix[0])]
         if len(wrong):
             raise ReconstructionError(
@@ -164,6 +164,11 @@ class ShotAssembler:
     def lines(self, contrast: int, repetition: int) -> int:
         """Readouts of a frame that has begun."""
         return sum(len(part) for part in self._frames[contrast, repetition].slices)
+
+    def is_whole(self, contrast: int, repetition: int) -> bool:
+        """Whether as many readouts of a frame that has begun are in as the header announces; False when it does not."""
+        said = self._source.metadata.get(SHOTS_PER_IMAGE, "")
+        return said.isdecimal() and self.lines(contrast, repetition) >= int(said) * self._source.encoded_matrix[0]
 
     def kspace(self, contrast: int = 0, repetition: int = 0) -> Shots:
         """One frame, whitened when the scan brought noise lines, without dead coils.
@@ -207,8 +212,8 @@ class ShotAssembler:
             warnings=warnings,
         )
 
-    def _positions(self, acquisition: Acquisition, use: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-        """k (lines, readout, 2) of the lines to use, in cycles per kept field of view."""
+    def positions(self, acquisition: Acquisition, use: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        """k (lines, readout, 2) of the lines to use, in cycles per kept field of view. Raises as :meth:`add`."""
         source = self._source
         if not use.any():
             return np.zeros((0, acquisition.samples.shape[2], 2), np.float32)

@@ -4,7 +4,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
-from slicer import vtkMRMLScalarVolumeNode
+from slicer import vtkMRMLMarkupsFiducialNode, vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
@@ -32,10 +32,64 @@ class Method(Enum):
     CG_SENSE = "cg-sense"
     L1_WAVELET = "l1-wavelet"
     TV = "tv"
+    GRIDDING = "gridding"
+    ITERATIVE_SENSE = "iterative-sense"
 
     def label(self) -> str:
         """Name for a person."""
         return _("Automatic") if self is Method.AUTO else self.value
+
+
+class Make(Enum):
+    """What is made of a scan; the value is the name that the library knows."""
+
+    IMAGE = "image"
+    FIELD_MAP = "field map"
+    TEMPERATURE = "temperature"
+    SPECTRAL_BINS = "spectral bins"
+
+    def label(self) -> str:
+        """Name for a person."""
+        return {
+            Make.IMAGE: _("Image"),
+            Make.FIELD_MAP: _("B0 field map (Hz)"),
+            Make.TEMPERATURE: _("Temperature change (°C)"),
+            Make.SPECTRAL_BINS: _("Spectral bins together"),
+        }[self]
+
+
+class Ghost(Enum):
+    """Where the difference between forward and backward lines of EPI is taken from."""
+
+    AUTO = "auto"
+    NAVIGATORS = "navigators"
+    ENTROPY = "entropy"
+    NONE = "none"
+
+    def label(self) -> str:
+        """Name for a person."""
+        return {
+            Ghost.AUTO: _("Automatic"),
+            Ghost.NAVIGATORS: _("Navigators"),
+            Ghost.ENTROPY: _("Sharpest image"),
+            Ghost.NONE: _("Leave the ghost"),
+        }[self]
+
+
+class Brightness(Enum):
+    """How uneven brightness of surface coils is evened out."""
+
+    NONE = "none"
+    QUICK = "quick"
+    N4 = "n4"
+
+    def label(self) -> str:
+        """Name for a person."""
+        return {
+            Brightness.NONE: _("As measured"),
+            Brightness.QUICK: _("Even, quickly"),
+            Brightness.N4: _("Even, by N4"),
+        }[self]
 
 
 @parameterNodeWrapper
@@ -46,9 +100,22 @@ class ReconstructionParameters:
     host: str = "127.0.0.1"
     port: Annotated[int, WithinRange(1, 65535)] = 18944
     recording: Path
+    make: Make = Make.IMAGE
     method: Method = Method.AUTO
     iterations: Annotated[int, WithinRange(1, 200)] = 30
     livePreview: bool = True
+    frame: Annotated[int, WithinRange(-1, 65535)] = -1
+    echo: Annotated[int, WithinRange(0, 65535)] = 0
+    ghost: Ghost = Ghost.AUTO
+    delays: bool = True
+    referenceFrame: Annotated[int, WithinRange(0, 65535)] = 0
+    heatedPlace: vtkMRMLMarkupsFiducialNode
+    heatedRadius: Annotated[float, WithinRange(3.0, 100.0)] = 20.0
+    drift: bool = True
+    referenceless: bool = False
+    brightness: Brightness = Brightness.NONE
+    gradientTable: Path
+    opposedVolume: vtkMRMLScalarVolumeNode
     outputVolume: vtkMRMLScalarVolumeNode
     comparisonVolume: vtkMRMLScalarVolumeNode
     blend: Annotated[float, WithinRange(0.0, 1.0)] = 0.5

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from ..data import Acquisition, Encoding, Image
 from ..errors import Cancelled, IntraopError
-from ..reconstruct.auto import Frame, Options, reconstruct
+from ..reconstruct.auto import Frame
 from ..reconstruct.live import SCAN_SILENT_S, LiveScan
-from ..reconstruct.methods import METHODS
+from ..reconstruct.products import Wanted, lacks_calibration, make, make_image, neighbours_have_come
+from ..reconstruct.quantities import Frames, LiveThermometer
 from ..reconstruct.result import Reconstruction
-from ..reconstruct.unmixing import Ahead, Calibrations
+from ..reconstruct.window import RadialWindow, radial_window
 
 if TYPE_CHECKING:
     # Not needed before somebody connects, and then with packages that have to be installed first.
@@ -59,19 +60,34 @@ class Previewed:
     fraction: float
 
 
-News = Encoding | Progressed | Dropped | Failed | Received | Previewed | Reconstruction
+@dataclass(frozen=True, eq=False)
+class Streamed:
+    """A picture of a scan that goes on; its last line came at ``received_monotonic_s``, None for a file."""
+
+    result: Reconstruction
+    received_monotonic_s: float | None
+
+
+News = Encoding | Progressed | Dropped | Failed | Received | Previewed | Streamed | Reconstruction
 
 
 class Reception:
-    """One source until :meth:`close`. ``drain`` gives what happened; ``kspace`` is the last complete scan."""
+    """One source until :meth:`close`. ``drain`` gives what happened; ``scan`` holds the last frames that were whole.
 
-    def __init__(self, method: str, iterations: int, livePreview: bool) -> None:
-        self.method, self.iterations, self.livePreview = method, iterations, livePreview
-        self.kspace: Frame | None = None
+    ``wanted`` may be changed at any time and holds from the next scan on.
+    """
+
+    def __init__(self, wanted: Wanted, livePreview: bool) -> None:
+        self.wanted, self.livePreview = wanted, livePreview
+        self.scan: Frames | None = None
         self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
         self._closing, self._cancelled = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
+        self._again: threading.Thread | None = None
+        self._listens = False
         self._live: LiveScan | None = None
+        self._window: RadialWindow | None = None
+        self._thermometer: LiveThermometer | None = None
         self._strays_told = False
 
     def listen(self, host: str, port: int) -> None:
@@ -85,7 +101,8 @@ class Reception:
             with client:
                 self._listen(client)
 
-        self._start(work)
+        self._listens = True
+        self._thread = self._start(work)
 
     def read(self, path: Path) -> None:
         """Read an ISMRMRD file in the background."""
@@ -94,21 +111,21 @@ class Reception:
             from ..wire.mrd_file import MrdReader
 
             with MrdReader(path) as scan:
-                self._tell(scan.encoding)
-                self._live = LiveScan(scan.encoding, self.method)
+                self._open(scan.encoding)
                 self._collect(scan.blocks(256))
 
-        self._start(work)
+        self._thread = self._start(work)
 
     def again(self) -> None:
-        """Reconstruct the last scan anew, with the present method."""
-        if self.kspace is not None and not self.busy:
-            self._start(self._reconstruct)
+        """Make what is wanted now of the last scan."""
+        if self.scan is not None and not self.busy:
+            self._again = self._start(lambda: self._tell(make(self._last_scan(), self.wanted, self._progress)))
 
     @property
     def busy(self) -> bool:
-        """Whether a thread works or listens."""
-        return self._thread is not None and self._thread.is_alive()
+        """Whether something is read or reconstructed; waiting for a scan is not."""
+        reads = self._thread is not None and self._thread.is_alive() and not self._listens
+        return reads or self._live is not None or (self._again is not None and self._again.is_alive())
 
     def drain(self) -> list[News]:
         """Everything that happened since the last call. Never waits."""
@@ -125,10 +142,11 @@ class Reception:
         """End the thread; waits for it."""
         self._closing.set()
         self._cancelled.set()
-        if self._thread is not None:
-            self._thread.join()
+        for thread in (self._thread, self._again):
+            if thread is not None:
+                thread.join()
 
-    def _start(self, work: Callable[[], None]) -> None:
+    def _start(self, work: Callable[[], None]) -> threading.Thread:
         def guarded() -> None:
             try:
                 work()
@@ -138,8 +156,9 @@ class Reception:
                 self._tell(Failed(str(error) or type(error).__name__))
 
         self._cancelled.clear()
-        self._thread = threading.Thread(target=guarded, name="intraop reception", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=guarded, name="intraop reception", daemon=True)
+        thread.start()
+        return thread
 
     def _tell(self, news: News) -> None:
         self._news.put(news)
@@ -173,13 +192,21 @@ class Reception:
             if self._live is not None:
                 self._lost("a new scan has begun")
             self._cancelled.clear()
-            self._tell(item)
-            self._live, self._strays_told = LiveScan(item, self.method), False
+            self._open(item)
         elif isinstance(item, Acquisition):
             if self._live is not None:
                 self._arrived(self._live, item)
         elif isinstance(received.message, ImageMessage):
             self._tell(Received(adapters.image_from_message(received.message, client.profile)))
+
+    def _open(self, encoding: Encoding) -> None:
+        """A scan begins. Raises ReconstructionError when it cannot be collected."""
+        wanted = self.wanted
+        self._tell(encoding)
+        self._live, self._strays_told = LiveScan(encoding, wanted.method), False
+        self._window = radial_window(self._live.collector) if wanted.quantity == "image" and self.livePreview else None
+        measures = wanted.quantity == "temperature"
+        self._thermometer = LiveThermometer(wanted.heating, wanted.method, wanted.options) if measures else None
 
     def _refused(self, received: FromWire, error: IntraopError) -> None:
         """Say why; of the lines of a scan that was refused as a whole only once."""
@@ -197,7 +224,8 @@ class Reception:
         try:
             for block in blocks:
                 self._arrived(live, block)
-            self._reconstruct_whole(live, last=True)
+            if self._live is live:
+                self._reconstruct_whole(live, last=True)
         finally:
             self._drop()
 
@@ -207,35 +235,60 @@ class Reception:
             raise Cancelled("stopped while lines arrive")
         live.add(block)
         self._tell(Progressed(live.fraction, live.name))
-        self._reconstruct_whole(live, block.last)
+        if self._window is not None and (picture := self._window.add(block)) is not None:
+            self._tell(Streamed(picture, block.received_monotonic_s))
+        self._reconstruct_whole(live, block.last, block.received_monotonic_s)
         if block.last:
             self._drop()
-        elif self.livePreview and (shown := live.preview()) is not None:
+        elif self.livePreview and self._window is None and (shown := live.preview()) is not None:
             self._tell(Previewed(shown, live.fraction))
 
-    def _reconstruct_whole(self, live: LiveScan, last: bool) -> None:
-        for frame in live.whole(last):
-            self.kspace = frame
+    def _reconstruct_whole(self, live: LiveScan, last: bool, received_s: float | None = None) -> None:
+        """Make what the frames allow that became whole."""
+        self.scan = live.collector
+        whole = list(live.whole(last))
+        for number, frame in enumerate(whole):
+            ends = last and number == len(whole) - 1
             try:
-                # Frames of a stream are too short to report how far they are.
-                self._reconstruct(live.calibrations, quiet=not last)
+                result = self._made(live, frame, ends)
             except Cancelled:
                 raise
             except IntraopError as error:
                 self._tell(Failed(str(error)))
+                continue
+            if result is not None:
+                self._tell(result if ends or live.encoding.repetitions == 1 else Streamed(result, received_s))
+        if last and self.wanted.quantity not in ("image", "temperature"):
+            self._tell(make(live.collector, self.wanted, self._progress))
 
-    def _reconstruct(self, calibrations: Calibrations | Ahead | None = None, quiet: bool = False) -> None:
-        """Reconstruct the last frame that became whole."""
-        assert self.kspace is not None
+    def _made(self, live: LiveScan, frame: Frame, ends: bool) -> Reconstruction | None:
+        """What is wanted of a frame that became whole, None when it has to wait; ``ends``: it is the scan's last."""
+        wanted, quiet = self.wanted, not ends and live.encoding.repetitions > 1
+        # Frames of a stream are too short to report how far they are.
+        progress = self._unless_cancelled if quiet else self._progress
+        if self._thermometer is not None:
+            if frame.contrast or frame.repetition < wanted.heating.reference:
+                return None
+            return self._thermometer.add(frame, progress)
+        if wanted.quantity != "image":
+            return None  # made of all frames, when the last one is there
+        shown = 0 if wanted.frame is None else wanted.frame[0]
+        if frame.contrast != shown or (self._window is not None and not ends):
+            return None
+        if lacks_calibration(live.collector, frame) and not ends and not neighbours_have_come(live.collector, frame):
+            return None
+        return make_image(live.collector, wanted, frame, progress, kept=live.calibrations)
 
-        def progress(fraction: float, what: str) -> bool:
-            if not quiet:
-                self._tell(Progressed(fraction, what))
-            return not self._cancelled.is_set()
+    def _last_scan(self) -> Frames:
+        assert self.scan is not None
+        return self.scan
 
-        iterative = self.method in METHODS and METHODS[self.method].iterative
-        options = Options(iterations=self.iterations) if iterative else None
-        self._tell(reconstruct(self.kspace, self.method, progress, options=options, calibrations=calibrations))
+    def _unless_cancelled(self, _fraction: float, _what: str) -> bool:
+        return not self._cancelled.is_set()
+
+    def _progress(self, fraction: float, what: str) -> bool:
+        self._tell(Progressed(fraction, what))
+        return self._unless_cancelled(fraction, what)
 
     def _lost(self, why: str) -> None:
         """The rest of the scan will not come: nothing is made of it."""

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import qt
 import slicer
 from slicer.i18n import tr as _
 
 from ..data import Encoding, Image
 from ..errors import IntraopError
+from ..reconstruct.quantities import QUANTITY
 from ..reconstruct.result import Reconstruction
+from .choices import offer, wantedFrom
 from .panel import Panel, ensurePackages
 from .parameters import Source
-from .reception import Dropped, Failed, News, Previewed, Progressed, Received, Reception
+from .reception import Dropped, Failed, News, Previewed, Progressed, Received, Reception, Streamed
+from .results import ResultNodes
 
 #: How often the main thread looks for news, ms: part of what passes between the last line and the picture.
 TICK_MS = 10
-#: Node attribute of a preview: percent of the scan that it was made of.
-PREVIEW_ATTRIBUTE = "IntraopMRI.PreviewPercent"
 NEXT_BUTTON = (
     "QPushButton { background: #1f6fb2; color: white; font-weight: bold; font-size: 16px; border: none; "
     "border-radius: 6px; padding: 8px; } QPushButton:disabled { background: #c9ced3; color: #3f454b; }"
@@ -37,7 +38,8 @@ class ReconstructionPanel(Panel):
         self.result: Reconstruction | None = None
         self.progress: tuple[float, str] | None = None
         self.problem = ""
-        self._previewId = ""
+        self.latencyMs: float | None = None
+        self._nodes = ResultNodes()
         self.ui.connectButton.connect("clicked()", self.toggle)
         self.ui.nextButton.connect("clicked()", self._onNext)
         self.ui.cancelButton.connect("clicked()", self._onCancel)
@@ -69,11 +71,11 @@ class ReconstructionPanel(Panel):
         self.ui.source.enabled = self.reception is None
         self.ui.connectButton.text = self._sourceWords()
         self.ui.recognisedLabel.text = self._recognised()
-        reason = "" if self.result is None else _("{method}: {reason}").format(
-            method=self.result.method, reason=self.result.reason
-        )  # fmt: skip
-        warnings = () if self.result is None else self.result.warnings
-        self.ui.methodReasonLabel.text = "\n".join([reason, *warnings]).strip()
+        offer(self.ui, p, self.encoding)
+        self.ui.methodReasonLabel.text = self._rests()
+        self.ui.latencyLabel.visible = self.latencyMs is not None
+        if self.latencyMs is not None:
+            self.ui.latencyLabel.text = _("{ms} ms after its last line").format(ms=f"{self.latencyMs:.0f}")
         busy = self.progress is not None
         self.ui.progressBar.visible = self.ui.cancelButton.visible = busy
         if self.progress is not None:
@@ -94,7 +96,7 @@ class ReconstructionPanel(Panel):
         self.problem = ""
         try:
             ensurePackages("IntraopMRIReconstruction")
-            reception = Reception(p.method.value, p.iterations, p.livePreview)
+            reception = Reception(wantedFrom(p), p.livePreview)
             if p.source is Source.SCANNER:
                 reception.listen(p.host, p.port)
             else:
@@ -106,13 +108,27 @@ class ReconstructionPanel(Panel):
         self.refresh()
 
     def again(self) -> None:
-        """Reconstruct the last scan by the method that is chosen now."""
-        reception, p = self.reception, self.parameters
-        if reception is not None:
-            reception.method, reception.iterations = p.method.value, p.iterations
-            reception.again()
+        """Make of the last scan what is chosen now."""
+        if self.reception is None:
+            return
+        try:
+            self.reception.wanted = wantedFrom(self.parameters)
+        except IntraopError as error:
+            self.problem = str(error)
+            return
+        self.problem = ""
+        self.reception.again()
 
     # inside
+
+    def _onParametersModified(self, caller: Any, event: Any) -> None:
+        # What is chosen while a scanner is connected holds from its next scan on.
+        if self.reception is not None and self.parameters is not None:
+            try:
+                self.reception.wanted = wantedFrom(self.parameters)
+            except IntraopError as error:
+                self.problem = str(error)
+        super()._onParametersModified(caller, event)
 
     def _next(self) -> tuple[str, Callable[[], None] | None, str]:
         p, reception = self.parameters, self.reception
@@ -122,7 +138,7 @@ class ReconstructionPanel(Panel):
             return self._sourceWords(), self.toggle, _("Nothing is connected.")
         if self.progress is not None:
             return _("Please wait"), None, _("Working.")
-        if reception.kspace is not None and not reception.busy:
+        if reception.scan is not None and not reception.busy:
             return _("Reconstruct again"), self.again, _("The scan is complete.")
         if self.result is not None:
             return _("Waiting for the next scan"), None, _("The scan is complete.")
@@ -151,6 +167,16 @@ class ReconstructionPanel(Panel):
         ]
         return "\n".join(lines)
 
+    def _rests(self) -> str:
+        """What the picture on the screen rests on: method, reason, what was used, corrections, warnings."""
+        result = self.result
+        if result is None:
+            return ""
+        used = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in result.parameters.items())
+        corrections = result.provenance.get("corrections", "")
+        lines = [_("{method}: {reason}").format(method=result.method, reason=result.reason), used, corrections]
+        return "\n".join(line for line in [*lines, *result.warnings] if line)
+
     def _onNext(self) -> None:
         work = self._next()[1] if self.parameters is not None else None
         if work is not None:
@@ -163,8 +189,8 @@ class ReconstructionPanel(Panel):
 
     def _end(self) -> None:
         reception, self.reception = self.reception, None
-        self.progress = self.encoding = self.result = None
-        self._removePreview()
+        self.progress = self.encoding = self.result = self.latencyMs = None
+        self._dropPreview()
         if reception is not None:
             reception.close()
 
@@ -172,70 +198,48 @@ class ReconstructionPanel(Panel):
         if self.reception is None or self.parameters is None:
             return
         news = self.reception.drain()
-        for item in news:
-            self._take(item)
+        for number, item in enumerate(news):
+            # Of several frames of a stream only the newest is worth drawing.
+            if not (isinstance(item, Streamed) and any(isinstance(later, Streamed) for later in news[number + 1 :])):
+                self._take(item)
         if news:
             self.refresh()
 
     def _take(self, news: News) -> None:
         if isinstance(news, Encoding):
-            self.encoding, self.problem = news, ""
+            self.encoding, self.problem, self.latencyMs = news, "", None
         elif isinstance(news, Progressed):
             self.progress = (news.fraction, news.what) if news.fraction < 1.0 else None
         elif isinstance(news, Dropped):
             self.progress = None
-            self._removePreview()
+            self._dropPreview()
         elif isinstance(news, Failed):
             self.problem, self.progress = news.text, None
         elif isinstance(news, Received):
             self._show(news.image)
         elif isinstance(news, Previewed):
-            self._showPreview(news)
+            self._nodes.showPreview(news.result.image, news.fraction)
+        elif isinstance(news, Streamed):
+            self._showResult(news.result)
+            if news.received_monotonic_s is not None:
+                self.latencyMs = 1000 * (time.monotonic() - news.received_monotonic_s)
         else:
-            self.result, self.progress = news, None
-            self._show(news.image)
+            self.progress = None
+            self._showResult(news)
+
+    def _showResult(self, result: Reconstruction) -> None:
+        self.result = result
+        if QUANTITY in result.image.metadata:
+            self._nodes.showQuantity(result)
+        else:
+            self._show(result.image)
 
     def _show(self, image: Image) -> None:
         """Into the output volume; a new one when none is chosen."""
-        p = self.parameters
-        node = p.outputVolume
-        if node is None:
-            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", image.name or _("Reconstruction"))
-            node.CreateDefaultDisplayNodes()
-            p.outputVolume = node
-        first = node.GetImageData() is None or self._removePreview()
-        _fill(node, image)
-        if first:
-            slicer.util.setSliceViewerLayers(background=node, fit=True)
+        self.parameters.outputVolume = self._nodes.showImage(image, self.parameters.outputVolume)
 
-    def _showPreview(self, news: Previewed) -> None:
-        """Into a node of its own that says what it is, is not saved, and goes when the scan is complete or dropped."""
-        node = self._preview()
-        first = node is None
-        if node is None:
-            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "")
-            node.CreateDefaultDisplayNodes()
-            node.SetSaveWithScene(False)
-            self._previewId = node.GetID()
-        percent = f"{100 * news.fraction:.0f}"
-        node.SetName(_("PREVIEW {percent} % of {name}").format(percent=percent, name=news.result.image.name))
-        node.SetAttribute(PREVIEW_ATTRIBUTE, percent)
-        _fill(node, news.result.image)
-        if first:
-            slicer.util.setSliceViewerLayers(background=node, fit=True)
-
-    def _preview(self) -> Any:
-        return slicer.mrmlScene.GetNodeByID(self._previewId) if self._previewId else None
-
-    def _removePreview(self) -> bool:
-        """Take the preview off the screen; whether there was one."""
-        node, self._previewId = self._preview(), ""
-        if node is None:
-            return False
-        slicer.mrmlScene.RemoveNode(node)
-        if self.parameters is not None and self.parameters.outputVolume is not None:
-            slicer.util.setSliceViewerLayers(background=self.parameters.outputVolume)
-        return True
+    def _dropPreview(self) -> None:
+        self._nodes.removePreview(None if self.parameters is None else self.parameters.outputVolume)
 
     def _compare(self) -> None:
         p = self.parameters
@@ -243,8 +247,3 @@ class ReconstructionPanel(Panel):
             slicer.util.setSliceViewerLayers(
                 background=p.outputVolume, foreground=p.comparisonVolume, foregroundOpacity=p.blend
             )
-
-
-def _fill(node: Any, image: Image) -> None:
-    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(image.ras_from_ijk))
-    slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(image.array))
