@@ -23,8 +23,6 @@ _NARROWER = {np.dtype(np.float64): np.float32, np.dtype(np.int64): np.int32, np.
 _HEADROOM = 1.2
 #: Upper end of the grey scale over the upper quartile of tissue: twice leaves room for enhancement.
 _OVER_QUARTILE = 2.0
-#: Voxels that grey levels are taken from: the brightest half per cent still has five hundred of them.
-SAMPLE = 100_000
 #: Sides of the cylinders and tubes.
 _SIDES = 24
 #: Length of a dash and of the gap behind it in a planned trajectory, mm.
@@ -62,7 +60,7 @@ def windowLevel(array: AnyArray) -> tuple[float, float]:
     The headroom keeps white matter below white, so that enhancement stands out. Fat beside a surface coil is far
     brighter than the brain and must not darken it: the upper end stays within a multiple of the upper quartile.
     """
-    sample = array.ravel()[:: max(1, array.size // SAMPLE)].astype(np.float64)
+    sample = array.ravel()[:: max(1, array.size // 200_000)].astype(np.float64)
     sample = sample[np.isfinite(sample)]
     if sample.size == 0 or sample.max() <= sample.min():
         return 1.0, 0.5
