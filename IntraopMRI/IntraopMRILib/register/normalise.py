@@ -8,10 +8,11 @@ from scipy import ndimage
 
 from .sampling import Float32Array
 
-#: Neighbourhood, mm to each side: wide enough to hold grey and white matter, narrower than a bias field.
-NEIGHBOURHOOD_MM = 9.0
+#: Neighbourhood, mm to each side (never less than 1.5 voxels): wide enough to hold grey and white matter, narrow enough
+#: that the faint structure of white matter near a cavity is not measured against the cortex.
+NEIGHBOURHOOD_MM = 5.0
 #: Normalised values beyond this are vessels, blood and noise, not anatomy.
-LARGEST = 3.0
+LARGEST = 2.0
 #: Contrast below this part of the whole image's is noise and is not blown up.
 NOISE_FLOOR = 0.15
 
