@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import slicer
+import slicer.util
 import vtk
 from IntraopMRILib.register.deformable import DeformableRegistration
 from IntraopMRILib.register.rigid import RigidRegistration
+from IntraopMRILib.scene import conversion
 from IntraopMRILib.scene.headless import HeadlessScene
 from IntraopMRILib.scene.transforms import Direction, addDeformableTransform, addRigidTransform, gridTransform
 from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
 from IntraopMRIReconstructionLib.geometry import apply, corner_from_centre, invert, rotation_about
+from scipy.ndimage import map_coordinates
+from vtkmodules.util.numpy_support import vtk_to_numpy
 
 GOOD = Verdict((Reason("truth", 0.0, "mm", "0", Level.GOOD),))
 REFUSED = Verdict((Reason("overlap", 10.0, "%", "above 60 %", Level.REFUSED),))
@@ -112,6 +116,104 @@ def test_grid_node_the_other_way(
     now = registration.intraop_from_preop_points(PREOP)
     found = world(markup(headless.scene, now, lower))
     np.testing.assert_allclose(found, registration.preop_from_intraop(now), atol=POINT_TOLERANCE_MM)
+
+
+def under(scene: Any, node: Any, parent: Any) -> Any:
+    """The node where Slicer puts it in the world, asked by hardening: the product itself never does that."""
+    scene.AddNode(node)
+    node.SetAndObserveTransformNodeID(parent.GetID())
+    assert node.HardenTransform()
+    return node
+
+
+def nodes(headless: HeadlessScene, registration: DeformableRegistration, direction: Direction) -> tuple[Any, Any]:
+    """The node to hang things under, and where it should bring a point."""
+    lower, _ = addDeformableTransform(headless.scene, registration, direction)
+    forth, back = registration.intraop_from_preop_points, registration.preop_from_intraop
+    return lower, forth if direction is Direction.TO_INTRAOP else back
+
+
+def middles(direction: Direction, registration: DeformableRegistration) -> np.ndarray:
+    """Points inside the grid, in the frame of what is moved."""
+    return PREOP if direction is Direction.TO_INTRAOP else registration.intraop_from_preop_points(PREOP)
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_models_land_where_the_truth_says(
+    headless: HeadlessScene, deformable: Callable[[Verdict], DeformableRegistration], direction: Direction
+) -> None:
+    registration = deformable(GOOD)
+    lower, expected = nodes(headless, registration, direction)
+    before = middles(direction, registration)
+    mesh, points = vtk.vtkPolyData(), vtk.vtkPoints()
+    points.SetDataTypeToDouble()
+    for point in before:
+        points.InsertNextPoint(*point)
+    mesh.SetPoints(points)
+    node = slicer.vtkMRMLModelNode()
+    node.SetAndObservePolyData(mesh)
+    under(headless.scene, node, lower)
+    found = [node.GetPolyData().GetPoint(index) for index in range(len(before))]
+    np.testing.assert_allclose(found, expected(before), atol=POINT_TOLERANCE_MM * 5)
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_segmentations_land_where_the_truth_says(
+    headless: HeadlessScene,
+    directions: np.ndarray,
+    deformable: Callable[[Verdict], DeformableRegistration],
+    direction: Direction,
+) -> None:
+    registration = deformable(GOOD)
+    lower, expected = nodes(headless, registration, direction)
+    centre = middles(direction, registration)[0]
+    matrix = corner_from_centre(directions * 1.0, tuple(centre), (24, 24, 24))
+    k, j, i = np.indices((24, 24, 24))
+    inside = apply(matrix, np.stack([i, j, k], axis=-1).astype(float))
+    mask = np.linalg.norm(inside - centre, axis=-1) < 8.0
+    labels = Image(mask.astype(np.uint8), matrix)
+    segmentation = conversion.segmentationOf(labels, {1: ("ball", "Ball", (1.0, 0.0, 0.0))})
+    surface = segmentation.GetSegment("ball").GetRepresentation("Closed surface")
+    before = vtk_to_numpy(surface.GetPoints().GetData()).astype(float)
+    np.testing.assert_allclose(before.mean(axis=0), centre, atol=0.1)
+    # The surface is what the views draw; Slicer resamples a hardened oblique labelmap half a voxel off.
+    segmentation.SetSourceRepresentationName("Closed surface")
+    node = slicer.vtkMRMLSegmentationNode()
+    node.SetAndObserveSegmentation(segmentation)
+    under(headless.scene, node, lower)
+    moved = node.GetSegmentation().GetSegment("ball").GetRepresentation("Closed surface")
+    after = vtk_to_numpy(moved.GetPoints().GetData())
+    np.testing.assert_allclose(after, expected(before), atol=POINT_TOLERANCE_MM * 5)
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_volumes_land_where_the_truth_says(
+    headless: HeadlessScene,
+    directions: np.ndarray,
+    deformable: Callable[[Verdict], DeformableRegistration],
+    direction: Direction,
+) -> None:
+    """Each component of the place is drawn as a ramp: the value at a point tells what was brought there."""
+    registration = deformable(GOOD)
+    lower, _ = nodes(headless, registration, direction)
+    opposite = Direction.TO_PREOP if direction is Direction.TO_INTRAOP else Direction.TO_INTRAOP
+    origin = registration.preop_from_intraop if direction is Direction.TO_INTRAOP else None
+    matrix = corner_from_centre(directions * 3.0, (0.0, 0.0, 0.0), (60, 60, 60))
+    k, j, i = np.indices((60, 60, 60))
+    ramps = apply(matrix, np.stack([i, j, k], axis=-1).astype(float))
+    asked = middles(opposite, registration)
+    expected = origin(asked) if origin is not None else registration.intraop_from_preop_points(asked)
+    found = []
+    for axis in range(3):
+        node = slicer.vtkMRMLScalarVolumeNode()
+        node.SetAndObserveImageData(conversion.vtkImageOf(ramps[..., axis].astype(np.float32)))
+        node.SetIJKToRASMatrix(conversion.vtkMatrix(matrix))
+        under(headless.scene, node, lower)
+        grid = vtk.vtkMatrix4x4()
+        node.GetRASToIJKMatrix(grid)
+        index = apply(slicer.util.arrayFromVTKMatrix(grid), asked)
+        found.append(map_coordinates(slicer.util.arrayFromVolume(node), index[:, ::-1].T, order=1))
+    np.testing.assert_allclose(np.stack(found, axis=1), expected, atol=0.1)
 
 
 def test_nothing_is_hardened(headless: HeadlessScene, deformable: Callable[[Verdict], DeformableRegistration]) -> None:
