@@ -13,6 +13,7 @@ from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.geometry import apply
 from scipy import ndimage
 from slicer.i18n import tr as _
+from vtkmodules.util.numpy_support import vtk_to_numpy
 
 from .. import colors, conversion, recipes
 from ..contents import Content
@@ -48,10 +49,11 @@ def tumourOf(segmentation: Any, reference: Any) -> Image:
     """All segments as one label image on the grid of the volume node ``reference``; see PARTS."""
     labels = np.zeros(slicer.util.arrayFromVolume(reference).shape[:3], dtype=np.uint8)
     for segmentId in segmentation.GetSegmentation().GetSegmentIDs():
-        part = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, reference)
-        if part is not None:
+        found = _covered(segmentation, segmentId, reference)
+        if found is not None:
+            box, mask = found
             name = segmentation.GetSegmentation().GetSegment(segmentId).GetName()
-            labels[(part > 0) & (labels == 0)] = partOf(name)
+            labels[box][mask & (labels[box] == 0)] = partOf(name)
     return Image(labels, slicer.util.arrayFromVTKMatrix(_ijkToRas(reference)), name=segmentation.GetName())
 
 
@@ -114,18 +116,55 @@ def structuresOf(segmentation: Any, reference: Any) -> dict[str, Image]:
     grid = slicer.util.arrayFromVTKMatrix(_ijkToRas(reference))
     for segmentId in segmentation.GetSegmentation().GetSegmentIDs():
         name = segmentation.GetSegmentation().GetSegment(segmentId).GetName()
-        mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, reference)
-        if mask is None or not np.any(mask):
+        part = _covered(segmentation, segmentId, reference)
+        if part is None:
             raise SessionError(
                 _("the structure at risk '{name}' is empty: segment it, or remove the segment").format(name=name)
             )
         if name in found:
             raise SessionError(_("two structures at risk are called '{name}': name them apart").format(name=name))
-        box = ndimage.find_objects((mask > 0).astype(np.uint8))[0]
+        box, mask = part
         corner = grid.copy()
-        corner[:3, 3] = apply(grid, np.array([part.start for part in box[::-1]], dtype=np.float64))
-        found[name] = Image((mask[box] > 0).astype(np.uint8), corner, name)
+        corner[:3, 3] = apply(grid, np.array([side.start for side in box[::-1]], dtype=np.float64))
+        found[name] = Image(mask.astype(np.uint8), corner, name)
     return found
+
+
+def _covered(
+    segmentation: Any, segmentId: str, reference: Any
+) -> tuple[tuple[slice, ...], npt.NDArray[np.bool_]] | None:
+    """The box (k, j, i) of a segment on the grid of ``reference`` and the mask in it; None when it is empty there.
+
+    A labelmap on that very grid, the usual case, is read where it lies: resampling the whole grid for each segment
+    would hold the main thread for as long as a person notices.
+    """
+    shape = slicer.util.arrayFromVolume(reference).shape[:3]
+    labels = segmentation.GetSegmentation().GetSegment(segmentId).GetRepresentation("Binary labelmap")
+    matrix = conversion.vtkMatrix(np.eye(4))
+    if labels is not None:
+        labels.GetImageToWorldMatrix(matrix)
+    grids = [slicer.util.arrayFromVTKMatrix(m) for m in (matrix, _ijkToRas(reference))]
+    if labels is None or segmentation.GetParentTransformNode() is not None or np.abs(grids[0] - grids[1]).max() > 1e-4:
+        array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, reference)
+        offset = (0, 0, 0)
+    else:
+        array = _within(labels, shape, segmentation.GetSegmentation().GetSegment(segmentId).GetLabelValue())
+        offset = tuple(max(0, start) for start in labels.GetExtent()[4::-2])
+    if array is None or not np.any(array):
+        return None
+    box = ndimage.find_objects((array > 0).astype(np.uint8))[0]
+    placed = tuple(slice(side.start + start, side.stop + start) for side, start in zip(box, offset, strict=True))
+    return placed, array[box] > 0
+
+
+def _within(labels: Any, shape: tuple[int, ...], value: int) -> npt.NDArray[np.bool_] | None:
+    """Voxels of a vtkOrientedImageData with a value, as far as they lie in a grid of that ``shape`` (k, j, i)."""
+    i0, i1, j0, j1, k0, k1 = labels.GetExtent()
+    if i1 < i0 or j1 < j0 or k1 < k0 or labels.GetPointData().GetScalars() is None:
+        return None
+    array = vtk_to_numpy(labels.GetPointData().GetScalars()).reshape(k1 - k0 + 1, j1 - j0 + 1, i1 - i0 + 1)
+    inside = tuple(slice(max(0, -start), max(0, size - start)) for start, size in zip((k0, j0, i0), shape, strict=True))
+    return np.asarray(array[inside] == value)
 
 
 @dataclass(frozen=True, eq=False)
