@@ -25,8 +25,8 @@ LEAST_UPRIGHT = 0.2
 #: One Euro filter (Casiez et al., CHI 2012): cut-off at rest in Hz, and how much it opens per mm/s or deg/s.
 REST_HZ, OPENING_PER_MM_S, OPENING_PER_DEG_S = 1.5, 0.05, 0.05
 SPEED_HZ = 1.0
-#: A smaller turn has no axis that numbers of this size could tell.
-LEAST_TURN_DEG = 1e-6
+#: Twice the sine of the smallest turn that has an axis: far below what any eye or tracker tells.
+LEAST_SINE = 1e-7
 #: A longer gap or a wider turn between two poses is a new beginning, not a motion to be smoothed.
 GAP_S, GAP_DEG = 0.5, 90.0
 
@@ -115,9 +115,10 @@ class PoseSmoother:
         toward = _share(REST_HZ + OPENING_PER_MM_S * self._speed, step)
         self._position = self._position + toward * (position - self._position)
         turn = _share(REST_HZ + OPENING_PER_DEG_S * self._turning, step)
-        # The axis of a rotation lies in its skew part; below the angle it is noise, and so is the step.
-        axis = (missing[2, 1] - missing[1, 2], missing[0, 2] - missing[2, 0], missing[1, 0] - missing[0, 1])
-        if angle_deg > LEAST_TURN_DEG:
+        # The axis of a rotation lies in its skew part. A matrix that came as float32 is no exact rotation: its angle
+        # may be told without there being an axis.
+        axis = np.array([missing[2, 1] - missing[1, 2], missing[0, 2] - missing[2, 0], missing[1, 0] - missing[0, 1]])
+        if np.linalg.norm(axis) > LEAST_SINE:
             self._rotation = rotation_about(axis, turn * angle_deg) @ self._rotation
         matrix = np.eye(4)
         matrix[:3, :3] = self._rotation

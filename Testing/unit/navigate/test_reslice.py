@@ -96,3 +96,13 @@ def test_a_gap_and_an_unseen_tool_start_anew() -> None:
     unseen = pose(tip=(9, 9, 9), at=2.02, valid=False)
     assert smoother.smooth(unseen) is unseen
     assert smoother.smooth(pose(tip=(80, 0, 0), at=2.04)).tip_ras_mm == pytest.approx((80, 0, 0))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.0 + 2e-5])
+def test_a_tool_that_rests_as_float32_is_no_turn(scale: float) -> None:
+    """A matrix from the wire is orthonormal to 1e-5 only: its angle from itself is not zero, yet there is no axis."""
+    rotation = TILTED.astype(np.float32).astype(np.float64) * scale
+    smoother = PoseSmoother()
+    for n in range(20):
+        steady = smoother.smooth(pose(rotation, (0, 0, 1.0 * n), at=0.02 * n))
+    np.testing.assert_allclose(steady.ras_from_tool[:3, :3], rotation, atol=1e-12)
