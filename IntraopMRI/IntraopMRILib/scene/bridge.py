@@ -23,7 +23,7 @@ from IntraopMRIReconstructionLib.data import Image, Level, Pose, Verdict, checke
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
 
 from . import colors, conversion, looks, recipes
-from .contents import Content, Ledger
+from .contents import ROLE, Content, Ledger
 from .display import Line
 from .registration import Registration, described, readRegistration
 
@@ -105,6 +105,18 @@ class SceneBridge:
     def node(self, role: str) -> Any | None:
         """The node of a role, e.g. ``preop.T1``, ``intraop.native``, ``result.residual``; None when there is none."""
         return self._ledger.node(role)
+
+    def wants(self, node: Any) -> bool:
+        """Whether a node of the scene is one of this session's that is to stay."""
+        return node.GetAttribute(ROLE) in self._wanted
+
+    def restore(self) -> None:
+        """Put back nodes that somebody else has removed from the scene, and what hung under them where it was.
+
+        A node of a loaded scene that nobody has filled since is let go: what it carried went with it.
+        """
+        self._wanted = {role: content for role, content in self._wanted.items() if self._ledger.canWrite(role, content)}
+        self._ledger.renew(self._wanted)
 
     def roles(self) -> tuple[str, ...]:
         """Roles that the scene holds now."""

@@ -79,6 +79,15 @@ class Ledger:
             self._applied[role] = Content(node.GetClassName(), name, _keep, parent=parent, attributes=attributes)
         return dict(self._applied)
 
+    def canWrite(self, role: str, content: Content) -> bool:
+        """Whether the node is there, or could be made again from its content."""
+        return content.fill is not _keep or self.node(role) is not None
+
+    def renew(self, wanted: Mapping[str, Content]) -> None:
+        """As :meth:`apply`, writing every node anew, whatever was known of it."""
+        self._applied.clear()
+        self.apply(wanted)
+
     def forget(self) -> None:
         """Drop all knowledge of nodes, touching none: the scene was closed."""
         self._applied.clear()
