@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from IntraopMRIReconstructionLib.data import Acquisition, Encoding, Image, KSpace, Level, Matrix, Pose, Status, Verdict
+from IntraopMRIReconstructionLib.data import Acquisition, Encoding, Image, Level, Matrix, Pose, Status, Verdict
 from IntraopMRIReconstructionLib.errors import Cancelled, IntraopError, RegistrationError, SessionError, WireError
 from IntraopMRIReconstructionLib.geometry import centre_of, pose_error
-from IntraopMRIReconstructionLib.reconstruct.assemble import Assembler
-from IntraopMRIReconstructionLib.reconstruct.auto import reconstruct
+from IntraopMRIReconstructionLib.reconstruct.auto import Frame, reconstruct
+from IntraopMRIReconstructionLib.reconstruct.live import SCAN_SILENT_S, LiveScan
 from IntraopMRIReconstructionLib.wire import adapters
 from IntraopMRIReconstructionLib.wire.endpoint import LinkEvent
 from IntraopMRIReconstructionLib.wire.header import timestamp_now
@@ -52,6 +52,7 @@ from .session_updates import (
     Registered,
     ResidualFound,
     Role,
+    ScanPreview,
     ScanProgress,
     ShiftFound,
     StageProgress,
@@ -59,8 +60,6 @@ from .session_updates import (
 )
 from .workflow.record import utc_now
 
-#: A scan that has begun and brings nothing for this long has stopped: k-space comes in bursts well below it.
-SCAN_SILENT_S = 10.0
 #: Scans that wait for the worker; more would only fill memory, the scanner waits instead.
 WAITING_SCANS = 2
 #: How far the brain may have moved at the tumour in a way that a rigid registration does not know (mm).
@@ -87,8 +86,9 @@ class _Scan:
     role: Role
     protocol: str
     last_byte_s: float
-    kspace: KSpace | None = None
+    frame: Frame | None = None
     image: Image | None = None
+    live: LiveScan | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +139,10 @@ class Session:
         self._deciding = threading.Lock()
         self._implants: dict[str, ImplantFound] = {}
         self._closing, self._cancelled = threading.Event(), threading.Event()
+        #: Whether a scan is worked on, the scan that arrives, and whether it is to be dropped.
+        self._working, self._stopped = threading.Event(), threading.Event()
+        self._arriving: LiveScan | None = None
+        self._strays_told = False
         self._links = ExitStack()
         self._scanner: Client | None = None
         self._tracker: Client | None = None
@@ -236,8 +240,8 @@ class Session:
         return decided
 
     def cancel(self) -> None:
-        """Stop the work on the current scan. What was established before stays."""
-        self._cancelled.set()
+        """Stop the work on the current scan, or drop the one that arrives. What was established before stays."""
+        (self._cancelled if self._working.is_set() else self._stopped).set()
 
     def close(self) -> None:
         """End links and threads. Safe to call twice."""
@@ -278,58 +282,77 @@ class Session:
         scanner = self._scanner
         if scanner is None:
             return
-        reader, assembler = RawDataReader(self.plan.patient_id), None
-        last_heard_s = time.monotonic()
+        reader = RawDataReader(self.plan.patient_id)
         while not self._closing.is_set():
             received = scanner.receive(0.1)
             if received is not None:
                 with self._reporting("receive", fatal=False):
-                    assembler = self._take(received, reader, assembler)
-            # A scanner may report its state all the time: only data shows that a scan goes on.
-            if received is not None and not isinstance(received.message, StatusMessage):
-                last_heard_s = time.monotonic()
-            elif assembler is not None and time.monotonic() - last_heard_s > SCAN_SILENT_S:
-                self._lost(assembler)
-                assembler = None
+                    self._take(received, reader)
+            # A scanner may report its state all the time: only lines show that a scan goes on.
+            if self._arriving is not None and self._arriving.silent:
+                self._lost(f"no line for {SCAN_SILENT_S:g} s; check the scanner and scan again")
+            elif self._arriving is not None and self._stopped.is_set():
+                self._lost("stopped by hand", fatal=False)
+        if self._arriving is not None:
+            self._arriving.close()
 
-    def _take(self, received: Received, reader: RawDataReader, assembler: Assembler | None) -> Assembler | None:
-        """Handle one message; returns the scan that is still open."""
+    def _take(self, received: Received, reader: RawDataReader) -> None:
+        """Handle one message."""
         message = received.message
         if isinstance(message, StatusMessage):
             self._say(adapters.status_from_message(message))
-            return assembler
-        item = reader.feed(message, received)
+            return
+        if self._arriving is None and "ky" in message.metadata:
+            # Of a scan that was refused or dropped as a whole, its lines say nothing new.
+            if self._strays_told:
+                return
+            self._strays_told = True
+        try:
+            item = reader.feed(message, received)
+        except WireError:
+            self._strays_told = self._arriving is None
+            raise
         if isinstance(item, Encoding):
-            self.journal.event("scan", f"'{item.protocol or item.scan_id}' began")
-            self._tell(ScanProgress(item.scan_id, item.protocol, 0.0))
-            return Assembler(item)
-        if isinstance(item, Acquisition):
-            if assembler is None:
-                raise SessionError(f"lines of scan '{item.scan_id}' came without an open scan: scan again")
-            assembler.add(item)
-            encoding = assembler.encoding
-            self._tell(ScanProgress(encoding.scan_id, encoding.protocol, assembler.fraction_acquired))
-            if not item.last:
-                return assembler
-            protocol = encoding.protocol or encoding.scan_id
-            self._hand_over(_Scan(role_of(protocol), protocol, received.received_monotonic_s, assembler.kspace()))
-            return None
-        if isinstance(message, ImageMessage):
+            self._open(item)
+        elif isinstance(item, Acquisition):
+            self._lines(item, received)
+        elif isinstance(message, ImageMessage):
             assert self._scanner is not None
             image = adapters.image_from_message(message, self._scanner.profile, received)
             if image.array.shape[0] > 1:
                 self._hand_over(_Scan(role_of(image.name), image.name, received.received_monotonic_s, image=image))
-        return assembler
 
-    def _lost(self, assembler: Assembler) -> None:
-        encoding = assembler.encoding
-        self._tell(
-            Problem(
-                "receive",
-                f"scan '{encoding.protocol or encoding.scan_id}' stopped at {assembler.fraction_acquired:.0%}: no line "
-                f"for {SCAN_SILENT_S:g} s; check the scanner and scan again",
+    def _open(self, encoding: Encoding) -> None:
+        if self._arriving is not None:
+            self._lost("a new scan has begun")
+        self._stopped.clear()
+        self.journal.event("scan", f"'{encoding.protocol or encoding.scan_id}' began")
+        self._tell(ScanProgress(encoding.scan_id, encoding.protocol, 0.0))
+        self._strays_told = True
+        self._arriving = LiveScan(encoding)
+
+    def _lines(self, block: Acquisition, received: Received) -> None:
+        live = self._arriving
+        if live is None:
+            raise SessionError(f"lines of scan '{block.scan_id}' came without an open scan: scan again")
+        live.add(block)
+        self._tell(ScanProgress(live.encoding.scan_id, live.encoding.protocol, live.fraction))
+        if block.last:
+            self._arriving = None
+            self._hand_over(
+                _Scan(role_of(live.name), live.name, received.received_monotonic_s, live.frame(), live=live)
             )
-        )
+        elif (shown := live.preview()) is not None:
+            self._tell(ScanPreview(live.name, live.fraction, shown.image))
+
+    def _lost(self, why: str, fatal: bool = True) -> None:
+        """The rest of the scan will not come, or is not wanted: nothing is made of it."""
+        live = self._arriving
+        assert live is not None
+        self._arriving, self._strays_told = None, True
+        live.close()
+        self._tell(ScanPreview(live.name, live.fraction, None))
+        self._tell(Problem("receive", f"scan '{live.name}' stopped at {live.fraction:.0%}: {why}", fatal))
 
     def _hand_over(self, scan: _Scan) -> None:
         self.journal.event("scan", f"'{scan.protocol}' is complete")
@@ -351,12 +374,17 @@ class Session:
             self._cancelled.clear()
             if self._closing.is_set():
                 return
+            self._working.set()
             for stage, work in self._stages(scan):
                 with self._reporting(stage, fatal=True, scan=scan) as done, self._timed(f"{stage}: {scan.protocol}"):
                     work(scan)
                     done.append(stage)
                 if not done:
+                    self._tell(ScanPreview(scan.protocol, 1.0, None))
                     break
+            if scan.live is not None:
+                scan.live.close()
+            self._working.clear()
 
     def _stages(self, scan: _Scan) -> Iterator[tuple[str, Callable[[_Scan], None]]]:
         yield "reconstruct", self._image
@@ -370,8 +398,9 @@ class Session:
             yield "assess implants", self._assess_implants
 
     def _image(self, scan: _Scan) -> None:
-        if scan.kspace is not None:
-            done = reconstruct(scan.kspace, progress=self._progress("reconstruct"), threads=self._threads)
+        if scan.frame is not None:
+            progress, begun = self._progress("reconstruct"), None if scan.live is None else scan.live.calibrations
+            done = reconstruct(scan.frame, progress=progress, threads=self._threads, calibrations=begun)
             image, reconstruction = done.image, done
             for warning in done.warnings:
                 self._tell(Problem("reconstruct", f"'{scan.protocol}': {warning}", fatal=False))

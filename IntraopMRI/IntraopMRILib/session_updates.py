@@ -29,6 +29,18 @@ class ScanProgress:
     fraction: float
 
 
+@dataclass(frozen=True, eq=False)
+class ScanPreview:
+    """A coarse picture of a scan of which ``fraction`` 0..1 has arrived; None when what was shown no longer holds.
+
+    To look at while waiting: it is never registered and nothing is assessed on it.
+    """
+
+    protocol: str
+    fraction: float
+    image: Image | None
+
+
 @dataclass(frozen=True)
 class StageProgress:
     """A stage is working: ``fraction`` 0..1."""
@@ -137,6 +149,7 @@ class Problem:
 
 Update = (
     ScanProgress
+    | ScanPreview
     | StageProgress
     | ImageReady
     | Registered

@@ -79,7 +79,7 @@ def test_a_scan_of_something_else_shows_no_overlay(session: Session, scanner: Se
 def test_a_scan_that_stops_is_told(
     session: Session, scanner: Server, scans: dict[str, Scan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("IntraopMRILib.session.SCAN_SILENT_S", 0.3)
+    monkeypatch.setattr("IntraopMRIReconstructionLib.reconstruct.live.SCAN_SILENT_S", 0.3)
     send(scanner, scans["T1 native"], blocks=3)
     problem = wait_for(session, Problem, fatal)
     assert "stopped at" in problem.text
@@ -177,7 +177,7 @@ def test_a_defect_in_a_stage_is_said_and_the_next_scan_works(
 def test_a_scan_that_stops_is_told_although_the_scanner_goes_on_reporting(
     session: Session, scanner: Server, scans: dict[str, Scan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("IntraopMRILib.session.SCAN_SILENT_S", 0.3)
+    monkeypatch.setattr("IntraopMRIReconstructionLib.reconstruct.live.SCAN_SILENT_S", 0.3)
     send(scanner, scans["T1 native"], blocks=3)
     stop = threading.Event()
 

@@ -166,6 +166,10 @@ class SceneBridge:
             raise DataError(f"a live slice must have shape (1, j, i), got {image.array.shape}")
         self._put("live", recipes.volume(image, "Live slice") if image else None)
 
+    def setPreview(self, content: Content | None) -> None:
+        """Show a coarse picture of a scan that still arrives, see :func:`.recipes.preview`; None takes it away."""
+        self._put("preview", content)
+
     # What is known before the operation
 
     def setTumour(self, labels: Image, name: str = "Tumour (preoperative)", content: Content | None = None) -> None:

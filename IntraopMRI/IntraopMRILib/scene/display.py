@@ -81,6 +81,7 @@ class Readout:
     ``returning``, ``not seen`` or ``never received``, the value of the pose watch's trust; only a live pose with an age
     is a position.
     ``withdrawn``: why there is no registration (the bridge's ``withdrawnBecause``).
+    ``preview``: percent acquired, when the picture is the preview of a scan that still arrives.
     """
 
     residual: Measurement | None = None
@@ -93,6 +94,7 @@ class Readout:
     image_age_s: float | None = None
     pose_age_s: float | None = None
     pose_trust: str = "never received"
+    preview: str = ""
 
     @property
     def refused(self) -> bool:
@@ -145,6 +147,9 @@ def corners(readout: Readout) -> Corners:
 def banners(readout: Readout) -> tuple[Banner, ...]:
     """Alarms that belong into every view: what is wrong and since when, danger first."""
     result = []
+    if readout.preview:
+        detail = "coarse, not registered, not for measurements"
+        result.append(Banner(f"PREVIEW, {readout.preview} ACQUIRED", detail, Tone.CAUTION))
     if readout.withdrawn or readout.refused:
         reasons = readout.verdict.text.partition(": ")[2] if readout.verdict is not None and readout.refused else ""
         title = "REGISTRATION REFUSED" if readout.refused else "NOT REGISTERED"
@@ -243,6 +248,8 @@ def _state(readout: Readout) -> tuple[Line, ...]:
         if level is Level.CHECK:
             registration += _wrapped(readout.verdict.text.partition(": ")[2])
     image = "Image, time unknown" if readout.image_age_s is None else f"Image {age(readout.image_age_s)} old"
+    if readout.preview:
+        image = f"Preview, {readout.preview} acquired"
     problem = readout.pose_problem
     if readout.pose_trust == "never received":
         pose = Line(problem.capitalize(), READ, colors.TEXT_QUIET)

@@ -19,7 +19,7 @@ from IntraopMRIReconstructionLib.errors import IntraopError
 
 from ..navigate.distance import ResidualDistance, SurfaceDistance
 from ..session import Plan
-from ..session_updates import ImageReady, PlanCarried, Problem, ResidualFound, ShiftFound, Update
+from ..session_updates import ImageReady, PlanCarried, Problem, ResidualFound, ScanPreview, ShiftFound, Update
 from . import conversion, recipes
 from .contents import Content
 
@@ -60,6 +60,8 @@ def prepare(update: Update) -> Prepared:
         image = update.image
         volume = recipes.volume(image, image.name or f"Intraoperative {update.role}")
         return Prepared(volume, conversion.anatomySurface(image))
+    if isinstance(update, ScanPreview) and update.image is not None:
+        return Prepared(recipes.preview(update.image, f"PREVIEW {update.fraction:.0%} of {update.protocol}"))
     if isinstance(update, ShiftFound):
         shift = recipes.shift("Brain shift", update.deformable.shift)
         return Prepared(shift, drawn=recipes.brain_shift(update.deformable))

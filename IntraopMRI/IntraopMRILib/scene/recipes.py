@@ -39,6 +39,11 @@ def volume(image: Image, name: str) -> Content:
     return Content("vtkMRMLScalarVolumeNode", name, fill, attributes=origin(image))
 
 
+def preview(image: Image, name: str) -> Content:
+    """Volume of a scan that still arrives; a saved scene does not keep it."""
+    return replace(volume(image, name), saved=False)
+
+
 def segmentation(labels: Image, name: str, segments: Mapping[int, Any], show: Callable[[Any], None]) -> Content:
     """Segmentation with one segment a label: value to (segment id, name, colour)."""
     data = conversion.segmentationOf(labels, segments)

@@ -25,6 +25,7 @@ from ..session_updates import (
     Problem,
     Registered,
     ResidualFound,
+    ScanPreview,
     ShiftFound,
     Update,
 )
@@ -58,6 +59,7 @@ class SessionView:
         self._readout = Readout()
         self._distance: ResidualDistance | None = None
         self._image: Image | None = None
+        self._preview = ""
         self._deformable: DeformableRegistration | None = None
         self.centroid: npt.NDArray[np.float64] | None = None
         #: Planned things by key where the newest registration puts them, with what a person has decided.
@@ -94,6 +96,9 @@ class SessionView:
             self._residual(update, ready)
         elif isinstance(update, ImplantFound):
             self._implant(update)
+        elif isinstance(update, ScanPreview):
+            self._preview = "" if update.image is None else f"{update.fraction:.0%}"
+            self.bridge.setPreview(ready.content)
         elif isinstance(update, Problem) and update.fatal:
             self._failed(update)
 
@@ -161,11 +166,15 @@ class SessionView:
             image_age_s=None if acquired is None else self._wall() - acquired,
             pose_age_s=None if state is None else state.age_s,
             pose_trust=Trust.NEVER.value if state is None else state.trust.value,
+            preview=self._preview if self._showsPreview else "",
         )
 
     def volume(self) -> Any | None:
-        """Node of the intraoperative volume that the registration belongs to; of the newest one while there is none."""
+        """Node of the intraoperative volume that the registration belongs to; while there is none, of the preview of a
+        scan that arrives, else of the newest one."""
         registration = self.bridge.registration
+        if self._showsPreview:
+            return self.bridge.node("preview")
         shown = "" if self._image is None else self._image.uid
         if registration is not None:
             shown = registration.image_uid
@@ -173,7 +182,14 @@ class SessionView:
         there = [node for node in nodes if node is not None]
         return next((node for node in there if node.GetAttribute(f"{ATTRIBUTE}Uid") == shown), (there or [None])[0])
 
+    @property
+    def _showsPreview(self) -> bool:
+        """A preview takes nobody's place: overlays of a valid registration belong to another picture."""
+        return bool(self._preview) and self.bridge.registration is None
+
     def _newImage(self, update: ImageReady, ready: Prepared) -> None:
+        self._preview = ""
+        self.bridge.setPreview(None)
         self._forget()
         self._loosen()
         self._image = update.image
