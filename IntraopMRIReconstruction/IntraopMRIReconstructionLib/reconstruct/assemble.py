@@ -115,7 +115,7 @@ class Assembler:
         """Share 0..1 of the planned lines that are in, over all contrasts, repetitions and averages."""
         source = self._source
         planned = self._planned * source.contrasts * source.repetitions * source.averages
-        return min(1.0, (self._released + sum(frame.lines for frame in self._frames.values())) / planned)
+        return min(1.0, (self._released + sum(self._lines_of(key) for key in self._frames)) / planned)
 
     @property
     def missing(self) -> npt.NDArray[np.int64]:
@@ -230,11 +230,12 @@ class Assembler:
     def is_whole(self, contrast: int, repetition: int) -> bool:
         """Whether every line that the header announces for a frame that has begun is in."""
         frame = self._frames[contrast, repetition]
-        if frame.lines < LEAST_OF_PLAN * self._planned * self._source.averages:
+        if self._lines_of((contrast, repetition)) < LEAST_OF_PLAN * self._planned * self._source.averages:
             return False
         offset = begun_offset(self._source, frame.counts > 0)
         planned = planned_mask(self._source, offset or (0, 0))
-        return not (planned & ~(frame.taken.all(axis=0) | frame.calibrated)).any()
+        calibrated = self._calibrating.get(contrast, frame).calibrated
+        return not (planned & ~(frame.taken.all(axis=0) | calibrated)).any()
 
     def has_calibration(self, contrast: int, repetition: int, block: tuple[tuple[int, int], tuple[int, int]]) -> bool:
         """Whether all calibration lines within the half-open ranges ``block`` (z, y) of a frame are in."""
@@ -245,9 +246,14 @@ class Assembler:
 
     def release(self, contrast: int, repetition: int) -> None:
         """Forget a frame that nobody will ask for again; its lines stay counted."""
-        frame = self._frames.pop((contrast, repetition), None)
-        if frame is not None:
-            self._released += frame.lines
+        if (contrast, repetition) in self._frames:
+            self._released += self._lines_of((contrast, repetition))
+            del self._frames[contrast, repetition]
+
+    def _lines_of(self, key: tuple[int, int]) -> int:
+        """Lines of a frame that are in, with the calibration lines of another repetition that serve it as well."""
+        calibrated = self._calibrating.get(key[0], self._frames[key]).calibrated
+        return int((self._frames[key].taken | calibrated).sum())
 
     def _check(self, acquisition: Acquisition) -> None:
         source = self._source
