@@ -117,6 +117,7 @@ def plan_of_case(case: Path, procedure: str) -> Plan:
     from IntraopMRIReconstructionLib.simulate.case_files import read_case
 
     from .assess.implant import Trajectory
+    from .session_implants import vertebrae_of
 
     content = read_case(case)
     patient = content.plan.patient_id
@@ -126,9 +127,20 @@ def plan_of_case(case: Path, procedure: str) -> Plan:
         return Plan(patient, "Tumour resection, intraoperative control", content.preop, content.tumour)
     if content.spine_preop is None or content.plan.implant is None:
         raise SessionError(f"{case} has no spine_preop.nrrd or no planned implant: a spine session needs both")
-    implant = content.plan.implant
-    planned = Trajectory(implant.entry_ras_mm, implant.tip_ras_mm, implant.diameter_mm, "Pedicle screw")
-    return Plan(patient, "Pedicle screw, intraoperative control", content.spine_preop, trajectories=(planned,))
+    implant, vertebra = content.plan.implant, content.plan.instrumented
+    planned = Trajectory(
+        implant.entry_ras_mm, implant.tip_ras_mm, implant.diameter_mm, "Pedicle screw", implant.susceptibility_ppm
+    )
+    bones = {} if content.vertebrae is None else vertebrae_of(content.vertebrae, content.plan.vertebrae)
+    return Plan(
+        patient,
+        "Pedicle screw, intraoperative control",
+        content.spine_preop,
+        trajectories=(planned,),
+        vertebrae=bones,
+        implanted={planned.name: vertebra} if vertebra in bones else {},
+        pedicles={} if content.pedicle is None else {planned.name: content.pedicle},
+    )
 
 
 @contextmanager

@@ -34,13 +34,12 @@ from IntraopMRIReconstructionLib.wire.transport import LATEST_TYPES, Client, Rec
 from IntraopMRIReconstructionLib.wire.trust import AS_SENT, PeerProfile
 
 from .assess.carry import Mapping as PointMapping
-from .assess.implant import Trajectory, band, compare
-from .assess.implant_detection import DetectedImplant, find_implant
 from .assess.resection import cavity_volume
 from .assess.residual import assess_residual
 from .register.carry_over import Carried, shift_at
 from .register.deformable import DeformableRegistration, register_deformable
 from .register.rigid import RigidRegistration, register_rigid
+from .session_implants import carriers, compared, found_implant, unknown_of
 from .session_journal import Journal
 from .session_plan import Plan, carried_plan, moved_trajectory
 from .session_updates import (
@@ -236,7 +235,8 @@ class Session:
             found = self._implants.get(item.name) if item.kind == "plan" else None
             if found is not None:
                 planned = moved_trajectory(found.planned, decided)
-                self._found(_compared(planned, found.detected, found.measurements[0].based_on, decided.basis))
+                based_on = found.measurements[0].based_on
+                self._found(compared(planned, found.detected, based_on, decided.basis, decided.uncertainty_mm))
         return decided
 
     def cancel(self) -> None:
@@ -549,16 +549,18 @@ class Session:
         self._assess_residual(scan)
 
     def _assess_implants(self, scan: _Scan) -> None:
-        pose = self._state.placed[scan.role].rigid.intraop_from_preop
-        image = self._state.images[scan.role]
-        for trajectory in self.plan.trajectories:
-            planned = trajectory.moved(pose)
-            detected = find_implant(image, planned)
-            if detected.verdict.level is Level.REFUSED:
-                text = f"'{trajectory.name}' was not found with certainty ({detected.verdict.text}): no number is shown"
-                self._tell(Problem("assess implants", text))
-                continue
-            self._found(_compared(planned, detected, (image.uid,), "rigid pose"))
+        image, plan = self._state.images[scan.role], self.plan
+        rigid = self._state.placed[scan.role].rigid
+        poses, moved = carriers(plan, image, rigid, self._progress("assess implants"), self._threads)
+        for measurement in moved:
+            self.journal.measurement(measurement)
+        for trajectory in plan.trajectories:
+            with self._reporting("assess implants", fatal=True, scan=scan):
+                name = trajectory.name
+                found = found_implant(image, trajectory, poses[name], plan.pedicles.get(name))
+                self._found(found)
+                if unknown := unknown_of(found):
+                    self._tell(Problem("assess implants", unknown, fatal=False))
 
     def _found(self, found: ImplantFound) -> None:
         self._implants[found.planned.name] = found
@@ -604,11 +606,6 @@ class Session:
         started = time.perf_counter()
         yield
         self.journal.timing(stage, time.perf_counter() - started)
-
-
-def _compared(planned: Trajectory, detected: DetectedImplant, based_on: tuple[str, ...], basis: str) -> ImplantFound:
-    measured = compare(planned, detected.trajectory, detected.uncertainty_mm, based_on=based_on)
-    return ImplantFound(planned, detected, measured, band(measured), basis)
 
 
 def _order_notes(native: Image, contrast: Image) -> tuple[str, ...]:

@@ -154,7 +154,7 @@ class Journal:
             actual_entry_ras_mm=vector(actual.entry_ras_mm),
             actual_tip_ras_mm=vector(actual.tip_ras_mm),
             uncertainty_mm=found.detected.uncertainty_mm,
-            band=found.band.value,
+            band=found.grade,
             verdict=found.detected.verdict,
             measurements=found.measurements,
             planned_basis=found.basis,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ class Plan:
     """Everything in preoperative RAS, mm: tumour labels and structures at risk as labels on any preoperative grid.
 
     ``targets``: named points (3,); the first is the one that the pointer is led to. ``landmarks``: named points (3,).
+    ``vertebrae``: labels by name, from head to foot; ``implanted``: name of a trajectory to that of the vertebra which
+    takes it and carries it along; ``pedicles``: label of the pedicle by the name of the trajectory that shall pass it.
     """
 
     patient_id: str
@@ -39,6 +41,9 @@ class Plan:
     targets: Mapping[str, npt.ArrayLike] = field(default_factory=dict)
     at_risk: Mapping[str, Image] = field(default_factory=dict)
     landmarks: Mapping[str, npt.ArrayLike] = field(default_factory=dict)
+    vertebrae: Mapping[str, Image] = field(default_factory=dict)
+    implanted: Mapping[str, str] = field(default_factory=dict)
+    pedicles: Mapping[str, Image] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.tumour is None and not self.trajectories:
@@ -52,9 +57,20 @@ class Plan:
                 f"the preoperative volume is of patient '{self.preoperative.patient_id}', the session of "
                 f"'{self.patient_id}': check the patient before going on"
             )
-        for name, label in self.at_risk.items():
-            if not np.any(label.array):
-                raise SessionError(f"the structure at risk '{name}' is empty: segment it, or remove it")
+        kinds = (("structure at risk", self.at_risk), ("vertebra", self.vertebrae), ("pedicle of", self.pedicles))
+        for kind, labels in kinds:
+            for name, label in labels.items():
+                if not np.any(label.array):
+                    raise SessionError(f"the {kind} '{name}' is empty: segment it, or remove it")
+        planned = {trajectory.name for trajectory in self.trajectories}
+        for name, vertebra in self.implanted.items():
+            if name not in planned or vertebra not in self.vertebrae:
+                raise SessionError(
+                    f"'{name}' is planned for vertebra '{vertebra}', but the plan has the implants {sorted(planned)} "
+                    f"and the vertebrae {list(self.vertebrae)}: name one of each"
+                )
+        if unknown := sorted(set(self.pedicles) - planned):
+            raise SessionError(f"there are pedicles for {unknown}, which are no planned implants: name one of them")
 
     def things(self) -> Iterator[tuple[Kind, str, npt.NDArray[np.float64]]]:
         """Kind, name and points (n, 3) of all that is carried over one by one."""
@@ -87,7 +103,7 @@ def carried_plan(
 def moved_trajectory(planned: Trajectory, item: Carried) -> Trajectory:
     """A planned trajectory at the position that may be used: straight from its entry to its tip."""
     entry, tip = item.position_mm[0], item.position_mm[-1]
-    return Trajectory(entry, tip, planned.diameter_mm, planned.name)
+    return replace(planned, entry_ras_mm=entry, tip_ras_mm=tip)
 
 
 def _carried_label(label: Image, image: Image, deformable: DeformableRegistration) -> Image:

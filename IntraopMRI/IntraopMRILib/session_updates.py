@@ -11,6 +11,7 @@ from IntraopMRIReconstructionLib.reconstruct.result import Reconstruction
 
 from .assess.implant import Band, Trajectory
 from .assess.implant_detection import DetectedImplant
+from .assess.pedicle import Breach
 from .assess.residual import ResidualAssessment
 from .register.carry_over import Carried
 from .register.deformable import DeformableRegistration
@@ -119,13 +120,22 @@ class ResidualFound:
 
 @dataclass(frozen=True, eq=False)
 class ImplantFound:
-    """One implant was found; ``planned`` is carried to intraoperative RAS, ``basis`` says in words by what."""
+    """One implant was found; ``planned`` is carried to intraoperative RAS, ``basis`` says in words by what.
+
+    ``breach``: of the pedicle that it was planned through, None without one.
+    """
 
     planned: Trajectory
     detected: DetectedImplant
     measurements: tuple[Measurement, ...]
     band: Band
     basis: str = "rigid pose"
+    breach: Breach | None = None
+
+    @property
+    def grade(self) -> str:
+        """Accuracy band and, with a pedicle, Gertzbein-Robbins grade; ranges where it cannot be told."""
+        return self.band.text + ("" if self.breach is None else f"; Gertzbein-Robbins {self.breach.text}")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from IntraopMRIReconstructionLib.errors import AssessmentError
 from IntraopMRIReconstructionLib.geometry import apply, invert
 from scipy import ndimage
 
-from .implant import Trajectory
+from .implant import Spread, Trajectory
 
 Array = npt.NDArray[np.float64]
 
@@ -27,22 +27,36 @@ AROUND = 36
 
 @dataclass(frozen=True)
 class Breach:
-    """``grade`` A..E, the breach in mm as a measurement, and where the surface leaves: medial, lateral, cranial ..."""
+    """``grade`` A..E and the best and worst that the interval allows, the breach in mm as a measurement, and where the
+    surface leaves: medial, lateral, cranial ...
+    """
 
     grade: str
+    best: str
+    worst: str
     direction: str
     measurement: Measurement
+
+    @property
+    def text(self) -> str:
+        """The grade, or the range of grades and what cannot be told."""
+        if self.best == self.worst:
+            return self.grade if self.grade == "A" else f"{self.grade}, {self.direction}"
+        inside = "; inside the pedicle wall: cannot be told" if self.best == "A" else ""
+        return f"{self.best} to {self.worst}{inside}"
 
 
 def pedicle_breach(
     screw: Trajectory,
     pedicle: Image,
     midline_r_mm: float | None = None,
-    uncertainty_mm: float = 0.0,
+    spread: Spread | None = None,
 ) -> Breach:
     """Farthest distance of the screw's surface outside ``pedicle`` (label, its RAS frame) along the pedicle's length.
 
     ``midline_r_mm``: R coordinate of the midline, for medial and lateral; without it left and right are named.
+    ``spread``: where the screw may lie instead, and the pedicle's place with it; the interval and the range of grades
+    come from it.
     Raises AssessmentError when the mask is empty or the screw does not pass it.
     """
     inside = np.asarray(pedicle.array) > 0
@@ -61,23 +75,30 @@ def pedicle_breach(
     # Beyond the mask the distance to its border grows at the ends too; only the part across the axis is a breach.
     distance = _signed_distance(inside, pedicle, points)
     worst = int(np.argmax(distance))
-    breach = max(0.0, float(distance[worst]))
-    if breach < LEAST_BREACH_MM:
-        breach = 0.0
-    grade = "A" if breach == 0.0 else next(name for name, limit in GRADES if breach >= limit)
-    voxel = float(pedicle.spacing_mm.max())
-    error = float(np.hypot(uncertainty_mm, 0.5 * voxel))
+    may = np.full(len(points), 0.5 * float(pedicle.spacing_mm.max()))
+    if spread is not None:
+        may = np.hypot(may, [spread.of(direction) for direction in outward])
+    breach, least, most = (_breach(float(d.max())) for d in (distance, distance - may, distance + may))
+    grade = _grade(breach)
     measurement = Measurement(
         f"{screw.name}: pedicle breach",
         breach,
         "mm",
         "Farthest distance of the screw's surface outside the pedicle; A 0, B < 2, C < 4, D < 6, E >= 6 mm",
         SOURCE,
-        (max(0.0, breach - error), breach + error),
+        (min(least, breach), max(most, breach)),
         based_on=(pedicle.uid,),
     )
     place = "none" if grade == "A" else _named(outward[worst], points[worst], midline_r_mm)
-    return Breach(grade, place, measurement)
+    return Breach(grade, _grade(least), _grade(most), place, measurement)
+
+
+def _breach(distance_mm: float) -> float:
+    return distance_mm if distance_mm >= LEAST_BREACH_MM else 0.0
+
+
+def _grade(breach_mm: float) -> str:
+    return "A" if breach_mm == 0.0 else next(name for name, limit in GRADES if breach_mm >= limit)
 
 
 def _surface(screw: Trajectory, low: float, high: float) -> tuple[Array, Array]:

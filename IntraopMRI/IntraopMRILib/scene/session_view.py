@@ -35,7 +35,7 @@ from .display import Readout
 from .prepared import Prepared, PreparedPlan, prepare, preparePlan
 
 #: Measurements of an implant that fit beside a picture, by the end of their name; the report has all of them.
-SHOWN_OF_IMPLANT = ("entry deviation", "tip deviation", "radial deviation", "angular deviation")
+SHOWN_OF_IMPLANT = ("entry deviation", "tip deviation", "radial deviation", "angular deviation", "pedicle breach")
 
 
 class SessionView:

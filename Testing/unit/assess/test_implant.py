@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from IntraopMRILib.assess.implant import Trajectory, band, compare
+from IntraopMRILib.assess.implant import Spread, Trajectory, band, compare
 from IntraopMRILib.assess.implant_detection import find_implant
 from IntraopMRILib.assess.pedicle import pedicle_breach
 from IntraopMRIReconstructionLib.data import Image, Level
@@ -169,6 +169,31 @@ def test_gertzbein_robbins_by_a_known_shift(directions: np.ndarray, shift: Any, 
     assert breach.grade == grade
     assert breach.measurement.value == pytest.approx(max(0.0, shift + 2.0 - 4.0), abs=0.3)
     assert breach.direction == ("none" if grade == "A" else "lateral")
+
+
+@pytest.mark.parametrize(
+    ("shift", "across_mm", "text"),
+    [
+        (0.0, 0.5, "A"),
+        (1.0, 2.5, "A to B; inside the pedicle wall: cannot be told"),
+        (5.0, 1.5, "B to D"),
+        (3.0, 0.2, "B, lateral"),
+    ],
+)
+def test_grade_is_a_range_when_it_cannot_be_told(shift: float, across_mm: float, text: str) -> None:
+    size = 81
+    grid = np.diag([0.5, 0.5, 0.5, 1.0])
+    grid[:3, 3] = -20.0
+    k, j, i = np.indices((size, size, size))
+    ras = apply(grid, np.stack([i, j, k], axis=-1))
+    mask = (np.hypot(ras[..., 0], ras[..., 2]) <= 4.0) & (np.abs(ras[..., 1]) <= 8.0)
+    screw = line((shift, -18, 0), (shift, 18, 0), 4.0, "L4 right")
+    spread = Spread(0.1, screw.direction, across_mm=across_mm, along_mm=9.0)
+    breach = pedicle_breach(screw, Image(mask.astype(np.uint8), grid), -20.0, spread)
+    assert breach.text == text
+    assert breach.measurement.interval is not None
+    low, high = breach.measurement.interval
+    assert low <= max(0.0, shift - 2.0) <= high
 
 
 def test_breach_needs_a_pedicle_on_the_way() -> None:

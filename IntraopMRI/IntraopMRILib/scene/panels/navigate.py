@@ -66,7 +66,7 @@ class NavigatePage(Page):
             values = ", ".join(f"{m.name.removeprefix(name).strip()} {number(m.value, m.unit)}" for m in shown)
             lines.append(
                 _("{name}: {band}. {values}. Plan: {basis}").format(
-                    name=name, band=found.band.value, values=values, basis=found.basis
+                    name=name, band=found.grade, values=values, basis=found.basis
                 )
             )
         self.ui.implantLabel.text = "\n".join(lines) or "–"

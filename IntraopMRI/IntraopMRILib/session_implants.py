@@ -1,0 +1,134 @@
+"""A planned implant in one scan: carried there by its own vertebra, found, measured, graded with what is unsure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from IntraopMRIReconstructionLib.data import Image, Level, Matrix, Measurement, Progress, Verdict
+from IntraopMRIReconstructionLib.errors import SessionError
+from IntraopMRIReconstructionLib.geometry import apply
+from IntraopMRIReconstructionLib.reconstruct.metal import implant_shift
+
+from .assess.implant import Trajectory, band, compare
+from .assess.implant_detection import DetectedImplant, find_implant
+from .assess.pedicle import Breach, pedicle_breach
+from .register.rigid import RigidRegistration
+from .register.vertebrae import VertebraRegistration, register_vertebrae
+from .session_plan import Plan
+from .session_updates import ImplantFound
+
+
+@dataclass(frozen=True, eq=False)
+class Carrier:
+    """What carries a planned implant into a scan: pose (4, 4), its error (mm), and what it is in words."""
+
+    intraop_from_preop: Matrix
+    error_mm: float
+    basis: str = "rigid pose"
+    verdict: Verdict | None = None
+
+
+def carriers(
+    plan: Plan, image: Image, rigid: RigidRegistration, progress: Progress, threads: int
+) -> tuple[dict[str, Carrier], tuple[Measurement, ...]]:
+    """Carrier of each trajectory by its name, and how far each vertebra moved on its own.
+
+    Vertebrae that take an implant are registered with their neighbours; other implants follow the pose of the whole.
+    """
+    names = list(plan.vertebrae)
+    taking = {names.index(name) for name in plan.implanted.values()}
+    wanted = sorted({n + side for n in taking for side in (-1, 0, 1)} & set(range(len(names))))
+    found: dict[str, VertebraRegistration] = {}
+    if wanted:
+        masks = {names[n]: plan.vertebrae[names[n]] for n in wanted}
+        poses = register_vertebrae(
+            image,
+            plan.preoperative,
+            masks,
+            initial=rigid.intraop_from_preop,
+            progress=progress,
+            threads=threads,
+        )
+        found = {each.name: each for each in poses}
+    result = {}
+    for trajectory in plan.trajectories:
+        bone = found.get(plan.implanted.get(trajectory.name, ""))
+        result[trajectory.name] = (
+            Carrier(rigid.intraop_from_preop, rigid.residual_mm)
+            if bone is None
+            else Carrier(bone.intraop_from_preop, bone.error_mm, f"pose of {bone.name}", bone.verdict)
+        )
+    moved = tuple(_own_motion(each, plan.vertebrae[each.name], rigid, image) for each in found.values())
+    return result, moved
+
+
+def found_implant(image: Image, trajectory: Trajectory, carrier: Carrier, pedicle: Image | None) -> ImplantFound:
+    """Find a planned implant (preoperative RAS) in ``image`` and measure it against its plan.
+
+    Raises SessionError when its vertebra or the implant itself was not found with certainty: no number then.
+    """
+    name = trajectory.name
+    if carrier.verdict is not None and carrier.verdict.level is Level.REFUSED:
+        raise SessionError(
+            f"the {carrier.basis} was refused ({carrier.verdict.text}): no number is shown for '{name}'; check the "
+            "outline of the vertebra and that the scan covers it"
+        )
+    planned = trajectory.moved(carrier.intraop_from_preop)
+    shift = implant_shift(image, planned.direction, planned.diameter_mm, planned.susceptibility_ppm)
+    detected = find_implant(image, planned, shift=shift)
+    if detected.verdict.level is Level.REFUSED:
+        raise SessionError(f"'{name}' was not found with certainty ({detected.verdict.text}): no number is shown")
+    breach = None
+    if pedicle is not None:
+        place = Image(pedicle.array, carrier.intraop_from_preop @ pedicle.ras_from_ijk, pedicle.name)
+        middle = apply(carrier.intraop_from_preop, _middle(pedicle) * (0.0, 1.0, 1.0))
+        spread = detected.spread.widened(carrier.error_mm)
+        breach = pedicle_breach(detected.trajectory, place, float(middle[0]), spread)
+    return compared(planned, detected, (image.uid,), carrier.basis, carrier.error_mm, breach)
+
+
+def compared(
+    planned: Trajectory,
+    detected: DetectedImplant,
+    based_on: tuple[str, ...],
+    basis: str,
+    error_mm: float,
+    breach: Breach | None = None,
+) -> ImplantFound:
+    """The found implant against its plan (both intraoperative RAS); ``error_mm``: of the plan's place."""
+    measured = compare(planned, detected.trajectory, error_mm, based_on=based_on, spread=detected.spread)
+    more = detected.measurements if breach is None else (breach.measurement, *detected.measurements)
+    return ImplantFound(planned, detected, (*measured, *more), band(measured), basis, breach)
+
+
+def unknown_of(found: ImplantFound) -> str:
+    """What the scan does not say and so widens the intervals, in one sentence; empty when it says all."""
+    assumed: tuple[str, ...] = () if found.detected.shift is None else found.detected.shift.assumed
+    if not assumed:
+        return ""
+    return f"the intervals of '{found.planned.name}' are wide because these are not known: {', '.join(assumed)}"
+
+
+def _own_motion(bone: VertebraRegistration, label: Image, rigid: RigidRegistration, image: Image) -> Measurement:
+    """How far a vertebra is from where the pose of the whole spine would put it."""
+    name = f"{bone.name}: moved on its own"
+    definition = "Distance of the vertebra's middle from where the rigid pose of the whole spine puts it"
+    if bone.verdict.level is Level.REFUSED:
+        return Measurement(name, None, "mm", definition, missing_because=bone.why or bone.verdict.text)
+    middle = _middle(label)
+    moved = float(np.linalg.norm(apply(bone.intraop_from_preop, middle) - apply(rigid.intraop_from_preop, middle)))
+    interval = (max(0.0, moved - bone.error_mm), moved + bone.error_mm)
+    return Measurement(name, moved, "mm", definition, interval=interval, based_on=(image.uid,))
+
+
+def _middle(label: Image) -> Matrix:
+    """Middle of a label, (3,) in its own RAS."""
+    return apply(label.ras_from_ijk, np.argwhere(label.array != 0).mean(axis=0)[::-1])
+
+
+def vertebrae_of(labels: Image, names: tuple[str, ...]) -> Mapping[str, Image]:
+    """One label image a vertebra from one with the values 1, 2, ...; those that are absent are left out."""
+    found = {name: (labels.array == value).astype(np.uint8) for value, name in enumerate(names, start=1)}
+    return {name: labels.with_array(array, name) for name, array in found.items() if array.any()}

@@ -1,0 +1,125 @@
+"""A screw in a spine whose vertebrae moved each on its own: its plan goes with its vertebra, not with the whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from IntraopMRILib.assess.implant import Trajectory
+from IntraopMRILib.register.rigid import RigidRegistration, register_rigid
+from IntraopMRILib.session import Link, Plan, Session
+from IntraopMRILib.session_implants import Carrier, carriers, found_implant, unknown_of, vertebrae_of
+from IntraopMRILib.session_updates import ImplantFound
+from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict, no_progress
+from IntraopMRIReconstructionLib.errors import SessionError
+from IntraopMRIReconstructionLib.simulate.spine import INSTRUMENTED, LEVELS_MM, SpineCase, make_spine_case
+from IntraopMRIReconstructionLib.wire.adapters import message_from_image
+from IntraopMRIReconstructionLib.wire.transport import Server
+from session.conftest import PATIENT, wait_with_all
+
+SCREW = "Screw L3"
+KEYS = {"entry deviation": "entry_mm", "tip deviation": "tip_mm", "angular deviation": "angle_deg"}
+
+
+def plan_of(case: SpineCase) -> Plan:
+    screw = case.plan
+    planned = Trajectory(screw.entry_ras_mm, screw.tip_ras_mm, screw.diameter_mm, SCREW, screw.susceptibility_ppm)
+    return Plan(
+        PATIENT,
+        "test",
+        case.preop,
+        trajectories=(planned,),
+        vertebrae=vertebrae_of(case.vertebrae, tuple(LEVELS_MM)),
+        implanted={SCREW: INSTRUMENTED},
+        pedicles={SCREW: case.pedicle},
+    )
+
+
+@pytest.fixture(scope="module")
+def bent() -> SpineCase:
+    return make_spine_case(1, spacing_mm=1.5, bend_deg=5.0, slide_mm=2.0)
+
+
+@pytest.fixture(scope="module")
+def scan(bent: SpineCase) -> Image:
+    return replace(bent.noisy(), metadata=bent.scan.facts())
+
+
+@pytest.fixture(scope="module")
+def rigid(bent: SpineCase, scan: Image) -> RigidRegistration:
+    return register_rigid(scan, bent.preop)
+
+
+def check(found: ImplantFound, case: SpineCase) -> None:
+    measured = {m.name.rpartition(": ")[2]: m for m in found.measurements}
+    for name, key in KEYS.items():
+        each, true = measured[name], case.truth.deviations[key]
+        assert each.value == pytest.approx(true, abs=0.5)
+        assert each.interval is not None
+        assert each.interval[0] <= true <= each.interval[1]
+
+
+def test_the_plan_goes_with_its_vertebra(bent: SpineCase, scan: Image, rigid: RigidRegistration) -> None:
+    plan = plan_of(bent)
+    poses, moved = carriers(plan, scan, rigid, no_progress, 2)
+    carrier = poses[SCREW]
+    assert carrier.basis == "pose of L3"
+    found = found_implant(scan, plan.trajectories[0], carrier, plan.pedicles[SCREW])
+    check(found, bent)
+    assert unknown_of(found) == ""
+    whole = found_implant(scan, plan.trajectories[0], Carrier(rigid.intraop_from_preop, rigid.residual_mm), None)
+    assert np.linalg.norm(whole.planned.tip_ras_mm - found.planned.tip_ras_mm) > 0.7
+    # Neighbours are registered too, for the collision; each motion is told with its interval.
+    assert [m.name for m in moved] == [f"{name}: moved on its own" for name in ("L2", "L3", "L4")]
+    assert moved[1].value is not None
+    assert moved[1].value > 0.7
+
+
+def test_grade_is_told_with_its_range(bent: SpineCase, scan: Image) -> None:
+    plan = plan_of(bent)
+    carrier = Carrier(bent.truth.intraop_from_preop, 0.2, "pose of L3")
+    sure = found_implant(scan, plan.trajectories[0], carrier, plan.pedicles[SCREW])
+    unknown = found_implant(
+        replace(scan, metadata={}),
+        replace(plan.trajectories[0], susceptibility_ppm=None),
+        carrier,
+        plan.pedicles[SCREW],
+    )
+    assert sure.breach is not None
+    assert unknown.breach is not None
+    assert sure.breach.best <= sure.breach.grade <= sure.breach.worst
+    assert unknown.breach.worst > sure.breach.worst
+    assert "cannot be told" in unknown.grade
+    assert "the metal" in unknown_of(unknown)
+    assert "Gertzbein-Robbins" in sure.grade
+
+
+def test_a_vertebra_that_was_not_found_gives_no_number(bent: SpineCase, scan: Image) -> None:
+    lost = Verdict((Reason("correlation of the bone", 0.1, "", "above 0.6", Level.REFUSED),))
+    carrier = Carrier(bent.truth.intraop_from_preop, 1.0, "pose of L3", lost)
+    with pytest.raises(SessionError, match="pose of L3 was refused"):
+        found_implant(scan, plan_of(bent).trajectories[0], carrier, None)
+
+
+def test_a_whole_session_carries_the_screw_with_its_vertebra(bent: SpineCase, scan: Image) -> None:
+    with Server() as server, Session(plan_of(bent)) as session:
+        session.connect(Link("127.0.0.1", server.port))
+        assert server.wait_for_peer(10.0)
+        server.send(message_from_image(replace(scan, patient_id=PATIENT), "spine", version=2))
+        _, found = wait_with_all(session, ImplantFound)
+        check(found, bent)
+        assert found.basis == "pose of L3"
+        record = session.journal.record
+    assert "Gertzbein-Robbins" in record.implants[0].band
+    assert "L3: moved on its own" in [m.name for m in record.measurements]
+
+
+def test_plans_that_name_what_is_not_there_are_refused(bent: SpineCase) -> None:
+    plan = plan_of(bent)
+    with pytest.raises(SessionError, match="vertebra 'T9'"):
+        replace(plan, implanted={SCREW: "T9"})
+    with pytest.raises(SessionError, match="pedicles for"):
+        replace(plan, pedicles={"other": bent.pedicle})
+    with pytest.raises(SessionError, match="vertebra 'L1' is empty"):
+        replace(plan, vertebrae={"L1": bent.pedicle.with_array(np.zeros_like(bent.pedicle.array))})
