@@ -160,3 +160,14 @@ def test_a_failed_assessment_shows_no_old_number(operation: Operation) -> None:
     operation.view.apply(Problem("assess residual", "no tumour region"))
     assert operation.view.readout().residual is None
     assert operation.view.tipToResidual() is None
+
+
+def test_the_volume_is_the_registered_one_and_without_a_registration_the_newest(operation: Operation) -> None:
+    operation.scan()
+    operation.register()
+    assert operation.view.volume() is operation.bridge.node("intraop.contrast")
+    native = operation.image.with_array(operation.image.array, "T1 native")
+    operation.view.apply(ImageReady(native, "native", None, 0.0))
+    assert operation.view.volume() is operation.bridge.node("intraop.native"), "newest, although a contrast scan exists"
+    operation.register()
+    assert operation.view.volume() is operation.bridge.node("intraop.contrast"), "a pair was completed: that one counts"

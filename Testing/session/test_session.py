@@ -7,8 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from IntraopMRILib.session import Link, Plan, Session, role_of
-from IntraopMRILib.session_updates import ImageReady, Problem, Registered, ResidualFound, ScanProgress, StageProgress
+from IntraopMRILib.session import Link, Plan, Session, _order_notes, role_of
+from IntraopMRILib.session_updates import (
+    ImageReady,
+    PlanCarried,
+    Problem,
+    Registered,
+    ResidualFound,
+    ScanProgress,
+    ShiftFound,
+    StageProgress,
+)
 from IntraopMRIReconstructionLib.data import Image, Level, Status
 from IntraopMRIReconstructionLib.errors import SessionError, WireError
 from IntraopMRIReconstructionLib.geometry import centre_of, pose_error
@@ -142,6 +151,47 @@ def test_a_contrast_scan_without_a_native_one_gives_no_number(
 ) -> None:
     send(scanner, scans["T1 contrast"])
     assert "no native scan" in wait_for(session, Problem, fatal).text
+
+
+def test_a_native_scan_that_comes_late_completes_the_pair(
+    session: Session, scanner: Server, scans: dict[str, Scan], brain: BrainCase
+) -> None:
+    send(scanner, scans["T1 contrast"])
+    wait_for(session, Problem, fatal)
+    send(scanner, scans["T1 native"])
+    updates, found = wait_with_all(session, ResidualFound)
+    low, high = found.assessment.interval_cm3
+    assert low <= brain.truth.residual_ml <= high
+    registered = [update for update in updates if isinstance(update, Registered)]
+    assert [update.image.name for update in registered] == ["T1 native", "T1 contrast"]
+    shifts = [update for update in updates if isinstance(update, ShiftFound)]
+    assert [update.image.name for update in shifts] == ["T1 contrast"]
+    assert [update.image.name for update in updates if isinstance(update, PlanCarried)][-1] == "T1 contrast"
+    # The contrast scan belongs to that native scan now: a newer one, perhaps after more was resected, is no partner.
+    send(scanner, scans["T1 native"])
+    wait_for(session, Registered)
+    send(scanner, scans["T1 native"])
+    updates, _ = wait_with_all(session, Registered)
+    assert not any(isinstance(update, ResidualFound) for update in updates)
+
+
+def test_a_late_native_scan_of_a_patient_who_moved_gives_no_number(
+    session: Session, scanner: Server, scans: dict[str, Scan], brain: BrainCase
+) -> None:
+    moved = brain.intraop["T1 native"].ras_from_ijk.copy()
+    moved[:3, 3] += (3.0, -2.0, 1.0)
+    send(scanner, scans["T1 contrast"])
+    wait_for(session, Problem, fatal)
+    send(scanner, scan_of(replace(brain.intraop["T1 native"], ras_from_ijk=moved)))
+    assert "moved 3.7 mm" in wait_for(session, Problem, fatal).text
+
+
+@pytest.mark.parametrize(("native_s", "said"), [(1000.0, False), (2200.0, True), (None, False)])
+def test_a_native_scan_taken_after_the_contrast_agent_is_said(native_s: float | None, said: bool) -> None:
+    contrast = Image(np.ones((2, 2, 2)), np.eye(4), acquired_utc_s=1600.0)
+    notes = _order_notes(replace(contrast, acquired_utc_s=native_s), contrast)
+    assert bool(notes) is said
+    assert all("10 min after" in note for note in notes)
 
 
 def test_a_patient_who_moves_between_the_scans_is_noticed(
