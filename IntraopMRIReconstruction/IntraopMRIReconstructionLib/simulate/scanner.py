@@ -1,8 +1,9 @@
 """A simulated MR scanner: multi-coil k-space, or finished images, over OpenIGTLink.
 
 It starts its scans when a peer connects. STRING messages named ``CMD_<id>`` command it as mrigtlbridge does:
-``START_UP``, ``START_SEQUENCE [scan]`` and ``STOP_SEQUENCE``; each is answered by ``ACK_<id>`` and a STATUS
-named after the command. STATUS ``Scanner`` tells how the scans go.
+``START_UP``, ``START_SEQUENCE [scan]`` and ``STOP_SEQUENCE``; each is answered at once by ``ACK_<id>`` and a STATUS
+named after the command. The same STATUS tells when it starts or ends a sequence by itself; ``Scanner`` tells how the
+scans go.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import zip_longest
@@ -35,7 +37,7 @@ from .rendering import rician
 
 NAME = "scanner"
 OK, NOT_FOUND, BUSY, ILLEGAL = 1, 4, 6, 12
-COMMANDS = ("START_UP", "START_SEQUENCE", "STOP_SEQUENCE")
+COMMANDS = START_UP, START, STOP = "START_UP", "START_SEQUENCE", "STOP_SEQUENCE"
 #: A receiver that reconstructs while we send may hold us back; a real scanner would buffer as long.
 LIMITS = Limits(send_s=120.0)
 TICK_S = 0.1
@@ -88,10 +90,12 @@ class Scanner:
     def _sequence(self, server: Server, names: list[str]) -> None:
         self._interrupted = False
         try:
+            self._say(server, "OK", phase=START)
             for name, following in zip_longest(names, names[1:]):
                 self._scan(server, name, following)
-                if self._stop.is_set() or self._interrupted:
+                if self._is_over:
                     return
+            self._say(server, "OK", phase=STOP)
         except WireError as error:
             # The receiver is gone: the next one gets its own scans.
             print(f"scan ended: {error}", file=sys.stderr, flush=True)
@@ -99,16 +103,19 @@ class Scanner:
     def _scan(self, server: Server, name: str, following: str | None) -> None:
         """One scan. The following one is prepared meanwhile; without one the computer is left to the receiver."""
         self._say(server, f"{name}: preparing")
-        scan = self._prepare(name).wait(self._stop)
-        self._ahead = None
-        if scan is None:
+        task = self._prepare(name)
+        self._obey_until(server, lambda: task.is_done)
+        if self._is_over:
             return
+        scan = task.result()
+        self._ahead = None
         if following is not None:
             self._prepare(following)
         self._say(server, f"{name}: scanning")
         if isinstance(scan, Image):
-            self._stop.wait(self._scan_s)
-            server.send(message_from_image(scan, name, version=2))
+            self._pause(server, self._scan_s)
+            if not self._is_over:
+                server.send(message_from_image(scan, name, version=2))
         else:
             self._send_lines(server, scan)
         self._say(server, f"{name}: {'stopped' if self._interrupted else 'done'}")
@@ -119,11 +126,23 @@ class Scanner:
         partitions = scan.encoding.encoded_matrix[0]
         for block in scan.blocks():
             server.send(message_from_acquisition(block, form="image"))
-            if self._scan_s:
-                self._stop.wait(self._scan_s / partitions)
-            self._obey(server, 0.0, scanning=True)
-            if self._stop.is_set() or self._interrupted:
+            self._pause(server, self._scan_s / partitions)
+            if self._is_over:
                 return
+
+    @property
+    def _is_over(self) -> bool:
+        return self._stop.is_set() or self._interrupted
+
+    def _pause(self, server: Server, seconds: float) -> None:
+        """Let time pass; what is commanded meanwhile is answered."""
+        due_s = time.monotonic() + seconds
+        self._obey(server, 0.0, scanning=True)
+        self._obey_until(server, lambda: time.monotonic() >= due_s, min(TICK_S, seconds))
+
+    def _obey_until(self, server: Server, over: Callable[[], bool], tick_s: float = TICK_S) -> None:
+        while not (self._is_over or over()):
+            self._obey(server, tick_s, scanning=True)
 
     def _obey(self, server: Server, timeout_s: float, scanning: bool = False) -> None:
         """Take one command, if there is one."""
@@ -137,7 +156,8 @@ class Scanner:
         try:
             reply = StringMessage(device=f"ACK_{message.device[4:]}", timestamp=timestamp_now(), text=answer)
             server.send(reply, received.peer)
-            self._say(server, answer, code, phase=word)
+            if not work:
+                self._say(server, answer, code, phase=word)
         except WireError as error:
             print(f"no answer given: {error}", file=sys.stderr, flush=True)
             return
@@ -146,15 +166,15 @@ class Scanner:
 
     def _command(self, word: str, name: str, scanning: bool) -> tuple[str, int, list[str]]:
         """What to answer, the STATUS code, and the scans to make."""
-        if word == "STOP_SEQUENCE":
+        if word == STOP:
             self._interrupted = True
             return "OK", OK, []
-        if word == "START_UP":
+        if word == START_UP:
             return "OK", OK, []
-        if word != "START_SEQUENCE":
+        if word != START:
             return f"'{word}' is not understood; use {', '.join(COMMANDS)}", ILLEGAL, []
         if scanning:
-            return "a scan is running; send STOP_SEQUENCE first", BUSY, []
+            return f"a scan is running; send {STOP} first", BUSY, []
         if name and name not in self.names:
             return f"there is no scan '{name}'; choose one of {', '.join(self.names)}", NOT_FOUND, []
         return "OK", OK, [name] if name else self.names
@@ -201,12 +221,17 @@ class _Task:
         self._thread = threading.Thread(target=self._run, name="prepare", daemon=True)
         self._thread.start()
 
-    def wait(self, stop: threading.Event) -> Scan | Image | None:
-        """The result; None when ``stop`` was set before it was there. Raises what the work raised."""
-        while self._thread.is_alive() and not stop.is_set():
-            self._thread.join(TICK_S)
+    @property
+    def is_done(self) -> bool:
+        """Whether the result is there."""
+        return not self._thread.is_alive()
+
+    def result(self) -> Scan | Image:
+        """What came of it. Raises what the work raised."""
+        self._thread.join()
         if self._error is not None:
             raise self._error
+        assert self._result is not None
         return self._result
 
     def _run(self) -> None:

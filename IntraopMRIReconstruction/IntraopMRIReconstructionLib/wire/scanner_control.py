@@ -9,19 +9,22 @@ STATUS named by the phase that it reached. What the scanner does not confirm is 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 
-from ..data import POSE_STALE_S, Matrix, Pose, checked_rigid
+from ..data import POSE_STALE_S, Heartbeat, Matrix, Pose, checked_rigid
 from ..errors import SessionError, WireError
 from .codec import ImageMessage, Message, StatusMessage, StringMessage, TransformMessage, timestamp_of
+from .scanner_dialect import ACKNOWLEDGED, MR_ROBOT, MRIGTLBRIDGE, Dialect, ScannerState, Transition
+
+__all__ = ["ACKNOWLEDGED", "MRIGTLBRIDGE", "MR_ROBOT", "Dialect", "ScannerControl", "ScannerState", "Transition"]
 
 #: Shortest time between two scan planes: real bridges are throttled to 10 Hz and fall behind when given more.
 PLANE_INTERVAL_S = 0.1
@@ -34,72 +37,19 @@ KEPT_TRANSITIONS = 10_000
 _log = logging.getLogger(__name__)
 
 
-class ScannerState(Enum):
-    """What is known of the scanner. The value is the word for a person."""
-
-    UNKNOWN = "not heard from"
-    STARTING_UP = "starting up"
-    READY = "ready"
-    STARTING = "starting the sequence"
-    SCANNING = "scanning"
-    STOPPING = "stopping"
-    BUSY = "busy"
-    MANUAL = "manual mode at the console"
-    EMERGENCY = "emergency"
-    FAULT = "fault"
-    NO_ANSWER = "does not answer"
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """The words of one kind of peer.
-
-    ``acknowledges``: answers ACK; ``reports``: sends STATUS named by phase. A peer that does neither is believed by
-    its images. ``start`` or ``emergency`` None: the peer has no such command. ``numbers_by_time``: commands are
-    numbered by the clock instead of counted. ``answer_s``, ``done_s``: how long an ACK and the phase may take.
-    """
-
-    name: str
-    start_up: str = "START_UP"
-    start: str | None = "START_SEQUENCE"
-    stop: str = "STOP_SEQUENCE"
-    emergency: str | None = None
-    acknowledges: bool = True
-    reports: bool = True
-    numbers_by_time: bool = False
-    plane_device: str = "PLANE_0"
-    answer_s: float = 2.0
-    done_s: float = 30.0
-
-
-#: CMD_, ACK_ and STATUS, the default.
-ACKNOWLEDGED = Dialect("CMD/ACK")
-#: mrigtlbridge, a client of Slicer: never acknowledges. Its README says START_SCAN, its code knows START_SEQUENCE.
-MRIGTLBRIDGE = Dialect("mrigtlbridge", acknowledges=False, reports=False, numbers_by_time=True)
-#: MR-robot practice (ProstateBRP): phases are asked for with :meth:`ScannerControl.request`.
-MR_ROBOT = Dialect("MR robot", start=None, stop="STOP", emergency="EMERGENCY")
-
-
-@dataclass(frozen=True)
-class Transition:
-    """One change of state and why. ``confirmed``: the scanner said so itself."""
-
-    utc_s: float
-    monotonic_s: float
-    before: ScannerState
-    after: ScannerState
-    reason: str
-    confirmed: bool
-
-
 @dataclass
 class _Command:
-    """A command that was sent and is not yet done. ``target`` None: it leads to no state, only to a phase."""
+    """A command that was sent and is not yet done. ``target`` None: it leads to no state, only to a phase.
+
+    ``before``: state to return to when it is refused; ``then``: scan to start when it is done.
+    """
 
     word: str
     target: ScannerState | None
     sent_s: float
     answered: bool
+    before: ScannerState
+    then: str | None = None
 
 
 _OK = 1
@@ -112,6 +62,8 @@ _CODE_STATES = {
     14: ScannerState.MANUAL,
     19: ScannerState.UNKNOWN,
 }
+#: STATUS codes under the name of a command that refuse just that: not found, access denied, illegal instruction.
+_REFUSALS = (4, 5, 12)
 #: Names of STATUS messages that are states in every dialect.
 _NAME_STATES = {"MANUAL": ScannerState.MANUAL, "EMERGENCY": ScannerState.EMERGENCY}
 #: States that no command of ours ends.
@@ -161,6 +113,7 @@ class ScannerControl:
         self._late: dict[str, _Command] = {}
         self._before_busy = ScannerState.UNKNOWN
         self._plane: tuple[Matrix, float] | None = None
+        self._pointers: dict[str, Heartbeat] = {}
         self._plane_sent_s = self._image_s = -np.inf
 
     @property
@@ -175,13 +128,21 @@ class ScannerControl:
             self._refuse_unless(self.state is not ScannerState.SCANNING, self.dialect.start_up)
             self._issue(self.dialect.start_up, ScannerState.READY, ScannerState.STARTING_UP)
 
-    def start(self) -> None:
-        """Start the sequence. Raises as :meth:`start_up`; the scanner must be ready."""
-        if self.dialect.start is None:
-            raise SessionError(f"a peer of the kind '{self.dialect.name}' has no command that starts a sequence")
+    def start(self, scan: str = "") -> None:
+        """Start the sequence, or one scan by its name. Raises as :meth:`start_up`; the scanner must be ready."""
         with self._lock:
-            self._refuse_unless(self.state is ScannerState.READY, self.dialect.start)
-            self._issue(self.dialect.start, ScannerState.SCANNING, ScannerState.STARTING)
+            word = self._start_word()
+            self._refuse_unless(self.state is ScannerState.READY, word)
+            self._issue(word, ScannerState.SCANNING, ScannerState.STARTING, scan)
+
+    def scan(self, scan: str = "") -> None:
+        """As :meth:`start`, but a scanner that is not known to be ready is asked to get ready first."""
+        with self._lock:
+            if self.state is ScannerState.READY:
+                self.start(scan)
+                return
+            self._refuse_unless(self.state is not ScannerState.SCANNING, self._start_word())
+            self._issue(self.dialect.start_up, ScannerState.READY, ScannerState.STARTING_UP, then=scan)
 
     def stop(self) -> None:
         """Stop the sequence. Allowed in every state, and replaces a command that is under way. Raises WireError."""
@@ -193,6 +154,14 @@ class ScannerControl:
         with self._lock:
             self._refuse_unless(True, word)
             self._issue(word, None, None)
+
+    def calibrate(self, ras_from_robot: Matrix) -> None:
+        """Tell a robot where it stands: (4, 4), mm, RAS, in its calibration phase. Raises as :meth:`start_up`."""
+        self._place(self.dialect.calibration, ras_from_robot, "calibration")
+
+    def aim(self, ras_from_target: Matrix) -> None:
+        """Tell a robot its target: (4, 4), mm, RAS, in its targeting phase. Raises as :meth:`start_up`."""
+        self._place(self.dialect.target, ras_from_target, "target")
 
     def panic(self, reason: str) -> None:
         """Emergency: the scanner is told (by stop when it has no word for it); only stop is sent until :meth:`reset`.
@@ -219,14 +188,18 @@ class ScannerControl:
     def set_plane(self, pose: Pose) -> bool:
         """Lay the scan plane where the pointer is: the newest pose, at most ten times a second.
 
-        Returns whether the pose was taken: it is not when the pointer is not seen, the pose is stale, or the scanner
-        may not be steered in its state.
+        Returns whether the pose was taken: it is not when the pointer is not seen, the pose is stale or its time stamp
+        has stood still for as long, or the scanner may not be steered in its state.
         """
         with self._lock:
-            if not pose.valid or pose.age_s(self._now()) > POSE_STALE_S or self.state not in _MAY_STEER:
+            if pose.tool not in self._pointers:
+                # One pointer steers; what was known of another one means nothing for it.
+                self._pointers = {pose.tool: Heartbeat()}
+            alive_s = self._pointers[pose.tool].note(pose.sent_utc_s, pose.received_monotonic_s)
+            if not pose.valid or self._now() - alive_s > POSE_STALE_S or self.state not in _MAY_STEER:
                 self._plane = None
                 return False
-            self._plane = np.asarray(pose.ras_from_tool @ self._tool_from_plane), pose.received_monotonic_s
+            self._plane = np.asarray(pose.ras_from_tool @ self._tool_from_plane), alive_s
             self._send_plane()
             return True
 
@@ -245,7 +218,7 @@ class ScannerControl:
     def on_message(self, message: Message) -> None:
         """Take what came from the scanner; what is not meant for its control is passed over."""
         with self._lock:
-            if isinstance(message, StringMessage) and message.device.startswith("ACK_"):
+            if isinstance(message, StringMessage | TransformMessage) and message.device.startswith("ACK_"):
                 self._on_answer(message.device[4:])
             elif isinstance(message, StatusMessage):
                 self._on_status(message)
@@ -258,18 +231,54 @@ class ScannerControl:
         if not allowed or self.state in (*_HELD, ScannerState.BUSY):
             raise SessionError(f"{word} was not sent, the scanner is: {self.text}")
 
-    def _issue(self, word: str, target: ScannerState | None, under_way: ScannerState | None) -> None:
+    def _start_word(self) -> str:
+        if self.dialect.start is None:
+            raise SessionError(f"a peer of the kind '{self.dialect.name}' has no command that starts a sequence")
+        return self.dialect.start
+
+    def _place(self, names: tuple[str, str] | None, matrix: Matrix, what: str) -> None:
+        """Send the transform of a phase; the robot confirms it with the STATUS of that phase."""
+        if names is None:
+            raise SessionError(f"a peer of the kind '{self.dialect.name}' takes no {what}")
+        prefix, phase = names
+        matrix = checked_rigid(matrix, what)
+        with self._lock:
+            self._refuse_unless(self.phase.upper() == phase, f"{prefix} ({what})")
+            number, stamp = self._begin(phase, None, None, f"{what} is sent as {prefix}_")
+            self._send_now(TransformMessage(device=f"{prefix}_{number}", matrix=matrix, timestamp=stamp))
+
+    def _issue(
+        self,
+        word: str,
+        target: ScannerState | None,
+        under_way: ScannerState | None,
+        what: str = "",
+        then: str | None = None,
+    ) -> None:
+        text = f"{word} {what}".rstrip()
+        number, stamp = self._begin(word, target, under_way, f"{text} is sent as CMD_", then)
+        self._send_now(StringMessage(device=f"CMD_{number}", text=text, timestamp=stamp))
+        at_once = not self.dialect.reports and not self.dialect.acknowledges
+        if at_once and word in (self.dialect.start_up, self.dialect.emergency) and self._pending is not None:
+            self._done(self._pending[1], f"{word} was sent; {self.dialect.name} does not acknowledge", confirmed=False)
+
+    def _begin(
+        self,
+        word: str,
+        target: ScannerState | None,
+        under_way: ScannerState | None,
+        reason: str,
+        then: str | None = None,
+    ) -> tuple[str, int]:
+        """A command is under way from now on; returns its number and time stamp."""
         replaced = f", replaces {self._pending[1].word}" if self._pending else ""
         self._number = max(self._number + 1, int(self._utc_now() * 1000) if self.dialect.numbers_by_time else 0)
         number = f"{self._number:04d}"
-        command = _Command(word, target, self._now(), answered=not self.dialect.acknowledges)
-        self._pending = number, command
-        reason = f"{word} is sent as CMD_{number}{replaced}"
-        self._change(under_way or self.state, reason, confirmed=self.confirmed and not under_way, by_command=True)
-        self._send_now(StringMessage(device=f"CMD_{number}", text=word, timestamp=timestamp_of(self._utc_now())))
-        at_once = not self.dialect.reports and not self.dialect.acknowledges
-        if at_once and word in (self.dialect.start_up, self.dialect.emergency) and self._pending == (number, command):
-            self._done(command, f"{word} was sent; {self.dialect.name} does not acknowledge", confirmed=False)
+        before = self._before_busy if self.state is ScannerState.BUSY else self.state
+        self._pending = number, _Command(word, target, self._now(), not self.dialect.acknowledges, before, then)
+        confirmed = self.confirmed and not under_way
+        self._change(under_way or self.state, f"{reason}{number}{replaced}", confirmed=confirmed, by_command=True)
+        return number, timestamp_of(self._utc_now())
 
     def _send_now(self, message: Message) -> None:
         try:
@@ -303,7 +312,7 @@ class ScannerControl:
             self._done(command, f"no image for {QUIET_S:g} s", confirmed=False)
             return
         if waited > limit_s:
-            self._pending = None
+            self._pending = command.then = None
             self._late = dict([*self._late.items(), (number, command)][-_KEPT_LATE:])
             reason = f"{command.word} (CMD_{number}) was not {what} within {limit_s:g} s"
             self._change(ScannerState.NO_ANSWER, reason, confirmed=False, by_command=True)
@@ -330,7 +339,9 @@ class ScannerControl:
         reason = f"STATUS {status.device}: {status.meaning}" + (f", {status.text}" if status.text else "")
         if status.code == _OK:
             self.phase = status.device
-        if after is ScannerState.BUSY:
+        if status.code in _REFUSALS and self._pending is not None and name == self._pending[1].word:
+            self._refused(self._pending[1], reason)
+        elif after is ScannerState.BUSY:
             if self._pending is not None:
                 self._pending[1].sent_s = self._now()
             if self.state not in (ScannerState.BUSY, *_HELD):
@@ -371,6 +382,17 @@ class ScannerControl:
         self._pending = None
         after = command.target or (self._before_busy if self.state is ScannerState.BUSY else self.state)
         self._change(after, reason, confirmed=confirmed, by_command=True)
+        if command.then is not None and self.state is ScannerState.READY:
+            # Whoever asked is not waiting here: a link that has ended is told by the change of state.
+            with contextlib.suppress(WireError):
+                self.start(command.then)
+
+    def _refused(self, command: _Command, reason: str) -> None:
+        """The scanner is well, but does not do what it was asked for: it is as it was before."""
+        self._pending = None
+        self._change(
+            command.before, f"{command.word} was refused: {reason}", confirmed=False, by_command=True, refused=True
+        )
 
     def _change(
         self,
@@ -380,6 +402,7 @@ class ScannerControl:
         confirmed: bool,
         by_command: bool = False,
         ends_emergency: bool = False,
+        refused: bool = False,
     ) -> None:
         before = self.state
         # Only a person ends an emergency, only the scanner ends its manual mode.
@@ -387,7 +410,7 @@ class ScannerControl:
         if held and after is not before:
             after, confirmed = before, self.confirmed
         self.state, self.confirmed = after, confirmed
-        transition = Transition(self._utc_now(), self._now(), before, after, reason, confirmed)
+        transition = Transition(self._utc_now(), self._now(), before, after, reason, confirmed, refused)
         self.history.append(transition)
         _log.info("scanner: %s -> %s: %s", before.value, after.value, reason)
         if self._on_transition is not None:

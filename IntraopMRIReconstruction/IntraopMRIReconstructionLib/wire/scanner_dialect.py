@@ -1,0 +1,86 @@
+"""The words and states of scanners that are commanded over OpenIGTLink."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class ScannerState(Enum):
+    """What is known of the scanner. The value is the word for a person."""
+
+    UNKNOWN = "not heard from"
+    STARTING_UP = "starting up"
+    READY = "ready"
+    STARTING = "starting the sequence"
+    SCANNING = "scanning"
+    STOPPING = "stopping"
+    BUSY = "busy"
+    MANUAL = "manual mode at the console"
+    EMERGENCY = "emergency"
+    FAULT = "fault"
+    NO_ANSWER = "does not answer"
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """The words of one kind of peer.
+
+    ``acknowledges``: answers ACK; ``reports``: sends STATUS named by phase. A peer that does neither is believed by
+    its images. ``start`` or ``emergency`` None: the peer has no such command. ``numbers_by_time``: commands are
+    numbered by the clock instead of counted. ``calibration``, ``target``: names of the two transforms of a robot and
+    the phases in which they are taken. ``answer_s``, ``done_s``: how long an ACK and the phase may take.
+    """
+
+    name: str
+    start_up: str = "START_UP"
+    start: str | None = "START_SEQUENCE"
+    stop: str = "STOP_SEQUENCE"
+    emergency: str | None = None
+    acknowledges: bool = True
+    reports: bool = True
+    numbers_by_time: bool = False
+    plane_device: str = "PLANE_0"
+    calibration: tuple[str, str] | None = None
+    target: tuple[str, str] | None = None
+    answer_s: float = 2.0
+    done_s: float = 30.0
+
+
+#: CMD_, ACK_ and STATUS, the default.
+ACKNOWLEDGED = Dialect("CMD/ACK")
+#: mrigtlbridge, a client of Slicer: never acknowledges. Its README says START_SCAN, its code knows START_SEQUENCE.
+MRIGTLBRIDGE = Dialect("mrigtlbridge", acknowledges=False, reports=False, numbers_by_time=True)
+#: MR-robot practice (ProstateBRP): phases are asked for with :meth:`ScannerControl.request`.
+MR_ROBOT = Dialect(
+    "MR robot",
+    start=None,
+    stop="STOP",
+    emergency="EMERGENCY",
+    calibration=("CLB", "CALIBRATION"),
+    target=("TGT", "TARGETING"),
+)
+
+
+def dialect_of(profile_name: str) -> Dialect:
+    """How a peer of that profile (trust.PROFILES) is commanded."""
+    return MRIGTLBRIDGE if profile_name == MRIGTLBRIDGE.name else ACKNOWLEDGED
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One change of state and why. ``confirmed``: the scanner said so itself; ``refused``: it refused a command."""
+
+    utc_s: float
+    monotonic_s: float
+    before: ScannerState
+    after: ScannerState
+    reason: str
+    confirmed: bool
+    refused: bool = False
+
+    @property
+    def is_trouble(self) -> bool:
+        """Whether a person must be told: a command had no effect, or the scanner cannot go on by itself."""
+        lost = (ScannerState.EMERGENCY, ScannerState.FAULT, ScannerState.NO_ANSWER, ScannerState.MANUAL)
+        return self.refused or (self.after in lost and self.after is not self.before)
