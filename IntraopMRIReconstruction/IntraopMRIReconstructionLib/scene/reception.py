@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,11 +96,12 @@ class Reception:
         """Connect to a scanner. Raises WireError when it cannot be reached."""
         from ..wire.transport import Client
 
-        client = Client(host, port)
-        client.__enter__()
+        # Entered here, so that the caller hears when nobody listens; once, or every message would come twice.
+        links = ExitStack()
+        client = links.enter_context(Client(host, port))
 
         def work() -> None:
-            with client:
+            with links:
                 self._listen(client)
 
         self._listens = True
@@ -154,6 +157,9 @@ class Reception:
                 self._tell(Progressed(1.0, ""))
             except (IntraopError, OSError, MemoryError) as error:
                 self._tell(Failed(str(error) or type(error).__name__))
+            except Exception as error:
+                logging.getLogger(__name__).exception("defect while receiving")
+                self._tell(_defect(error))
 
         self._cancelled.clear()
         thread = threading.Thread(target=guarded, name="intraop reception", daemon=True)
@@ -170,6 +176,8 @@ class Reception:
         while not self._closing.is_set():
             received = client.receive(0.1)
             # A scanner may report its state all the time: only lines show that a scan goes on.
+            if self._live is not None and self._cancelled.is_set():
+                self._drop()
             if self._live is not None and self._live.silent:
                 self._lost(f"no line for {SCAN_SILENT_S:g} s; check the scanner and scan again")
             if received is None:
@@ -180,6 +188,10 @@ class Reception:
                 self._drop()
             except IntraopError as error:
                 self._refused(received, error)
+            except Exception as error:
+                logging.getLogger(__name__).exception("defect while receiving")
+                self._drop()
+                self._tell(_defect(error))
         self._drop()
 
     def _take(self, received: FromWire, reader: RawDataReader, client: Client) -> None:
@@ -302,3 +314,8 @@ class Reception:
             self._live.close()
             self._live = None
             self._tell(Dropped())
+
+
+def _defect(error: Exception) -> Failed:
+    """A defect must be said on screen, not end a thread in silence."""
+    return Failed(f"a defect in this software stopped the scan ({type(error).__name__}: {error}); scan again")
