@@ -362,7 +362,7 @@ class SceneBridge:
                 self._wanted[SHIFT] = shift
                 self._wanted[CARRIED] = replace(recipes.transform(CARRIED_NAME, rigid, {}), parent=SHIFT)
                 if self._unmoved is not None:
-                    attributes = {**self._unmoved.attributes, "Position": "rigid pose"}
+                    attributes = {**self._unmoved.attributes, "Position": "rigid"}
                     self._wanted[UNMOVED] = replace(self._unmoved, attributes=attributes)
             for role, content in self._wanted.items():
                 if role.startswith((PREOP, RESULT)):
@@ -388,7 +388,7 @@ class SceneBridge:
         item = role.removeprefix(PREOP).startswith(ITEMS)
         followed = role != UNMOVED and (not item or any(_belongs(role, key) for key in self._carried))
         if not followed:
-            attributes["Position"] = "rigid pose"
+            attributes["Position"] = "rigid"
         opacity = None if not item else 1.0 if followed else UNDECIDED_OPACITY
         parent = CARRIED if followed else REGISTRATION
         return replace(content, parent=parent, visible=True, attributes=attributes, opacity=opacity)

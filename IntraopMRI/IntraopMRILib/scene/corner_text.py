@@ -44,20 +44,22 @@ class ViewTexts:
         """Draw ``corners``; with ``sliceToRas`` (4, 4) also orientation letters, with ``mmPerPixel`` a scale bar."""
         self.close()
         width, height = self._renderer.GetSize()
-        top = height - self._banners(corners.banners, width, height)
-        margin = _MARGIN * height
-        self._stack(corners.topLeft, margin, top - margin, height, "Left")
-        self._stack(corners.topRight, width - margin, top - margin, height, "Right")
-        self._stack(corners.bottomLeft, margin, margin + _heightOf(corners.bottomLeft, height), height, "Left")
-        right = margin + _heightOf(corners.bottomRight, height)
-        self._stack(corners.bottomRight, width - margin, right, height, "Right")
+        # A view that is narrower than high, beside two others, has no room for letters made for its height.
+        size = min(width, height)
+        top = height - self._banners(corners.banners, width, height, size)
+        margin = _MARGIN * size
+        self._stack(corners.topLeft, margin, top - margin, size, "Left")
+        self._stack(corners.topRight, width - margin, top - margin, size, "Right")
+        self._stack(corners.bottomLeft, margin, margin + _heightOf(corners.bottomLeft, size), size, "Left")
+        right = margin + _heightOf(corners.bottomRight, size)
+        self._stack(corners.bottomRight, width - margin, right, size, "Right")
         if corners.footer:
             footer = Line(corners.footer, SMALL, colors.TEXT_QUIET)
-            self._text(footer, width / 2, 0.4 * margin, height, "Centered", "Bottom")
+            self._text(footer, width / 2, 0.4 * margin, size, "Centered", "Bottom")
         if sliceToRas is not None:
-            self._letters(np.asarray(sliceToRas, dtype=np.float64), width, height, top)
+            self._letters(np.asarray(sliceToRas, dtype=np.float64), width, height, top, size)
         if mmPerPixel is not None:
-            self._scaleBar(mmPerPixel, width, height)
+            self._scaleBar(mmPerPixel, width, size)
 
     def close(self) -> None:
         """Remove all that was drawn."""
@@ -111,23 +113,23 @@ class ViewTexts:
         actor.GetSize(self._renderer, size)
         return size[0], size[1]
 
-    def _banners(self, banners: Sequence[Banner], width: int, height: int) -> float:
+    def _banners(self, banners: Sequence[Banner], width: int, height: int, size: int) -> float:
         """Draw alarms from the top edge down; returns the height that they take."""
         used = 0.0
         for banner in banners:
-            rows = _fitted(banner, width / height)
-            tall = (sum(_LEADING * row.size for row in rows) + 0.5 * READ) * height
+            rows = _fitted(banner, width / size)
+            tall = (sum(_LEADING * row.size for row in rows) + 0.5 * READ) * size
             self._rectangle(0, height - used - tall, width, tall, _BANDS[banner.tone])
-            y = height - used - 0.4 * READ * height
+            y = height - used - 0.4 * READ * size
             for row in rows:
-                self._add(self._actor(row, width / 2, y, height, "Centered"))
-                y -= _LEADING * row.size * height
+                self._add(self._actor(row, width / 2, y, size, "Centered"))
+                y -= _LEADING * row.size * size
             used += tall
         return used
 
-    def _letters(self, sliceToRas: npt.NDArray[np.float64], width: int, height: int, top: float) -> None:
+    def _letters(self, sliceToRas: npt.NDArray[np.float64], width: int, height: int, top: float, size: int) -> None:
         across, up = sliceToRas[:3, 0], sliceToRas[:3, 1]
-        margin = 0.5 * _MARGIN * height
+        margin = 0.5 * _MARGIN * size
         for direction, x, y, justify, vertical in (
             (-across, margin, height / 2, "Left", "Centered"),
             (across, width - margin, height / 2, "Right", "Centered"),
@@ -135,7 +137,7 @@ class ViewTexts:
             (-up, width / 2, margin, "Centered", "Bottom"),
         ):
             line = Line(orientationLetters(direction), 1.25 * READ, colors.TEXT, bold=True)
-            self._text(line, x, y, height, justify, vertical)
+            self._text(line, x, y, size, justify, vertical)
 
     def _scaleBar(self, mmPerPixel: float, width: int, height: int) -> None:
         longest = 0.28 * width * mmPerPixel

@@ -115,7 +115,7 @@ def targets(node: Any) -> None:
     display.SetColor(*colors.TARGET)
     display.SetSelectedColor(*colors.TARGET)
     display.SetGlyphScale(2.0)
-    display.SetTextScale(5.0)
+    display.SetTextScale(3.6)
     display.SetSliceProjection(False)
 
 

@@ -31,7 +31,9 @@ _SLICE_MANAGERS = (
     "vtkMRMLSegmentationsDisplayableManager2D",
     "vtkMRMLModelSliceDisplayableManager",
     "vtkMRMLMarkupsDisplayableManager",
+    "vtkMRMLTransformsDisplayableManager2D",
     "vtkMRMLCrosshairDisplayableManager",
+    "vtkMRMLColorLegendDisplayableManager",
 )
 _THREED_MANAGERS = (
     "vtkMRMLCameraDisplayableManager",
@@ -39,7 +41,9 @@ _THREED_MANAGERS = (
     "vtkMRMLModelDisplayableManager",
     "vtkMRMLSegmentationsDisplayableManager3D",
     "vtkMRMLMarkupsDisplayableManager",
+    "vtkMRMLTransformsDisplayableManager3D",
     "vtkMRMLThreeDReformatDisplayableManager",
+    "vtkMRMLColorLegendDisplayableManager",
 )
 
 

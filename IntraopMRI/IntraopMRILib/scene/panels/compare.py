@@ -51,7 +51,9 @@ class Compare:
         self.apply()
 
     def tick(self, now_s: float) -> None:
-        """Flicker."""
+        """Flicker; beside one another, all views follow the first one."""
+        if self._mode is Comparison.SIDE_BY_SIDE:
+            self._align()
         if self._mode is Comparison.FLICKER and self._mapNode() is None:
             self._opacity(float(int(now_s / FLICKER_S) % 2))
 
@@ -75,7 +77,7 @@ class Compare:
                 below, above = now, laid
             elif self._mode is Comparison.SIDE_BY_SIDE:
                 below, above = abreast[min(index, len(abreast) - 1)], None
-                self.titles[name] = below.GetName()
+                self.titles[name] = {rigid: _("Before, rigid"), carried: _("Before"), now: _("Now")}[below]
             elif self._mode is Comparison.CHECKERBOARD and self._board is not None:
                 below, above = self._board, None
             composite = manager.sliceWidget(name).mrmlSliceCompositeNode()
@@ -98,6 +100,20 @@ class Compare:
         view = self._running.view
         known = self._map is not ShiftMap.NONE and view is not None and view.followsShift
         return self._shown(MAPS[self._map]) if known else None
+
+    def _align(self) -> None:
+        """The same plane in every view that shows one of the volumes."""
+        manager = slicer.app.layoutManager()
+        nodes = [manager.sliceWidget(name).mrmlSliceNode() for name in self.titles]
+        if not nodes:
+            return
+        plane, field = slicer.util.arrayFromVTKMatrix(nodes[0].GetSliceToRAS()), nodes[0].GetFieldOfView()
+        for node in nodes[1:]:
+            if not np.allclose(slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS()), plane):
+                slicer.util.updateVTKMatrixFromArray(node.GetSliceToRAS(), plane)
+                node.UpdateMatrices()
+            if not np.allclose(node.GetFieldOfView(), field):
+                node.SetFieldOfView(*field)
 
     def _sideBySide(self) -> int:
         return SIDE_BY_SIDE if self._shown(UNMOVED) is None else THREE_ABREAST

@@ -7,8 +7,9 @@ import slicer
 #: Identifiers of user layouts start at 100; these are far from what other extensions take.
 FOUR_UP, DUAL, SIDE_BY_SIDE, THREE_ABREAST = 18944, 18945, 18946, 18947
 
+# Orientation at every change of layout: a view that was sagittal before is axial beside another axial one.
 _SLICE = (
-    '<item><view class="vtkMRMLSliceNode" singletontag="{name}"><property name="orientation" action="default">{plane}'
+    '<item><view class="vtkMRMLSliceNode" singletontag="{name}"><property name="orientation" action="relayout">{plane}'
     '</property><property name="viewlabel" action="default">{name[0]}</property></view></item>'
 )
 _THREED = (

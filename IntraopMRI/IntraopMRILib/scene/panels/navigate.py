@@ -113,7 +113,7 @@ class NavigatePage(Page):
         places = ((_("tip"), self._tip()), (_("cursor"), cursor()))
         found = [(name, self._shiftAt(place)) for name, place in places]
         return tuple(
-            Line(_("Shift at {place}: {shift} ± {uncertainty}").format(place=name, **words(there)))
+            Line(_("Shift {place} {shift}").format(place=name, shift=words(there)))
             for name, there in found
             if there is not None
         )
@@ -130,7 +130,7 @@ class NavigatePage(Page):
 
     def _local(self, label: Any, point: Any) -> None:
         found = self._shiftAt(point)
-        text = "–" if found is None else sized("{shift} ± {uncertainty}".format(**words(found)), 16)
+        text = "–" if found is None else sized(words(found), 16)
         if label.text != text:
             label.text = text
 
@@ -218,6 +218,6 @@ def cursor() -> Any:
     return place if node is not None and node.GetCursorPositionRAS(place) else None
 
 
-def words(found: LocalShift) -> dict[str, str]:
-    """Both numbers with their unit."""
-    return {"shift": number(found.shift_mm, "mm"), "uncertainty": number(found.uncertainty_mm, "mm")}
+def words(found: LocalShift) -> str:
+    """Shift and 95 % radius."""
+    return f"{found.shift_mm:.1f} ± {number(found.uncertainty_mm, 'mm')}"

@@ -82,7 +82,8 @@ class ScanPage(Page):
         self.ui.scanButton.enabled = self.ui.stopButton.enabled = connected
         found = self.running.registered
         allowed = found is not None and found.registration.verdict.level is not Level.REFUSED
-        self.ui.confirmButton.enabled = allowed and not self.running.confirmed
+        self.ui.confirmButton.enabled = allowed
+        self.ui.confirmButton.visible = not self.running.confirmed
         if found is None:
             self.ui.verdictLabel.text = "–"
             self.ui.reasonsLabel.text = ""
