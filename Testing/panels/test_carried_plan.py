@@ -296,7 +296,7 @@ def test_maps_arrows_and_pairs(operation: Operation) -> None:
     composite = manager.sliceWidget("Red").mrmlSliceCompositeNode()
     bridge = operation.running.view.bridge
 
-    def shown() -> tuple[Any, Any]:
+    def shown() -> tuple[Any, ...]:
         operation.panel.refresh()
         ids = composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID()
         return tuple(slicer.mrmlScene.GetNodeByID(one) if one else None for one in ids)
