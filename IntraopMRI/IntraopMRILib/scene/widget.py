@@ -31,6 +31,8 @@ from .parameters import Phase
 TICK_MS = 20
 #: How often ages and distances are written anew, in the panel and in the views at once, s.
 SLOW_TICK_S = 0.2
+#: A page is shown anew at most this often, s: progress comes much faster than anybody reads.
+REFRESH_S = 0.1
 #: Choices that a removed node leaves behind.
 CHOSEN_NODES = (
     "preopVolume", "tumourSegmentation", "riskSegmentation", "plannedTarget", "plannedImplant", "plannedLandmarks"
@@ -51,7 +53,7 @@ class SessionPanel(Panel):
         self.theatreOptions: dict[str, list[str]] = {}
         self._refreshing = False
         self._asked = False
-        self._slow_s = 0.0
+        self._slow_s = self._refreshed_s = 0.0
         self.overlay = Overlay()
         self.running = Running(self.askRefresh)
         self.pages: dict[Phase, Page] = {kind.phase: kind(self) for kind in PAGES}
@@ -67,6 +69,7 @@ class SessionPanel(Panel):
         self.ui.bannerLabel.setStyleSheet(style.BANNER)
         self.ui.patientLabel.setStyleSheet(style.PATIENT)
         self._gone: list[tuple[str, str]] = []
+        self._torn: list[str] = []
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAboutToBeRemovedEvent, self._onNodeLeaves)
         self._shortcuts = self._makeShortcuts()
         self._timer = qt.QTimer()
@@ -120,7 +123,7 @@ class SessionPanel(Panel):
         """Show every step's state, the open page, and the one next action."""
         if self.parameters is None or self._refreshing or not hasattr(self, "_steps"):
             return
-        self._refreshing, self._asked = True, False
+        self._refreshing, self._asked, self._refreshed_s = True, False, time.monotonic()
         try:
             self._showFrame()
             self._showPage()
@@ -132,7 +135,7 @@ class SessionPanel(Panel):
         return page is self._shownPage and self.parameters is not None
 
     def askRefresh(self) -> None:
-        """Refresh at the next tick: many changes at once cost one refresh."""
+        """Refresh soon: many changes at once cost one refresh."""
         self._asked = True
 
     def open(self, phase: Phase) -> None:
@@ -216,6 +219,8 @@ class SessionPanel(Panel):
             for field in CHOSEN_NODES:
                 if self.parameters.getValue(field) is node:
                     self._gone.append((field, node.GetName()))
+            if self.running.owns(node):
+                self._torn.append(node.GetName())
 
     def _forgetLeftNodes(self) -> None:
         """A selector chooses the neighbour of a removed node by itself: another volume must never slip in unseen."""
@@ -223,6 +228,16 @@ class SessionPanel(Panel):
             self.parameters.setValue(field, None)
             self.running.problem = _("'{name}' was removed from the scene: choose it again on page 1").format(name=name)
         self._gone.clear()
+        self.refresh()
+
+    def _putBack(self) -> None:
+        """What the session shows belongs together: without one node the others would lie, or lie elsewhere."""
+        if self.running.view is not None:
+            self.running.view.bridge.restore()
+            self.running.problem = _(
+                "'{name}' belongs to the running session and was put back: disconnect on page 2 before removing it"
+            ).format(name=self._torn[0])
+        self._torn.clear()
         self.refresh()
 
     def _tick(self) -> None:
@@ -236,9 +251,11 @@ class SessionPanel(Panel):
             self.pages[Phase.NAVIGATE].poseArrived()  # type: ignore[attr-defined]
         if self._gone:
             self._forgetLeftNodes()
-        if self._asked:
-            self.refresh()
+        if self._torn:
+            self._putBack()
         now = time.monotonic()
+        if self._asked and now - self._refreshed_s > REFRESH_S:
+            self.refresh()
         if now - self._slow_s > SLOW_TICK_S:
             self._slow_s = now
             if self._shownPage is not None:

@@ -87,6 +87,10 @@ class Running:
         verdict = self.registered.registration.verdict if self.registered is not None else None
         return verdict is not None and verdict.level is not Level.REFUSED and self.confirmed
 
+    def owns(self, node: Any) -> bool:
+        """Whether the connected session shows this node and still wants it."""
+        return self.view is not None and self.view.bridge.wants(node)
+
     # the session
 
     def start(self, what: str, work: Callable[[], Any], finished: Callable[[Any], None], discarded: Any = None) -> None:
