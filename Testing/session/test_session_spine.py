@@ -74,6 +74,8 @@ def test_the_plan_goes_with_its_vertebra(bent: SpineCase, scan: Image, rigid: Ri
     assert [m.name for m in moved] == [f"{name}: moved on its own" for name in ("L2", "L3", "L4")]
     assert moved[1].value is not None
     assert moved[1].value > 0.7
+    assert moved[1].interval is not None
+    assert moved[1].interval[1] - moved[1].interval[0] < 1.0
 
 
 def test_grade_is_told_with_its_range(bent: SpineCase, scan: Image) -> None:

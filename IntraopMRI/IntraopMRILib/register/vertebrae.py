@@ -153,8 +153,10 @@ def _one(seen: tuple[Volume, Volume], known: Volume, bone: _Bone, starts: list[M
     chosen = np.flatnonzero(mask_on(mask, cropped, bone.name))
     points, values = points_of(cropped, chosen), cropped.values.ravel()[chosen]
     low, high = np.percentile(fixed.values, (1, 99.5))
-    # Blocks scale grey values on their own: a straight line leaves them as they are.
-    tones = Tones((float(low), max(float(high), float(low) + 1e-6)), np.linspace(0, 1, KNOTS, dtype=np.float32))
+    # Blocks scale grey values on their own: a straight line between the ranges of the two pictures is enough.
+    dark, bright = np.percentile(cropped.values, (1, 99.5))
+    curve = np.linspace(float(dark), float(bright), KNOTS, dtype=np.float32)
+    tones = Tones((float(low), max(float(high), float(low) + 1e-6)), curve)
     before = _correlation(fixed, pose, points, values)
     try:
         fit = finish_with_blocks(

@@ -55,14 +55,17 @@ def turned(pose: Any, name: str, degrees: float, shift: tuple[float, float, floa
     return np.asarray(result)
 
 
-def test_each_moves_on_its_own(pose: Any, masks: dict[str, Image]) -> None:
+@pytest.mark.parametrize("gain", [1.0, 40.0, 0.01])
+def test_each_moves_on_its_own(pose: Any, masks: dict[str, Image], gain: float) -> None:
     truth = {
         "L1": turned(pose, "L1", 5.0, (1.0, 3.0, 1.5)),
         "L2": turned(pose, "L2", 1.0, (0.0, 2.0, 0.0)),
         "L3": turned(pose, "L3", -4.0, (-1.0, 1.0, -1.0)),
     }
-    found = register_vertebrae(picture(truth, 1), picture({}, 2), masks)
+    now = picture(truth, 1)
+    found = register_vertebrae(now.with_array(now.array * np.float32(gain)), picture({}, 2), masks)
     assert [f.name for f in found] == ["L1", "L2", "L3"]
+    assert not any(f.why for f in found)
     for each in found:
         distance, angle = pose_error(each.intraop_from_preop, truth[each.name], CENTRES[each.name])
         assert distance < 0.5, each.name
