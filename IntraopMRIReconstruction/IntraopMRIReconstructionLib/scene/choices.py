@@ -57,10 +57,10 @@ def offer(ui: Any, p: Any, scan: Encoding | None) -> None:
     repeats, echoes = (scan is None or scan.repetitions > 1), (scan is None or scan.contrasts > 1)
     for name, shown in (
         ("iterations", method is not None and method.iterative),
+        ("outputVolume", image),
         ("frame", repeats and scan is not None),
         ("echo", echoes and scan is not None and image),
         ("ghost", scan is not None and scan.trajectory == "epi"),
-        ("heatedPlace", True),
         ("opposedVolume", image and scan is not None and not distortion_refused(scan)),
     ):
         getattr(ui, name).visible = getattr(ui, f"{name}Label").visible = shown

@@ -22,11 +22,20 @@ PROVENANCE_ATTRIBUTE = "IntraopMRI.Reconstruction."
 #: Attribute of a volume whose voxels are a quantity: its unit.
 UNIT_ATTRIBUTE = "IntraopMRI.Unit"
 #: How much of the anatomy a quantity lets through.
-QUANTITY_OPACITY = 0.65
+QUANTITY_OPACITY = 0.75
 #: Colours of quantities with a sign (cold, none, hot) and of those without, dark to light, RGB.
 SIGNED = ((0.02, 0.19, 0.58), (0.45, 0.68, 0.95), (0.95, 0.95, 0.95), (0.98, 0.55, 0.38), (0.65, 0.0, 0.05))
-RISING = ((0.05, 0.03, 0.25), (0.45, 0.05, 0.45), (0.8, 0.22, 0.3), (0.98, 0.6, 0.1), (1.0, 1.0, 0.6))
+RISING = ((0.35, 0.05, 0.45), (0.65, 0.1, 0.45), (0.9, 0.3, 0.25), (0.98, 0.65, 0.1), (1.0, 1.0, 0.6))
 COLORS = 256
+LEGEND_FONT = 14
+#: Values below this share of a rising scale let the anatomy through, so that what is not heated is not painted.
+CLEAR_SHARE = 0.15
+#: A range that goes below 0 by less than this share of its top is noise about 0, not a sign.
+SIGN_SHARE = 0.2
+#: Grey levels end at this percentile of the brightness, of so many voxels; bright fat and flow may saturate.
+WHITE_PERCENTILE, LOOKED_AT = 99.7, 100_000
+#: Grey levels are set anew when the brightness of an image differs from that of the last by more than this factor.
+BRIGHTNESS_CHANGE = 3.0
 #: A dose scale ends where tissue dies for certain (Sapareto and Dewey), equivalent minutes at 43 C.
 DOSE_MAX_MIN = 240.0
 
@@ -37,6 +46,7 @@ class ResultNodes:
     def __init__(self) -> None:
         self._previewId = ""
         self._quantityIds: dict[str, str] = {}
+        self._white: dict[str, float] = {}
 
     def showImage(self, image: Image, node: Any) -> Any:
         """Fill ``node``, a new one when None; returns it."""
@@ -44,6 +54,7 @@ class ResultNodes:
             node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", image.name or _("Reconstruction"))
             node.CreateDefaultDisplayNodes()
         first = node.GetImageData() is None or self.removePreview(None)
+        self._inGrey(node, image)
         _fill(node, image)
         if first:
             slicer.util.setSliceViewerLayers(background=node, fit=True)
@@ -58,16 +69,18 @@ class ResultNodes:
         background = None
         for image in result.maps.values():
             other, _first = self._quantityNode(image)
-            _fill(other, image)
             if image.metadata.get(UNIT):
+                _fill(other, image)
                 _inColour(other, image)
-                _legend(other, image, False)
             else:
+                self._inGrey(other, image)
+                _fill(other, image)
                 background = other
-        _legend(node, result.image, True)
         if first:
             slicer.util.setSliceViewerLayers(background=background, fit=True)
             slicer.util.setSliceViewerLayers(background=background, foreground=node, foregroundOpacity=QUANTITY_OPACITY)
+        # After the layers: a legend is only drawn where its volume is seen.
+        _legend(node, result.image)
         return node
 
     def showPreview(self, image: Image, fraction: float) -> None:
@@ -82,6 +95,7 @@ class ResultNodes:
         percent = f"{100 * fraction:.0f}"
         node.SetName(_("PREVIEW {percent} % of {name}").format(percent=percent, name=image.name))
         node.SetAttribute(PREVIEW_ATTRIBUTE, percent)
+        self._inGrey(node, image)
         _fill(node, image)
         if first:
             slicer.util.setSliceViewerLayers(background=node, fit=True)
@@ -95,6 +109,22 @@ class ResultNodes:
         if shownInstead is not None:
             slicer.util.setSliceViewerLayers(background=shownInstead)
         return True
+
+    def _inGrey(self, node: Any, image: Image) -> None:
+        """Grey levels for the brightness of an image; they stay while it stays, whatever a person has chosen."""
+        values = image.array.reshape(-1)
+        looked = values[:: max(1, values.size // LOOKED_AT)]
+        white = max(float(np.percentile(looked, WHITE_PERCENTILE)), float(np.finfo(np.float32).tiny))
+        before = self._white.get(node.GetID())
+        if before is not None and 1 / BRIGHTNESS_CHANGE < white / before < BRIGHTNESS_CHANGE:
+            return
+        self._white[node.GetID()] = white
+        display = node.GetScalarVolumeDisplayNode()
+        if display is None:
+            node.CreateDefaultDisplayNodes()
+            display = node.GetScalarVolumeDisplayNode()
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevelMinMax(0.0, white)
 
     def _quantityNode(self, image: Image) -> tuple[Any, bool]:
         """(node of a quantity, whether it is new)."""
@@ -121,22 +151,28 @@ def _fill(node: Any, image: Image) -> None:
 
 
 def _inColour(node: Any, image: Image) -> None:
-    """Colours between bounds that the data need; what is not known (NaN) is clear."""
+    """Colours up to a round number that covers the data; what is not known (NaN) or hardly above 0 is clear."""
     known = image.array[np.isfinite(image.array)]
-    low, high = (float(value) for value in np.percentile(known, (0.5, 99.8))) if known.size else (0.0, 1.0)
-    signed = low < 0 and image.metadata[UNIT] != "min"
-    high = max(high, -low if signed else 0.0, 1e-3)
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     if image.metadata[UNIT] == "min":
         high = min(high, DOSE_MAX_MIN)
-    low = -high if signed else 0.0
+    signed = low < -SIGN_SHARE * high
+    top = _rounded(max(high, -low if signed else 0.0))
     display = node.GetScalarVolumeDisplayNode()
     display.SetAndObserveColorNodeID(_table("IntraopMRI signed" if signed else "IntraopMRI rising", signed).GetID())
     display.SetAutoWindowLevel(False)
-    display.SetWindowLevelMinMax(low, high)
-    limit = float(np.abs(known).max()) + 1 if known.size else 1.0
-    display.SetThreshold(-limit, limit)
+    display.SetWindowLevelMinMax(-top if signed else 0.0, top)
+    limit = max(abs(low), abs(float(known.max())) if known.size else 1.0) + top
+    display.SetThreshold(-limit if signed else CLEAR_SHARE * top, limit)
     display.ApplyThresholdOn()
     display.SetInterpolate(False)
+
+
+def _rounded(value: float) -> float:
+    """The next of 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10 ...: a scale that stays a while when a place warms up."""
+    decade = 10.0 ** np.floor(np.log10(max(value, 1e-3)))
+    steps = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
+    return float(next(decade * step for step in steps if decade * step >= value * (1 - 1e-6)))
 
 
 def _table(name: str, signed: bool) -> Any:
@@ -155,13 +191,17 @@ def _table(name: str, signed: bool) -> Any:
     return node
 
 
-def _legend(node: Any, image: Image, visible: bool) -> None:
+def _legend(node: Any, image: Image) -> None:
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
     if legend is None:
         legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
-    legend.SetTitleText(f"{image.metadata[QUANTITY]} ({image.metadata[UNIT]})")
+    legend.SetTitleText(
+        "{what}\n({unit})".format(what=image.metadata[QUANTITY].replace(" ", "\n"), unit=image.metadata[UNIT])
+    )
     legend.SetLabelFormat("%.0f")
     legend.SetNumberOfLabels(5)
+    for text in (legend.GetTitleTextProperty(), legend.GetLabelTextProperty()):
+        text.SetFontSize(LEGEND_FONT)
     legend.SetSize(0.14, 0.5)
     legend.SetPosition(0.98, 0.5)
-    legend.SetVisibility(visible)
+    legend.SetVisibility(True)

@@ -22,6 +22,8 @@ from .results import ResultNodes
 
 #: How often the main thread looks for news, ms: part of what passes between the last line and the picture.
 TICK_MS = 10
+#: How units end the names of parameters, and how they are written.
+UNITS = {"c": "°C", "ms": "ms", "hz": "Hz", "t": "T", "rad": "rad", "mm": "mm", "s": "s"}
 NEXT_BUTTON = (
     "QPushButton { background: #1f6fb2; color: white; font-weight: bold; font-size: 16px; border: none; "
     "border-radius: 6px; padding: 8px; } QPushButton:disabled { background: #c9ced3; color: #3f454b; }"
@@ -59,6 +61,7 @@ class ReconstructionPanel(Panel):
     def sceneAboutToChange(self) -> None:
         """What is on the way belongs to a scene that goes."""
         self._end()
+        self._nodes = ResultNodes()
 
     def refresh(self) -> None:
         """Show source, scan, method and the next action."""
@@ -163,6 +166,8 @@ class ReconstructionPanel(Panel):
             _("{x} × {y} × {z}, {coils} coils, acceleration {ay} × {az}").format(
                 x=x, y=y, z=z, coils=scan.coils, ay=scan.acceleration[1], az=scan.acceleration[0]
             ),
+            *([_("{echoes} echoes").format(echoes=scan.contrasts)] if scan.contrasts > 1 else []),
+            *([_("{frames} frames").format(frames=scan.repetitions)] if scan.repetitions > 1 else []),
             _("patient {id}").format(id=scan.patient_id or _("not stated")),
         ]
         return "\n".join(lines)
@@ -172,7 +177,7 @@ class ReconstructionPanel(Panel):
         result = self.result
         if result is None:
             return ""
-        used = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in result.parameters.items())
+        used = ", ".join(f"{_words(name)} {value}" for name, value in result.parameters.items())
         corrections = result.provenance.get("corrections", "")
         lines = [_("{method}: {reason}").format(method=result.method, reason=result.reason), used, corrections]
         return "\n".join(line for line in [*lines, *result.warnings] if line)
@@ -247,3 +252,11 @@ class ReconstructionPanel(Panel):
             slicer.util.setSliceViewerLayers(
                 background=p.outputVolume, foreground=p.comparisonVolume, foregroundOpacity=p.blend
             )
+
+
+def _words(name: str) -> str:
+    """Name of a parameter with its unit in brackets."""
+    what, underscore, unit = name.rpartition("_")
+    if underscore and unit in UNITS:
+        return f"{what} ({UNITS[unit]})".replace("_", " ")
+    return name.replace("_", " ")
