@@ -24,12 +24,13 @@ from IntraopMRIReconstructionLib.reconstruct.auto import Frame, reconstruct
 from IntraopMRIReconstructionLib.reconstruct.live import SCAN_SILENT_S, LiveScan
 from IntraopMRIReconstructionLib.wire import adapters
 from IntraopMRIReconstructionLib.wire.endpoint import LinkEvent
-from IntraopMRIReconstructionLib.wire.header import timestamp_now
 from IntraopMRIReconstructionLib.wire.intake import IdentityGuard
 from IntraopMRIReconstructionLib.wire.messages_array import ImageMessage
-from IntraopMRIReconstructionLib.wire.messages_text import StatusMessage, StringMessage
+from IntraopMRIReconstructionLib.wire.messages_text import StatusMessage
 from IntraopMRIReconstructionLib.wire.raw_data import RawDataReader
 from IntraopMRIReconstructionLib.wire.recorder import ByteTap
+from IntraopMRIReconstructionLib.wire.scanner_control import ScannerControl
+from IntraopMRIReconstructionLib.wire.scanner_dialect import Transition, dialect_of
 from IntraopMRIReconstructionLib.wire.transport import LATEST_TYPES, Client, Received
 from IntraopMRIReconstructionLib.wire.trust import AS_SENT, PeerProfile
 
@@ -144,10 +145,10 @@ class Session:
         self._strays_told = False
         self._links = ExitStack()
         self._scanner: Client | None = None
+        self._control: ScannerControl | None = None
         self._tracker: Client | None = None
         self._live: Client | None = None
         self._workers: list[threading.Thread] = []
-        self._commands = 0
         self._refused: set[tuple[str, str]] = set()
         self._identity = IdentityGuard()
         self._identity.accept(patient_id=plan.patient_id)
@@ -166,6 +167,9 @@ class Session:
             raise SessionError("the session is connected already: close it before connecting again")
         try:
             self._scanner = self._client("scanner", scanner, LATEST_TYPES)
+            if scanner is not None and self._scanner is not None:
+                dialect = dialect_of(scanner.profile.name)
+                self._control = ScannerControl(self._scanner.send, dialect, on_transition=self._turned)
             self._tracker = self._client("tracker", tracker, LATEST_TYPES)
             self._live = self._client("live", live, LATEST_TYPES | {"IMAGE"})
         except WireError:
@@ -212,16 +216,26 @@ class Session:
         parts = {"scanner": self._scanner, "tracker": self._tracker, "live": self._live}
         return {part: (client.address, client.connected) for part, client in parts.items() if client is not None}
 
-    def command(self, words: str) -> None:
-        """Send a command to the scanner, such as ``START_SEQUENCE contrast``; its answer comes as DeviceSaid.
+    @property
+    def scanner_state(self) -> str:
+        """What is known of the scanner, in words; empty without one."""
+        return "" if self._control is None else self._control.text
 
-        Raises SessionError without a scanner, WireError when it cannot be sent.
+    def scan(self, protocol: str = "") -> None:
+        """Ask the scanner for a scan, for all when no name is given; what comes of it is told as it happens.
+
+        Raises SessionError when it may not be asked now, WireError when it cannot be reached.
         """
-        if self._scanner is None:
+        self._commanded().scan(protocol)
+
+    def stop_scan(self) -> None:
+        """Ask the scanner to stop, whatever it does. Raises as :meth:`scan`."""
+        self._commanded().stop()
+
+    def _commanded(self) -> ScannerControl:
+        if self._control is None:
             raise SessionError("no scanner is connected: connect it before commanding it")
-        self._commands += 1
-        self._scanner.send(StringMessage(device=f"CMD_{self._commands}", timestamp=timestamp_now(), text=words))
-        self.journal.event("command", words)
+        return self._control
 
     def decide(self, item: Carried, accepted: bool, by: str) -> Carried:
         """A person accepts or rejects that a planned thing is carried over; returns the item with the decision.
@@ -275,8 +289,17 @@ class Session:
                 return
             self._refused.add((part, event.text))
             self._tell(Problem("receive", f"the {part} sent what is not used: {event.text}", fatal=False))
-        else:
-            self.journal.event("link", f"{part} {event.peer} {event.kind} {event.text}".rstrip())
+            return
+        self.journal.event("link", f"{part} {event.peer} {event.kind} {event.text}".rstrip())
+        if event.kind == "lost" and part == "scanner" and self._control is not None:
+            self._control.link_lost(event.text)
+
+    def _turned(self, transition: Transition) -> None:
+        """The scanner's state has changed, or a command of ours."""
+        self.journal.event("scanner", f"{transition.after.value}: {transition.reason}")
+        if transition.is_trouble:
+            text = f"the scanner: {transition.after.value}; {transition.reason}"
+            self._tell(Problem("command the scanner", text, fatal=transition.ends_command))
 
     def _receive(self) -> None:
         scanner = self._scanner
@@ -285,9 +308,12 @@ class Session:
         reader = RawDataReader(self.plan.patient_id)
         while not self._closing.is_set():
             received = scanner.receive(0.1)
-            if received is not None:
-                with self._reporting("receive", fatal=False):
+            with self._reporting("receive", fatal=False):
+                if received is not None:
                     self._take(received, reader)
+            if self._control is not None:
+                # After the message: an answer that has waited here for us is not late.
+                self._control.poll()
             # A scanner may report its state all the time: only lines show that a scan goes on.
             if self._arriving is not None and self._arriving.silent:
                 self._lost(f"no line for {SCAN_SILENT_S:g} s; check the scanner and scan again")
@@ -299,6 +325,8 @@ class Session:
     def _take(self, received: Received, reader: RawDataReader) -> None:
         """Handle one message."""
         message = received.message
+        if self._control is not None:
+            self._control.on_message(message)
         if isinstance(message, StatusMessage):
             self._say(adapters.status_from_message(message))
             return

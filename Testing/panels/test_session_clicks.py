@@ -77,7 +77,12 @@ def test_a_whole_session(app: Any, tmp_path: Path) -> None:
     wait_until(lambda: "no residual is given" in panel().running.problem, 180, "the refusal of a number")
     assert panel().running.residual is None
     # The cancelled scan is missing: all scans again, by the panel's own scan control
+    scanner = page("SCAN").ui.scannerLabel
+    wait_until(lambda: scanner.text == "Scanner: ready", 60, "the scanner to say that its sequence is over")
     page("SCAN").ui.scanButton.click()
+    wait_until(lambda: scanner.text == "Scanner: scanning", 60, "the scanner to confirm that it scans")
+    page("SCAN").ui.scanButton.click()
+    assert "START_SEQUENCE was not sent, the scanner is: scanning" in panel().running.problem
     wait_until(lambda: panel().running.residual is not None, 240, "the repeated residual")
     assert panel().running.residual.volume_cm3 > 0
     assert states()[3:] == "RBB", "nothing is navigated before a person has confirmed"

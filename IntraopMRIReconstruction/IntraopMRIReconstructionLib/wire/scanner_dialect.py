@@ -84,3 +84,9 @@ class Transition:
         """Whether a person must be told: a command had no effect, or the scanner cannot go on by itself."""
         lost = (ScannerState.EMERGENCY, ScannerState.FAULT, ScannerState.NO_ANSWER, ScannerState.MANUAL)
         return self.refused or (self.after in lost and self.after is not self.before)
+
+    @property
+    def ends_command(self) -> bool:
+        """Whether a command came to nothing by it."""
+        under_way = (ScannerState.STARTING_UP, ScannerState.STARTING, ScannerState.STOPPING)
+        return self.refused or (self.is_trouble and self.before in under_way)

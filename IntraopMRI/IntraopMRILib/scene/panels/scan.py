@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from IntraopMRIReconstructionLib.data import Level, Reason
@@ -18,7 +18,7 @@ from .page import Action, Page, State, blocked, connectFirst, done, ready
 from .style import LEVEL_COLORS, colored
 
 #: Scans that are offered: what is sent to the scanner, and its name for a person.
-PROTOCOLS = (("", "all"), ("brain_native", "native"), ("brain_contrast", "contrast"))
+PROTOCOLS = (("", "all"), ("T1 native", "native"), ("T1 contrast", "contrast"))
 
 
 class ScanPage(Page):
@@ -110,8 +110,12 @@ class ScanPage(Page):
         self.tick()
 
     def tick(self) -> None:
-        """Age of the image."""
+        """Age of the image, state of the scanner."""
         self.compare.tick(time.monotonic())
+        state = self.running.session.scanner_state if self.running.connected else ""
+        said = _("Scanner: {state}").format(state=state) if state else ""
+        if self.ui.scannerLabel.text != said:
+            self.ui.scannerLabel.text = said
         image = self.running.image
         if image is None:
             words = _("Nothing received yet.")
@@ -153,15 +157,15 @@ class ScanPage(Page):
     def scan(self) -> None:
         """Ask the scanner for the chosen scan."""
         protocol = PROTOCOLS[max(0, self.ui.protocolBox.currentIndex)][0]
-        self._command(f"START_SEQUENCE {protocol}".strip())
+        self._command(lambda session: session.scan(protocol))
 
     def stop(self) -> None:
         """Ask the scanner to stop."""
-        self._command("STOP_SEQUENCE")
+        self._command(lambda session: session.stop_scan())
 
-    def _command(self, words: str) -> None:
+    def _command(self, ask: Callable[[Any], None]) -> None:
         try:
-            self.running.session.command(words)
+            ask(self.running.session)
         except IntraopError as error:
             self.running.problem = str(error)
         self.panel.refresh()
