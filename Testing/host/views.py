@@ -375,7 +375,6 @@ class qSlicerLayoutManager(QtCore.QObject):
         if name not in self._widgets:
             if node.IsA("vtkMRMLSliceNode"):
                 self._widgets[name] = qMRMLSliceWidget(self, node)
-                self.applicationLogic.GetSliceLogics().AddItem(self._widgets[name].sliceLogic())
             elif node.IsA("vtkMRMLViewNode"):
                 self._widgets[name] = qMRMLThreeDWidget(self, node)
             else:
@@ -385,7 +384,6 @@ class qSlicerLayoutManager(QtCore.QObject):
     def close_views(self) -> None:
         """Let go of all windows and of the scene, before the process ends."""
         self._logic.GetLayoutNode().RemoveObserver(self._tag)
-        self.applicationLogic.GetSliceLogics().RemoveAllItems()
         for widget in self._widgets.values():
             widget.close_view()
         self._widgets.clear()

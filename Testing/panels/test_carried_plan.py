@@ -229,7 +229,7 @@ def test_distances_say_what_they_rest_on(operation: Operation) -> None:
     ui = operation.page("NAVIGATE").ui
     operation.point(apply(pose(), TARGET))
     assert "0.0 mm" in ui.targetDistanceLabel.text
-    assert "Biopsy: rigid pose" in ui.targetDistanceLabel.text
+    assert "Biopsy<br>rigid pose" in ui.targetDistanceLabel.text
     assert f"{SHIFT_MM:.1f} ± 1.2 mm" in ui.tipShiftLabel.text
     operation.page("SCAN").carried.acceptGood()
     operation.point(apply(pose(), TARGET))
@@ -251,7 +251,7 @@ def test_shift_under_the_cursor(operation: Operation) -> None:
     assert page.shiftLines() == (), "before a person has confirmed nothing is said"
     operation.running.confirm()
     operation.open("NAVIGATE")
-    assert [line.text for line in page.shiftLines()] == [f"Shift cursor {SHIFT_MM:.1f} ± 1.2 mm"]
+    assert [line.text for line in page.shiftLines()] == ["BRAIN SHIFT", f"cursor {SHIFT_MM:.1f} ± 1.2 mm"]
     assert f"{SHIFT_MM:.1f} ± 1.2 mm" in page.ui.cursorShiftLabel.text
     cross.SetCursorPositionRAS([0.0, 0.0, 47.0])
     assert page.shiftLines() == ()

@@ -97,7 +97,7 @@ def arrows(node: Any, region: Any, table: Any) -> None:
     display.SetGlyphDiameterMm(3.0)
     # Without a colour node of our own Slicer makes one, whose long arrows are red.
     display.SetAndObserveColorNodeID(table.GetID())
-    display.SetSliceIntersectionThickness(2)
+    display.SetSliceIntersectionThickness(3)
     display.SetAndObserveRegionNode(region)
 
 

@@ -120,6 +120,9 @@ class SliceView(View):
         else:
             self.logic.SetSliceNode(self.node)
         self.node.SetOrientation(orientation)
+        # Before the managers see the node: they ask the application for its logic, to know which volumes it shows.
+        self._logics = applicationLogic.GetSliceLogics()
+        self._logics.AddItem(self.logic)
         self.managers.SetMRMLDisplayableNode(self.node)
 
     def show(self, background: Any, foreground: Any, opacity: float, centre: npt.ArrayLike, heightMm: float) -> None:
@@ -158,6 +161,7 @@ class SliceView(View):
         """Release the plane and the volumes."""
         self._slice.GetMapper().SetInputConnection(None)
         super().close()
+        self._logics.RemoveItem(self.logic)
         # The logic made these for showing the slice in 3D; it does not take them away itself.
         self.logic.DeleteSliceModel()
         self.logic.SetMRMLScene(None)

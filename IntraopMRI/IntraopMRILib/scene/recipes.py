@@ -22,6 +22,8 @@ from .transforms import gridTransform
 SHIFT_MAP, UNCERTAINTY_MAP, ARROWS, CAVITY = "result.shift", "result.uncertainty", "result.arrows", "result.cavity"
 #: The colours of a map end at least here, mm, so that noise does not look like a shift.
 LEAST_TOP_MM = 2.0
+#: They end where this part (%) of the brain lies below: a few voxels at the cavity's wall would darken all others.
+TOP_PERCENT = 99.0
 
 
 def volume(image: Image, name: str) -> Content:
@@ -133,7 +135,8 @@ def brain_shift(found: DeformableRegistration) -> dict[str, Content]:
         (UNCERTAINTY_MAP, shown_uncertainty(found), colors.UNCERTAINTY_SCALE),
     ):
         result[f"colors.{role}"] = _colorTable(f"{image.name} colours", scale)
-        top = max(LEAST_TOP_MM, float(np.ceil(image.array.max())))
+        known = image.array[image.array >= 0]
+        top = max(LEAST_TOP_MM, float(np.ceil(np.percentile(known, TOP_PERCENT))) if known.size else 0.0)
         result[role] = _colorMap(image, top, f"colors.{role}")
     result[f"colors.{ARROWS}"] = _oneColor("Brain shift arrows colour", colors.ARROW)
     result[ARROWS] = _arrows(shown_arrows(found))

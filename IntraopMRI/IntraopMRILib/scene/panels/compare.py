@@ -77,7 +77,7 @@ class Compare:
                 below, above = now, laid
             elif self._mode is Comparison.SIDE_BY_SIDE:
                 below, above = abreast[min(index, len(abreast) - 1)], None
-                self.titles[name] = {rigid: _("Before, rigid"), carried: _("Before"), now: _("Now")}[below]
+                self.titles[name] = {rigid: _("Rigid pose"), carried: _("Carried over"), now: _("Now")}[below]
             elif self._mode is Comparison.CHECKERBOARD and self._board is not None:
                 below, above = self._board, None
             composite = manager.sliceWidget(name).mrmlSliceCompositeNode()

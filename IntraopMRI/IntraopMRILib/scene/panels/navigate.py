@@ -15,6 +15,7 @@ from slicer.i18n import tr as _
 from ...navigate.distance import ResidualDistance
 from ...navigate.watch import AlarmLevel
 from ...register.carry_over import Carried, LocalShift
+from .. import colors
 from ..display import Line, number
 from ..parameters import Phase
 from .layouts import DUAL, FOUR_UP, show
@@ -112,11 +113,8 @@ class NavigatePage(Page):
         """Brain shift at the tip and under the cursor for the corner of the slices; nothing where it is not known."""
         places = ((_("tip"), self._tip()), (_("cursor"), cursor()))
         found = [(name, self._shiftAt(place)) for name, place in places]
-        return tuple(
-            Line(_("Shift {place} {shift}").format(place=name, shift=words(there)))
-            for name, there in found
-            if there is not None
-        )
+        lines = [Line(f"{name} {words(there)}") for name, there in found if there is not None]
+        return (Line(_("BRAIN SHIFT"), color=colors.TEXT_QUIET, bold=True), *lines) if lines else ()
 
     def _tip(self) -> Any:
         view = self.running.view
@@ -151,8 +149,8 @@ class NavigatePage(Page):
         item = None if measurement is None else self._measured.get(measurement.name)
         if item is None:
             return ""
-        sure = _("± {mm}").format(mm=number(item.uncertainty_mm, "mm")) + ", " if item.accepted else ""
-        return escape(f"{item.name}: {sure}{item.basis}")
+        sure = f" ± {number(item.uncertainty_mm, 'mm')}" if item.accepted else ""
+        return f"{escape(item.name + sure)}<br>{escape(item.basis)}"
 
     def _alarm(self, guide: Guidance | None) -> None:
         if guide is None:
