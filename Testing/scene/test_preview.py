@@ -1,4 +1,4 @@
-"""The preview of a scan that arrives: marked as such, never in anybody else's place, gone with the volume or the scan."""
+"""The preview of a scan that arrives: marked as such, in nobody else's place, gone with the volume or the scan."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def test_it_says_what_it_is(view: SessionView) -> None:
     node: Any = view.bridge.node("preview")
     assert node.GetName() == "PREVIEW 43% of T1 contrast"
     assert not node.GetSaveWithScene()
-    assert view.volume() is node
     readout = view.readout()
     assert readout.preview == "43%"
     assert [banner.title for banner in banners(readout)] == ["PREVIEW, 43% ACQUIRED"]
     assert any(line.text == "Preview, 43% acquired" for line in corners(readout).bottomRight)
     view.apply(preview(0.71))
-    assert view.bridge.node("preview").GetName() == "PREVIEW 71% of T1 contrast"
+    assert node.GetName() == "PREVIEW 71% of T1 contrast"
+    assert view.volume() is node
 
 
 @pytest.mark.parametrize(

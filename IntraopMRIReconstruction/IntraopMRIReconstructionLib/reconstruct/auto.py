@@ -32,6 +32,8 @@ __all__ = ["METHODS", "Frame", "Options", "Phased", "choose", "phased", "preview
 Frame = KSpace | EpiFrame | Shots
 #: Largest matrix of a preview (z, y, x): it takes less than a tenth of a second.
 PREVIEW_MATRIX = (48, 128, 128)
+#: A preview of the fully sampled centre alone needs so many lines; blurred is better than aliased.
+LEAST_CENTRE = 12
 #: A header's acceleration and the one found in the lines must agree, or the header belongs to another scan.
 ACCELERATION_WARNING = "the header announces an acceleration of {0}, the lines show {1}"
 #: Methods whose images keep the phase of the object from frame to frame.
@@ -179,7 +181,7 @@ def preview(kspace: KSpace, threads: int = 2) -> Reconstruction | None:
     sizes = [z, y]
     for axis, (start, stop) in enumerate(describe(acquired, encoding.is_3d).calibration):
         even = 2 * min(sizes[axis] // 2 - start, stop - sizes[axis] // 2)
-        if (axis == 1 or encoding.is_3d) and even >= sizes[axis] // 4:
+        if (axis == 1 or encoding.is_3d) and even >= min(LEAST_CENTRE, sizes[axis] // 4):
             sizes[axis] = max(1, even)
     matrix = (sizes[0], sizes[1], x)
     shares = [size / whole for size, whole in zip(matrix, encoding.encoded_matrix, strict=True)]
