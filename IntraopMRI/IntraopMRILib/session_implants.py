@@ -11,6 +11,7 @@ from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.geometry import apply
 from IntraopMRIReconstructionLib.reconstruct.metal import implant_shift
 
+from .assess.bone import alignment_change
 from .assess.implant import Trajectory, band, compare
 from .assess.implant_detection import DetectedImplant, find_implant
 from .assess.pedicle import Breach, pedicle_breach
@@ -18,6 +19,9 @@ from .register.rigid import RigidRegistration
 from .register.vertebrae import VertebraRegistration, register_vertebrae
 from .session_plan import Plan
 from .session_updates import ImplantFound
+
+#: An error of its blocks by so many mm turns a vertebra by as many parts of this: half its width.
+HALF_VERTEBRA_MM = 20.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +37,8 @@ class Carrier:
 def carriers(
     plan: Plan, image: Image, rigid: RigidRegistration, progress: Progress, threads: int
 ) -> tuple[dict[str, Carrier], tuple[Measurement, ...]]:
-    """Carrier of each trajectory by its name, and how far each vertebra moved on its own.
+    """Carrier of each trajectory by its name; how far each vertebra moved on its own, and how the angles between the
+    first and the last of them have changed.
 
     Vertebrae that take an implant are registered with their neighbours; other implants follow the pose of the whole.
     """
@@ -60,8 +65,14 @@ def carriers(
             if bone is None
             else Carrier(bone.intraop_from_preop, bone.error_mm, f"pose of {bone.name}", bone.verdict)
         )
-    moved = tuple(_own_motion(each, plan.vertebrae[each.name], rigid, image) for each in found.values())
-    return result, moved
+    moved = [_own_motion(each, plan.vertebrae[each.name], rigid, image) for each in found.values()]
+    sure = [each for each in found.values() if each.verdict.level is not Level.REFUSED]
+    if len(sure) > 1:
+        upper, lower = sure[0], sure[-1]
+        error_deg = float(np.rad2deg(max(upper.error_mm, lower.error_mm) / HALF_VERTEBRA_MM))
+        poses_of = (upper.intraop_from_preop, lower.intraop_from_preop)
+        moved += alignment_change((upper.name, lower.name), poses_of, error_deg, (image.uid,))
+    return result, tuple(moved)
 
 
 def found_implant(image: Image, trajectory: Trajectory, carrier: Carrier, pedicle: Image | None) -> ImplantFound:

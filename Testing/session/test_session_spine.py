@@ -16,6 +16,7 @@ from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.simulate.spine import INSTRUMENTED, LEVELS_MM, SpineCase, make_spine_case
 from IntraopMRIReconstructionLib.wire.adapters import message_from_image
 from IntraopMRIReconstructionLib.wire.transport import Server
+from scipy.spatial.transform import Rotation
 from session.conftest import PATIENT, wait_with_all
 
 SCREW = "Screw L3"
@@ -71,7 +72,13 @@ def test_the_plan_goes_with_its_vertebra(bent: SpineCase, scan: Image, rigid: Ri
     whole = found_implant(scan, plan.trajectories[0], Carrier(rigid.intraop_from_preop, rigid.residual_mm), None)
     assert np.linalg.norm(whole.planned.tip_ras_mm - found.planned.tip_ras_mm) > 0.7
     # Neighbours are registered too, for the collision; each motion is told with its interval.
-    assert [m.name for m in moved] == [f"{name}: moved on its own" for name in ("L2", "L3", "L4")]
+    assert [m.name for m in moved[:3]] == [f"{name}: moved on its own" for name in ("L2", "L3", "L4")]
+    upper, lower = (bent.truth.vertebrae[name][:3, :3] for name in ("L2", "L4"))
+    true = Rotation.from_matrix(lower.T @ upper).as_rotvec(degrees=True) * (1, -1, 1)
+    for change, expected in zip(moved[3:], true, strict=True):
+        assert change.value == pytest.approx(expected, abs=0.4)
+        assert change.interval is not None
+        assert change.interval[0] <= expected <= change.interval[1]
     assert moved[1].value is not None
     assert moved[1].value > 0.7
     assert moved[1].interval is not None

@@ -213,6 +213,41 @@ def osteotomy_deviation(
     )
 
 
+def alignment_change(
+    names: tuple[str, str],
+    poses: tuple[npt.ArrayLike, npt.ArrayLike],
+    error_deg: float,
+    based_on: tuple[str, ...] = (),
+) -> tuple[Measurement, ...]:
+    """How far the angle between two vertebrae has changed in the sagittal, coronal and axial plane.
+
+    ``names``, ``poses``: upper and lower vertebra and their ``now_from_before`` (4, 4) rigid, RAS. ``error_deg``: of
+    one pose. No endplate is outlined: the poses alone carry the change of every Cobb angle between the two. Signs: more
+    lordosis (extension), more bend to the left (concave to the left), the upper one turned more to the left.
+    """
+    upper, lower = (checked_rigid(pose, f"pose of {name}")[:3, :3] for pose, name in zip(poses, names, strict=True))
+    # In the patient's axes before surgery, so that a patient who lies otherwise has not changed.
+    vector = _rotation_vector_deg(lower.T @ upper)
+    error = float(np.sqrt(2.0) * error_deg)
+    signs = (
+        ("lordosis, sagittal", 1.0, "R", "+ is more lordosis"),
+        ("scoliosis, coronal", -1.0, "A", "+ bends more to the left"),
+        ("rotation, axial", 1.0, "S", "+ turns the upper one to the left"),
+    )
+    return tuple(
+        Measurement(
+            f"{names[0]} to {names[1]}: change of {what}",
+            sign * float(part),
+            "deg",
+            f"Rotation of {names[0]} against {names[1]} since the scan before surgery about the {axis} axis, {words}",
+            f"Rotation vector of the relative pose; {COBB_SOURCE}",
+            (sign * float(part) - error, sign * float(part) + error) if error else None,
+            based_on=based_on,
+        )
+        for (what, sign, axis, words), part in zip(signs, vector, strict=True)
+    )
+
+
 def _unit(vector: npt.ArrayLike, name: str) -> Vector:
     result = np.asarray(vector, dtype=np.float64)
     length = float(np.linalg.norm(result))

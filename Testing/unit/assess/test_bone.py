@@ -138,3 +138,37 @@ def test_osteotomy_rotation_and_translation() -> None:
 def test_misplaced_points_are_named(call: Any, message: Any) -> None:
     with pytest.raises(AssessmentError, match=message):
         call()
+
+
+@pytest.mark.parametrize("whole_deg", [0.0, 35.0])
+def test_change_between_two_vertebrae_is_that_of_their_cobb_angles(whole_deg: float) -> None:
+    """The endplates, had somebody outlined them, would say the same; how the patient lies now does not count."""
+    upper = rotation_about((1, 0, 0), -4.0) @ UP
+    own = np.eye(4)
+    own[:3, :3] = rotation_about((1, 0, 0), 6.0)
+    whole = np.eye(4)
+    whole[:3, :3] = rotation_about((0.3, -0.8, 0.5), whole_deg)
+    found = values(bone.alignment_change(("L1", "L4"), (whole @ own, whole), 0.2))
+    assert found["L1 to L4: change of lordosis, sagittal"] == pytest.approx(6.0)
+    assert found["L1 to L4: change of scoliosis, coronal"] == pytest.approx(0.0, abs=1e-9)
+    heads, sacrum = np.array([[90.0, 10, -60], [-90, 10, -60]]), np.array([[0.0, -15, 0], [0, 15, -10]])
+
+    def lordosis(normal: np.ndarray) -> float:
+        return float(values(bone.sagittal_balance(normal, sacrum, heads))["Lumbar lordosis LL"])
+
+    assert lordosis(own[:3, :3] @ upper) - lordosis(upper) == pytest.approx(6.0)
+
+
+def test_signs_of_a_bend_and_a_turn() -> None:
+    bend, turn = np.eye(4), np.eye(4)
+    # The top of the upper one goes to the left; its front goes to the left.
+    bend[:3, :3] = rotation_about((0, 1, 0), -5.0)
+    turn[:3, :3] = rotation_about((0, 0, 1), 3.0)
+    assert (bend[:3, :3] @ UP)[0] < 0
+    assert (turn[:3, :3] @ (0, 1, 0))[0] < 0
+    bent = bone.alignment_change(("T12", "L3"), (bend, np.eye(4)), 0.0)
+    assert values(bent)["T12 to L3: change of scoliosis, coronal"] == pytest.approx(5.0)
+    assert bent[0].interval is None
+    turned = bone.alignment_change(("T12", "L3"), (turn, np.eye(4)), 0.5)
+    assert values(turned)["T12 to L3: change of rotation, axial"] == pytest.approx(3.0)
+    assert turned[2].interval == pytest.approx((3.0 - np.sqrt(0.5), 3.0 + np.sqrt(0.5)))
