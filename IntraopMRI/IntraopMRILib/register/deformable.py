@@ -142,9 +142,19 @@ def register_deformable(
     shift, inverse, found_cavity, brain = work.result(lattice, coefficients)
     still(0.95, "estimating the uncertainty")
     tumour_now = None if tumour is None else Image(work.tumour.astype(np.uint8), brain.ras_from_ijk)
-    radius = uncertainty_mm(work.last, coefficients, shift, brain, found_cavity)
+    matched = brain.with_array((work.brain & work.covered).astype(np.uint8))
+    radius = uncertainty_mm(work.last, coefficients, shift, matched, found_cavity)
     findings = Findings(
-        shift, inverse, found_cavity, brain, radius, work.misfit(coefficients), work.remapped, tumour_now
+        shift,
+        inverse,
+        found_cavity,
+        brain,
+        radius,
+        work.misfit(coefficients),
+        work.remapped,
+        tumour_now,
+        covered=float(work.covered[work.brain].mean()),
+        thickest_mm=float(max(fixed.spacing_mm.max(), moving.spacing_mm.max())),
     )
     still(1.0, "done")
     return DeformableRegistration(
@@ -198,6 +208,10 @@ class _Work:
         self.masks = self.fixed.shrunk(MASK_MM)
         self.brain = mask_on(brain, self.masks, "intraoperative")
         self.moving_brain = mask_on(_moved(moving_brain, pose), self.masks, "preoperative")
+        reach = np.ones(other.shrunk(MASK_MM).values.shape, dtype=np.uint8)
+        reach_image = Image(reach, other.shrunk(MASK_MM).ras_from_ijk)
+        #: Where the preoperative volume has voxels at all: beyond it nothing is matched.
+        self.covered = mask_on(_moved(reach_image, pose), self.masks, "preoperative")
         self.tumour: BoolArray = np.zeros_like(self.brain)
         if tumour is not None:
             self.tumour = mask_on(_moved(tumour, pose), self.masks, "tumour")
@@ -259,13 +273,13 @@ class _Work:
         fixed, moving = self.fixed.shrunk(spacing), self.moving.shrunk(spacing)
         gone = with_rim(self.cavity, self.masks.spacing_kji_mm) if self._cavity_known else self.cavity
         counted = self._on(self.brain & ~gone, fixed)
-        ignored = None if self._cavity_known or not self.tumour.any() else 1.0 - self._on(self.tumour, fixed)
+        trusted = self.covered if self._cavity_known else self.covered & ~self.tumour
         return LevelImages(
             locally_normalised(fixed.values, counted, fixed.spacing_kji_mm),
             locally_normalised(moving.values, self._on(self.moving_brain, fixed), fixed.spacing_kji_mm),
             np.where(counted > 0.5, counted, 0).astype(np.float32),
             fixed.spacing_kji_mm,
-            ignored,
+            None if trusted.all() else self._on(trusted, fixed),
         )
 
     def _on(self, mask: BoolArray, grid: Volume) -> Float32Array:

@@ -11,15 +11,16 @@ from scipy import ndimage
 
 from .uncertainty import distance_mm
 
-#: Median residual of normalised images: noise and contrast leave less than the first, unrelated images more than the
-#: second (two independent normal values differ by 0.95 in the median).
-CHECK_MISFIT, REFUSED_MISFIT = 0.45, 0.75
+#: Median residual of normalised images: one patient's sound images leave less than half the first, two patients' or
+#: mirrored heads a little more than it, unrelated values more than the second.
+CHECK_MISFIT, REFUSED_MISFIT = 0.30, 0.75
 #: Tissue keeps its volume but for fluid: a determinant below the first is unlikely, below zero impossible.
 CHECK_JACOBIAN, REFUSED_FOLDED = 0.3, 0.001
 #: Brain shift is reported up to 24 mm at the surface (Dorward 1998, Nabavi 2001).
 CHECK_SHIFT_MM, REFUSED_SHIFT_MM = 20.0, 30.0
-#: Far from the resection tissue hardly moves; more means that the rigid pose is off.
-FAR_MM, CHECK_FAR_MM, REFUSED_FAR_MM = 50.0, 3.0, 8.0
+#: Far from the resection tissue hardly moves (sound cases: under 0.5 mm); more means that the rigid pose is off, the
+#: head mirrored or the scanner's field bent.
+FAR_MM, CHECK_FAR_MM, REFUSED_FAR_MM = 50.0, 1.5, 8.0
 #: A cavity lies where the tumour was.
 CHECK_CAVITY_TUMOUR_MM = 8.0
 #: Navigation needs better than this; a larger 95 % radius in more than one in twenty voxels is said.
@@ -28,11 +29,18 @@ CHECK_UNCERTAINTY_MM, REFUSED_UNCERTAINTY_MM = 2.0, 6.0
 CHECK_CAVITY_ML = 150.0
 #: Both directions of the displacement must undo one another to this, mm (95 % of the brain).
 CHECK_INVERSE_MM = 1.0
+#: Parts of the intraoperative brain that the preoperative volume covers; the rest follows its neighbours only.
+CHECK_COVERED, REFUSED_COVERED = 0.95, 0.3
+#: Across thicker slices the shift is a guess between them, mm.
+CHECK_SPACING_MM = 4.0
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What the verdict rests on; images share one grid. ``misfit``: median absolute normalised residual."""
+    """What the verdict rests on; images share one grid. ``misfit``: median absolute normalised residual.
+
+    ``covered``: part of the intraoperative brain inside the preoperative volume. ``thickest_mm``: largest voxel edge.
+    """
 
     shift: Image
     inverse_shift: Image
@@ -42,6 +50,8 @@ class Findings:
     misfit: float
     remapped: bool
     tumour: Image | None = None
+    covered: float = 1.0
+    thickest_mm: float = 1.0
 
 
 def deformable_verdict(found: Findings) -> Verdict:
@@ -69,6 +79,18 @@ def deformable_verdict(found: Findings) -> Verdict:
         _reason("uncertainty (95 % of the brain)", radius, "mm", CHECK_UNCERTAINTY_MM, REFUSED_UNCERTAINTY_MM),
         _reason("cavity volume", cavity_ml, "ml", CHECK_CAVITY_ML, np.inf),
         _reason("there and back", back, "mm", CHECK_INVERSE_MM, np.inf),
+        _reason("voxel size", found.thickest_mm, "mm", CHECK_SPACING_MM, np.inf),
+        Reason(
+            "brain covered by the preoperative volume",
+            100 * found.covered,
+            "%",
+            f"above {CHECK_COVERED:.0%}",
+            Level.REFUSED
+            if found.covered < REFUSED_COVERED
+            else Level.CHECK
+            if found.covered < CHECK_COVERED
+            else Level.GOOD,
+        ),
     ]
     far = tissue & (distance_mm(found.cavity) > FAR_MM)
     if np.any(found.cavity.array) and np.count_nonzero(far) > 1000:
