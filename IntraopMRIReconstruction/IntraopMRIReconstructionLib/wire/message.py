@@ -66,6 +66,11 @@ class Message(ABC):
         """When the sender says that the data was made (POSIX seconds), None when it does not say."""
         return utc_of(self.timestamp)
 
+    @property
+    def parts(self) -> int:
+        """How many things had to be made or looked at one by one to read it: what its caps bound."""
+        return 1
+
     @abstractmethod
     def content(self) -> list[Buffer]:
         """Content as on the wire, in parts that need not be joined."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..errors import WireError
 from .header import UTF_8, Buffer, RefusedMessage, decoded_text, field_text, fixed_text
-from .message import Head, Message, array_bytes, checked_count, elements, finite, unpack, view
+from .message import MOST_ELEMENTS, Head, Message, array_bytes, checked_count, elements, finite, unpack, view
 
 Rgba = tuple[int, int, int, int]
 
@@ -40,6 +40,11 @@ class PointMessage(Message):
     LAYOUT: ClassVar[struct.Struct] = struct.Struct(">64s32s4B4f20s")
 
     points: tuple[Point, ...] = ()
+
+    @property
+    def parts(self) -> int:
+        """Its points."""
+        return 1 + len(self.points)
 
     def content(self) -> list[Buffer]:
         """136 bytes a point."""
@@ -96,6 +101,11 @@ class TrajectoryMessage(Message):
 
     trajectories: tuple[Trajectory, ...] = ()
 
+    @property
+    def parts(self) -> int:
+        """Its trajectories."""
+        return 1 + len(self.trajectories)
+
     def content(self) -> list[Buffer]:
         """150 bytes a trajectory."""
         return [
@@ -149,6 +159,8 @@ ATTRIBUTE_COMPONENTS: dict[int, int | None] = {0: None, 1: 3, 2: 3, 3: 9, 4: 4}
 MOST_MESH_POINTS = MOST_CELLS = 2_000_000
 #: Cells of one section whose sizes differ: they are looked at one by one, these in 0.3 s.
 MOST_MIXED_CELLS = 500_000
+#: Numbers of cells that cost as much as one element of a list.
+INDICES_A_PART = 100
 #: Attributes of a POLYDATA.
 MOST_ATTRIBUTES = 256
 CELL_SECTIONS = ("vertices", "lines", "polygons", "triangle_strips")
@@ -178,6 +190,11 @@ class PolyDataMessage(Message):
         flat = getattr(self, section)
         starts = cell_starts(flat, len(self.points), f"POLYDATA '{self.device}', {section}")
         return [flat[start + 1 : start + 1 + int(flat[start])] for start in starts]
+
+    @property
+    def parts(self) -> int:
+        """Its attributes, and its cells, which cost less."""
+        return 1 + len(self.attributes) + sum(len(getattr(self, name)) for name in CELL_SECTIONS) // INDICES_A_PART
 
     def content(self) -> list[Buffer]:
         """Counts, points, cells, attributes."""
@@ -245,6 +262,11 @@ class BindMessage(Message):
 
     children: tuple[Message, ...] = ()
 
+    @property
+    def parts(self) -> int:
+        """All that its children consist of."""
+        return 1 + sum(child.parts for child in self.children)
+
     def content(self) -> list[Buffer]:
         """Number of children, their types and sizes, their names, their contents."""
         heads, names = [struct.pack(">H", len(self.children))], b""
@@ -267,7 +289,10 @@ MOST_CHILDREN = 256
 def bind_children(
     content: memoryview, what: str, decode_child: Callable[[str, str, memoryview], Message]
 ) -> tuple[Message, ...]:
-    """Split the content of a BIND and decode each child with ``decode_child(type, device, content)``."""
+    """Split the content of a BIND and decode each child with ``decode_child(type, device, content)``.
+
+    One child may be as large as a message of its own; the others together have at most ``MOST_ELEMENTS`` parts.
+    """
     take = _Taker(content, what)
     (count,) = struct.unpack(">H", take(2, "number of children"))
     heads = elements(BindMessage.CHILD, take(count * BindMessage.CHILD.size, "child headers"), what, MOST_CHILDREN)
@@ -275,11 +300,14 @@ def bind_children(
     table = _Taker(take(names_size, "name table"), what)
     names = table.names(count)
     table.end()
-    children = []
+    children, parts, largest = [], 0, 0
     for (type_raw, size), name in zip(heads, names, strict=True):
         part = take(size, f"child '{name}'")
         take(min(size % 2, take.left), "padding")
-        children.append(decode_child(field_text(type_raw, f"{what}, child type"), name, part))
+        child = decode_child(field_text(type_raw, f"{what}, child type"), name, part)
+        parts, largest = parts + child.parts, max(largest, child.parts)
+        checked_count(parts - largest, MOST_ELEMENTS, f"{what}, beside its largest child,")
+        children.append(child)
     take.end()
     return tuple(children)
 

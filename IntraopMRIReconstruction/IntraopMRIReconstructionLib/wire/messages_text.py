@@ -161,6 +161,11 @@ class CapabilityMessage(Message):
 
     types: tuple[str, ...] = ()
 
+    @property
+    def parts(self) -> int:
+        """Its types."""
+        return 1 + len(self.types)
+
     def content(self) -> list[Buffer]:
         """12 bytes a type."""
         return [b"".join(fixed_text(name, 12, "message type") for name in self.types)]
@@ -199,6 +204,11 @@ class ImageMetaMessage(Message):
     LAYOUT: ClassVar[struct.Struct] = struct.Struct(">64s20s32s64s64sQ3HBB")
 
     images: tuple[ImageMeta, ...] = ()
+
+    @property
+    def parts(self) -> int:
+        """Its images."""
+        return 1 + len(self.images)
 
     def content(self) -> list[Buffer]:
         """260 bytes an image."""
@@ -254,6 +264,11 @@ class LabelMetaMessage(Message):
     LAYOUT: ClassVar[struct.Struct] = struct.Struct(">64s20sBB4B3H20s")
 
     labels: tuple[LabelMeta, ...] = ()
+
+    @property
+    def parts(self) -> int:
+        """Its labels."""
+        return 1 + len(self.labels)
 
     def content(self) -> list[Buffer]:
         """116 bytes a label."""

@@ -116,6 +116,11 @@ class TrackingDataMessage(Message):
     tools: tuple[TrackedTool, ...] = ()
     left_out: tuple[RefusedMessage, ...] = ()
 
+    @property
+    def parts(self) -> int:
+        """Its tools."""
+        return 1 + len(self.tools) + len(self.left_out)
+
     def content(self) -> list[Buffer]:
         """70 bytes a tool."""
         return [
@@ -167,6 +172,11 @@ class QuaternionTrackingMessage(Message):
 
     tools: tuple[QuaternionTool, ...] = ()
     left_out: tuple[RefusedMessage, ...] = ()
+
+    @property
+    def parts(self) -> int:
+        """Its tools."""
+        return 1 + len(self.tools) + len(self.left_out)
 
     def content(self) -> list[Buffer]:
         """50 bytes a tool."""

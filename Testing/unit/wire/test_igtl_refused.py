@@ -199,3 +199,36 @@ def test_cells_of_different_sizes_are_found() -> None:
     back = codec.decode(raw[:HEADER_SIZE], raw[HEADER_SIZE:])
     assert isinstance(back, codec.PolyDataMessage)
     assert [cell.tolist() for cell in back.cells("polygons")] == [[0, 1, 2], [0, 1, 2, 3]] * 3
+
+
+TOOLS = codec.TrackingDataMessage(
+    device="tools", tools=tuple(codec.TrackedTool(f"t{n}", np.eye(4)) for n in range(MOST_TOOLS))
+)
+TINY = codec.BindMessage(device="b", children=(codec.PointMessage(device="p"),) * 250)
+MESH = codec.PolyDataMessage(
+    device="mesh", points=np.zeros((3, 3), np.float32), polygons=np.tile(np.array([3, 0, 1, 2], ">u4"), 300_000)
+)
+
+
+@pytest.mark.parametrize(
+    ("children", "allowed"),
+    [
+        ((TOOLS,) * 40, False),
+        ((TOOLS,) * 30, True),
+        ((codec.BindMessage(device="c", children=(TINY,) * 20),) * 4, False),
+        ((MESH, TOOLS), True),
+        ((MESH, MESH), False),
+    ],
+    ids=["tools", "fewer tools", "binds of nothing", "one mesh", "two meshes"],
+)
+def test_a_bind_demands_no_more_than_one_message_may(children: tuple[codec.Message, ...], allowed: bool) -> None:
+    body = b"".join(codec.BindMessage(device="all", children=children).content())
+    raw = _large("BIND", body)
+    if allowed:
+        back = codec.decode(raw[:HEADER_SIZE], raw[HEADER_SIZE:])
+        assert isinstance(back, codec.BindMessage)
+        assert len(back.children) == len(children)
+        return
+    with pytest.raises(RefusedMessage, match="beside its largest child") as refused:
+        codec.decode(raw[:HEADER_SIZE], raw[HEADER_SIZE:])
+    assert refused.value.reason == "count"
