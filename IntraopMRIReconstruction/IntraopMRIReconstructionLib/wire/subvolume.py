@@ -11,15 +11,18 @@ import numpy.typing as npt
 from ..data import AnyArray
 from .header import RefusedMessage
 from .messages_array import ImageMessage
-from .trust import FRAME_KEYS, PATIENT_KEYS
+from .trust import FRAME_KEYS, PATIENT_KEYS, SCAN_KEYS
 
 #: Devices of one connection that may send parts at the same time.
 MOST_VOLUMES = 8
 #: Without another part for so long the scan has ended. A slow 2D sequence sends a slice every 20 s, and nobody starts
 #: the same scan again within less.
 LONGEST_PAUSE_S = 30.0
-#: Time stamps of the parts of one volume lie no further from one another: a scan of two interleaved packages that is
-#: sent in the order of its slices jumps by one package, at most some two minutes.
+#: The same for parts that name their scan (``SCAN_KEYS``): they cannot be mistaken for those of another one, so only
+#: memory is at stake. Longer than any sequence.
+LONGEST_NAMED_PAUSE_S = 1800.0
+#: Time stamps of the parts of one volume whose scan has no name lie no further from one another: a scan of two
+#: interleaved packages that is sent in the order of its slices jumps by one package, at most some two minutes.
 WIDEST_JUMP_S = 120.0
 
 
@@ -31,6 +34,10 @@ class _Volume:
     missing: int
     came_s: float
     stamps_s: tuple[float, float] | None
+
+    @property
+    def longest_pause_s(self) -> float:
+        return LONGEST_NAMED_PAUSE_S if _scan(self.first) else LONGEST_PAUSE_S
 
     @property
     def text(self) -> str:
@@ -59,9 +66,11 @@ class VolumeAssembler:
     def feed(self, part: ImageMessage, received_monotonic_s: float) -> ImageMessage | None:
         """Add a part; the volume when it is complete, else None. A whole volume passes through.
 
-        A part that does not fit the volume that was begun, that comes again, too late (``LONGEST_PAUSE_S``) or with a
-        stamp of another time (``WIDEST_JUMP_S``) begins a new one: it is of another scan. The volume carries the time
-        stamp of its first part. Raises RefusedMessage when the volume exceeds the limit or too many were begun.
+        A part that does not fit the volume that was begun, that comes again or that names another scan begins a new
+        one. Where the sender names no scan, so does a part that comes too late (``LONGEST_PAUSE_S``) or with a stamp of
+        another time (``WIDEST_JUMP_S``). The volume carries the time stamp of its first part.
+
+        Raises RefusedMessage when the volume exceeds the limit or too many were begun.
         """
         self.expire(received_monotonic_s)
         if part.is_whole:
@@ -87,7 +96,11 @@ class VolumeAssembler:
         """Give up volumes of which nothing has come for long."""
         if not self._volumes:
             return
-        late = [device for device, volume in self._volumes.items() if now_monotonic_s - volume.came_s > LONGEST_PAUSE_S]
+        late = [
+            device
+            for device, volume in self._volumes.items()
+            if now_monotonic_s - volume.came_s > volume.longest_pause_s
+        ]
         for device in late:
             self._drop(device)
 
@@ -139,10 +152,16 @@ def _jump_s(stamps_s: tuple[float, float] | None, stamp_s: float | None) -> floa
     return 0.0 if stamps_s is None or stamp_s is None else max(stamps_s[0] - stamp_s, stamp_s - stamps_s[1])
 
 
+def _scan(part: ImageMessage) -> str:
+    """Name of the scan, empty when the sender gives none."""
+    return next((part.metadata[key] for key in SCAN_KEYS if part.metadata.get(key)), "")
+
+
 def _belongs(part: ImageMessage, volume: _Volume) -> bool:
     first = volume.first
     return (
-        _jump_s(volume.stamps_s, part.sent_utc_s) <= WIDEST_JUMP_S
+        _scan(part) == _scan(first)
+        and (bool(_scan(part)) or _jump_s(volume.stamps_s, part.sent_utc_s) <= WIDEST_JUMP_S)
         and part.size_ijk == first.size_ijk
         and part.coordinate == first.coordinate
         and part.array.dtype == first.array.dtype

@@ -20,6 +20,8 @@ from .messages_tracking import PositionMessage, QuaternionTrackingMessage, Track
 #: Metadata that names the patient, and the frame in which positions are given (DICOM 0020,0052).
 PATIENT_KEYS = ("PatientID", "PatientId", "patient_id")
 FRAME_KEYS = ("FrameOfReferenceUID", "frame_of_reference_uid")
+#: Metadata that names one run of a sequence (DICOM 0020,000E; the name in raw data).
+SCAN_KEYS = ("SeriesInstanceUID", "series_instance_uid", "scan_id")
 
 #: No tool and no voxel is further from the isocentre of a scanner or the origin of a tracker.
 FARTHEST_MM = 10_000.0

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from IntraopMRIReconstructionLib.wire.codec import ImageMessage, RefusedMessage
 from IntraopMRIReconstructionLib.wire.header import timestamp_of
-from IntraopMRIReconstructionLib.wire.subvolume import LONGEST_PAUSE_S, MOST_VOLUMES, WIDEST_JUMP_S, VolumeAssembler
+from IntraopMRIReconstructionLib.wire.subvolume import (
+    LONGEST_NAMED_PAUSE_S,
+    LONGEST_PAUSE_S,
+    MOST_VOLUMES,
+    WIDEST_JUMP_S,
+    VolumeAssembler,
+)
 
 SIZE = (4, 3, 5)
 VOXELS = np.arange(60, dtype=np.int16).reshape(5, 3, 4)
@@ -108,6 +114,40 @@ def test_a_slow_scan_in_two_packages_becomes_one_volume() -> None:
         assert assembler.feed(_part(k, k + 1, timestamp=stamp), 20.0 * number) is None
     assert assembler.feed(_part(4, 5, timestamp=timestamp_of(1e9 + 4)), 80.0) is not None
     assert assembler.incomplete == 0
+
+
+def _named(k: int, scan: str, stamp_s: float, array: np.ndarray = VOXELS) -> ImageMessage:
+    part = _part(k, k + 1, array, timestamp=timestamp_of(1e9 + stamp_s))
+    return replace(part, version=2, metadata={"SeriesInstanceUID": scan})
+
+
+def test_passes_of_a_named_scan_become_one_volume_however_far_apart() -> None:
+    assembler = VolumeAssembler(10**6)
+    for k, stamp_s, came_s in ((0, 0.0, 0.0), (2, 1.0, 1.0), (4, 2.0, 2.0), (1, 600.0, 600.0)):
+        assert assembler.feed(_named(k, "1.2.3", stamp_s), came_s) is None
+    whole = assembler.feed(_named(3, "1.2.3", 601.0), 601.0)
+    assert whole is not None
+    np.testing.assert_array_equal(whole.array, VOXELS)
+    assert assembler.incomplete == 0
+
+
+@pytest.mark.parametrize("other", ["1.2.4", ""])
+def test_parts_of_another_scan_never_mix_although_they_come_at_once(other: str) -> None:
+    assembler = VolumeAssembler(10**6)
+    for k in (0, 2, 4):
+        assembler.feed(_named(k, "1.2.3", float(k)), float(k))
+    for k in (1, 3):
+        assert assembler.feed(_named(k, other, 5.0, VOXELS + 1000), 5.0) is None
+    assert assembler.incomplete == 1
+
+
+def test_a_named_scan_that_never_goes_on_is_given_up() -> None:
+    assembler = VolumeAssembler(10**6)
+    assembler.feed(_named(0, "1.2.3", 0.0), 0.0)
+    assembler.expire(LONGEST_NAMED_PAUSE_S - 1.0)
+    assert assembler.incomplete == 0
+    assembler.expire(LONGEST_NAMED_PAUSE_S + 1.0)
+    assert assembler.incomplete == 1
 
 
 def test_another_patient_begins_anew() -> None:
