@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from ..errors import Cancelled, IntraopError
 from ..reconstruct.auto import Frame
 from ..reconstruct.live import SCAN_SILENT_S, LiveScan
 from ..reconstruct.products import Wanted, lacks_calibration, make, make_image, neighbours_have_come
-from ..reconstruct.quantities import Frames, LiveThermometer
+from ..reconstruct.quantities import Frames, LiveThermometer, missing_for
 from ..reconstruct.result import Reconstruction
 from ..reconstruct.window import RadialWindow, radial_window
 
@@ -217,7 +218,7 @@ class Reception:
         self._tell(encoding)
         self._live, self._strays_told = LiveScan(encoding, wanted.method), False
         self._window = radial_window(self._live.collector) if wanted.quantity == "image" and self.livePreview else None
-        measures = wanted.quantity == "temperature"
+        measures = wanted.quantity == "temperature" and not missing_for("temperature", encoding)
         self._thermometer = LiveThermometer(wanted.heating, wanted.method, wanted.options) if measures else None
 
     def _refused(self, received: FromWire, error: IntraopError) -> None:
@@ -261,17 +262,24 @@ class Reception:
         whole = list(live.whole(last))
         for number, frame in enumerate(whole):
             ends = last and number == len(whole) - 1
-            try:
-                result = self._made(live, frame, ends)
-            except Cancelled:
-                raise
-            except IntraopError as error:
-                self._tell(Failed(str(error)))
-                continue
-            if result is not None:
-                self._tell(result if ends or live.encoding.repetitions == 1 else Streamed(result, received_s))
-        if last and self.wanted.quantity not in ("image", "temperature"):
-            self._tell(make(live.collector, self.wanted, self._progress))
+            streamed = not ends and live.encoding.repetitions > 1
+            self._said(partial(self._made, live, frame, ends), received_s, streamed)
+        if last and self._thermometer is None and self.wanted.quantity != "image":
+            self._said(partial(make, live.collector, self.wanted, self._progress))
+
+    def _said(
+        self, work: Callable[[], Reconstruction | None], received_s: float | None = None, streamed: bool = False
+    ) -> None:
+        """Tell the result of ``work``, or why there is none."""
+        try:
+            result = work()
+        except Cancelled:
+            raise
+        except IntraopError as error:
+            self._tell(Failed(str(error)))
+            return
+        if result is not None:
+            self._tell(Streamed(result, received_s) if streamed else result)
 
     def _made(self, live: LiveScan, frame: Frame, ends: bool) -> Reconstruction | None:
         """What is wanted of a frame that became whole, None when it has to wait; ``ends``: it is the scan's last."""

@@ -259,10 +259,25 @@ def heating_scan(
     return RawScan(encoding, _ended(blocks), Truth(temperature_c=rises))
 
 
+def interleaved_scan(
+    matrix: int = 64, coils: int = 8, acceleration: int = 2, frames: int = 6, noise: float = 0.005
+) -> RawScan:
+    """A live Cartesian slice: each frame takes every ``acceleration``-th line, the next frame those beside them."""
+    plane = _Plane(matrix, coils, noise, 6)
+    encoding = plane.encoding("Live interleaved", "cartesian", repetitions=frames, acceleration=(1, acceleration))
+    blocks: list[Acquisition] = []
+    for frame in range(frames):
+        lines = np.arange(frame % acceleration, matrix, acceleration)
+        samples = plane.signal(_grid(_steps(matrix)[None], _steps(matrix)[lines]))
+        blocks += _blocks(encoding, samples, lines, len(lines), repetition=frame)
+    return RawScan(encoding, _ended(blocks))
+
+
 #: Name and scan of each example; made when asked for.
 EXAMPLES = {
     "radial": lambda: radial_scan(delays=(0.4, 0.25)),
     "radial-live": lambda: radial_scan(spokes=34, repetitions=12, with_trajectory=False),
+    "interleaved-live": interleaved_scan,
     "spiral": spiral_scan,
     "epi": lambda: epi_scan(shift_voxels=2.5),
     "epi-opposite-blips": lambda: epi_scan(shift_voxels=2.5, blips=-1),
