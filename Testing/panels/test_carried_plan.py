@@ -311,6 +311,14 @@ def test_maps_arrows_and_pairs(operation: Operation) -> None:
     assert shown() == (now, bridge.node("result.uncertainty"))
     p.shiftMap = ShiftMap.SHIFT
     assert shown() == (now, bridge.node("result.shift"))
+    managers = manager.sliceWidget("Red").sliceView().drawn.managers
+    legends = managers.GetDisplayableManagerByClassName("vtkMRMLColorLegendDisplayableManager")
+
+    def legend(role: str) -> Any:
+        return legends.GetColorLegendActor(slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(bridge.node(role)))
+
+    assert legend("result.shift").GetVisibility()
+    assert not legend("result.uncertainty").GetVisibility()
     arrows = bridge.node("result.arrows").GetDisplayNode()
     assert not arrows.GetVisibility()
     p.shiftArrows = True

@@ -161,6 +161,7 @@ def test_maps_are_drawn_with_their_legend_and_arrows_point_along(headless: Headl
     assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (0.0, 6.0)
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
     assert legend.GetTitleText() == "Brain shift (mm)"
+    assert not display.GetInterpolate(), "no rim of small numbers where the known ends"
     with OffscreenViews(headless.scene, headless.applicationLogic, (800, 600)) as views:
         scan = bridge.node("intraop.contrast")
         views.show(scan, centre=(0.0, 0.0, 0.0), heightMm=120.0)

@@ -9,6 +9,8 @@ import slicer
 from . import colors
 from .colors import Color
 
+#: Opacity of the inside of a structure: the image below it can still be read.
+FILL = 0.35
 #: Arrows stand this far apart; shorter ones than the second would only be dots. Both mm.
 ARROW_SPACING_MM, LEAST_ARROW_MM = 8.0, 1.0
 
@@ -28,10 +30,16 @@ def outline(node: Any) -> None:
     display.SetPreferredDisplayRepresentationName2D("Closed surface")
     display.SetPreferredDisplayRepresentationName3D("Closed surface")
     display.SetVisibility2DFill(False)
+    display.SetOpacity2DFill(FILL)
     display.SetVisibility2DOutline(True)
     display.SetOpacity2DOutline(1.0)
     display.SetSliceIntersectionThickness(4)
     display.SetOpacity3D(0.12)
+
+
+def fill(node: Any, on: bool) -> None:
+    """Inside of what ``residual`` or ``outline`` shows: a wash, or nothing over the image; the outline stays."""
+    node.GetDisplayNode().SetVisibility2DFill(on)
 
 
 def residual(node: Any) -> None:
@@ -68,12 +76,13 @@ def colorMap(node: Any, top: float, table: Any) -> None:
     display.SetWindowLevelMinMax(0.0, top)
     display.SetThreshold(0.0, 1e6)
     display.ApplyThresholdOn()
-    display.SetInterpolate(True)
+    # Between known and unknown there is no value: interpolated, a rim of small numbers would stand there.
+    display.SetInterpolate(False)
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
     if legend is None:
         legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
     legend.SetTitleText(node.GetName())
-    legend.SetLabelFormat("%.0f mm" if top >= 5 else "%.1f mm")
+    legend.SetLabelFormat("%.1f mm")
     legend.SetNumberOfLabels(5)
     legend.SetSize(0.14, 0.5)
     legend.SetPosition(0.98, 0.5)

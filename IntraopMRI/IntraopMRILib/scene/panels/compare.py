@@ -34,6 +34,7 @@ class Compare:
         self._pair = Pair.BEFORE_NOW
         self._map = ShiftMap.NONE
         self._blend = 0.5
+        self._laid: Any = None
         self._board: Any = None
         self._boardOf: Any = None
         #: What each slice view shows, where that is not the same in all of them.
@@ -84,6 +85,7 @@ class Compare:
             composite.SetBackgroundVolumeID(below.GetID() if below is not None else None)
             composite.SetForegroundVolumeID(above.GetID() if above is not None else None)
         self._opacity(self._blend if laid is None else MAP_OPACITY)
+        self._showLegend(laid)
 
     def close(self) -> None:
         """Remove the checkerboard."""
@@ -94,6 +96,16 @@ class Compare:
         view = self._running.view
         node = None if view is None else view.bridge.node(role)
         return node if node is not None and node.GetDisplayVisibility() else None
+
+    def _showLegend(self, laid: Any) -> None:
+        """Slicer looks whether a view shows the volume of a legend when a person changes its layers, not when we do."""
+        if laid is self._laid:
+            return
+        for node in (laid, self._laid):
+            legend = None if node is None else slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
+            if legend is not None:
+                legend.Modified()
+        self._laid = laid
 
     def _mapNode(self) -> Any:
         """The map to lay over the volume; None while none is asked for or nothing is known."""
