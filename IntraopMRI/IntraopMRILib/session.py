@@ -299,7 +299,7 @@ class Session:
         self.journal.event("scanner", f"{transition.after.value}: {transition.reason}")
         if transition.is_trouble:
             text = f"the scanner: {transition.after.value}; {transition.reason}"
-            self._tell(Problem("command the scanner", text, fatal=transition.ends_command))
+            self._tell(Problem("command the scanner", text, fatal=transition.is_urgent))
 
     def _receive(self) -> None:
         scanner = self._scanner

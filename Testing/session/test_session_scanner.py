@@ -96,7 +96,7 @@ def test_an_emergency_and_manual_mode_stop_all_but_stop(console: Console) -> Non
         console.session.scan()
     console.says("Magnet", 3, "quench")
     console.shows("emergency")
-    assert "quench" in wait_for(console.session, Problem, lambda problem: "quench" in problem.text).text
+    assert wait_for(console.session, Problem, lambda problem: "quench" in problem.text).fatal
     with pytest.raises(SessionError, match="emergency"):
         console.session.scan()
     console.session.stop_scan()

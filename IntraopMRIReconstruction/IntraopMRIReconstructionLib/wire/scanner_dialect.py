@@ -86,7 +86,7 @@ class Transition:
         return self.refused or (self.after in lost and self.after is not self.before)
 
     @property
-    def ends_command(self) -> bool:
-        """Whether a command came to nothing by it."""
+    def is_urgent(self) -> bool:
+        """Whether a person must act: a command came to nothing, or the scanner is in an emergency."""
         under_way = (ScannerState.STARTING_UP, ScannerState.STARTING, ScannerState.STOPPING)
-        return self.refused or (self.is_trouble and self.before in under_way)
+        return self.is_trouble and (self.refused or self.before in under_way or self.after is ScannerState.EMERGENCY)
