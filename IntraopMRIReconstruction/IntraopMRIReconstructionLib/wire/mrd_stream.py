@@ -22,6 +22,7 @@ import numpy as np
 
 from ..data import Acquisition, Encoding, Image
 from ..errors import IntraopError, WireError
+from .bodies import BodyPool
 from .header import RefusedMessage
 from .mrd_header import format_header
 from .mrd_lines import scan_lines
@@ -42,9 +43,13 @@ from .recorder import Bytes, ByteTap, Direction
 #: Port that MRD servers use by convention.
 DEFAULT_PORT = 9002
 
-#: Bytes taken from the socket at a time: several small readouts in one system call. What is longer goes straight to its
-#: own memory, uncopied.
-_BUFFER_BYTES = 1 << 14
+#: Readouts are received into blocks of this size, many in one system call, and look at their bytes there. What is
+#: longer gets memory of its own.
+_BLOCK_BYTES = 1 << 20
+#: A block with less room is left for a new one before another message begins.
+_LEAST_ROOM = 1 << 16
+#: Blocks that nobody looks at any more are used again, up to this many bytes a connection.
+_IDLE_BYTES = 1 << 23
 #: Readouts are sent in pieces of about this size.
 _SEND_BYTES = 1 << 20
 
@@ -283,15 +288,18 @@ class _SocketInlet:
         self._limits = limits
         self._keep = keep
         self._taken: list[Bytes] = []
-        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._pool = BodyPool(lambda: _IDLE_BYTES)
+        self._block = self._pool.take(_BLOCK_BYTES)
         self._start = self._end = 0
         self._deadline = 0.0
 
     def begin(self) -> bool:
         """Wait until a message begins; False when the peer closed the link instead."""
         self._taken = []
-        if self._start == self._end and not self._refill(self._limits.idle_s, "to say anything"):
-            return False
+        if self._start == self._end:
+            self._make_room(_LEAST_ROOM)
+            if not self._refill(self._limits.idle_s, "to say anything"):
+                return False
         self._deadline = time.monotonic() + self._limits.message_s
         return True
 
@@ -305,26 +313,42 @@ class _SocketInlet:
     def read(self, count: int) -> memoryview:
         """Exactly ``count`` bytes. Raises WireError when the link ends or stalls."""
         self._deadline += count / self._limits.slowest_bytes_per_s
-        target = np.empty(count, np.uint8).data
-        filled = 0
-        while filled < count:
-            if self._start == self._end:
-                # Large rests go straight to where they belong.
-                if count - filled >= _BUFFER_BYTES:
-                    filled += self._received(target[filled:], self._deadline - time.monotonic(), "in a message")
-                    continue
-                self._refill(self._deadline - time.monotonic(), "in a message")
-            part = min(count - filled, self._end - self._start)
-            target[filled : filled + part] = self._buffer[self._start : self._start + part]
-            self._start += part
-            filled += part
+        target = self._read_long(count) if count > _BLOCK_BYTES else self._read_short(count)
         if self._keep:
             self._taken.append(target)
         return target.toreadonly()
 
+    def _read_short(self, count: int) -> memoryview:
+        """A look into the block."""
+        self._make_room(count)
+        while self._end - self._start < count:
+            self._refill(self._deadline - time.monotonic(), "in a message")
+        self._start += count
+        return self._block[self._start - count : self._start]
+
+    def _read_long(self, count: int) -> memoryview:
+        """Memory of its own: what has come already, and the rest straight from the socket."""
+        target = np.empty(count, np.uint8).data
+        filled = self._end - self._start
+        target[:filled] = self._block[self._start : self._end]
+        self._start = self._end
+        while filled < count:
+            filled += self._received(target[filled:], self._deadline - time.monotonic(), "in a message")
+        return target
+
+    def _make_room(self, count: int) -> None:
+        """Let ``count`` bytes fit behind the start: what was handed out is never written to again."""
+        if len(self._block) - self._start >= count:
+            return
+        block = self._pool.take(_BLOCK_BYTES)
+        rest = self._end - self._start
+        block[:rest] = self._block[self._start : self._end]
+        self._block, self._start, self._end = block, 0, rest
+
     def _refill(self, timeout_s: float | None, when: str) -> int:
-        self._start, self._end = 0, self._received(self._buffer, timeout_s, when)
-        return self._end
+        count = self._received(self._block[self._end :], timeout_s, when)
+        self._end += count
+        return count
 
     def _received(self, target: memoryview, timeout_s: float | None, when: str) -> int:
         """Some bytes into ``target``; 0 only when the peer closed the link before a message."""
