@@ -266,3 +266,20 @@ def test_live_thermometry_frame_by_frame(panel: Any, scanner: Server) -> None:
     wait_until(lambda: panel.result.parameters["frame"] == 3, 30, "the last frame")
     assert float(np.nanmax(slicer.util.arrayFromVolume(volume("temperature change")))) > 2 * first
     assert len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")) == 3
+
+
+@pytest.mark.parametrize("name", ["SimulatedEPI", "SimulatedMultiEchoScan"])
+def test_sample_data_are_made_and_chosen(
+    panel: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    from types import SimpleNamespace
+
+    from IntraopMRIReconstructionLib.scene import sampledata
+
+    offered = {source["sampleName"]: source for source in slicer.modules.sampleDataSources[sampledata.CATEGORY]}
+    offered[name]["customDownloader"](SimpleNamespace(sampleName=name))
+    assert panel.parameters.recording.is_file()
+    panel.ui.nextButton.click()
+    done(panel)
+    assert panel.problem == ""
+    assert panel.result is not None

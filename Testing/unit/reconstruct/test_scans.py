@@ -213,3 +213,23 @@ def test_a_single_coil_cannot_fill_gaps() -> None:
 def test_shots_stop_when_told(method: str) -> None:
     with pytest.raises(Cancelled):
         reconstruct(frame_of(radial(28)), method, progress=lambda fraction, _what: fraction == 0)
+
+
+@pytest.mark.parametrize("name", ["radial", "epi"])
+def test_slices_stay_apart(name: str) -> None:
+    """The second slice is twice as bright, and of the radial scan turned by other spokes."""
+    scan = radial(with_trajectory=False) if name == "radial" else epi_scan(64, COILS)
+    encoding = replace(
+        scan.encoding,
+        encoded_matrix=(3, *scan.encoding.encoded_matrix[1:]),
+        recon_matrix=(3, *scan.encoding.recon_matrix[1:]),
+    )
+    made = collector(encoding)
+    for number, strength in ((0, 1), (2, 2)):
+        for block in scan.blocks:
+            made.add(replace(block, samples=block.samples * np.complex64(strength), kz=block.kz + number, last=False))
+    result = reconstruct(made.kspace())
+    first, empty, third = result.image.array
+    assert np.allclose(third, 2 * first, rtol=1e-3, atol=1e-3)
+    assert not empty.any()
+    assert any("black: 1" in text for text in result.warnings)
