@@ -8,12 +8,11 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from ..data import Encoding
+from ..data import Encoding, Image
 from ..reconstruct.corrections import Corrections, distortion_refused, gradients_refused
 from ..reconstruct.methods import METHODS, Options, methods_for
 from ..reconstruct.products import Wanted
 from ..reconstruct.quantities import Heating, missing_for
-from .devices import imageFromNode
 from .parameters import Brightness, Make, Method
 
 
@@ -38,11 +37,18 @@ def wantedFrom(p: Any) -> Wanted:
             referenceless=p.referenceless,
         ),
         corrections=Corrections(
-            opposed=imageFromNode(p.opposedVolume) if image and p.opposedVolume is not None else None,
+            opposed=_imageOf(p.opposedVolume) if image and p.opposedVolume is not None else None,
             gradients=p.gradientTable if image and isTable(p.gradientTable) else None,
             bias=p.brightness.value if image else Brightness.NONE.value,
         ),
     )
+
+
+def _imageOf(node: Any) -> Image:
+    # Loads the wire, whose packages were asked for when the source was opened.
+    from .devices import imageFromNode
+
+    return imageFromNode(node)
 
 
 def isTable(path: Path) -> bool:
