@@ -23,6 +23,12 @@ FIT_VOXELS = 60_000
 #: Fewer tissue voxels cannot hold the ten coefficients of the bias field against noise.
 LEAST_TISSUE_VOXELS = 1_000
 
+#: Vessels, dura and mucosa take up agent in every head: at least this part of the tissue around a tumour is brighter
+#: than its noise by AGENT_Z, and more of it than is darker. In two scans without agent chance alone gives a millionth.
+LEAST_ENHANCING, AGENT_Z = 0.001, 5.0
+#: A little smoothing shows thin vessels against noise.
+AGENT_SMOOTH_VOXELS = 0.6
+
 
 @dataclass(frozen=True, eq=False)
 class Enhancement:
@@ -69,6 +75,23 @@ def subtraction(contrast: Array, native: Array, away: Mask, ras_from_ijk: Matrix
     level = np.exp(-log_level)
     values = (contrast * np.exp(-log_gain) - native) * level
     return _centred(values, native * level, tissue)
+
+
+def require_agent(enhancement: Enhancement, away: Mask) -> None:
+    """Raise AssessmentError unless the agent is seen in tissue ``away`` from the region of interest.
+
+    Without it (not given yet, or the two scans exchanged) nothing would enhance, and a residual of zero would be told.
+    """
+    values = ndimage.gaussian_filter(enhancement.values, AGENT_SMOOTH_VOXELS)
+    values = values[away & (enhancement.tissue > TISSUE_FRACTION)]
+    limit = AGENT_Z * robust_sigma(values)
+    brighter, darker = float(np.mean(values > limit)), float(np.mean(values < -limit))
+    if brighter < max(LEAST_ENHANCING, darker):
+        raise AssessmentError(
+            f"only {100 * brighter:.2f} % of the tissue around the tumour is brighter in the contrast scan and "
+            f"{100 * darker:.2f} % is darker, where vessels and dura should enhance: check that the agent was given "
+            "and that the native and the contrast scan are not exchanged; no residual is given"
+        )
 
 
 def robust_sigma(values: npt.ArrayLike) -> float:

@@ -12,7 +12,7 @@ from IntraopMRIReconstructionLib.geometry import apply
 from scipy import ndimage
 
 from .carry import Mapping, carried_points, occupied
-from .enhancement import on_grid, subtraction
+from .enhancement import on_grid, require_agent, subtraction
 from .outline import THIN_MM, Outline, outline
 from .resection import RANO_SOURCE, RanoClass, extent_of_resection, rano_class
 
@@ -67,7 +67,8 @@ def assess_residual(
     Method: contrast - native after a smooth gain fit, robust threshold against the surrounding tissue, hysteresis,
     half-level boundary, thin sheets, faint pieces and structures that leave the region removed, partial volume counted.
     Interval: +-1 voxel at the boundary and the effect of ``registration_error_mm``.
-    Raises AssessmentError for an empty tumour or a region outside the scan, Cancelled when ``progress`` says so.
+    Raises AssessmentError for an empty tumour, a region outside the scan, or a contrast scan in which no agent is seen;
+    Cancelled when ``progress`` says so.
     """
     _check(contrast, native, tumour, registration_error_mm, expected_shift_mm)
     _tell(progress, 0.0, "carrying the tumour over")
@@ -90,6 +91,7 @@ def assess_residual(
     scan = on_grid(contrast, contrast, box)
     away = distance > margin + spacing.max()
     enhancement = subtraction(scan, on_grid(native, contrast, box), away, contrast.ras_from_ijk)
+    require_agent(enhancement, away)
 
     _tell(progress, 0.6, "outlining the residual")
     found = outline(enhancement, distance, margin, registration_error_mm, spacing, away)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK
 from conftest import ORIENTATIONS
 from IntraopMRILib.assess.implant import Spread, Trajectory, band, compare
 from IntraopMRILib.assess.implant_detection import find_implant
@@ -99,6 +100,21 @@ def test_a_void_like_the_implant_limits_what_is_unknown() -> None:
     found = find_implant(image, plan, shift=worst)
     assert found.verdict.level is Level.GOOD
     assert found.spread.across_mm == pytest.approx(found.void_diameter_mm / 4)
+
+
+def test_the_void_lies_along_the_principal_axis_that_simpleitk_finds(directions: np.ndarray) -> None:
+    """ITK's moments of the void as a second opinion on the fitted axis, where bins keep the void in place."""
+    image, plan, _ = scanned(7, directions, MetalScan(1.5, 182.0, 1500.0, spectral_bin_hz=600.0))
+    found = find_implant(image, plan)
+    itk = SimpleITK.GetImageFromArray(found.void.array)
+    moments = SimpleITK.LabelShapeStatisticsImageFilter()
+    moments.Execute(itk)
+    # Index axes are unit vectors here, sorted from the smallest to the largest moment.
+    axis = directions @ np.reshape(moments.GetPrincipalAxes(1), (3, 3))[2]
+    middle = image.ras_from_ijk[:3, :3] @ moments.GetCentroid(1) + image.ras_from_ijk[:3, 3]
+    assert abs(axis @ found.trajectory.direction) > np.cos(np.deg2rad(2.0))
+    off = middle - (found.trajectory.entry_ras_mm + found.trajectory.tip_ras_mm) / 2
+    assert np.linalg.norm(off) < 1.0
 
 
 def test_spread_of_a_projection() -> None:

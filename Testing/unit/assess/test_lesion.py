@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK
 from IntraopMRILib.assess.lesion import cord_residual, label_volume, vascular_residual
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import AssessmentError
@@ -21,6 +22,16 @@ def grid(directions: np.ndarray, spacing: Any = 1.0, size: Any = 60) -> Any:
 def ball(directions: np.ndarray, radius: Any, spacing: Any = 1.0) -> Any:
     ras, matrix = grid(directions, spacing)
     return Image((np.linalg.norm(ras, axis=-1) <= radius).astype(np.uint8), matrix)
+
+
+def test_volume_is_that_of_simpleitk(directions: np.ndarray) -> None:
+    """ITK's label statistics as a second opinion, on an anisotropic grid."""
+    label = ball(directions, 9.0, np.array([1.0, 0.7, 2.5]))
+    itk = SimpleITK.GetImageFromArray(label.array)
+    itk.SetSpacing(label.spacing_mm.tolist())
+    shape = SimpleITK.LabelShapeStatisticsImageFilter()
+    shape.Execute(itk)
+    assert label_volume(label, "ball").value == pytest.approx(shape.GetPhysicalSize(1) / 1000)
 
 
 def test_volume_of_a_ball_lies_in_its_interval(directions: np.ndarray) -> None:

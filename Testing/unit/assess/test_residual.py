@@ -141,3 +141,17 @@ def test_stopping(operation: Any) -> None:
             1.0,
             progress=lambda fraction, what: fraction < 0.5,
         )
+
+
+@pytest.mark.parametrize("noise", [0.03, 0.08])
+def test_scans_that_are_exchanged_or_without_agent_give_no_number(operation: Any, noise: float) -> None:
+    """Both would say '0 cm3' over two cm3 of tumour: nothing enhances where nothing was given."""
+    case = operation(5, np.eye(3), noise=noise)
+    assess_residual(case.contrast, case.native, case.tumour, case.intraop_from_preop, 1.0, 3.0)
+    with pytest.raises(AssessmentError, match="exchanged"):
+        assess_residual(case.native, case.contrast, case.tumour, case.intraop_from_preop, 1.0, 3.0)
+    rng = np.random.default_rng(2)
+    again = np.abs(case.native.array + rng.normal(0, 90 * noise, case.native.array.shape)).astype(np.float32)
+    without = case.native.with_array(1.2 * again)
+    with pytest.raises(AssessmentError, match="agent was given"):
+        assess_residual(without, case.native, case.tumour, case.intraop_from_preop, 1.0, 3.0)
