@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from ..data import AnyArray
 from ..errors import WireError
 from .header import Buffer, RefusedMessage
-from .message import Head, Message, array_bytes, finite, floats_from_matrix, view
+from .message import Head, Message, array_bytes, finite, floats_from_matrix, frozen, view
 
 #: Scalar types of IMAGE, NDARRAY and IMGMETA. 13 is a pair of float64: real and imaginary part.
 SCALAR_TYPES: dict[int, str] = {
@@ -67,7 +68,7 @@ class ImageMessage(Message):
     """
 
     TYPE: ClassVar[str] = "IMAGE"
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct(">HBBBB3H12f3H3H")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct(">HBBBB3H48s3H3H")
 
     array: AnyArray
     axes_mm: npt.NDArray[np.float64] = field(default_factory=lambda: np.eye(3))
@@ -120,7 +121,7 @@ class ImageMessage(Message):
             1 if endian == "big" else 2,
             1 if self.coordinate == "RAS" else 2,
             *(self.size_ijk or self.part_ijk),
-            *floats_from_matrix(np.column_stack([self.axes_mm, self.centre_mm])),
+            floats_from_matrix(np.column_stack([self.axes_mm, self.centre_mm])).tobytes(),
             *self.offset_ijk,
             *self.part_ijk,
         )
@@ -133,7 +134,7 @@ class ImageMessage(Message):
         if len(content) < cls.LAYOUT.size:
             raise RefusedMessage("length", f"{what} needs at least {cls.LAYOUT.size} bytes, got {len(content)}")
         version, components, code, endian_byte, coordinate_byte, *rest = cls.LAYOUT.unpack_from(content)
-        size, floats, offset, part = tuple(rest[:3]), rest[3:15], tuple(rest[15:18]), tuple(rest[18:])
+        size, place, offset, part = tuple(rest[:3]), rest[3], tuple(rest[4:7]), tuple(rest[7:])
         if version not in IMAGE_VERSIONS:
             raise RefusedMessage("image layout", f"{what}: image header version must be 1 or 2, got {version}")
         if endian_byte not in ENDIANS:
@@ -149,18 +150,25 @@ class ImageMessage(Message):
         endian = ENDIANS[endian_byte]
         shape = part[::-1] if components == 1 else (*part[::-1], components)
         array = view(content, scalar_type(code, endian, what), shape, cls.LAYOUT.size, what)
-        matrix = finite(floats, f"{what}: matrix").reshape(4, 3)
+        axes_mm, centre_mm = _placement(place, what)
         return cls(
             **head,
             array=array,
-            axes_mm=matrix[:3].T,
-            centre_mm=matrix[3],
+            axes_mm=axes_mm,
+            centre_mm=centre_mm,
             coordinate=COORDINATES[coordinate_byte],
             size_ijk=size,
             offset_ijk=offset,
             endian=endian,
             layout_version=version,
         )
+
+
+@lru_cache(maxsize=64)
+def _placement(raw: bytes, what: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Axes (3, 3) and centre (3,) of twelve floats. Kept: the images of a live view lie in few planes."""
+    matrix = frozen(finite(struct.unpack(">12f", raw), f"{what}: matrix").reshape(4, 3))
+    return matrix[:3].T, matrix[3]
 
 
 def _leaves(offset: tuple[int, ...], part: tuple[int, ...], size: tuple[int, ...]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -134,7 +135,9 @@ def check_pose(matrix: npt.NDArray[np.float64], what: str) -> None:
         )
     if _determinant(columns) < 0:
         raise RefusedMessage("matrix", f"{what} mirrors: its determinant is negative")
-    _check_reach(columns[3], what)
+    fault = _reach_fault(columns[3])
+    if fault:
+        raise RefusedMessage("matrix", f"{what} {fault}")
 
 
 def check_affine(matrix: npt.NDArray[np.float64], what: str) -> None:
@@ -145,19 +148,26 @@ def check_affine(matrix: npt.NDArray[np.float64], what: str) -> None:
 
 def check_image_geometry(message: ImageMessage, what: str) -> None:
     """Raise RefusedMessage for spacings, angles or positions that no image has. A left-handed grid is no fault."""
-    axes = message.axes_mm.T.tolist()
+    axes_mm, centre_mm = (array.astype(np.float64, copy=False) for array in (message.axes_mm, message.centre_mm))
+    fault = _geometry_fault(axes_mm.tobytes(), centre_mm.tobytes())
+    if fault:
+        raise RefusedMessage("matrix", f"{what}: {fault}")
+
+
+@lru_cache(maxsize=64)
+def _geometry_fault(axes_mm: bytes, centre_mm: bytes) -> str:
+    """What is wrong with float64 axes (3, 3) and centre (3,). Kept: the images of a live view lie in few planes."""
+    axes = np.frombuffer(axes_mm).reshape(3, 3).T.tolist()
     spacing = [math.hypot(*axis) for axis in axes]
     if not all(SPACING_RANGE_MM[0] <= length <= SPACING_RANGE_MM[1] for length in spacing):
-        raise RefusedMessage(
-            "matrix",
-            f"{what}: voxels must measure {SPACING_RANGE_MM[0]} to {SPACING_RANGE_MM[1]} mm, got {spacing}; "
-            "is the sender using another unit?",
+        return (
+            f"voxels must measure {SPACING_RANGE_MM[0]} to {SPACING_RANGE_MM[1]} mm, got {spacing}; "
+            "is the sender using another unit?"
         )
-    directions = [[value / length for value in axis] for axis, length in zip(axes, spacing, strict=True)]
-    skew = _worst_product(directions)
+    skew = _worst_product([[value / length for value in axis] for axis, length in zip(axes, spacing, strict=True)])
     if skew > IMAGE_ANGLE_TOLERANCE:
-        raise RefusedMessage("matrix", f"{what}: image axes must be at right angles, the largest cosine is {skew:.3g}")
-    _check_reach(message.centre_mm.tolist(), what)
+        return f"image axes must be at right angles, the largest cosine is {skew:.3g}"
+    return _reach_fault(np.frombuffer(centre_mm).tolist())
 
 
 def _worst_product(columns: list[list[float]]) -> float:
@@ -178,6 +188,6 @@ def _determinant(columns: list[list[float]]) -> float:
     return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
 
 
-def _check_reach(position_mm: list[float], what: str) -> None:
-    if not max(map(abs, position_mm)) <= FARTHEST_MM:
-        raise RefusedMessage("matrix", f"{what} lies beyond {FARTHEST_MM:g} mm: {position_mm}")
+def _reach_fault(position_mm: list[float]) -> str:
+    within = max(map(abs, position_mm)) <= FARTHEST_MM
+    return "" if within else f"lies beyond {FARTHEST_MM:g} mm: {position_mm}"
