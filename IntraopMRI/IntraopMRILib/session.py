@@ -476,7 +476,9 @@ class Session:
             self._carry(carried_plan(self.plan, image, found))
 
     def _carry(self, carried: PlanCarried) -> None:
-        self.journal.carried(carried)
+        # Bone does not follow a brain shift: without a tumour there is nothing to decide.
+        if self.plan.tumour is not None:
+            self.journal.carried(carried)
         self._tell(carried)
 
     def _still_native(self) -> Image:

@@ -126,11 +126,12 @@ def test_what_is_not_carried_over_is_marked(bridge: SceneBridge) -> None:
 
 def test_volume_and_tumour_follow_and_the_rigid_volume_stands_beside(bridge: SceneBridge) -> None:
     carried, rigid = bridge.node(CARRIED), bridge.node(REGISTRATION)
-    for role in ("preop.volume", "preop.tumour"):
-        assert bridge.node(role).GetParentTransformNode() is carried
+    volume: Any = bridge.node("preop.volume")
+    tumour: Any = bridge.node("preop.tumour")
     unmoved: Any = bridge.node("preop.rigid")
+    assert volume.GetParentTransformNode() is tumour.GetParentTransformNode() is carried
     assert unmoved.GetParentTransformNode() is rigid
-    assert unmoved.GetImageData() is bridge.node("preop.volume").GetImageData(), "the voxels are not copied"
+    assert unmoved.GetImageData() is volume.GetImageData(), "the voxels are not copied"
     assert unmoved.GetName() == "T1 (rigid)"
 
 
@@ -146,7 +147,8 @@ def test_without_a_brain_shift_nothing_can_follow(bridge: SceneBridge) -> None:
     bridge.setRegistration(pose(), GOOD, "image", "rigid")
     assert bridge.node(CARRIED) is None
     assert bridge.node("preop.rigid") is None
-    assert bridge.node("preop.target.lead").GetName() == "lead"
+    target: Any = bridge.node("preop.target.lead")
+    assert target.GetName() == "lead"
     with pytest.raises(SessionError, match="no accepted registration follows the brain shift"):
         bridge.carry("target.lead", True)
     bridge.withdraw("test")

@@ -221,8 +221,11 @@ def _implants(document: Document) -> str:
 
 def _carried(document: Document) -> str:
     """What was planned, how far the brain shift moved it, and where it was navigated to."""
+    items, registration = document.get("carried", ()), document.get("registration")
+    if items and registration is not None and level_of(registration["verdict"]) == "refused":
+        return f'<section><h2>Plan carried over</h2><p class="none">{_e(_WITHHELD)}</p></section>'
     rows = []
-    for item in document.get("carried", ()):
+    for item in items:
         offered = level_of(item["verdict"]) != "refused"
         numbers = ("moved_mean_mm", "moved_max_mm", "uncertainty_mm") if offered else ("uncertainty_mm",)
         shown = "".join(f'<td class="number">{_e(joined(*value_text(item[key], "mm")))}</td>' for key in numbers)

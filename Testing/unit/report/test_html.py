@@ -30,6 +30,20 @@ def number(name: str, value: float | None, unit: str = "mm", why: str = "") -> d
     }
 
 
+def carried(name: str, kind: str, decision: str, level: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "kind": kind,
+        "moved_mean_mm": 4.321,
+        "moved_max_mm": 5.678,
+        "uncertainty_mm": 1.357,
+        "verdict": verdict(level),
+        "decision": decision,
+        "decided_by": "" if decision == "open" else "Dr. <Example>",
+        "decided_utc": "" if decision == "open" else "2026-03-01T10:07:08.000+00:00",
+    }
+
+
 def verdict(*levels: str) -> dict[str, Any]:
     return {"reasons": [{"name": "metric", "value": 1.5, "unit": "mm", "expected": "x", "level": e} for e in levels]}
 
@@ -81,6 +95,12 @@ DOCUMENT: dict[str, Any] = {
             "verdict": verdict("check"),
             "measurements": [number("L4 left: tip deviation", 1.234)],
         }
+    ],
+    "carried": [
+        carried("Biopsy", "target", "accepted", "good"),
+        carried("Tract", "risk", "rejected", "check"),
+        carried("Entry", "landmark", "open", "good"),
+        carried("Skull", "landmark", "open", "refused"),
     ],
     "measurements": [number("Tip to tract", None, "mm", "the pose is 1.8 s old")],
     "timings": [{"stage": "reconstruct", "seconds": 3.3}, {"stage": "register", "seconds": 1.0}],
@@ -162,8 +182,19 @@ def test_a_refused_registration_takes_every_number_with_it(reasons: Any) -> None
     document["registration"]["verdict"] = verdict(*reasons)
     text = text_of(render(document))
     assert "the registration was refused" in text
-    for number_shown in ("0.84", "91.4", "1.23 mm", "inaccurate", "near total", "0.4 mm"):
+    for number_shown in ("0.84", "91.4", "1.23 mm", "inaccurate", "near total", "0.4 mm", "4.32", "5.68", "1.36"):
         assert number_shown not in text, number_shown
+
+
+def test_every_planned_thing_is_listed_with_its_decision() -> None:
+    text = text_of(render(DOCUMENT))
+    assert "Biopsy target 4.32 mm 5.68 mm 1.36 mm accepted by Dr. <Example> at 10:07:08" in text
+    assert "rejected by Dr. <Example>" in text
+    assert "not decided" in text
+    assert "brain shift not known here 1.36 mm not offered" in text
+    assert text.partition("Plan carried over")[2].count("carried over") == 1, (
+        "only what was accepted left the rigid pose"
+    )
 
 
 def test_a_withdrawn_residual_has_no_class_and_no_scale() -> None:

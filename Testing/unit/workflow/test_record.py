@@ -11,6 +11,7 @@ import pytest
 from IntraopMRILib.workflow import record as records
 from IntraopMRILib.workflow.record import (
     DISCLAIMER,
+    CarriedEntry,
     ImplantEntry,
     RegistrationEntry,
     ResidualEntry,
@@ -54,6 +55,9 @@ def full_record() -> SessionRecord:
                 verdict,
                 (gone,),
             ),
+        ),
+        carried=(
+            CarriedEntry("Biopsy", "target", 3.2, 3.2, 1.1, verdict, "accepted", "Dr. X", "2026-03-01T10:05:00Z"),
         ),
         timings=(Timing("reconstruct", 1.5),),
         software={"numpy": np.__version__},

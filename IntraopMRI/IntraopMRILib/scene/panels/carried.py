@@ -49,7 +49,8 @@ class CarriedTable:
     def refresh(self) -> None:
         """One row a thing."""
         items = list(self._items.values())
-        self._ui.carriedSection.visible = bool(items)
+        session = self._page.running.session
+        self._ui.carriedSection.visible = bool(items) and session is not None and session.plan.tumour is not None
         before = self._before()
         shown = [(item.key, item.accepted, item.verdict, item.shift_mm, before.get(item.key)) for item in items]
         if shown != self._shown:
