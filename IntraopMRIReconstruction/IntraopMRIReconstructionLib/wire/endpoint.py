@@ -229,6 +229,8 @@ class Endpoint(ABC):
 
     def _idle_room(self) -> int:
         """Bytes of memory that may be kept for the next messages: what is queued and idle together has one limit."""
+        if self._closing.is_set():
+            return 0
         return min(self.limits.idle_bytes, self.limits.queued_bytes - self._inbox.queued_bytes)
 
     def _send_to(self, connection: Connection, message: Message) -> None:

@@ -140,7 +140,11 @@ def test_idle_memory_goes_with_the_link() -> None:
             client.send(_slice(1))
             assert server.receive(5.0) is not None
             until(lambda: server._bodies.idle_bytes > 0)
+            client.send(_slice(2))
+            kept = server.receive(5.0)
         until(lambda: server._bodies.idle_bytes == 0)
+    del kept
+    assert server._bodies.idle_bytes == 0
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 7])
