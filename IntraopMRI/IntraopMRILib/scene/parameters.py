@@ -156,6 +156,8 @@ class SessionParameters:
     riskAlarmMm: Annotated[float, WithinRange(1.0, 30.0)] = 5.0
     soundAlarm: bool = True
     residualOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.6
+    fillResidual: bool = True
+    fillAtRisk: bool = False
 
     decision: Decision = Decision.UNDECIDED
     surgeon: str

@@ -280,30 +280,38 @@ class SessionPanel(Panel):
         window = slicer.util.mainWindow()
         if window is None:
             return []
-        keys: dict[str, Callable[[], None]] = {
-            "B": lambda: self._blend(-0.1),
-            "N": lambda: self._blend(+0.1),
-            "F": self._toggleFollow,
-            "2": lambda: show(DUAL),
-            "4": lambda: show(FOUR_UP),
-            "PgUp": lambda: self._turn(-1),
-            "PgDown": lambda: self._turn(+1),
-        }
         made = []
-        for key, work in keys.items():
+        for key, _name, work in self._keys():
             shortcut = qt.QShortcut(qt.QKeySequence(key), window)
             shortcut.connect("activated()", work)
             shortcut.enabled = False
             made.append(shortcut)
         return made
 
+    def keyWords(self) -> str:
+        """The keyboard shortcuts for a person."""
+        return _("Keys: {keys}").format(keys=", ".join(f"{key} {name}" for key, name, _work in self._keys()))
+
+    def _keys(self) -> list[tuple[str, str, Callable[[], None]]]:
+        """Key, what it does in words, and its work: the one list of them."""
+        return [
+            ("B", _("blend to before"), lambda: self._blend(-0.1)),
+            ("N", _("blend to now"), lambda: self._blend(+0.1)),
+            ("F", _("follow the pointer"), lambda: self._toggle("followPointer")),
+            ("O", _("residual as outline"), lambda: self._toggle("fillResidual")),
+            ("2", _("dual"), lambda: show(DUAL)),
+            ("4", _("four up"), lambda: show(FOUR_UP)),
+            ("PgUp", _("page back"), lambda: self._turn(-1)),
+            ("PgDown", _("page on"), lambda: self._turn(+1)),
+        ]
+
     def _blend(self, step: float) -> None:
         if self.parameters is not None:
             self.parameters.blend = min(1.0, max(0.0, self.parameters.blend + step))
 
-    def _toggleFollow(self) -> None:
+    def _toggle(self, field: str) -> None:
         if self.parameters is not None:
-            self.parameters.followPointer = not self.parameters.followPointer
+            self.parameters.setValue(field, not self.parameters.getValue(field))
 
     def _turn(self, step: int) -> None:
         if self.parameters is not None:

@@ -15,7 +15,7 @@ from IntraopMRIReconstructionLib.errors import IntraopError
 from slicer.i18n import tr as _
 from vtkmodules.util.numpy_support import vtk_to_numpy
 
-from ..display import number
+from ..display import interval, number
 from ..parameters import Decision, Phase
 from .page import Action, Page, State, blocked, connectFirst, done, ready
 
@@ -34,7 +34,8 @@ class DecidePage(Page):
         table.horizontalHeader().setStretchLastSection(True)
         table.verticalHeader().hide()
         table.setColumnWidth(0, 150)
-        table.setColumnWidth(1, 80)
+        table.setColumnWidth(1, 70)
+        table.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
         self.ui.reportFolderEdit.currentPath = "~/IntraopMRI-report"
         self.ui.reportButton.connect("clicked()", self.report)
 
@@ -66,7 +67,9 @@ class DecidePage(Page):
         table.setRowCount(len(rows))
         for row, measurement in enumerate(rows):
             shown = "–" if measurement.value is None else number(measurement.value, measurement.unit)
-            between = "" if measurement.interval is None else "{:.2f} – {:.2f}".format(*measurement.interval)
+            between = ""
+            if measurement.interval is not None and measurement.value is not None:
+                between = interval(measurement.interval, measurement.unit, measurement.value)
             if measurement.value is None:
                 between = measurement.missing_because
             for column, text in enumerate((measurement.name, shown, between)):

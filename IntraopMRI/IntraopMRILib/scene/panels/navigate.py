@@ -15,14 +15,18 @@ from slicer.i18n import tr as _
 from ...navigate.distance import ResidualDistance
 from ...navigate.watch import AlarmLevel
 from ...register.carry_over import Carried, LocalShift
-from .. import colors
-from ..display import Line, number
+from .. import colors, looks
+from ..display import Line, number, spread
 from ..parameters import Phase
 from .layouts import DUAL, FOUR_UP, show
 from .overlay import Guidance
 from .page import Page, State, blocked, connectFirst, done, ready
 from .style import CHECK, DANGER, GOOD, colored, sized
 
+#: Roles of the segmentations whose inside can be filled or left clear.
+RESIDUAL, AT_RISK = "result.residual", "preop.risk"
+#: Colour of a grade by its first word; anything else has to be looked at.
+GRADES = {"optimal": GOOD, "unacceptable": DANGER}
 #: The tone is repeated this often while a structure is too near, s.
 TONE_S = 0.7
 
@@ -43,7 +47,7 @@ class NavigatePage(Page):
         self._toned_s = 0.0
         self.ui.fourUpButton.connect("clicked()", lambda: show(FOUR_UP))
         self.ui.dualButton.connect("clicked()", lambda: show(DUAL))
-        self.ui.keysLabel.text = _("Keys: B and N blend, F follow, 2 dual, 4 four up, Page Up and Page Down pages")
+        self.ui.keysLabel.text = panel.keyWords()
 
     def state(self) -> State:
         """Done while the pointer guides."""
@@ -53,29 +57,34 @@ class NavigatePage(Page):
             return blocked(_("Confirm the registration on page 4 first: until then no distance is shown."))
         if not self.parameters.tracker.used:
             return done(_("No tracker in this session: the implant and the residual are shown."))
-        if not self.parameters.trackerReportsScannerFrame:
-            return blocked(_("The tracker is not in the scanner's frame: see page 3."))
+        if self.running.rawPose is not None and self.running.pose is None:
+            return blocked(_("The pointer has no place yet: see page 3."))
         if self.guidance is not None and self.guidance.why:
             return ready(self.guidance.why)
         return done(_("The pointer guides."))
 
     def refresh(self) -> None:
         """What does not move by itself."""
-        lines = []
-        for name, found in self.running.implants.items():
-            shown = [m for m in found.measurements if m.value is not None][:4]
-            values = ", ".join(f"{m.name.removeprefix(name).strip()} {number(m.value, m.unit)}" for m in shown)
-            lines.append(
-                _("{name}: {band}. {values}. Plan: {basis}").format(
-                    name=name, band=found.grade, values=values, basis=found.basis
-                )
-            )
-        self.ui.implantLabel.text = "\n".join(lines) or "–"
-        node = self.running.view.bridge.node("result.residual") if self.running.view is not None else None
-        if node is not None and node.GetDisplayNode() is not None:
-            node.GetDisplayNode().SetOpacity(self.parameters.residualOpacity)
+        tracked = bool(self.parameters.tracker.used)
+        self.ui.distanceSection.visible = self.ui.alarmSection.visible = tracked
+        self.ui.implantSection.visible = bool(self.running.implants) or not tracked
+        cards = [scorecard(name, found) for name, found in self.running.implants.items()]
+        self.ui.implantLabel.text = "<br>".join(cards) or "–"
+        if self.running.view is not None:
+            self._show(self.running.view.bridge)
         self._prepare()
         self.tick()
+
+    def _show(self, bridge: Any) -> None:
+        """Outlines and fills, as the team wants them."""
+        p = self.parameters
+        for role in bridge.roles():
+            node = bridge.node(role) if role == RESIDUAL or role.startswith(AT_RISK) else None
+            if node is None or not node.IsA("vtkMRMLSegmentationNode") or node.GetDisplayNode() is None:
+                continue
+            if role == RESIDUAL:
+                node.GetDisplayNode().SetOpacity(p.residualOpacity)
+            looks.fill(node, p.fillResidual if role == RESIDUAL else p.fillAtRisk)
 
     def poseArrived(self) -> None:
         """One pose: planes, distances, alarm."""
@@ -158,7 +167,7 @@ class NavigatePage(Page):
         elif guide.why:
             text = colored(guide.why, DANGER, 18)
         elif guide.risk is None:
-            text = colored(_("No structure at risk is watched"), CHECK, 14)
+            text = colored(_("No structure at risk is watched"), CHECK, 14) if self.parameters.tracker.used else ""
         else:
             words = {
                 AlarmLevel.SAFE: (_("Safe"), GOOD),
@@ -207,6 +216,16 @@ class NavigatePage(Page):
         if target is not None:
             self._measured["Tip to target"] = target
         self.guidance = Guidance(residual, tuple(risks), None if target is None else target.position_mm[0])
+
+
+def scorecard(name: str, found: Any) -> str:
+    """Grade of an implant and its deviations with their intervals, one a line, as rich text."""
+    grade = colored(f"{name}: {found.grade}", GRADES.get(found.grade.split()[0].strip(":;,."), CHECK), 15)
+    known = [(spread(m), m.name.removeprefix(f"{name}: ")) for m in found.measurements if m.value is not None]
+    row = "<tr><td align='right'><b>{}</b></td><td>&nbsp;&nbsp;{}</td></tr>"
+    rows = "".join(row.format(escape(value), escape(what)) for value, what in known)
+    basis = escape(_("Plan: {basis}").format(basis=found.basis))
+    return f"{grade}<table>{rows}</table>{basis}"
 
 
 def cursor() -> Any:

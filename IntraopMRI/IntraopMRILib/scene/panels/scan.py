@@ -140,8 +140,10 @@ class ScanPage(Page):
         if shift is not None:
             lines += [f"{m.name} {spread(m)}" for m in (shift.shift, shift.cavity) if m.value is not None]
         assessment = self.running.residual
+        implants = self.running.implants.items()
+        lines += [_("{name}: {grade}").format(name=name, grade=found.grade) for name, found in implants]
         if assessment is None:
-            lines.append(_("No residual: it needs a scan with contrast agent."))
+            lines += [] if implants else [_("No residual: it needs a scan with contrast agent.")]
         elif assessment.measurements[0].value is None:
             lines.append(assessment.measurements[0].missing_because)
         else:

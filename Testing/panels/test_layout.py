@@ -1,0 +1,70 @@
+"""Every page fits the panel at 1280 x 800: nothing is cut off, nothing needs a horizontal scroll bar."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import slicer
+from host.fixtures import app
+from PySide6 import QtWidgets
+
+__all__ = ["app"]
+
+PAGES = ("CASE", "CONNECT", "REGISTER", "SCAN", "NAVIGATE", "DECIDE")
+
+
+@pytest.fixture
+def window(app: Any) -> Any:
+    found = slicer.util.mainWindow()
+    found.resize(1280, 800)
+    slicer.util.selectModule("IntraopMRI")
+    return found
+
+
+def shown(app: Any, name: str) -> Any:
+    """The page with every section open."""
+    panel = slicer.util.getModuleWidget("IntraopMRI").panel
+    page = next(p for phase, p in panel.pages.items() if phase.name == name)
+    panel.open(page.phase)
+    for widget in vars(page.ui).values():
+        if type(widget).__name__ == "ctkCollapsibleButton":
+            widget.collapsed = False
+    for _ in range(5):
+        app.processEvents()
+    return page
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_no_wider_than_the_panel(app: Any, window: Any, name: str) -> None:
+    page = shown(app, name)
+    scroll = window.findChild(QtWidgets.QScrollArea)
+    assert scroll.widget().minimumSizeHint().width() <= scroll.viewport().size.width()
+    right = scroll.viewport().size.width()
+    for widget in page.widget.findChildren(QtWidgets.QWidget):
+        if widget.isVisibleTo(page.widget) and not isinstance(widget.parent, QtWidgets.QAbstractScrollArea):
+            edge = widget.mapTo(scroll.widget(), widget.rect.topRight()).x()
+            assert edge <= right, f"{widget.objectName} of page {name} ends at {edge}, the panel at {right}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_word_is_cut_off(app: Any, window: Any, name: str) -> None:
+    page = shown(app, name)
+    kinds = (QtWidgets.QPushButton, QtWidgets.QCheckBox, QtWidgets.QLabel)
+    for widget in [w for kind in kinds for w in page.widget.findChildren(kind)]:
+        wraps = isinstance(widget, QtWidgets.QLabel) and widget.wordWrap
+        if widget.isVisibleTo(page.widget) and widget.text and not wraps and "<" not in widget.text:
+            words = widget.fontMetrics().horizontalAdvance(widget.text)
+            assert words <= widget.width, f"'{widget.text}' of page {name} takes {words}, has {widget.width}"
+
+
+def test_every_key_is_listed_and_works(app: Any, window: Any) -> None:
+    panel = slicer.util.getModuleWidget("IntraopMRI").panel
+    page = shown(app, "NAVIGATE")
+    keys = {shortcut.key.toString(): shortcut for shortcut in panel._shortcuts}
+    for key in keys:
+        assert f" {key} " in page.ui.keysLabel.text
+    assert panel.parameters.fillResidual
+    keys["O"].activated.emit()
+    assert not panel.parameters.fillResidual
+    assert not page.ui.fillResidualBox.checked
