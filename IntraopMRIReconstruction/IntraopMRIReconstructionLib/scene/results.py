@@ -198,8 +198,9 @@ def _legend(node: Any, image: Image) -> None:
     legend.SetTitleText(
         "{what}\n({unit})".format(what=image.metadata[QUANTITY].replace(" ", "\n"), unit=image.metadata[UNIT])
     )
-    legend.SetLabelFormat("%.0f")
-    legend.SetNumberOfLabels(5)
+    # Wide enough that titles and labels get one size; parts of round scales are written without rounding.
+    legend.SetLabelFormat("%7.4g")
+    legend.SetNumberOfLabels(5 if node.GetScalarVolumeDisplayNode().GetWindowLevelMin() < 0 else 6)
     for text in (legend.GetTitleTextProperty(), legend.GetLabelTextProperty()):
         text.SetFontSize(LEGEND_FONT)
     legend.SetSize(0.14, 0.5)
