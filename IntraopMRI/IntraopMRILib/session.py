@@ -647,8 +647,8 @@ def _order_notes(native: Image, contrast: Image) -> tuple[str, ...]:
         return ()
     return (
         f"The scan without contrast agent was taken {max(1, round(late_s / 60))} min after the one with it: agent that "
-        "was still there hides enhancement, so more may be left than was measured; what was resected in between counts as "
-        "left.",
+        "was still there hides enhancement, so more may be left than was measured. What was resected in between counts "
+        "as left.",
     )
 
 
