@@ -83,6 +83,11 @@ def test_a_whole_session(app: Any, tmp_path: Path) -> None:
     wait_until(lambda: scanner.text == "Scanner: scanning", 60, "the scanner to confirm that it scans")
     page("SCAN").ui.scanButton.click()
     assert "START_SEQUENCE was not sent, the scanner is: scanning" in panel().running.problem
+    # the native one completes the pair with the contrast scan that waited, until the new contrast scan takes its place
+    waited = panel().running.image.image.uid
+    wait_until(
+        lambda: panel().running.image.role == "contrast" and panel().running.image.image.uid != waited, 240, "it"
+    )
     wait_until(lambda: panel().running.residual is not None, 240, "the repeated residual")
     assert panel().running.residual.volume_cm3 > 0
     assert states()[3:] == "RBB", "nothing is navigated before a person has confirmed"
