@@ -171,9 +171,10 @@ class Assembler:
         for_image = good & ((flags & LineFlag.CALIBRATION == 0) | (flags & LineFlag.CALIBRATION_AND_IMAGE > 0))
         self._store(frame, samples, z, y, for_image, reverse, acquisition.average)
         if calibrates.any():
-            # Zeros that are never written to take no memory, so that the block may have the size of the frame.
+            # Zeros that are never written to take no memory, so that the block may have the size of the frame; those
+            # of zeros_like are written.
             if frame.calibration is None:
-                frame.calibration = np.zeros_like(frame.samples)
+                frame.calibration = np.zeros(frame.samples.shape, dtype=np.complex64)
                 self._calibrating[acquisition.contrast] = frame
             for lines in _chunks(np.flatnonzero(calibrates)):
                 block = self._placed(samples[lines], reverse[lines])

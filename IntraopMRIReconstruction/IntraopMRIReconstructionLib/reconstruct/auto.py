@@ -169,12 +169,10 @@ def preview(kspace: KSpace, threads: int = 2) -> Reconstruction | None:
     encoding = kspace.encoding
     z, y, x = (min(pair) for pair in zip(PREVIEW_MATRIX, encoding.encoded_matrix, strict=True))
     z = z if encoding.is_3d else encoding.encoded_matrix[0]
-    samples: ComplexArray = resized(kspace.samples, (z, y, x))
     acquired: npt.NDArray[np.bool_] = np.asarray(resized(kspace.acquired, (z, y)) > 0)
+    gaps = np.zeros_like(acquired)
     if kspace.calibration is not None:
-        calibration = resized(kspace.calibration, (z, y, x))
-        gaps = ~acquired & calibration[..., x // 2 - 1 : x // 2 + 2].any(axis=(0, 3))
-        samples = np.where(gaps[..., None], calibration, samples)
+        gaps = ~acquired & resized(kspace.calibration, (z, y, min(3, x))).any(axis=(0, 3))
         acquired |= gaps
     if not (acquired[z // 2, y // 2] if encoding.is_3d else acquired[:, y // 2].any()):
         return None
@@ -184,12 +182,16 @@ def preview(kspace: KSpace, threads: int = 2) -> Reconstruction | None:
         if (axis == 1 or encoding.is_3d) and even >= min(LEAST_CENTRE, sizes[axis] // 4):
             sizes[axis] = max(1, even)
     matrix = (sizes[0], sizes[1], x)
+    samples: ComplexArray = resized(kspace.samples, matrix).copy()
+    if kspace.calibration is not None:
+        gaps = resized(gaps, matrix[:2])
+        samples[:, gaps] = resized(kspace.calibration, matrix)[:, gaps]
     shares = [size / whole for size, whole in zip(matrix, encoding.encoded_matrix, strict=True)]
     recon = [max(1, round(whole * share)) for whole, share in zip(encoding.recon_matrix, shares, strict=True)]
     coarse = with_recon_matrix(encoding, (recon[0], recon[1], recon[2]))
     small = replace(
         kspace,
-        samples=np.ascontiguousarray(resized(samples, matrix)),
+        samples=samples,
         acquired=resized(acquired, matrix[:2]).astype(np.uint8),
         encoding=replace(coarse, encoded_matrix=matrix),
         readout=(0, matrix[2]),
