@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image
+from IntraopMRIReconstructionLib.errors import IntraopError
 from IntraopMRIReconstructionLib.geometry import apply, invert, rotation_about
 from IntraopMRIReconstructionLib.simulate.fields import random_field
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from .registration_cases import Pair, Points
+from .registration_cases import Pair, Points, make_pair, run
 
 Pose = npt.NDArray[np.float64]
 Fault = Callable[[Pair], tuple[Pair, Pose]]
@@ -54,7 +55,9 @@ def _preop_slab(part: float, upper: bool) -> Fault:
         rest = slice(cut, None) if upper else slice(0, cut)
         matrix = pair.moving.ras_from_ijk.copy()
         matrix[:3, 3] = apply(matrix, [0.0, 0.0, float(rest.start or 0)])
-        images: dict[str, Any] = {n: Image(getattr(pair, n).array[rest].copy(), matrix) for n in ("moving", "moving_mask")}
+        images: dict[str, Any] = {
+            n: Image(getattr(pair, n).array[rest].copy(), matrix) for n in ("moving", "moving_mask")
+        }
         return replace(pair, **images), pair.intraop_from_preop
 
     return make
@@ -69,7 +72,9 @@ def _intraop_slab(pair: Pair) -> tuple[Pair, Pose]:
     rest = slice(start, int(middle + half))
     matrix = pair.fixed.ras_from_ijk.copy()
     matrix[:3, 3] = apply(matrix, [0.0, 0.0, float(start)])
-    images: dict[str, Any] = {n: Image(getattr(pair, n).array[rest].copy(), matrix) for n in ("fixed", "fixed_mask", "cavity")}
+    images: dict[str, Any] = {
+        n: Image(getattr(pair, n).array[rest].copy(), matrix) for n in ("fixed", "fixed_mask", "cavity")
+    }
     k = apply(invert(matrix), pair.points)[:, 2]
     return _seen(replace(pair, **images), (k >= 0) & (k <= rest.stop - rest.start - 1)), pair.intraop_from_preop
 
@@ -214,3 +219,22 @@ FAULTS: Mapping[str, Fault] = {
     "folded contrast": _folded_contrast,
     "inverted contrast": _inverted_contrast,
 }
+
+#: Whose head stands in for another patient's.
+OTHER = ("mni152-long", "standard", 991)
+
+
+def judged_faults(pair: Pair) -> dict[str, Any]:
+    """Every fault of ``pair`` through our engine: p95 error in mm, verdict and reason; 'refused' where it raises."""
+    faults = {**FAULTS, "another patient": another_patient(make_pair(*OTHER))}
+    judged: dict[str, dict[str, Any]] = {}
+    for name, fault in faults.items():
+        broken, pose = fault(pair)
+        start = float(np.quantile(broken.errors(apply(invert(pose), broken.points)), 0.95))
+        try:
+            found = run("ours 2 mm auto cavity", broken, pose)
+            p95 = float(np.quantile(found["errors"], 0.95))
+            judged[name] = {"start_p95": start, "p95": p95, "verdict": found["verdict"], "reason": found["reason"]}
+        except IntraopError as error:
+            judged[name] = {"start_p95": start, "p95": start, "verdict": "refused", "reason": str(error)}
+    return {"faults": judged}

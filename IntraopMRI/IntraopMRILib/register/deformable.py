@@ -153,7 +153,7 @@ def register_deformable(
         work.misfit(coefficients),
         work.remapped,
         tumour_now,
-        covered=float(work.covered[work.brain].mean()),
+        matched=matched,
         thickest_mm=float(max(fixed.spacing_mm.max(), moving.spacing_mm.max())),
     )
     still(1.0, "done")
@@ -272,7 +272,7 @@ class _Work:
     def _level(self, spacing: float) -> LevelImages:
         fixed, moving = self.fixed.shrunk(spacing), self.moving.shrunk(spacing)
         gone = with_rim(self.cavity, self.masks.spacing_kji_mm) if self._cavity_known else self.cavity
-        counted = self._on(self.brain & ~gone, fixed)
+        counted = self._on(self.brain & self.covered & ~gone, fixed)
         trusted = self.covered if self._cavity_known else self.covered & ~self.tumour
         return LevelImages(
             locally_normalised(fixed.values, counted, fixed.spacing_kji_mm),

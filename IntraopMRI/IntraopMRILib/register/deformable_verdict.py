@@ -39,7 +39,8 @@ CHECK_SPACING_MM = 4.0
 class Findings:
     """What the verdict rests on; images share one grid. ``misfit``: median absolute normalised residual.
 
-    ``covered``: part of the intraoperative brain inside the preoperative volume. ``thickest_mm``: largest voxel edge.
+    ``matched``: the part of ``brain`` inside the preoperative volume; all of it when None. ``thickest_mm``: largest
+    voxel edge.
     """
 
     shift: Image
@@ -50,7 +51,7 @@ class Findings:
     misfit: float
     remapped: bool
     tumour: Image | None = None
-    covered: float = 1.0
+    matched: Image | None = None
     thickest_mm: float = 1.0
 
 
@@ -62,7 +63,10 @@ def deformable_verdict(found: Findings) -> Verdict:
     folded = float((determinant <= 0).mean())
     squeezed = float(np.quantile(determinant, 0.001))
     largest = float(np.quantile(length[tissue], 0.999))
-    radius = float(np.quantile(found.uncertainty.array[tissue], 0.95))
+    matched = tissue if found.matched is None else tissue & (found.matched.array != 0)
+    covered = float(matched.sum() / max(1, tissue.sum()))
+    # Beyond the preoperative volume the map grows without end; how much lies there is a reason of its own.
+    radius = float(np.quantile(found.uncertainty.array[matched], 0.95)) if matched.any() else np.inf
     cavity_ml = float(np.count_nonzero(found.cavity.array)) * found.cavity.voxel_volume_ml
     back = float(np.quantile(inverse_error_mm(found.shift, found.inverse_shift)[tissue], 0.95))
     reasons = [
@@ -82,14 +86,10 @@ def deformable_verdict(found: Findings) -> Verdict:
         _reason("voxel size", found.thickest_mm, "mm", CHECK_SPACING_MM, np.inf),
         Reason(
             "brain covered by the preoperative volume",
-            100 * found.covered,
+            100 * covered,
             "%",
             f"above {CHECK_COVERED:.0%}",
-            Level.REFUSED
-            if found.covered < REFUSED_COVERED
-            else Level.CHECK
-            if found.covered < CHECK_COVERED
-            else Level.GOOD,
+            Level.REFUSED if covered < REFUSED_COVERED else Level.CHECK if covered < CHECK_COVERED else Level.GOOD,
         ),
     ]
     far = tissue & (distance_mm(found.cavity) > FAR_MM)

@@ -1,4 +1,7 @@
-"""Greedy as a second opinion: installed on use, never needed. Where both disagree, neither is to be trusted."""
+"""Second opinions, never needed: greedy, installed on use, and BRAINSFit in a Slicer that has it.
+
+Where an engine and ours disagree, neither is to be trusted.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ import importlib.util
 
 import numpy as np
 import SimpleITK
-from IntraopMRIReconstructionLib.data import Image
-from IntraopMRIReconstructionLib.errors import RegistrationError
-from IntraopMRIReconstructionLib.geometry import invert, resample_matrix
+from IntraopMRIReconstructionLib.data import Image, Matrix
+from IntraopMRIReconstructionLib.errors import DataError, RegistrationError
+from IntraopMRIReconstructionLib.geometry import apply, invert, resample_matrix
 from scipy import ndimage
 
 from .cavity import with_rim
@@ -21,6 +24,24 @@ REQUIREMENT = "picsl_greedy>=0.0.6"
 ANTI_ALIAS = 0.4
 #: Iterations at 4, 2 and 1 times the spacing of the grid.
 ITERATIONS = "60x40x10"
+#: BRAINSFit's own parameter names: a rigid pose by mutual information from the given start, the same on every run of
+#: the same number of threads. Its default samples 0.2 % of the voxels, too few once part of the brain is gone.
+BRAINSFIT_RIGID = {
+    "useRigid": True,
+    "initializeTransformMode": "Off",
+    "costMetric": "MMI",
+    "samplingPercentage": 0.02,
+    "maskProcessingMode": "NOMASK",
+}
+
+
+def poses_apart_mm(first: Matrix, second: Matrix, brain: Image) -> float:
+    """Largest distance in mm between where two poses intraop_from_preop put the tissue now inside ``brain`` (mask)."""
+    kji = np.argwhere(brain.array != 0)[::17]
+    if len(kji) == 0:
+        raise DataError("the brain mask is empty: there is no tissue to compare two poses at")
+    now = apply(brain.ras_from_ijk, kji[:, ::-1].astype(float))
+    return float(np.linalg.norm(apply(second, apply(invert(first), now)) - now, axis=1).max())
 
 
 def greedy_available() -> bool:

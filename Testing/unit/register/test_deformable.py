@@ -13,6 +13,7 @@ from IntraopMRILib.register.deformable_verdict import Findings, deformable_verdi
 from IntraopMRIReconstructionLib.data import Image, Level
 from IntraopMRIReconstructionLib.errors import Cancelled, DataError, RegistrationError
 from IntraopMRIReconstructionLib.geometry import apply, corner_from_centre, invert
+from scipy import ndimage
 
 CAVITY_AT, CAVITY_MM = np.array([34.0, 4.0, 42.0]), 15.0
 SHIFT_MM = 8.0
@@ -126,6 +127,53 @@ def test_another_head_is_not_good(make: Any, head: Any, scan: Any) -> None:
     assert found.verdict.level is not Level.GOOD
 
 
+def test_mirrored_head_is_not_good(make: Any) -> None:
+    case = make()
+    mirrored = case.preop.with_array(case.preop.array[:, :, ::-1].copy())
+    found = register_deformable(case.intraop, mirrored, case.pose, fixed_mask=case.brain, moving_mask=case.preop_brain)
+    assert np.quantile(case.errors(found), 0.95) > 2.0
+    assert found.verdict.level is not Level.GOOD
+
+
+def test_pose_that_is_off_is_said_though_the_fit_makes_up_for_it(make: Any, pose: Any) -> None:
+    case = make()
+    off = pose((0, 0, 1), 0.0, (5.0, -5.0, 4.0)) @ case.pose
+    found = register_deformable(case.intraop, case.preop, off, fixed_mask=case.brain, moving_mask=case.preop_brain)
+    assert "motion far from the cavity" in found.verdict.text
+
+
+@pytest.mark.parametrize("upper", [True, False])
+def test_half_a_preoperative_head_is_said_and_does_not_pull_the_rest(make: Any, upper: bool) -> None:
+    case = make()
+    middle = case.preop.array.shape[0] // 2
+    rest = slice(middle, None) if upper else slice(0, middle)
+    matrix = case.preop.ras_from_ijk.copy()
+    matrix[:3, 3] = apply(matrix, (0.0, 0.0, float(rest.start or 0)))
+    half, brain = (Image(image.array[rest].copy(), matrix) for image in (case.preop, case.preop_brain))
+    found = register_deformable(case.intraop, half, case.pose, fixed_mask=case.brain, moving_mask=brain)
+    assert found.verdict.level is not Level.GOOD
+    assert "brain covered by the preoperative volume" in found.verdict.text
+    errors = case.errors(found)
+    # Where the half was scanned it is as good as ever; elsewhere the map says how little is known.
+    radius = ndimage.map_coordinates(
+        found.uncertainty.array,
+        apply(invert(found.uncertainty.ras_from_ijk), case.intraop_points)[:, ::-1].T,
+        order=1,
+        mode="nearest",
+    )
+    k = apply(invert(matrix), case.true_preop(case.intraop_points))[:, 2]
+    scanned = (k > 6.0) & (k < len(half.array) - 7.0)
+    assert (errors <= radius).mean() > 0.85
+    assert np.median(errors[scanned]) < 0.3
+
+
+def test_thick_slices_are_said(make: Any, head: Any, scan: Any) -> None:
+    case = make()
+    thick = scan(head, spacing=(2.0, 2.0, 6.0), seed=5)
+    found = register_deformable(case.intraop, thick, case.pose, fixed_mask=case.brain, moving_mask=case.preop_brain)
+    assert "voxel size 6 mm" in found.verdict.text
+
+
 def test_same_input_same_field(make: Any) -> None:
     case = make()
     first, again = (
@@ -198,7 +246,10 @@ def test_verdict_rules(findings: Findings) -> None:
         field[..., 0] = mm
         return Image(field, matrix)
 
+    covered = np.ones((40, 40, 40), np.uint8)
+    covered[:30] = 0
     rules = {
+        "covered by the preoperative": replace(findings, matched=Image(covered, matrix)),
         "largest displacement": replace(findings, shift=moved(35.0), inverse_shift=moved(-35.0)),
         "misfit": replace(findings, misfit=0.9),
         "uncertainty": replace(findings, uncertainty=Image(np.full((40, 40, 40), 7.0), matrix)),
@@ -209,6 +260,7 @@ def test_verdict_rules(findings: Findings) -> None:
         assert text in verdict.text
     assert deformable_verdict(replace(findings, inverse_shift=moved(3.0))).level is Level.CHECK
     assert deformable_verdict(replace(findings, remapped=True)).level is Level.CHECK
+    assert deformable_verdict(replace(findings, thickest_mm=6.0)).level is Level.CHECK
     rng = np.random.default_rng(0)
     torn = Image(rng.normal(0, 4, (40, 40, 40, 3)), matrix)
     assert "folded" in deformable_verdict(replace(findings, shift=torn, inverse_shift=torn)).text
