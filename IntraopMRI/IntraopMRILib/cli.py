@@ -117,7 +117,7 @@ def plan_of_case(case: Path, procedure: str) -> Plan:
     from IntraopMRIReconstructionLib.simulate.case_files import read_case
 
     from .assess.implant import Trajectory
-    from .session_implants import vertebrae_of
+    from .session_implants import implanted_of, vertebrae_of
 
     content = read_case(case)
     patient = content.plan.patient_id
@@ -127,7 +127,7 @@ def plan_of_case(case: Path, procedure: str) -> Plan:
         return Plan(patient, "Tumour resection, intraoperative control", content.preop, content.tumour)
     if content.spine_preop is None or content.plan.implant is None:
         raise SessionError(f"{case} has no spine_preop.nrrd or no planned implant: a spine session needs both")
-    implant, vertebra = content.plan.implant, content.plan.instrumented
+    implant = content.plan.implant
     planned = Trajectory(
         implant.entry_ras_mm, implant.tip_ras_mm, implant.diameter_mm, "Pedicle screw", implant.susceptibility_ppm
     )
@@ -138,7 +138,7 @@ def plan_of_case(case: Path, procedure: str) -> Plan:
         content.spine_preop,
         trajectories=(planned,),
         vertebrae=bones,
-        implanted={planned.name: vertebra} if vertebra in bones else {},
+        implanted=implanted_of((planned,), bones),
         pedicles={} if content.pedicle is None else {planned.name: content.pedicle},
     )
 

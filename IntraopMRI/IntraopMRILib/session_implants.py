@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from IntraopMRIReconstructionLib.data import Image, Level, Matrix, Measurement, Progress, Verdict
 from IntraopMRIReconstructionLib.errors import SessionError
-from IntraopMRIReconstructionLib.geometry import apply
+from IntraopMRIReconstructionLib.geometry import apply, invert
 from IntraopMRIReconstructionLib.reconstruct.metal import implant_shift
 
 from .assess.bone import alignment_change
@@ -22,6 +23,10 @@ from .session_updates import ImplantFound
 
 #: An error of its blocks by so many mm turns a vertebra by as many parts of this: half its width.
 HALF_VERTEBRA_MM = 20.0
+#: How structures that are vertebrae are called.
+VERTEBRA = re.compile("C[1-7]|T[1-9]|T1[0-2]|L[1-6]|S1")
+#: A vertebra holds an implant when this part of its planned path lies in it, looked up at so many points.
+LEAST_HELD, SAMPLES = 0.3, 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +144,35 @@ def _middle(label: Image) -> Matrix:
     return apply(label.ras_from_ijk, np.argwhere(label.array != 0).mean(axis=0)[::-1])
 
 
-def vertebrae_of(labels: Image, names: tuple[str, ...]) -> Mapping[str, Image]:
+def vertebrae_of(labels: Image, names: tuple[str, ...]) -> dict[str, Image]:
     """One label image a vertebra from one with the values 1, 2, ...; those that are absent are left out."""
     found = {name: (labels.array == value).astype(np.uint8) for value, name in enumerate(names, start=1)}
     return {name: labels.with_array(array, name) for name, array in found.items() if array.any()}
+
+
+def vertebrae_among(structures: Mapping[str, Image]) -> tuple[dict[str, Image], dict[str, Image]]:
+    """(vertebrae from head to foot, the others) of named structures: vertebrae are called C1 to S1."""
+    bones = sorted(
+        (name for name in structures if VERTEBRA.fullmatch(name)), key=lambda n: ("CTLS".index(n[0]), int(n[1:]))
+    )
+    return {n: structures[n] for n in bones}, {n: s for n, s in structures.items() if n not in bones}
+
+
+def implanted_of(trajectories: Iterable[Trajectory], vertebrae: Mapping[str, Image]) -> dict[str, str]:
+    """Name of each trajectory that runs in a vertebra, and that of the vertebra which holds the most of it."""
+    result = {}
+    for planned in trajectories:
+        along = np.linspace(0.0, 1.0, SAMPLES)[:, None]
+        points = planned.entry_ras_mm + along * (planned.tip_ras_mm - planned.entry_ras_mm)
+        held = {name: _inside(label, points) for name, label in vertebrae.items()}
+        best = max(held, key=lambda name: held[name], default="")
+        if best and held[best] >= LEAST_HELD:
+            result[planned.name] = best
+    return result
+
+
+def _inside(label: Image, points: Matrix) -> float:
+    """Share of RAS points (n, 3) inside a label."""
+    index = np.rint(apply(invert(label.ras_from_ijk), points)[:, ::-1]).astype(int)
+    within = ((index >= 0) & (index < label.array.shape)).all(axis=1)
+    return float((label.array[tuple(index[within].T)] != 0).sum()) / len(points)

@@ -9,7 +9,15 @@ import pytest
 from IntraopMRILib.assess.implant import Trajectory
 from IntraopMRILib.register.rigid import RigidRegistration, register_rigid
 from IntraopMRILib.session import Link, Plan, Session
-from IntraopMRILib.session_implants import Carrier, carriers, found_implant, unknown_of, vertebrae_of
+from IntraopMRILib.session_implants import (
+    Carrier,
+    carriers,
+    found_implant,
+    implanted_of,
+    unknown_of,
+    vertebrae_among,
+    vertebrae_of,
+)
 from IntraopMRILib.session_updates import ImplantFound
 from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict, no_progress
 from IntraopMRIReconstructionLib.errors import SessionError
@@ -122,6 +130,17 @@ def test_a_whole_session_carries_the_screw_with_its_vertebra(bent: SpineCase, sc
         record = session.journal.record
     assert "Gertzbein-Robbins" in record.implants[0].band
     assert "L3: moved on its own" in [m.name for m in record.measurements]
+
+
+def test_the_vertebra_that_holds_the_screw_is_found_by_name_and_place(bent: SpineCase) -> None:
+    plan = plan_of(bent)
+    bones, others = vertebrae_among(
+        {"Aorta": bent.pedicle, **dict(reversed(plan.vertebrae.items())), "L10": bent.pedicle}
+    )
+    assert list(bones) == list(LEVELS_MM)
+    assert list(others) == ["Aorta", "L10"]
+    assert implanted_of(plan.trajectories, bones) == {SCREW: INSTRUMENTED}
+    assert implanted_of(plan.trajectories, {"L1": bones["L1"]}) == {}
 
 
 def test_plans_that_name_what_is_not_there_are_refused(bent: SpineCase) -> None:

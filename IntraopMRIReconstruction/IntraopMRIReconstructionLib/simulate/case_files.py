@@ -25,7 +25,7 @@ from ..errors import DataError
 from ..geometry import apply
 from .lesion import TUMOUR_LABELS
 from .phantom import CONTRAST, NATIVE, BrainCase, Truth
-from .spine import INSTRUMENTED, LEVELS_MM, SPINE, Implant, SpineCase
+from .spine import LEVELS_MM, SPINE, Implant, SpineCase
 from .volumes import ras_from_sitk, read_volume, sitk_from_image, write_volume
 
 BRAIN_SCANS = {NATIVE: "brain_native.nrrd", CONTRAST: "brain_contrast.nrrd"}
@@ -41,14 +41,13 @@ POINTER_DWELL_S = 2.0
 class Plan:
     """``plan.json``: whose case it is, and the planned implant in the RAS of ``spine_preop.nrrd``, None without one.
 
-    ``vertebrae``: names of the labelled ones from head to foot; ``instrumented``: the one that takes the implant.
+    ``vertebrae``: names of the labelled ones, from head to foot.
     """
 
     patient_id: str
     patient_name: str
     implant: Implant | None
     vertebrae: tuple[str, ...] = ()
-    instrumented: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +101,7 @@ def write_case(folder: Path, brain: BrainCase | None, spine: SpineCase | None, p
         write_volume(spine.intraop[SPINE], theatre / SCANS[SPINE])
         _write_json(theatre / "spine_scan.json", spine.scan.facts())
         plan["implant"] = {**_implant_json(spine.plan), "frame": "RAS of spine_preop.nrrd"}
-        plan |= {"vertebrae": list(LEVELS_MM), "instrumented": INSTRUMENTED}
+        plan["vertebrae"] = list(LEVELS_MM)
         known["spine"] = {
             "seed": spine.seed,
             "intraop_from_preop": spine.truth.intraop_from_preop.tolist(),
@@ -156,7 +155,6 @@ def read_plan(path: Path) -> Plan:
             str(content["patient_name"]),
             None if implant is None else _implant_from_json(implant),
             tuple(str(name) for name in content.get("vertebrae", ())),
-            str(content.get("instrumented", "")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is not a plan: {error!r}; it needs patient_id, patient_name and implant") from error

@@ -58,9 +58,14 @@ def tumourOf(segmentation: Any, reference: Any) -> Image:
 
 
 def planOf(parameters: Any) -> Any:
-    """What is known before the operation. Raises an IntraopError that says what is missing or wrong."""
+    """What is known before the operation. Raises an IntraopError that says what is missing or wrong.
+
+    Structures that are called as a vertebra (C1 to S1) are no risks: each is registered on its own and carries the
+    implant that is planned in it.
+    """
     from ...assess.implant import Trajectory
     from ...session import Plan
+    from ...session_implants import implanted_of, vertebrae_among
 
     volume = parameters.preopVolume
     if volume is None:
@@ -79,6 +84,7 @@ def planOf(parameters: Any) -> Any:
         entry, tip = (np.array(line.GetNthControlPointPosition(index)) for index in (0, 1))
         trajectories.append(Trajectory(entry, tip, parameters.implantDiameterMm, line.GetName()))
     procedure = parameters.procedureName or _("Intraoperative control")
+    vertebrae, atRisk = vertebrae_among(structuresOf(parameters.riskSegmentation, volume))
     return Plan(
         parameters.patientId,
         procedure,
@@ -86,8 +92,10 @@ def planOf(parameters: Any) -> Any:
         tumour,
         tuple(trajectories),
         pointsOf(parameters.plannedTarget),
-        structuresOf(parameters.riskSegmentation, volume),
+        atRisk,
         pointsOf(parameters.plannedLandmarks),
+        vertebrae,
+        implanted_of(trajectories, vertebrae),
     )
 
 
@@ -169,22 +177,26 @@ def _within(labels: Any, shape: tuple[int, ...], value: int) -> npt.NDArray[np.b
 
 @dataclass(frozen=True, eq=False)
 class PreparedCase:
-    """A simulated case with what it shows, converted. ``tumour``: vtkSegmentation, None for an implant's case."""
+    """A simulated case with what it shows, converted. ``tumour``, ``vertebrae``: vtkSegmentation, None without."""
 
     case: Any
     volume: Content
     tumour: Any
+    vertebrae: Any
 
 
 def prepareCase(case: Any) -> PreparedCase:
     """Convert a simulated case; in any thread."""
     image = case.preop if case.preop is not None else case.spine_preop
-    tumour = None
+    tumour = vertebrae = None
     if case.preop is not None and case.tumour is not None:
         names = {1: "enhancing", 2: "necrosis", 3: "non-enhancing"}
         segments = {value: (name, name, colors.TUMOUR) for value, name in names.items()}
         tumour = conversion.segmentationOf(case.tumour, segments)
-    return PreparedCase(case, recipes.volume(image, _("Preoperative volume")), tumour)
+    if case.vertebrae is not None:
+        bones = {value: (name, name, colors.ANATOMY) for value, name in enumerate(case.plan.vertebrae, start=1)}
+        vertebrae = conversion.segmentationOf(case.vertebrae, bones)
+    return PreparedCase(case, recipes.volume(image, _("Preoperative volume")), tumour, vertebrae)
 
 
 def showSimulatedCase(prepared: PreparedCase, parameters: Any) -> None:
@@ -210,6 +222,12 @@ def showSimulatedCase(prepared: PreparedCase, parameters: Any) -> None:
         line.AddControlPoint(*plan.implant.tip_ras_mm, "tip")
         parameters.implantDiameterMm = plan.implant.diameter_mm
         parameters.plannedImplant = line
+        if prepared.vertebrae is not None:
+            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", _("Vertebrae"))
+            node.SetAndObserveSegmentation(prepared.vertebrae)
+            node.CreateDefaultDisplayNodes()
+            node.GetDisplayNode().SetVisibility(False)
+            parameters.riskSegmentation = node
     slicer.util.setSliceViewerLayers(background=volume, fit=True)
 
 

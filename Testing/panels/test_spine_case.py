@@ -1,0 +1,33 @@
+"""A spine in the panel: structures that are called as vertebrae carry the implant that is planned in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import slicer
+from host.fixtures import app
+from IntraopMRIReconstructionLib.simulate.case_files import read_case, write_case
+from IntraopMRIReconstructionLib.simulate.spine import INSTRUMENTED, LEVELS_MM, make_spine_case
+
+__all__ = ["app"]
+
+
+@pytest.mark.timeout(300)
+def test_the_simulated_spine_is_planned_with_its_vertebrae(app: Any, tmp_path: Path) -> None:
+    from IntraopMRILib.scene.panels import nodes
+
+    made = make_spine_case(3, spacing_mm=3.0)
+    write_case(tmp_path, None, made)
+    slicer.util.selectModule("IntraopMRI")
+    parameters = slicer.util.getModuleWidget("IntraopMRI").panel.parameters
+    nodes.showSimulatedCase(nodes.prepareCase(read_case(tmp_path)), parameters)
+    plan = nodes.planOf(parameters)
+    assert list(plan.vertebrae) == list(LEVELS_MM)
+    assert dict(plan.at_risk) == {}
+    assert plan.implanted == {"Screw L3 left": INSTRUMENTED}
+    number = list(LEVELS_MM).index(INSTRUMENTED) + 1
+    count = int((plan.vertebrae[INSTRUMENTED].array != 0).sum())
+    assert count == int(np.count_nonzero(made.vertebrae.array == number))
