@@ -86,6 +86,7 @@ def test_pose_comes_back_in_our_direction(headless: HeadlessScene, monkeypatch: 
     assert brainsfitAvailable()
     before = scene.GetNumberOfNodes()
     np.testing.assert_allclose(brainsfitRigid(scene, fixed, moving, start), found, atol=1e-12)
+    assert module.start is not None
     np.testing.assert_allclose(module.start, start, atol=1e-12)
     assert scene.GetNumberOfNodes() == before
 
