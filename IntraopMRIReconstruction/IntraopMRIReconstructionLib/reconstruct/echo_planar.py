@@ -137,15 +137,23 @@ class EpiAssembler:
         """Take in a block of lines. Raises ReconstructionError as the Cartesian assembler does, and for readouts whose
         length fits neither the matrix nor the readout gradient in the header."""
         flags = np.zeros(len(acquisition.ky), np.uint32) if acquisition.flags is None else acquisition.flags
-        if bool((flags & LineFlag.NOISE).any()) or not len(flags):
-            self._lines.add(acquisition)
+        noise = flags & LineFlag.NOISE > 0
+        if noise.any() or not len(flags):
+            self._lines.add(_part(acquisition, flags, noise))
+            if not noise.all():
+                self.add(_part(acquisition, flags, ~noise))
             return
         backward = flags & LineFlag.REVERSED > 0
         samples = self._on_grid(acquisition.samples, backward)
         navigator = flags & LineFlag.NAVIGATOR > 0
         # The assembler would turn round what already is.
         plain = (flags & ~np.uint32(LineFlag.REVERSED)).astype(np.uint32)
-        self._lines.add(replace(acquisition, samples=samples, flags=plain))
+        sorted_in = replace(acquisition, samples=samples, flags=plain)
+        if navigator.any():
+            # Some scanners number navigators as averages of their own; the assembler only hashes them.
+            self._lines.add(replace(_part(sorted_in, plain, navigator), average=0))
+        if not navigator.all():
+            self._lines.add(_part(sorted_in, plain, ~navigator))
         size = self.encoding.encoded_matrix[:2]
         found = self._directions.setdefault(
             (acquisition.contrast, acquisition.repetition), _Directions(np.zeros(size, bool), np.zeros(size, bool))
@@ -208,6 +216,18 @@ class EpiAssembler:
             scaled = positions * (kept / self._encoded)
             self._matrices[readout] = regridding(scaled, kept), regridding(-scaled[::-1], kept)
         return self._matrices[readout]
+
+
+def _part(acquisition: Acquisition, flags: npt.NDArray[np.uint32], chosen: Mask) -> Acquisition:
+    """Some lines of a block; the end of the scan goes with each."""
+    return replace(
+        acquisition,
+        samples=acquisition.samples[chosen],
+        ky=acquisition.ky[chosen],
+        kz=acquisition.kz[chosen],
+        flags=flags[chosen],
+        trajectory=None,
+    )
 
 
 def deghosted(frame: EpiFrame, ghost: GhostChoice, step: Step) -> tuple[KSpace, Notes]:

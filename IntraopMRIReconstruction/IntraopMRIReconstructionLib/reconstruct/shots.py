@@ -26,6 +26,10 @@ RADIAL_ORDER, GOLDEN = "radial_order", "golden"
 SHOTS_PER_IMAGE = "shots"
 
 
+#: Frames of a running scan are kept, for methods that compare them, until they take this much memory.
+MAX_KEPT_BYTES = 2 * 2**30
+
+
 @dataclass(frozen=True, eq=False)
 class Shots:
     """Readouts of one frame (one contrast of one repetition).
@@ -53,6 +57,7 @@ class _Parts:
     k: list[npt.NDArray[np.float32]] = field(default_factory=list)
     slices: list[npt.NDArray[np.int32]] = field(default_factory=list)
     utc_s: float | None = None
+    size: int = 0  # bytes
 
 
 class ShotAssembler:
@@ -82,12 +87,11 @@ class ShotAssembler:
         )
         self.complete = False
         self._frames: dict[tuple[int, int], _Parts] = {}
-        self._energy = np.zeros(encoding.coils)
         self._silent = np.zeros(encoding.coils, dtype=bool)
         self._noise: list[ComplexArray] = []
         self._hash = hashlib.sha256()
         self._events: Counter[str] = Counter()
-        self._bytes = 0
+        self._released = 0
 
     @property
     def frames(self) -> tuple[tuple[int, int], ...]:
@@ -101,7 +105,7 @@ class ShotAssembler:
         said = source.metadata.get(SHOTS_PER_IMAGE, "")
         each = int(said) if said.isdecimal() else round(np.pi / 2 * max(self.encoding.encoded_matrix[1:]))
         planned = each * source.encoded_matrix[0] * source.contrasts * source.repetitions
-        taken = sum(len(part) for frame in self._frames.values() for part in frame.slices)
+        taken = self._released + sum(self.lines(*key) for key in self._frames)
         return min(1.0, taken / max(1, planned))
 
     @property
@@ -141,12 +145,6 @@ class ShotAssembler:
             raise ReconstructionError(
                 f"the slice must be within 0..{source.encoded_matrix[0] - 1} by the header, got {wrong[:5].tolist()}"
             )
-        self._bytes += acquisition.samples.nbytes
-        if self._bytes > MAX_FRAME_BYTES:
-            raise ReconstructionError(
-                f"the scan '{source.scan_id}' has sent {self._bytes / 2**30:.1f} GiB, at most "
-                f"{MAX_FRAME_BYTES / 2**30:.0f} GiB are kept: scan fewer repetitions"
-            )
         self._hash.update(np.ascontiguousarray(acquisition.samples).data)
         self._hash.update(np.ascontiguousarray(k).data)
         if noise.any():
@@ -155,11 +153,19 @@ class ShotAssembler:
         samples, good = self._screened(acquisition.samples[use])
         if not good.any():
             return
-        frame = self._frames.setdefault((acquisition.contrast, acquisition.repetition), _Parts())
+        key = acquisition.contrast, acquisition.repetition
+        frame = self._frames.setdefault(key, _Parts())
+        if frame.size + samples.nbytes > MAX_FRAME_BYTES:
+            raise ReconstructionError(
+                f"one frame of scan '{source.scan_id}' has more than {MAX_FRAME_BYTES / 2**30:.0f} GiB: check the "
+                "repetition counter of its readouts"
+            )
+        frame.size += samples.nbytes
         frame.utc_s = acquisition.received_utc_s if frame.utc_s is None else frame.utc_s
         frame.samples.append(np.ascontiguousarray(np.moveaxis(samples[good], 1, 0)))
         frame.k.append(k[good])
         frame.slices.append(acquisition.kz[use][good].astype(np.int32))
+        self._forget(key)
 
     def lines(self, contrast: int, repetition: int) -> int:
         """Readouts of a frame that has begun."""
@@ -231,6 +237,13 @@ class ShotAssembler:
         k = radial(acquisition.ky[use] * GOLDEN_ANGLE_RAD, readout, width)
         # Spokes are round in space, not in cycles per field of view.
         return np.asarray(k * self._scale * (1.0, source.encoded_fov_mm[1] / source.encoded_fov_mm[2]), np.float32)
+
+    def _forget(self, newest: tuple[int, int]) -> None:
+        """A scan that runs for hours keeps its newest frames; the oldest go, and their readouts stay counted."""
+        while sum(frame.size for frame in self._frames.values()) > MAX_KEPT_BYTES and len(self._frames) > 1:
+            oldest = min((key for key in self._frames if key != newest), key=lambda key: key[1])
+            self._released += self.lines(*oldest)
+            del self._frames[oldest]
 
     def _screened(self, samples: npt.NDArray[np.complex64]) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_]]:
         """(samples with broken coils set to 0, which lines may be used)."""

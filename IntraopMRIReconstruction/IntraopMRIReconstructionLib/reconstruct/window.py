@@ -33,20 +33,23 @@ class _Source:
     input_hash: str = "the scan goes on"
 
 
-def radial_window(scan: object, threads: int = 2) -> RadialWindow | None:
-    """A window for what collects a radial scan of one square slice, None for every other scan."""
+def radial_window(scan: object, delays: bool = True, threads: int = 2) -> RadialWindow | None:
+    """A window for what collects a radial scan of one square slice, None for every other scan.
+
+    ``delays``: look for gradient delays.
+    """
     if not isinstance(scan, ShotAssembler) or scan.encoding.trajectory != "radial":
         return None
     z, y, x = scan.encoding.encoded_matrix
-    return RadialWindow(scan, threads) if z == 1 and y == x else None
+    return RadialWindow(scan, delays, threads) if z == 1 and y == x else None
 
 
 class RadialWindow:
     """The sliding window of a radial scan of one slice; spokes are gridded once, as they come."""
 
-    def __init__(self, scan: ShotAssembler, threads: int = 2) -> None:
+    def __init__(self, scan: ShotAssembler, delays: bool = True, threads: int = 2) -> None:
         """``scan``: collects the same blocks, and knows where their readouts lie."""
-        self._scan, self._encoding, self._threads = scan, scan.encoding, threads
+        self._scan, self._encoding, self._threads, self._delays = scan, scan.encoding, threads, delays
         self._size = scan.encoding.encoded_matrix[1]
         self.window = _fibonacci(self._size * WINDOW_SHARE)
         self._every = max(1, self.window // FRAMES_PER_WINDOW)
@@ -103,8 +106,9 @@ class RadialWindow:
         spokes = np.stack([samples for samples, _ in self._first], axis=1)
         angles = np.array([angle for _, angle in self._first])
         try:
-            self._stream.delays = gradient_delays(spokes, angles, self._size).matrix
-            self._note["gradient_delays"] = "corrected"
+            if self._delays:
+                self._stream.delays = gradient_delays(spokes, angles, self._size).matrix
+            self._note["gradient_delays"] = "corrected" if self._delays else "not looked for"
         except ReconstructionError as error:
             self._note["gradient_delays"] = f"not corrected: {error}"
         for samples, angle in self._first:

@@ -217,7 +217,8 @@ class Reception:
         wanted = self.wanted
         self._tell(encoding)
         self._live, self._strays_told = LiveScan(encoding, wanted.method), False
-        self._window = radial_window(self._live.collector) if wanted.quantity == "image" and self.livePreview else None
+        looks = wanted.quantity == "image" and self.livePreview
+        self._window = radial_window(self._live.collector, wanted.options.delays) if looks else None
         measures = wanted.quantity == "temperature" and not missing_for("temperature", encoding)
         self._thermometer = LiveThermometer(wanted.heating, wanted.method, wanted.options) if measures else None
 

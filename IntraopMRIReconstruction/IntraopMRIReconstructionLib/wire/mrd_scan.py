@@ -229,7 +229,7 @@ def plan_scan(header: MrdHeader, heads: AnyArray, options: MrdOptions, name: str
         centre=centre if is_3d else (slices // 2, *centre[1:]),
         contrasts=_count(space, images, "contrast"),
         repetitions=_count(space, images, "repetition"),
-        averages=_count(space, images, "average"),
+        averages=_count(space, _without_navigators(images), "average"),
         protocol=header.protocol,
         patient_id=header.patient_id,
         field_t=header.field_t,
@@ -315,6 +315,12 @@ def _calibration_lines(header: MrdHeader, images: AnyArray, is_3d: bool) -> tupl
     texts = [header.user_parameters.get(name, "") for name in CALIBRATION_PARAMETERS]
     said = [int(text) if text.isdecimal() else 0 for text in texts]
     return max(counted[0], said[0]) if is_3d else 0, max(counted[1], said[1])
+
+
+def _without_navigators(images: AnyArray) -> AnyArray:
+    """Image lines alone: some scanners number the navigators of EPI as averages of their own."""
+    lines = images[~has(images, MrdFlag.NAVIGATION | MrdFlag.PHASE_CORRECTION)]
+    return lines if len(lines) else images
 
 
 def _count(space: Space, images: AnyArray, counter: str) -> int:

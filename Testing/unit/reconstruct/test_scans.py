@@ -233,3 +233,41 @@ def test_slices_stay_apart(name: str) -> None:
     assert np.allclose(third, 2 * first, rtol=1e-3, atol=1e-3)
     assert not empty.any()
     assert any("black: 1" in text for text in result.warnings)
+
+
+def test_navigators_that_count_as_averages_and_noise_in_one_block(tmp_path: Path) -> None:
+    scan = epi_scan(64, COILS)
+    plain = reconstruct(frame_of(scan)).image.array
+    navigators = replace(scan.blocks[0], average=1)
+    write_mrd(tmp_path / "scan.h5", scan.encoding, (navigators, scan.blocks[1]))
+    read = read_mrd(tmp_path / "scan.h5")
+    assert read.encoding.averages == 1
+    assert np.allclose(reconstruct(frame_of(RawScan(read.encoding, read.acquisitions))).image.array, plain, atol=1e-4)
+    noise = np.random.default_rng(1).standard_normal((2, *scan.blocks[1].samples.shape[1:])).astype(np.complex64)
+    block = scan.blocks[1]
+    assert block.flags is not None
+    mixed = replace(
+        block,
+        samples=np.concatenate([noise, block.samples]),
+        ky=np.concatenate([[0, 0], block.ky]).astype(np.int32),
+        kz=np.zeros(len(block.ky) + 2, np.int32),
+        flags=np.concatenate([[LineFlag.NOISE] * 2, block.flags]).astype(np.uint32),
+    )
+    made = collector(scan.encoding)
+    made.add(scan.blocks[0])
+    made.add(mixed)
+    frame = made.kspace()
+    assert frame.kspace.whitened  # type: ignore[union-attr]
+    assert reconstruct(frame).parameters["ghost"] == "navigators"
+
+
+def test_a_scan_that_runs_on_keeps_its_newest_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    from IntraopMRIReconstructionLib.reconstruct import shots
+
+    scan = radial_scan(32, 2, 8, 6)
+    monkeypatch.setattr(shots, "MAX_KEPT_BYTES", 3 * scan.blocks[0].samples.nbytes)
+    made = collector(scan.encoding)
+    for block in scan.blocks:
+        made.add(block)
+    assert made.frames == ((0, 3), (0, 4), (0, 5))
+    assert made.fraction_acquired == 1.0
