@@ -328,6 +328,28 @@ def test_maps_arrows_and_pairs(operation: Operation) -> None:
     assert not bridge.node("result.arrows").GetDisplayNode().GetVisibility()
 
 
+def test_a_checkerboard_shows_the_pair_that_was_asked_for(operation: Operation) -> None:
+    operation.register()
+    p, compare = operation.panel.parameters, operation.page("SCAN").compare
+    Comparison, Pair = product("scene.parameters").Comparison, product("scene.parameters").Pair
+    carry = product("register.carry_over").CarryOver
+    rigid = operation.running.registered.registration
+    preop = operation.session.plan.preoperative
+    p.comparison = Comparison.CHECKERBOARD
+    for pair, before in (
+        (Pair.BEFORE_NOW, carry(rigid, operation.running.shift.deformable)),
+        (Pair.RIGID_NOW, carry(rigid)),
+    ):
+        p.pair = pair
+        operation.panel.refresh()
+        wait_until(lambda: compare._board is not None and operation.running.task is None, 30, "the checkerboard")
+        expected = product("scene.panels.compare").checkerboard(before.volume(preop, operation.image), operation.image)
+        np.testing.assert_allclose(slicer.util.arrayFromVolume(compare._board), expected, atol=1e-5)
+    p.comparison = Comparison.BLEND
+    operation.panel.refresh()
+    compare.close()
+
+
 def test_a_loaded_scene_carries_nothing_over(operation: Operation, tmp_path: Path) -> None:
     operation.register()
     operation.running.confirm()

@@ -45,6 +45,8 @@ class Compare:
     ) -> None:
         """Use this comparison from now on; a map is laid over the intraoperative volume instead of a comparison."""
         if mode is not self._mode:
+            if self._board is None:
+                self._boardOf = None  # it was cancelled: asked for again, it is made again
             show(self._sideBySide() if mode is Comparison.SIDE_BY_SIDE else FOUR_UP)
         self._mode, self._blend, self._pair, self._map = mode, blend, pair, shiftMap
         if mode is Comparison.CHECKERBOARD:
@@ -143,8 +145,9 @@ class Compare:
         if self._shown("preop.volume") is None or found is None:
             return
         pair = (self._pair, found.image.uid, None if shift is None else shift.deformable.shift.uid)
-        if pair == self._boardOf:
+        if self._running.task is not None or pair == self._boardOf:
             return
+        self._removeBoard()
         self._boardOf = pair
         preoperative, image = self._running.session.plan.preoperative, found.image
         carry = {
