@@ -60,12 +60,11 @@ def offer(ui: Any, p: Any, scan: Encoding | None) -> None:
     """Show and enable what the scan allows; everything that might be needed while there is none."""
     image = p.make is Make.IMAGE
     method = METHODS.get(p.method.value)
-    repeats, echoes = (scan is None or scan.repetitions > 1), (scan is None or scan.contrasts > 1)
     for name, shown in (
         ("iterations", method is not None and method.iterative),
         ("outputVolume", image),
-        ("frame", repeats and scan is not None),
-        ("echo", echoes and scan is not None and image),
+        ("frame", scan is not None and scan.repetitions > 1),
+        ("echo", scan is not None and scan.contrasts > 1 and image),
         ("ghost", scan is not None and scan.trajectory == "epi"),
         ("opposedVolume", image and scan is not None and not distortion_refused(scan)),
     ):
@@ -73,12 +72,12 @@ def offer(ui: Any, p: Any, scan: Encoding | None) -> None:
     ui.delays.visible = scan is not None and scan.trajectory == "radial"
     ui.temperatureSection.visible = p.make is Make.TEMPERATURE
     ui.correctionsSection.visible = image
-    placed = p.heatedPlace is not None and p.heatedPlace.GetNumberOfControlPoints() > 0
-    ui.heatedRadius.enabled = ui.drift.enabled = ui.referenceless.enabled = placed
+    ui.heatedRadius.enabled = ui.drift.enabled = ui.referenceless.enabled = p.heatedPlace is not None
     refused = "" if scan is None else gradients_refused(scan)
-    ui.gradientTable.enabled = not refused
-    ui.gradientTableLabel.text = (
-        _("Gradient table:") if not refused else _("No gradient table:\n{why}").format(why=refused)
+    # A table that was chosen for another scan can be taken away again.
+    ui.gradientTable.enabled = not refused or isTable(p.gradientTable)
+    ui.gradientTable.toolTip = (
+        _("Not possible: {why}").format(why=refused) if refused else ui.gradientTableLabel.toolTip
     )
     if scan is None:
         return
