@@ -198,7 +198,7 @@ def shown_shift(registration: DeformableRegistration) -> Image:
 
 def shown_uncertainty(registration: DeformableRegistration) -> Image:
     """95 % radius (k, j, i) in mm for a colour map; negative where it is not known."""
-    return _known(registration, registration.uncertainty.array, "Uncertainty of the brain shift (mm)")
+    return _known(registration, registration.uncertainty.array, "Uncertainty 95 % (mm)")
 
 
 def shown_arrows(registration: DeformableRegistration) -> Image:

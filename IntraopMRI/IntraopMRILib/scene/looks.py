@@ -13,6 +13,8 @@ from .colors import Color
 FILL = 0.35
 #: Arrows stand this far apart; shorter ones than the second would only be dots. Both mm.
 ARROW_SPACING_MM, LEAST_ARROW_MM = 8.0, 1.0
+#: Letters of a legend.
+LEGEND_POINTS = 16
 
 
 def volume(node: Any, window: float, level: float) -> None:
@@ -84,8 +86,12 @@ def colorMap(node: Any, top: float, table: Any) -> None:
     legend.SetTitleText(node.GetName())
     legend.SetLabelFormat("%.1f mm")
     legend.SetNumberOfLabels(5)
-    legend.SetSize(0.14, 0.5)
-    legend.SetPosition(0.98, 0.5)
+    # Above the letter of the patient's side, which must never be covered.
+    legend.SetSize(0.14, 0.36)
+    legend.SetPosition(0.98, 0.87)
+    for style in (legend.GetTitleTextProperty(), legend.GetLabelTextProperty()):
+        style.SetFontFamilyToArial()
+        style.SetFontSize(LEGEND_POINTS)
     legend.SetSaveWithScene(False)
 
 
