@@ -26,6 +26,7 @@ from .session_updates import (
     Problem,
     Registered,
     ResidualFound,
+    ScanPreview,
     ScanProgress,
     ShiftFound,
     StageProgress,
@@ -41,6 +42,7 @@ RECORDING, SUFFIX = "recording", ".mirec"
 PICTURE = (1920, 1200)
 #: What the times of the main thread were spent on.
 SHOWN = {
+    ScanPreview: "preview",
     ImageReady: "image",
     Registered: "registration",
     ShiftFound: "brain shift",
@@ -266,7 +268,7 @@ class _Run:
 
     def _caption(self) -> str:
         if self.plan.tumour is not None:
-            return "Residual (red) and resected part in the intraoperative scan"
+            return "Residual (red) and what was resected (green) in the intraoperative scan"
         return "Planned and actual implant in the intraoperative scan"
 
     def _write(self, pictures: Sequence[Picture]) -> None:
