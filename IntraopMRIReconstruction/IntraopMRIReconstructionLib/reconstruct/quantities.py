@@ -161,7 +161,7 @@ class LiveThermometer:
             "frame": frame.repetition,
             "field_t": float(encoding.field_t or 0),
             "echo_time_ms": 1000 * encoding.echo_times_s[0],
-            "unambiguous_c_between_frames": round(self._thermometer.unambiguous_c, 1),
+            "unambiguous_between_frames_c": round(self._thermometer.unambiguous_c, 1),
             "baseline_c": heating.baseline_c,
             "drift_removed_c": round(self._drift_c, 2) if self._unheated is not None else "not corrected",
         }
