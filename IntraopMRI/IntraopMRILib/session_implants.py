@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from IntraopMRIReconstructionLib.data import Image, Level, Matrix, Measurement, Progress, Verdict
@@ -31,12 +31,16 @@ LEAST_HELD, SAMPLES = 0.3, 50
 
 @dataclass(frozen=True, eq=False)
 class Carrier:
-    """What carries a planned implant into a scan: pose (4, 4), its error (mm), and what it is in words."""
+    """What carries a planned implant into a scan: pose (4, 4), its error (mm), and what it is in words.
+
+    ``own_motion``: of its vertebra before the pose of the whole spine, (4, 4) in preoperative RAS, None without one.
+    """
 
     intraop_from_preop: Matrix
     error_mm: float
     basis: str = "rigid pose"
     verdict: Verdict | None = None
+    own_motion: Matrix | None = None
 
 
 def carriers(
@@ -68,7 +72,13 @@ def carriers(
         result[trajectory.name] = (
             Carrier(rigid.intraop_from_preop, rigid.residual_mm)
             if bone is None
-            else Carrier(bone.intraop_from_preop, bone.error_mm, f"pose of {bone.name}", bone.verdict)
+            else Carrier(
+                bone.intraop_from_preop,
+                bone.error_mm,
+                f"pose of {bone.name}",
+                bone.verdict,
+                np.asarray(invert(rigid.intraop_from_preop) @ bone.intraop_from_preop),
+            )
         )
     moved = [_own_motion(each, plan.vertebrae[each.name], rigid, image) for each in found.values()]
     sure = [each for each in found.values() if each.verdict.level is not Level.REFUSED]
@@ -102,7 +112,8 @@ def found_implant(image: Image, trajectory: Trajectory, carrier: Carrier, pedicl
         middle = apply(carrier.intraop_from_preop, _middle(pedicle) * (0.0, 1.0, 1.0))
         spread = detected.spread.widened(carrier.error_mm)
         breach = pedicle_breach(detected.trajectory, place, float(middle[0]), spread)
-    return compared(planned, detected, (image.uid,), carrier.basis, carrier.error_mm, breach)
+    drawn = None if carrier.own_motion is None else trajectory.moved(carrier.own_motion)
+    return replace(compared(planned, detected, (image.uid,), carrier.basis, carrier.error_mm, breach), drawn=drawn)
 
 
 def compared(

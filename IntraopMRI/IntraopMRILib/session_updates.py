@@ -122,7 +122,8 @@ class ResidualFound:
 class ImplantFound:
     """One implant was found; ``planned`` is carried to intraoperative RAS, ``basis`` says in words by what.
 
-    ``breach``: of the pedicle that it was planned through, None without one.
+    ``breach``: of the pedicle that it was planned through, None without one. ``drawn``: the plan in preoperative RAS
+    where it has to be drawn under the pose of the whole, when a vertebra of its own carries it; None otherwise.
     """
 
     planned: Trajectory
@@ -131,6 +132,7 @@ class ImplantFound:
     band: Band
     basis: str = "rigid pose"
     breach: Breach | None = None
+    drawn: Trajectory | None = None
 
     @property
     def grade(self) -> str:

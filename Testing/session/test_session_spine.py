@@ -74,6 +74,8 @@ def test_the_plan_goes_with_its_vertebra(bent: SpineCase, scan: Image, rigid: Ri
     poses, moved = carriers(plan, scan, rigid, no_progress, 2)
     carrier = poses[SCREW]
     assert carrier.basis == "pose of L3"
+    assert carrier.own_motion is not None
+    assert rigid.intraop_from_preop @ carrier.own_motion == pytest.approx(carrier.intraop_from_preop)
     found = found_implant(scan, plan.trajectories[0], carrier, plan.pedicles[SCREW])
     check(found, bent)
     assert unknown_of(found) == ""

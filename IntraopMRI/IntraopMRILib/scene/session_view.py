@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Pose
 
+from ..assess.implant import Trajectory
 from ..navigate.distance import ResidualDistance, SurfaceDistance
 from ..navigate.watch import PoseWatch, Trust
 from ..register.carry_over import Carried, LocalShift, local_shift
@@ -64,6 +65,9 @@ class SessionView:
         self.centroid: npt.NDArray[np.float64] | None = None
         #: Planned things by key where the newest registration puts them, with what a person has decided.
         self.items: dict[str, Carried] = {}
+        #: Planned implants, and the names of those that are drawn where a vertebra of their own carries them.
+        self._trajectories = {planned.name: planned for planned in plan.trajectories}
+        self._withVertebra: set[str] = set()
         #: See :class:`Prepared`.
         self.risks: Mapping[str, tuple[SurfaceDistance, SurfaceDistance | None]] = {}
         with bridge.update():
@@ -71,9 +75,7 @@ class SessionView:
             if plan.tumour is not None:
                 bridge.setTumour(plan.tumour, content=prepared.tumour)
             for planned in plan.trajectories:
-                bridge.setPlan(
-                    planned.name, planned.entry_ras_mm, planned.tip_ras_mm, planned.diameter_mm / 2.0, frame="preop"
-                )
+                self._drawPlan(planned)
             for name, point in plan.targets.items():
                 bridge.setPoint(name, point)
             for name, labels in plan.at_risk.items():
@@ -200,9 +202,17 @@ class SessionView:
                 self.bridge.withdraw(f"the new image '{update.image.name}' is not registered yet")
             self.bridge.setAnatomy(ready.anatomy, "Surface")
 
+    def _drawPlan(self, planned: Trajectory) -> None:
+        """A planned implant, in preoperative RAS."""
+        self.bridge.setPlan(planned.name, planned.entry_ras_mm, planned.tip_ras_mm, planned.diameter_mm / 2.0)
+
     def _registered(self, update: Registered) -> None:
         found = update.registration
         self._loosen()
+        # Where a vertebra was belongs to the scan in which it was found.
+        for name in self._withVertebra:
+            self._drawPlan(self._trajectories[name])
+        self._withVertebra.clear()
         self._readout = Readout(verdict=found.verdict)
         self.bridge.setRegistration(
             found.intraop_from_preop, found.verdict, update.image.uid, f"{found.fixed_uid}:{found.moving_uid}"
@@ -232,6 +242,9 @@ class SessionView:
         )
 
     def _implant(self, update: ImplantFound) -> None:
+        if update.drawn is not None:
+            self._withVertebra.add(update.drawn.name)
+            self._drawPlan(update.drawn)
         actual = update.detected.trajectory
         self.bridge.setActualImplant(
             update.planned.name, actual.entry_ras_mm, actual.tip_ras_mm, actual.diameter_mm / 2.0
