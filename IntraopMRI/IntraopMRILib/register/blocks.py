@@ -67,11 +67,16 @@ def finish_with_blocks(
     edge_voxels: int = BLOCK,
 ) -> BlockFit:
     """Refine ``preop_from_intraop`` at 2 mm, then at about 1 mm. Raises RegistrationError without enough structure."""
-    coarse_2mm = _chosen_blocks(pair_2mm[0], pair_2mm[0], mask, 2.0 * edge_voxels)
+    select_on = pair_2mm[0]
+    inside = mask_on(mask, select_on, "foreground")
+    mask_mm = ndimage.distance_transform_edt(np.pad(mask.array, 1), sampling=mask.spacing_mm[::-1])[1:-1, 1:-1, 1:-1]
+    core = mask.with_array((mask_mm > min(DEEP_MM, 0.5 * float(mask_mm.max()))).astype(np.uint8))
+    deep = mask_on(core, select_on, "deep")
+    coarse_2mm = _chosen_blocks(select_on, select_on, inside, deep, 2.0 * edge_voxels)
     fit = _fit(coarse_2mm, pair_2mm[1], preop_from_intraop, 8, tones, threads)
     still(0.8, "matching blocks at 1 mm")
     fixed, moving = pair_fine[0].shrunk(1.0), pair_fine[1].shrunk(1.0)
-    fine = _chosen_blocks(pair_2mm[0], fixed, mask, 1.0 * edge_voxels)
+    fine = _chosen_blocks(select_on, fixed, inside, deep, 1.0 * edge_voxels)
     return _fit(fine, moving, fit.preop_from_intraop, 5, tones, threads)
 
 
@@ -145,12 +150,13 @@ def _robust_step(
     return step
 
 
-def _chosen_blocks(select_on: Volume, fixed: Volume, mask: Image, edge_mm: float) -> _Blocks:
-    """Blocks of ``fixed`` of ``edge_mm`` inside the mask, those with the most structure in their weakest direction.
+def _chosen_blocks(select_on: Volume, fixed: Volume, inside: BoolArray, core: BoolArray, edge_mm: float) -> _Blocks:
+    """Blocks of ``fixed`` of ``edge_mm`` in the foreground, those with the most structure in their weakest direction.
 
-    The choice is made on ``select_on``, the same image at lower resolution.
+    The choice is made on ``select_on``, the same image at lower resolution; ``inside`` and its deep part ``core`` are
+    on that grid.
     """
-    centres_mm, deep = _centres_by_structure(select_on, mask, edge_mm)
+    centres_mm, deep = _centres_by_structure(select_on, inside, core, edge_mm)
     edges = np.maximum(2, np.round(edge_mm / fixed.spacing_kji_mm)).astype(int)
     kji_from_ras = invert(fixed.ras_from_ijk)[[2, 1, 0, 3]]
     corner = np.round(centres_mm @ kji_from_ras[:3, :3].T + kji_from_ras[:3, 3] - (edges - 1) / 2).astype(int)
@@ -171,13 +177,14 @@ def _chosen_blocks(select_on: Volume, fixed: Volume, mask: Image, edge_mm: float
     return _Blocks(values, gradient, points.astype(np.float32), points.mean(axis=1), deep)
 
 
-def _centres_by_structure(volume: Volume, mask: Image, edge_mm: float) -> tuple[npt.NDArray[np.float64], BoolArray]:
+def _centres_by_structure(
+    volume: Volume, inside: BoolArray, core: BoolArray, edge_mm: float
+) -> tuple[npt.NDArray[np.float64], BoolArray]:
     """RAS centres (n, 3) of the cells of ``edge_mm`` that are best seen along all three axes, and which are deep.
 
     Half of the MAX_BLOCKS are deep cells: scalp and skull have the stronger edges, but are alike in all people.
     """
     edges = np.maximum(2, np.round(edge_mm / volume.spacing_kji_mm)).astype(int)
-    inside = mask_on(mask, volume, "foreground")
     box = bounding_box(inside)
     counts = np.array([s.stop - s.start for s in box]) // edges
     start = np.array([s.start for s in box])
@@ -185,9 +192,7 @@ def _centres_by_structure(volume: Volume, mask: Image, edge_mm: float) -> tuple[
     cells = (counts[0], edges[0], counts[1], edges[1], counts[2], edges[2])
     values = volume.values[used].reshape(cells)
     filled = inside[used].reshape(cells).mean(axis=(1, 3, 5)) > 0.5
-    mask_mm = ndimage.distance_transform_edt(np.pad(mask.array, 1), sampling=mask.spacing_mm[::-1])[1:-1, 1:-1, 1:-1]
-    core = Image((mask_mm > min(DEEP_MM, 0.5 * float(mask_mm.max()))).astype(np.uint8), mask.ras_from_ijk)
-    inner = mask_on(core, volume, "deep")[used].reshape(cells).mean(axis=(1, 3, 5)) > 0.5
+    inner = core[used].reshape(cells).mean(axis=(1, 3, 5)) > 0.5
     mean = values.mean(axis=(1, 3, 5), keepdims=True)
     spread = np.sqrt(np.mean((values - mean) ** 2, axis=(1, 3, 5)))
     differences = [np.diff(values, axis=axis) / mm for axis, mm in zip((1, 3, 5), volume.spacing_kji_mm, strict=True)]

@@ -301,7 +301,7 @@ class _Work:
         points = (np.indices(shape, dtype=np.float32) + displacement).reshape(3, -1)
 
         def carried(values: npt.NDArray[np.generic]) -> Float32Array:
-            return sample(values.astype(np.float32), points, self._threads).values.reshape(shape)
+            return sample(values.astype(np.float32), points, self._threads, slopes=False).values.reshape(shape)
 
         brain, tumour = carried(self.moving_brain) > 0.7, carried(self.tumour) > 0.5
         self.cavity = find_cavity(fixed.values, carried(moving.values), self.brain, brain, tumour, voxel)

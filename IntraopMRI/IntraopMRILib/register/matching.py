@@ -72,7 +72,9 @@ class LevelFit:
         gradient = 0.5 * (got.gradient * self._inverse_mm + self._gradient)
         counted = got.inside
         if self._images.moving_weight is not None:
-            counted = np.asarray(counted & (sample(self._images.moving_weight, moved, self._threads).values > 0.5))
+            counted = np.asarray(
+                counted & (sample(self._images.moving_weight, moved, self._threads, slopes=False).values > 0.5)
+            )
         return self._fixed - got.values, np.asarray(gradient, dtype=np.float32), counted
 
     def _moved(self, coefficients: Float32Array) -> Float32Array:

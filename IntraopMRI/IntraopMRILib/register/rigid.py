@@ -57,6 +57,8 @@ REFUSED_AGREEMENT, CHECK_AGREEMENT = 0.25, 0.45
 #: Slices thicker than this leave the pose across them uncertain by more than navigation allows.
 CHECK_SPACING_MM = 4.0
 BINS = 32
+#: A refinement is done when its step is this part of a voxel, at LEVER_MM from the centre too.
+SETTLED_VOXELS, LEVER_MM = 0.015, 100.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +120,7 @@ class _Pair:
 
     def nmi(self, preop_from_intraop: Matrix) -> tuple[float, float]:
         """(normalised mutual information, overlap). Without overlap (0, overlap)."""
-        got = sample(self.moving.values, self.moving_points(preop_from_intraop), self.threads)
+        got = sample(self.moving.values, self.moving_points(preop_from_intraop), self.threads, slopes=False)
         overlap = float(got.inside.mean())
         if overlap < MIN_OVERLAP:
             return 0.0, overlap
@@ -130,12 +132,13 @@ class _Pair:
 
     def tones(self, preop_from_intraop: Matrix) -> Tones:
         """What each moving value looks like in the fixed image at this pose."""
-        got = sample(self.moving.values, self.moving_points(preop_from_intraop), self.threads)
+        got = sample(self.moving.values, self.moving_points(preop_from_intraop), self.threads, slopes=False)
         return Tones.learnt(got.values[got.inside], self.fixed[got.inside], self.moving_range)
 
     def refined(self, preop_from_intraop: Matrix, iterations: int) -> Matrix:
         """Gauss-Newton on the correlation ratio: the moving value is replaced by the mean fixed value it goes with."""
         pose = preop_from_intraop
+        done_mm = SETTLED_VOXELS * float(self.moving.spacing_kji_mm.max())
         centre = self.points_mm.mean(axis=0)
         lever = (self.points_mm - centre).astype(np.float32).T
         for _ in range(iterations):
@@ -158,7 +161,7 @@ class _Pair:
                 1.0, 12.0 / max(1e-9, float(np.linalg.norm(step[:3]))), 0.2 / max(1e-9, float(np.linalg.norm(step[3:])))
             )
             pose = pose @ motion(step, centre)
-            if np.linalg.norm(step[:3]) < 0.02 and np.linalg.norm(step[3:]) < 2e-4:
+            if np.linalg.norm(step[:3]) < done_mm and np.linalg.norm(step[3:]) < done_mm / LEVER_MM:
                 break
         return pose
 

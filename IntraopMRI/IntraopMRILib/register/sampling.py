@@ -205,14 +205,17 @@ class Samples:
     inside: BoolArray
 
 
-def sample(values: Float32Array, points_kji: Float32Array, threads: int = 1) -> Samples:
-    """Trilinear interpolation with its exact gradient at ``points_kji`` (3, n). Outside points read 0."""
+def sample(values: Float32Array, points_kji: Float32Array, threads: int = 1, *, slopes: bool = True) -> Samples:
+    """Trilinear interpolation with its exact gradient at ``points_kji`` (3, n). Outside points read 0.
+
+    Without ``slopes`` the gradient is left out, shape (3, 0).
+    """
     count = points_kji.shape[1]
     if threads <= 1 or count < 20000:
-        return _sample(values, points_kji)
+        return _sample(values, points_kji, slopes)
     cuts = np.linspace(0, count, threads + 1).astype(int)
     with ThreadPoolExecutor(threads) as pool:
-        parts = list(pool.map(lambda c: _sample(values, points_kji[:, c[0] : c[1]]), pairwise(cuts)))
+        parts = list(pool.map(lambda c: _sample(values, points_kji[:, c[0] : c[1]], slopes), pairwise(cuts)))
     return Samples(
         np.concatenate([p.values for p in parts]),
         np.concatenate([p.gradient for p in parts], axis=1),
@@ -220,7 +223,7 @@ def sample(values: Float32Array, points_kji: Float32Array, threads: int = 1) -> 
     )
 
 
-def _sample(values: Float32Array, points: Float32Array) -> Samples:
+def _sample(values: Float32Array, points: Float32Array, slopes: bool) -> Samples:
     shape = values.shape
     inside = np.ones(points.shape[1], dtype=bool)
     base = np.zeros(points.shape[1], dtype=np.int32)
@@ -247,9 +250,11 @@ def _sample(values: Float32Array, points: Float32Array) -> Samples:
     dj0, dj1 = v01 - v00, v11 - v10
     low, high = v00 + y * dj0, v10 + y * dj1
     dk = high - low
-    gi0, gi1 = g00 + y * (g01 - g00), g10 + y * (g11 - g10)
-    gradient = np.stack([dk, dj0 + z * (dj1 - dj0), gi0 + z * (gi1 - gi0)])
     result = low + z * dk
     result *= inside
+    if not slopes:
+        return Samples(result.astype(np.float32, copy=False), np.empty((3, 0), np.float32), inside)
+    gi0, gi1 = g00 + y * (g01 - g00), g10 + y * (g11 - g10)
+    gradient = np.stack([dk, dj0 + z * (dj1 - dj0), gi0 + z * (gi1 - gi0)])
     gradient *= inside
     return Samples(result.astype(np.float32, copy=False), gradient.astype(np.float32, copy=False), inside)
