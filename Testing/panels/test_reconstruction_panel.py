@@ -11,6 +11,7 @@ import pytest
 import slicer
 from host.fixtures import app, wait_until
 from IntraopMRIReconstructionLib.data import Image
+from IntraopMRIReconstructionLib.scene.reception import Dropped, Previewed
 from IntraopMRIReconstructionLib.simulate.kspace import R2, simulate_scan
 from IntraopMRIReconstructionLib.wire.mrd_file import write_mrd
 
@@ -95,3 +96,20 @@ def test_closing_the_scene_ends_the_thread(panel: Any, tmp_path: Path) -> None:
     slicer.mrmlScene.Clear(0)
     assert panel.reception is None
     assert not [t for t in threading.enumerate() if t.name == "intraop reception"]
+
+
+@pytest.mark.parametrize("ends", ["dropped", "complete"])
+def test_a_preview_is_marked_as_such_and_goes_with_the_scan(panel: Any, scan: Path, ends: str) -> None:
+    read(panel, scan)
+    wait_until(lambda: panel.result is not None and panel.progress is None, 60, "a reconstruction")
+    output, background = panel.parameters.outputVolume, slicer.app.layoutManager().sliceWidget("Red")
+    voxels = slicer.util.arrayFromVolume(output).copy()
+    panel._take(Previewed(panel.result, 0.43))
+    composite = background.mrmlSliceCompositeNode()
+    node = slicer.mrmlScene.GetNodeByID(composite.GetBackgroundVolumeID())
+    assert node.GetName().startswith("PREVIEW 43 %")
+    assert not node.GetSaveWithScene()
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(output), voxels)
+    panel._take(Dropped() if ends == "dropped" else panel.result)
+    assert not [n.GetName() for n in slicer.util.getNodesByClass("vtkMRMLVolumeNode") if "PREVIEW" in n.GetName()]
+    assert composite.GetBackgroundVolumeID() == output.GetID()
