@@ -121,6 +121,7 @@ def test_a_vertebra_that_was_not_found_gives_no_number(bent: SpineCase, scan: Im
         found_implant(scan, plan_of(bent).trajectories[0], carrier, None)
 
 
+@pytest.mark.slow
 def test_a_whole_session_carries_the_screw_with_its_vertebra(bent: SpineCase, scan: Image) -> None:
     with Server() as server, Session(plan_of(bent)) as session:
         session.connect(Link("127.0.0.1", server.port))
@@ -136,9 +137,8 @@ def test_a_whole_session_carries_the_screw_with_its_vertebra(bent: SpineCase, sc
 
 def test_the_vertebra_that_holds_the_screw_is_found_by_name_and_place(bent: SpineCase) -> None:
     plan = plan_of(bent)
-    bones, others = vertebrae_among(
-        {"Aorta": bent.pedicle, **dict(reversed(plan.vertebrae.items())), "L10": bent.pedicle}
-    )
+    upward = {name: plan.vertebrae[name] for name in reversed(list(plan.vertebrae))}
+    bones, others = vertebrae_among({"Aorta": bent.pedicle, **upward, "L10": bent.pedicle})
     assert list(bones) == list(LEVELS_MM)
     assert list(others) == ["Aorta", "L10"]
     assert implanted_of(plan.trajectories, bones) == {SCREW: INSTRUMENTED}
