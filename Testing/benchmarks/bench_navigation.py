@@ -2,12 +2,13 @@
 
 Ours: :class:`Guidance` (smoothing, planes, distances with direction, alarms) and the writing of nodes. Peer: VTK's
 implicit distance to the same surfaces, which Slicer's own Breach Warning module uses for its distance. Rendering is
-excluded. The panel runs in the host; its views are paused, so that only its own work is measured.
+excluded. The panel runs in the host; its views are paused, so that only its own work is measured. The holds are those
+of a whole simulated case; on a computer that does something else as well, the CPU time beside them tells which part was
+its own.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -110,46 +111,73 @@ def vtk_distance(label: Any) -> Any:
     return distance
 
 
+class Holds:
+    """Longest time that the main thread was held, by what the case was doing: wall clock and its own CPU time, s."""
+
+    def __init__(self) -> None:
+        self.wall: dict[str, float] = {}
+        self.cpu: dict[str, float] = {}
+
+    def of(self, work: Callable[[], Any], doing: str) -> None:
+        """One piece of work on the main thread."""
+        wall, cpu = time.perf_counter(), time.thread_time()
+        work()
+        self.wall[doing] = max(self.wall.get(doing, 0.0), time.perf_counter() - wall)
+        self.cpu[doing] = max(self.cpu.get(doing, 0.0), time.thread_time() - cpu)
+
+    def until(self, done: Callable[[], Any], doing: str, seconds: float = 240.0) -> None:
+        """What the main thread does by itself until ``done``."""
+        import slicer
+
+        end = time.monotonic() + seconds
+        while not done():
+            if time.monotonic() > end:
+                raise RuntimeError(f"waited {seconds:g} s in vain: {doing}")
+            self.of(slicer.app.processEvents, doing)
+            time.sleep(0.002)
+
+
 def responsiveness() -> list[Row]:
-    """Longest hold of the main thread with and without a reconstruction and a registration in other threads."""
+    """A whole case from the first click to navigation: two 3D scans received, reconstructed, registered, assessed.
+
+    The processes of the simulated theatre, the receiver and the worker run beside it. Peer: the same panel, idle.
+    """
     import slicer
-    from IntraopMRILib.register.rigid import register_rigid
-    from IntraopMRIReconstructionLib.reconstruct.assemble import Assembler
-    from IntraopMRIReconstructionLib.reconstruct.auto import reconstruct
-    from IntraopMRIReconstructionLib.simulate.kspace import R2, simulate_scan
-    from IntraopMRIReconstructionLib.simulate.phantom import make_brain_case
 
     slicer.util.selectModule("IntraopMRI")
     slicer.app.pauseRender()
-    case = make_brain_case(1, spacing_mm=2.0)
-    image = case.intraop[min(case.intraop)]
-    scan = simulate_scan(image, "scan", coils=8, sampling=R2)
-    assembler = Assembler(scan.encoding)
-    for block in scan.blocks():
-        assembler.add(block)
-    kspace = assembler.kspace()
-
-    def heavy() -> None:
-        done = reconstruct(kspace)
-        register_rigid(done.image, case.preop)
-
-    def longest(until: Callable[[], bool]) -> float:
-        worst = 0.0
-        while not until():
-            began = time.perf_counter()
-            slicer.app.processEvents()
-            worst = max(worst, time.perf_counter() - began)
-            time.sleep(0.002)
-        return worst
-
+    panel = slicer.util.getModuleWidget("IntraopMRI").panel
+    pages = {phase.name: page for phase, page in panel.pages.items()}
+    running_ = panel.running
+    idle, case = Holds(), Holds()
     end = time.monotonic() + 3.0
-    idle = longest(lambda: time.monotonic() > end)
-    thread = threading.Thread(target=heavy)
-    thread.start()
-    busy = longest(lambda: not thread.is_alive())
+    idle.until(lambda: time.monotonic() > end, "idle")
+    pages["CASE"].ui.simulationSizeBox.currentIndex = 1
+    case.of(pages["CASE"].ui.simulateButton.click, "new case")
+    case.until(lambda: running_.theatre is not None and running_.task is None, "new case")
+    case.of(lambda: panel.open(pages["CONNECT"].phase), "connect")
+    # What is imported at the first connection of a process is no part of a case.
+    from IntraopMRILib import session  # noqa: F401
+
+    case.of(pages["CONNECT"].ui.connectButton.click, "connect")
+    case.until(lambda: running_.connected, "connect")
+    case.of(lambda: panel.open(pages["SCAN"].phase), "scans to overlays")
+    case.until(lambda: running_.residual is not None and running_.progress is None, "scans to overlays")
+    case.of(running_.confirm, "navigate")
+    case.of(lambda: panel.open(pages["NAVIGATE"].phase), "navigate")
+    end = time.monotonic() + 5.0
+    case.until(lambda: time.monotonic() > end, "navigate")
+    running_.close()
     slicer.app.resumeRender()
-    work = "longest hold of the main thread while reconstructing and registering, s (peer: idle)"
-    return [Row(work, busy, idle, idle / busy, "no hold over 50 ms", busy <= BLOCK_S)]
+    rest, rest_cpu = max(idle.wall.values()), max(idle.cpu.values())
+    rows = []
+    for doing, held in case.wall.items():
+        work = f"longest hold of the main thread, {doing}, s (peer: idle)"
+        rows.append(Row(work, held, rest, rest / held, "no hold over 50 ms", held <= BLOCK_S))
+    held = max(case.cpu.values())
+    work = "the same over the whole case, its own CPU time, s (peer: idle)"
+    rows.append(Row(work, held, rest_cpu, rest_cpu / held, "no hold over 50 ms", held <= BLOCK_S))
+    return rows
 
 
 def main() -> None:

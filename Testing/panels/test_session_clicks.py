@@ -160,3 +160,34 @@ def test_a_scene_that_closes_while_work_runs_leaves_nothing(app: Any) -> None:
     release.set()
     wait_until(lambda: discarded == ["late result"], 10, "the late result to be thrown away")
     wait_until(lambda: not intraop_threads(), 10, "the thread to end")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_spine_session(app: Any, tmp_path: Path) -> None:
+    """The implant's theatre: no tracker; the screw is found, graded with its intervals, decided on and reported."""
+    slicer.util.selectModule("IntraopMRI")
+    page("CASE").ui.simulationCaseBox.currentIndex = 1
+    press_next("Start simulated theatre")
+    wait_until(lambda: states().startswith("DR"), 180, "the simulated theatre")
+    assert panel().parameters.plannedImplant is not None
+    press_next("Go on: 2")
+    press_next("Connect")
+    panel().open(next(phase for phase in panel().pages if phase.name == "SCAN"))
+    wait_until(lambda: panel().running.implants, 240, "the screw")
+    assert "Screw L3 left" in page("SCAN").ui.residualLabel.text
+    assert states()[2] == "D", "no tracker is part of this session"
+    press_next("Confirm registration")
+    press_next("Go on: 5")
+    card = page("NAVIGATE").ui.implantLabel.text
+    assert "entry deviation" in card
+    assert "±" in card
+    assert not page("NAVIGATE").ui.distanceSection.isVisibleTo(page("NAVIGATE").widget), "nothing to measure from"
+    press_next("Go on: 6")
+    page("DECIDE").ui.surgeonEdit.text = "Dr. Example"
+    page("DECIDE").ui.decisionBox.currentIndex = 1
+    page("DECIDE").ui.reportFolderEdit.currentPath = str(tmp_path / "report")
+    press_next("Write report")
+    wait_until(lambda: states() == "DDDDDD", 30, "all pages to be done")
+    assert "Screw L3 left" in (tmp_path / "report" / "report.html").read_text()
+    panel().running.close()

@@ -269,6 +269,9 @@ class SessionPanel(Panel):
         """What the views say: the same distance as the panel, and none before a person has confirmed."""
         readout = self.running.view.readout()
         guidance = self.pages[Phase.NAVIGATE].guidance  # type: ignore[attr-defined]
+        if self.running.image is None and not readout.withdrawn and not readout.pose_problem:
+            # The chosen volume is on the screen and the pointer beside it, each in a frame of its own.
+            readout = replace(readout, withdrawn=_("the pointer has no place in a volume before the first scan"))
         if not self.running.trusted:
             # The residual belongs to the review; where the tip is matters only after the confirmation
             return replace(readout, tip_to_residual=None)

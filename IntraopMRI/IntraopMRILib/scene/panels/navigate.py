@@ -25,7 +25,7 @@ from .style import CHECK, DANGER, GOOD, colored, sized
 
 #: Roles of the segmentations whose inside can be filled or left clear.
 RESIDUAL, AT_RISK = "result.residual", "preop.risk"
-#: Colour of a grade by its first word; anything else has to be looked at.
+#: Colours of the grades that leave no doubt; a range, or a breach beside a good band, has to be looked at.
 GRADES = {"optimal": GOOD, "unacceptable": DANGER}
 #: The tone is repeated this often while a structure is too near, s.
 TONE_S = 0.7
@@ -220,7 +220,7 @@ class NavigatePage(Page):
 
 def scorecard(name: str, found: Any) -> str:
     """Grade of an implant and its deviations with their intervals, one a line, as rich text."""
-    grade = colored(f"{name}: {found.grade}", GRADES.get(found.grade.split()[0].strip(":;,."), CHECK), 15)
+    grade = colored(f"{name}: {found.grade}", GRADES.get(found.grade, CHECK), 15)
     known = [(spread(m), m.name.removeprefix(f"{name}: ")) for m in found.measurements if m.value is not None]
     row = "<tr><td align='right'><b>{}</b></td><td>&nbsp;&nbsp;{}</td></tr>"
     rows = "".join(row.format(escape(value), escape(what)) for value, what in known)
