@@ -67,7 +67,7 @@ soak: setup
 
 # The modules in a window, without Slicer; pictures of it where there is no screen.
 app: setup
-	@Testing/system-packages.sh demo
+	@Testing/system-packages.sh app
 	$(PY) -m host
 
 # Pictures of every page, taken during a simulated session, and of the demo's views: those that the README shows.

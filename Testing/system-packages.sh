@@ -1,14 +1,15 @@
 #!/bin/sh
 # Installs the system packages that `make demo`, `make test` or `make bench` needs, or says how to get them.
-# Usage: system-packages.sh demo|test|bench
+# Usage: system-packages.sh demo|app|test|bench
 set -u
 render="libegl1 libgl1 libgl1-mesa-dri libopengl0 libglx0 libxrender1 libxkbcommon0 libfontconfig1 libdbus-1-3"
 peers="openigtlink-examples libopenigtlink-dev cmake g++ make ismrmrd-tools"
 case "${1:-}" in
     demo) packages=$render ;;
+    app) packages="$render libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 libxcb-image0 libxcb-render-util0 libxcb-xinerama0 libxkbcommon-x11-0" ;;
     test) packages="$render $peers" ;;
     bench) packages="$render $peers bart mricron-data" ;;
-    *) echo "usage: $0 demo|test|bench" >&2; exit 2 ;;
+    *) echo "usage: $0 demo|app|test|bench" >&2; exit 2 ;;
 esac
 if ! command -v dpkg-query >/dev/null 2>&1; then
     echo "Not a Debian or Ubuntu system: off-screen rendering needs EGL or OpenGL; tests whose peers are missing are skipped and say so."
@@ -21,7 +22,7 @@ done
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ]; then sudo=""; elif sudo -n true 2>/dev/null; then sudo="sudo -n"; else
     echo "Missing system packages; get them with: sudo apt-get install$missing"
-    [ "$1" = demo ] && ! ldconfig -p | grep -q libEGL.so.1 && exit 1
+    { [ "$1" = demo ] || [ "$1" = app ]; } && ! ldconfig -p | grep -q libEGL.so.1 && exit 1
     exit 0
 fi
 echo "Installing system packages:$missing"
