@@ -202,19 +202,23 @@ def simpleitk_rigid(pair: Pair) -> npt.NDArray[np.float64]:
 
 
 def simpleitk_bspline(box: Box) -> Field:
-    """SimpleITK's B-spline with Mattes mutual information, three levels, 10 % of the voxels of the mask."""
+    """SimpleITK's B-spline with Mattes mutual information as its documentation's multi-resolution example has it: the
+
+    mesh (2, 4, 8 cells) doubles with the resolution (4, 2, 1 mm), L-BFGS; 10 % of the voxels of the mask, evenly.
+    """
     fixed, moving = box.image("fixed"), box.image("moving")
     method = SimpleITK.ImageRegistrationMethod()
     method.SetGlobalDefaultNumberOfThreads(THREADS)
     method.SetMetricAsMattesMutualInformation(32)
-    method.SetMetricSamplingStrategy(method.RANDOM)
+    method.SetMetricSamplingStrategy(method.REGULAR)
     method.SetMetricSamplingPercentage(0.1, 1)
-    method.SetMetricFixedMask(box.image("mask"))
+    method.SetMetricFixedMask(box.image("wide"))
     method.SetInterpolator(SimpleITK.sitkLinear)
-    method.SetOptimizerAsLBFGSB(gradientConvergenceTolerance=1e-5, numberOfIterations=60)
-    method.SetInitialTransform(SimpleITK.BSplineTransformInitializer(fixed, [10, 10, 10]), inPlace=True)
-    method.SetShrinkFactorsPerLevel([4, 2])
-    method.SetSmoothingSigmasPerLevel([2, 1])
+    method.SetOptimizerAsLBFGS2(solutionAccuracy=1e-4, numberOfIterations=100, deltaConvergenceTolerance=1e-4)
+    mesh = SimpleITK.BSplineTransformInitializer(fixed, [2, 2, 2])
+    method.SetInitialTransformAsBSpline(mesh, inPlace=True, scaleFactors=[1, 2, 4])
+    method.SetShrinkFactorsPerLevel([4, 2, 1])
+    method.SetSmoothingSigmasPerLevel([2, 1, 0])
     found = method.Execute(fixed, moving)
     to_field = SimpleITK.TransformToDisplacementFieldFilter()
     to_field.SetReferenceImage(fixed)

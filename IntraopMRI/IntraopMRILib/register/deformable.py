@@ -131,8 +131,8 @@ def register_deformable(
         raise DataError(f"finest_mm must be 1, 2 or 4, got {finest_mm}")
     work = _Work(fixed, moving, pose, fixed_mask, moving_mask, tumour, progress, threads)
     levels = [level for level in LEVELS if level[0] >= finest_mm]
-    lattice, coefficients = work.fit(levels[:FIRST_PASS], None, (0.1, 0.35))
     if cavity is None:
+        lattice, coefficients = work.fit(levels[:FIRST_PASS], None, (0.1, 0.35))
         work.find_cavity(lattice, coefficients)
     else:
         work.use_cavity(cavity)
