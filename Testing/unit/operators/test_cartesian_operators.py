@@ -151,6 +151,20 @@ def test_planned_mask(changes: Any, lines: Any) -> None:
     assert planned_mask(encoding).sum() == lines
 
 
+@pytest.mark.parametrize("offset", [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_the_offset_of_a_lattice_shows_beside_the_calibration_lines(offset: tuple[int, int]) -> None:
+    encoding = Encoding(
+        "s", "cartesian", (20, 96, 64), (20, 96, 64), (1, 1, 1), (1, 1, 1), 4, np.eye(4), acceleration=(2, 2),
+        calibration_lines=(6, 24),
+    )  # fmt: skip
+    mask = planned_mask(encoding, offset)
+    assert begun_offset(encoding, mask) == offset
+    centre = np.zeros_like(mask)
+    centre[7:13, 36:60] = True
+    assert mask[centre].all()
+    assert begun_offset(encoding, mask & centre) is None, "calibration lines tell nothing of the lattice"
+
+
 def truth_maps(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """(maps with unit root sum of squares, object with a disc of signal)."""
     y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
