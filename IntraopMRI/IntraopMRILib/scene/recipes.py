@@ -188,9 +188,10 @@ def _colorMap(image: Image, top: float, tableRole: str) -> Content:
     data, matrix = conversion.vtkImageOf(image.array), conversion.vtkMatrix(image.ras_from_ijk)
 
     def fill(node: Any) -> None:
+        # Colours first, as the grey levels of :func:`volume`.
+        looks.colorMap(node, top, nodeOf(node.GetScene(), tableRole))
         node.SetAndObserveImageData(data)
         node.SetIJKToRASMatrix(matrix)
-        looks.colorMap(node, top, nodeOf(node.GetScene(), tableRole))
 
     return Content("vtkMRMLScalarVolumeNode", image.name, fill, attributes=origin(image), saved=False)
 
