@@ -27,10 +27,10 @@ from peers.igtl_samples import frame, transform_body
 from peers.igtl_sender import image_body
 
 #: Slices of 256 x 256 16-bit voxels, images per run.
-IMAGES = {"0.13 MB": (1, 2000), "16.8 MB": (128, 64), "67 MB": (512, 24)}
+IMAGES = {"0.13 MB": (1, 2000), "16.8 MB": (128, 32), "67 MB": (512, 16)}
 #: Runs of each receiver, in turn. Of the images the fastest run of each counts (what else the machine does only slows
 #: down), of the delays the median, of the poses seen the fewest.
-REPEATS = 3
+REPEATS, IMAGE_REPEATS = 3, 6
 POSES, RATE_HZ = 5001, 1000
 MUTATED = 1_000_000
 FLIPS = 7000
@@ -113,7 +113,7 @@ def image_rows(receiver: Path | None) -> list[Row]:
     rows = []
     for name, (slices, count) in IMAGES.items():
         times: dict[str, list[float]] = {"ours": [], "link": [], "pyigtl": [], "pyigtl delivered": [], "C++": []}
-        for _ in range(REPEATS):
+        for _ in range(IMAGE_REPEATS):
             times["ours"].append(ours_images(slices, count))
             times["link"].append(link_images(slices, count))
             received, delivered = pyigtl_images(slices, count)
