@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import threading
 import time
 from typing import Any
 
@@ -101,6 +104,8 @@ class ConnectPage(Page):
 
     def enter(self) -> None:
         """The reconstruction panel follows the scene while this page is open."""
+        # Loading what a session needs takes a quarter of a second once: not in the click that connects.
+        threading.Thread(target=_load, name="load session", daemon=True).start()
         self.rawData.enter()
 
     def leave(self) -> None:
@@ -134,6 +139,12 @@ class ConnectPage(Page):
         except IntraopError as error:
             self.running.problem = str(error)
         self.panel.refresh()
+
+
+def _load() -> None:
+    """Load the session's files; packages that are missing are asked for when the person connects."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module(__name__.partition(".")[0] + ".session")
 
 
 def vars_of(peer: Any) -> dict[str, Any]:
