@@ -104,13 +104,15 @@ class _Placed:
 class _State:
     """What the worker has established so far. Only the worker writes it.
 
-    ``waits``: the contrast scan has found no native one to be compared with yet.
+    ``waits``: the contrast scan has found no native one to be compared with yet. ``agent_utc_s``: when the first scan
+    with contrast agent was taken.
     """
 
     images: dict[Role, Image] = field(default_factory=dict)
     placed: dict[Role, _Placed] = field(default_factory=dict)
     last_pose: Matrix | None = None
     waits: bool = False
+    agent_utc_s: float | None = None
 
 
 def role_of(protocol: str) -> Role:
@@ -444,6 +446,8 @@ class Session:
         self._state.placed.pop(scan.role, None)
         if scan.role == "contrast":
             self._state.waits = False
+            if self._state.agent_utc_s is None:
+                self._state.agent_utc_s = image.acquired_utc_s
         with self._deciding:
             self._implants.clear()
             self.journal.image(image, scan.role)
@@ -562,20 +566,28 @@ class Session:
         )
         state.waits = False
         cavity = placed.deformable is not None and bool(placed.deformable.cavity.array.any())
-        update = ResidualFound(assessment, _order_notes(native, contrast), cavity)
+        update = ResidualFound(assessment, _agent_notes(native, state.agent_utc_s), cavity)
         self.journal.residual(update)
         self._tell(update)
 
     def _complete_pair(self, scan: _Scan) -> None:
-        """A native scan came after the contrast scan that waited for it: where nothing moved, both are one pair.
+        """A native scan arrived after the contrast scan that waited for it: taken before, both are one pair.
 
         The contrast scan's own registration is the one that counts then, since the residual lies on its grid.
+        Raises SessionError when the native scan was not taken before the agent was given: agent that is still there
+        hides enhancement, and the residual would look smaller than it is.
         """
-        self._still_native()
-        image, placed = self._state.images["contrast"], self._state.placed["contrast"]
-        self._registered(placed.rigid, image)
+        native, contrast = self._still_native(), self._state.images["contrast"]
+        times = native.acquired_utc_s, contrast.acquired_utc_s
+        if times[0] is None or times[1] is None or times[0] >= times[1]:
+            raise SessionError(
+                "no residual is given: the scan without contrast agent came after the one with it, and is not known to "
+                "have been taken before; agent that is still there hides enhancement. Repeat both scans"
+            )
+        placed = self._state.placed["contrast"]
+        self._registered(placed.rigid, contrast)
         if placed.deformable is not None:
-            self._shifted(placed.rigid, placed.deformable, image)
+            self._shifted(placed.rigid, placed.deformable, contrast)
         self._assess_residual(scan)
 
     def _assess_implants(self, scan: _Scan) -> None:
@@ -638,17 +650,14 @@ class Session:
         self.journal.timing(stage, time.perf_counter() - started)
 
 
-def _order_notes(native: Image, contrast: Image) -> tuple[str, ...]:
-    """What must be known beside a residual whose scans came in the unusual order."""
-    if native.acquired_utc_s is None or contrast.acquired_utc_s is None:
+def _agent_notes(native: Image, agent_utc_s: float | None) -> tuple[str, ...]:
+    """What must be known beside a residual when agent had been given before its native scan, as in a second look."""
+    if native.acquired_utc_s is None or agent_utc_s is None or native.acquired_utc_s <= agent_utc_s:
         return ()
-    late_s = native.acquired_utc_s - contrast.acquired_utc_s
-    if late_s <= 0:
-        return ()
+    minutes = max(1, round((native.acquired_utc_s - agent_utc_s) / 60))
     return (
-        f"The scan without contrast agent was taken {max(1, round(late_s / 60))} min after the one with it: agent that "
-        "was still there hides enhancement, so more may be left than was measured. What was resected in between counts "
-        "as left.",
+        f"Contrast agent had been given {minutes} min before the scan without it: agent that was still there hides "
+        "enhancement, so more may be left than was measured.",
     )
 
 

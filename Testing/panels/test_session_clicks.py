@@ -83,7 +83,7 @@ def test_a_whole_session(app: Any, tmp_path: Path) -> None:
     wait_until(lambda: scanner.text == "Scanner: scanning", 60, "the scanner to confirm that it scans")
     page("SCAN").ui.scanButton.click()
     assert "START_SEQUENCE was not sent, the scanner is: scanning" in panel().running.problem
-    # the native one completes the pair with the contrast scan that waited, until the new contrast scan takes its place
+    # the native one came after the agent: it gives no number with the contrast scan that waited, only with the new one
     waited = panel().running.image.image.uid
     wait_until(
         lambda: panel().running.image.role == "contrast" and panel().running.image.image.uid != waited, 240, "it"

@@ -57,7 +57,7 @@ def test_previews_are_shown_and_nothing_rests_on_them(
     middles = [
         image.ras_from_ijk @ (*(size // 2 for size in image.array.shape[::-1]), 1) for image in (coarse, ready.image)
     ]
-    np.testing.assert_allclose(*middles, atol=1e-6)
+    np.testing.assert_allclose(middles[0], middles[1], atol=1e-6)
     assert [image.uid for image in session.journal.finish().images] == [ready.image.uid]
 
 

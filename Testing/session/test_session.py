@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from IntraopMRILib.session import Link, Plan, Session, _order_notes, role_of
+from IntraopMRILib.session import Link, Plan, Session, _agent_notes, role_of
 from IntraopMRILib.session_updates import (
     ImageReady,
     PlanCarried,
@@ -23,7 +24,8 @@ from IntraopMRIReconstructionLib.errors import SessionError, WireError
 from IntraopMRIReconstructionLib.geometry import centre_of, pose_error
 from IntraopMRIReconstructionLib.simulate.kspace import Scan
 from IntraopMRIReconstructionLib.simulate.phantom import BrainCase
-from IntraopMRIReconstructionLib.wire.adapters import message_from_status
+from IntraopMRIReconstructionLib.wire.adapters import message_from_image, message_from_status
+from IntraopMRIReconstructionLib.wire.messages_array import ImageMessage
 from IntraopMRIReconstructionLib.wire.transport import Server
 from session.conftest import scan_of, send, wait_for, wait_with_all
 
@@ -153,26 +155,45 @@ def test_a_contrast_scan_without_a_native_one_gives_no_number(
     assert "no native scan" in wait_for(session, Problem, fatal).text
 
 
-def test_a_native_scan_that_comes_late_completes_the_pair(
-    session: Session, scanner: Server, scans: dict[str, Scan], brain: BrainCase
+def taken(brain: BrainCase, name: str, utc_s: float) -> ImageMessage:
+    """A finished image with the time at which it was taken."""
+    return message_from_image(replace(brain.intraop[name], acquired_utc_s=utc_s), version=2)
+
+
+def test_a_native_scan_that_arrives_late_completes_the_pair(
+    session: Session, scanner: Server, brain: BrainCase
 ) -> None:
-    send(scanner, scans["T1 contrast"])
+    begun_s = time.time()
+    scanner.send(taken(brain, "T1 contrast", begun_s - 300.0))
     wait_for(session, Problem, fatal)
-    send(scanner, scans["T1 native"])
+    scanner.send(taken(brain, "T1 native", begun_s - 900.0))
     updates, found = wait_with_all(session, ResidualFound)
     low, high = found.assessment.interval_cm3
     assert low <= brain.truth.residual_ml <= high
+    assert found.notes == ()
     registered = [update for update in updates if isinstance(update, Registered)]
     assert [update.image.name for update in registered] == ["T1 native", "T1 contrast"]
     shifts = [update for update in updates if isinstance(update, ShiftFound)]
     assert [update.image.name for update in shifts] == ["T1 contrast"]
     assert [update.image.name for update in updates if isinstance(update, PlanCarried)][-1] == "T1 contrast"
     # The contrast scan belongs to that native scan now: a newer one, perhaps after more was resected, is no partner.
-    send(scanner, scans["T1 native"])
+    scanner.send(taken(brain, "T1 native", begun_s - 100.0))
     wait_for(session, Registered)
-    send(scanner, scans["T1 native"])
+    scanner.send(taken(brain, "T1 native", begun_s - 50.0))
     updates, _ = wait_with_all(session, Registered)
     assert not any(isinstance(update, ResidualFound) for update in updates)
+
+
+def test_a_native_scan_taken_after_the_contrast_agent_gives_no_number(
+    session: Session, scanner: Server, scans: dict[str, Scan]
+) -> None:
+    send(scanner, scans["T1 contrast"])
+    wait_for(session, Problem, fatal)
+    send(scanner, scans["T1 native"])
+    updates, problem = wait_with_all(session, Problem, fatal)
+    assert "agent that is still there hides enhancement" in problem.text
+    assert not any(isinstance(update, ResidualFound) for update in updates)
+    assert session.journal.record.residual is None
 
 
 def test_a_late_native_scan_of_a_patient_who_moved_gives_no_number(
@@ -187,11 +208,10 @@ def test_a_late_native_scan_of_a_patient_who_moved_gives_no_number(
 
 
 @pytest.mark.parametrize(("native_s", "said"), [(1000.0, False), (2200.0, True), (None, False)])
-def test_a_native_scan_taken_after_the_contrast_agent_is_said(native_s: float | None, said: bool) -> None:
-    contrast = Image(np.ones((2, 2, 2)), np.eye(4), acquired_utc_s=1600.0)
-    notes = _order_notes(replace(contrast, acquired_utc_s=native_s), contrast)
+def test_contrast_agent_given_before_the_native_scan_is_said(native_s: float | None, said: bool) -> None:
+    notes = _agent_notes(Image(np.ones((2, 2, 2)), np.eye(4), acquired_utc_s=native_s), 1600.0)
     assert bool(notes) is said
-    assert all("10 min after" in note for note in notes)
+    assert all("10 min before" in note for note in notes)
 
 
 def test_a_patient_who_moves_between_the_scans_is_noticed(
