@@ -10,7 +10,7 @@ import logging
 import queue
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,7 @@ class Preparer:
 
     def __init__(self) -> None:
         self._waiting: queue.SimpleQueue[Update | None] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[tuple[Update, Prepared]] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[Update | None, Prepared]] = queue.SimpleQueue()
         self._closing = threading.Event()
         threading.Thread(target=self._run, name="intraop preparer", daemon=True).start()
 
@@ -91,8 +91,12 @@ class Preparer:
         """Hand over an update. Never waits."""
         self._waiting.put(update)
 
-    def next(self) -> tuple[Update, Prepared] | None:
-        """The next update that is ready, None when there is none. Never waits."""
+    def next(self) -> tuple[Update | None, Prepared] | None:
+        """The next update that is ready, None when there is none. Never waits.
+
+        What is drawn beside the overlay comes behind its update, without one, a node at a time: all at once they would
+        hold the main thread for a tenth of a second.
+        """
         try:
             return self._done.get_nowait()
         except queue.Empty:
@@ -106,7 +110,10 @@ class Preparer:
     def _run(self) -> None:
         while (update := self._waiting.get()) is not None and not self._closing.is_set():
             try:
-                self._done.put((update, prepare(update)))
+                ready = prepare(update)
+                self._done.put((update, replace(ready, drawn={})))
+                for role, content in ready.drawn.items():
+                    self._done.put((None, Prepared(drawn={role: content})))
             except IntraopError as error:
                 self._done.put((Problem("show", str(error)), Prepared()))
             except Exception as error:

@@ -104,6 +104,11 @@ class SessionView:
         elif isinstance(update, Problem) and update.fatal:
             self._failed(update)
 
+    def draw(self, ready: Prepared) -> None:
+        """What shows the brain shift, or a part of it; nothing when its registration is gone meanwhile."""
+        if self.followsShift:
+            self.bridge.setBrainShift(ready.drawn)
+
     def decided(self, item: Carried) -> None:
         """A person has decided about one planned thing: it moves, or goes back to where the rigid pose puts it."""
         self.bridge.carry(item.key, bool(item.accepted))
@@ -227,7 +232,7 @@ class SessionView:
             found.intraop_from_preop, update.verdict, update.image.uid, found.shift.uid, found.shift, ready.content
         )
         self._deformable = found
-        self.bridge.setBrainShift(ready.drawn)
+        self.draw(ready)
 
     def _residual(self, update: ResidualFound, ready: Prepared) -> None:
         found = update.assessment

@@ -209,9 +209,11 @@ class Running:
                 self._take(update)
             else:
                 self._preparer.put(update)
-        ready = self._preparer.next()
-        if ready is not None:
-            self._take(*ready)
+        update, prepared = self._preparer.next() or (None, None)
+        if update is not None:
+            self._take(update, prepared)
+        elif prepared is not None:
+            self.view.draw(prepared)
         self._follow()
 
     def _follow(self) -> None:
