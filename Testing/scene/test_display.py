@@ -124,6 +124,16 @@ def test_refusal_says_why() -> None:
     assert banner.detail == "the patient moved"
 
 
+def test_before_the_first_scan_the_pointer_is_said_to_have_no_place() -> None:
+    early = replace(SOUND, verdict=None, unplaced=True)
+    assert [(banner.title, banner.tone) for banner in corners(early).banners] == [
+        ("NO SCAN YET: POINTER NOT PLACED", Tone.CAUTION)
+    ]
+    # What was withdrawn is told instead: it is the graver of the two.
+    withdrawn = corners(replace(early, withdrawn="the patient moved")).banners
+    assert [banner.title for banner in withdrawn] == ["NOT REGISTERED"]
+
+
 def test_danger_comes_before_caution() -> None:
     both = banners(replace(SOUND, verdict=REFUSED, pose_trust="stale", pose_age_s=2.0))
     assert [banner.tone for banner in both] == [Tone.DANGER, Tone.CAUTION]

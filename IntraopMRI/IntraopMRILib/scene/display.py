@@ -80,7 +80,8 @@ class Readout:
     ``image_age_s`` None means that the time of the scan is unknown. ``pose_trust`` is ``live``, ``stale``,
     ``returning``, ``not seen`` or ``never received``, the value of the pose watch's trust; only a live pose with an age
     is a position.
-    ``withdrawn``: why there is no registration (the bridge's ``withdrawnBecause``).
+    ``withdrawn``: why there is no registration (the bridge's ``withdrawnBecause``). ``unplaced``: no scan came yet, so
+    the pointer has no place in the volume that is shown.
     ``preview``: percent acquired, when the picture is the preview of a scan that still arrives.
     """
 
@@ -91,6 +92,7 @@ class Readout:
     implants: Mapping[str, tuple[Measurement, ...]] = field(default_factory=dict)
     verdict: Verdict | None = None
     withdrawn: str = ""
+    unplaced: bool = False
     image_age_s: float | None = None
     pose_age_s: float | None = None
     pose_trust: str = "never received"
@@ -154,6 +156,8 @@ def banners(readout: Readout) -> tuple[Banner, ...]:
         reasons = readout.verdict.text.partition(": ")[2] if readout.verdict is not None and readout.refused else ""
         title = "REGISTRATION REFUSED" if readout.refused else "NOT REGISTERED"
         result.append(Banner(title, reasons or readout.withdrawn, Tone.DANGER))
+    elif readout.unplaced:
+        result.append(Banner("NO SCAN YET: POINTER NOT PLACED", tone=Tone.CAUTION))
     # A tool that comes back is steady within a tenth of a second: a band across the views would only flash.
     if readout.pose_problem and readout.pose_trust not in ("never received", "returning"):
         result.append(Banner(_shouted(readout.pose_problem), tone=Tone.CAUTION))

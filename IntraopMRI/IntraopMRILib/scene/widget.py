@@ -271,7 +271,7 @@ class SessionPanel(Panel):
         guidance = self.pages[Phase.NAVIGATE].guidance  # type: ignore[attr-defined]
         if self.running.image is None and not readout.withdrawn and not readout.pose_problem:
             # The chosen volume is on the screen and the pointer beside it, each in a frame of its own.
-            readout = replace(readout, withdrawn=_("the pointer has no place in a volume before the first scan"))
+            readout = replace(readout, unplaced=True)
         if not self.running.trusted:
             # The residual belongs to the review; where the tip is matters only after the confirmation
             return replace(readout, tip_to_residual=None)
