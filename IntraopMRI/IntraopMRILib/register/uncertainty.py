@@ -23,7 +23,7 @@ SMOOTHING_MM = 6.0
 PATCH_VOXELS = 3
 #: 95 % radius = root of the sum of squares of FLOOR_MM, DATA x data deviation, PRIOR x prior deviation and
 #: WALL_MM x exp(-distance to the cavity / WALL_REACH_MM). Fitted on six cases at 2 mm (three heads; three shifts solved
-#: by elasticity, three of the lab's generator); the head 'mni152-long' and the benchmark's seeds took no part in the fit.
+#: by elasticity, three of the lab's generator); the head 'mni152-long' and the benchmark's seeds took no part.
 FLOOR_MM, DATA, PRIOR, WALL_MM, WALL_REACH_MM = 0.2, 6.0, 4.0, 2.0, 12.0
 #: The factors belong to this resolution. Neighbours share information (point spread, interpolation), so a finer grid
 #: knows less than the number of its voxels says: both deviations grow with the root of its inverse.
