@@ -7,8 +7,6 @@ along x. Whatever needs no other line is done as a line arrives: oversampling, w
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,15 +15,10 @@ import numpy.typing as npt
 from ..data import Acquisition, Encoding, KSpace, LineFlag
 from ..errors import ReconstructionError
 from ..operators.sampling import begun_offset, describe, planned_mask
+from .arrivals import MAX_FRAME_BYTES, Arrivals, flags_of, silent_of
 from .noise import covariance_of, mixed, whitening_matrix
 from .readouts import Readouts
 
-#: Refuse to allocate a frame beyond this: a header with a wrong matrix must not take the computer down.
-MAX_FRAME_BYTES = 8 * 2**30
-#: A coil whose line has less energy than this share of the others' is disconnected: receiver noise alone is stronger.
-DEAD_ENERGY_SHARE = 1e-10
-#: More coils lost than this share of the array, and the image is no longer the one that was planned.
-MAX_DEAD_SHARE = 0.5
 #: A frame with less than this part of the lines that the header announces need not be looked at line by line.
 LEAST_OF_PLAN = 0.9
 #: Lines that are sorted in at a time: 8 coils x 512 samples of them take 8 MB.
@@ -49,7 +42,7 @@ class _Frame:
         return int((self.taken | self.calibrated).sum())
 
 
-class Assembler:
+class Assembler(Arrivals):
     """Collects the acquisitions of one Cartesian scan.
 
     ``fraction_acquired`` is for the screen; ``kspace`` may be called at any time, also while lines still arrive.
@@ -69,7 +62,7 @@ class Assembler:
                 f"a 2D scan must have as many encoded as reconstructed slices, got {encoding.encoded_matrix[0]} and "
                 f"{encoding.recon_matrix[0]}: check the header"
             )
-        self._source = encoding
+        super().__init__(encoding)
         self._readouts = Readouts(encoding)
         z, y, x = encoding.encoded_matrix
         centre, kept = encoding.centre_index, self._readouts.kept
@@ -89,26 +82,15 @@ class Assembler:
             dwell_time_s=None if encoding.dwell_time_s is None else encoding.dwell_time_s * x / kept,
             centre=None,
         )
-        self.complete = False
         self._frames: dict[tuple[int, int], _Frame] = {}
         #: The frame of each contrast that brought the newest calibration lines.
         self._calibrating: dict[int, _Frame] = {}
-        self._alive = np.ones(encoding.coils, dtype=bool)
-        self._noise: list[npt.NDArray[np.complex64]] = []
-        self._hash = hashlib.sha256()
-        self._events: Counter[str] = Counter()
         #: Whitening that the stored lines have gone through, (coils, coils); None while none was known.
         self._applied: npt.NDArray[np.complex64] | None = None
         self._stored = False
         self._known: tuple[int, bytes] | None = None
         self._mixed: tuple[npt.NDArray[np.complex64] | None, str] = (None, "")
         self._planned = int(planned_mask(encoding).sum())
-        self._released = 0
-
-    @property
-    def frames(self) -> tuple[tuple[int, int], ...]:
-        """The (contrast, repetition) pairs that have begun, sorted."""
-        return tuple(sorted(self._frames))
 
     @property
     def fraction_acquired(self) -> float:
@@ -126,19 +108,6 @@ class Assembler:
             rows.append(np.column_stack([np.broadcast_to(np.asarray(key, dtype=np.int64), (len(lines), 2)), lines]))
         return np.concatenate(rows)
 
-    @property
-    def dead_coils(self) -> tuple[int, ...]:
-        """Indices of coils that delivered nothing or broken numbers at least once."""
-        return tuple(int(coil) for coil in np.flatnonzero(~self._alive))
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What was wrong with the data so far, in words."""
-        found = [f"{number} {what}" for what, number in self._events.items()]
-        if self.dead_coils:
-            found.append(f"coils dropped because they failed during the scan: {', '.join(map(str, self.dead_coils))}")
-        return tuple(found)
-
     def add(self, acquisition: Acquisition) -> None:
         """Sort a block of readouts in.
 
@@ -150,14 +119,8 @@ class Assembler:
         and indices outside the encoded matrix.
         """
         self._check(acquisition)
-        self._hash.update(np.ascontiguousarray(acquisition.samples).data)
-        self._hash.update(np.stack([acquisition.kz, acquisition.ky]).astype(np.int32).tobytes())
-        flags = np.zeros(len(acquisition.ky), np.uint32) if acquisition.flags is None else acquisition.flags
-        noise = flags & LineFlag.NOISE > 0
-        if noise.any():
-            self._noise.append(np.moveaxis(acquisition.samples[noise], 1, 0).reshape(self._source.coils, -1))
-        self.complete |= acquisition.last or bool((flags & LineFlag.LAST_IN_SCAN).any())
-        use = ~noise & (flags & LineFlag.NAVIGATOR == 0)
+        flags, noise, use = flags_of(acquisition)
+        self._record(acquisition, np.stack([acquisition.kz, acquisition.ky]).astype(np.int32), flags, noise)
         if not use.any():
             return
         self._check_indices(acquisition, use)
@@ -193,12 +156,7 @@ class Assembler:
                 f"contrast {contrast}, repetition {repetition} of scan '{self._source.scan_id}' has no line yet; "
                 f"begun are {list(self.frames)}"
             )
-        dead = len(self.dead_coils)
-        if dead > MAX_DEAD_SHARE * len(self._alive):
-            raise ReconstructionError(
-                f"{dead} of {len(self._alive)} coils failed during the scan (NaN or no signal): check the coil "
-                "connection and scan again"
-            )
+        self._check_alive()
         samples, warnings = frame.samples, self.warnings
         # A scan may calibrate in its first repetition only.
         calibrating = self._calibrating.get(contrast, frame) if frame.calibration is None else frame
@@ -213,7 +171,7 @@ class Assembler:
         return KSpace(
             samples=samples,
             acquired=frame.counts,
-            encoding=replace(self.encoding, coils=len(self._alive) - dead),
+            encoding=replace(self.encoding, coils=int(self._alive.sum())),
             readout=self._readouts.range,
             calibration=calibration,
             contrast=contrast,
@@ -258,16 +216,10 @@ class Assembler:
 
     def _check(self, acquisition: Acquisition) -> None:
         source = self._source
-        if acquisition.scan_id != source.scan_id:
-            raise ReconstructionError(
-                f"lines of scan '{acquisition.scan_id}' came to scan '{source.scan_id}': send its header first"
-            )
+        self._check_scan(acquisition)
         if acquisition.trajectory is not None:
             raise ReconstructionError("lines with a trajectory cannot be sorted into a Cartesian matrix")
-        if acquisition.samples.shape[1] != source.coils:
-            raise ReconstructionError(
-                f"a readout has {acquisition.samples.shape[1]} coils, the header says {source.coils}"
-            )
+        self._check_coils(acquisition)
         for name, value, limit in (
             ("contrast", acquisition.contrast, source.contrasts),
             ("repetition", acquisition.repetition, source.repetitions),
@@ -292,14 +244,7 @@ class Assembler:
         self, samples: npt.NDArray[np.complex64], use: npt.NDArray[np.bool_]
     ) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_]]:
         """(samples with broken coils set to 0, which lines may be used)."""
-        values = np.ascontiguousarray(samples, dtype=np.complex64)
-        parts = values.view(np.float32)
-        energy = np.einsum("lcx,lcx->lc", parts, parts)
-        broken = ~np.isfinite(energy)
-        if broken.any():
-            energy = np.where(broken, 0.0, energy)
-        strongest = energy.max(axis=1, keepdims=True)
-        silent = energy <= DEAD_ENERGY_SHARE * strongest
+        values, broken, silent = silent_of(samples)
         lost = use & silent.all(axis=1)
         nan_lines = int((lost & broken.any(axis=1)).sum())
         if nan_lines:
@@ -308,8 +253,6 @@ class Assembler:
             self._events["lines left out because they carry only zeros"] += int(lost.sum()) - nan_lines
         good = use & ~lost
         self._alive &= ~silent[good].any(axis=0)
-        if broken.any():
-            values = np.where(broken[:, :, None], np.complex64(0), values)
         return values, good
 
     def _frame(self, acquisition: Acquisition) -> _Frame:

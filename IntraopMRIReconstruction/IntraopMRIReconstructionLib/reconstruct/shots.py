@@ -6,18 +6,16 @@ placed by their number.
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from ..data import Acquisition, Encoding, LineFlag
+from ..data import Acquisition, Encoding
 from ..errors import ReconstructionError
 from ..operators.fourier import ComplexArray
 from ..operators.trajectory import GOLDEN_ANGLE_RAD, radial
-from .assemble import DEAD_ENERGY_SHARE, MAX_DEAD_SHARE, MAX_FRAME_BYTES
+from .arrivals import MAX_FRAME_BYTES, Arrivals, flags_of, silent_of
 from .noise import covariance_of, whitening_matrix
 
 #: Entry of the encoding's metadata that says in which order the spokes of a radial scan are turned.
@@ -60,7 +58,7 @@ class _Parts:
     size: int = 0  # bytes
 
 
-class ShotAssembler:
+class ShotAssembler(Arrivals):
     """Collects the readouts of one 2D radial or spiral scan; used as :class:`.assemble.Assembler` is."""
 
     def __init__(self, encoding: Encoding) -> None:
@@ -72,7 +70,7 @@ class ShotAssembler:
                 f"the {encoding.trajectory} scan '{encoding.scan_id}' is three-dimensional: only 2D slices of radial "
                 "and spiral scans can be reconstructed"
             )
-        self._source = encoding
+        super().__init__(encoding)
         z, y, x = encoding.encoded_matrix
         fov, recon = encoding.encoded_fov_mm, encoding.recon_fov_mm
         shares = [min(1.0, recon[axis] / fov[axis]) for axis in (1, 2)]
@@ -85,18 +83,7 @@ class ShotAssembler:
             encoded_fov_mm=(fov[0], fov[1] * kept[0] / y, fov[2] * kept[1] / x),
             centre=None,
         )
-        self.complete = False
         self._frames: dict[tuple[int, int], _Parts] = {}
-        self._silent = np.zeros(encoding.coils, dtype=bool)
-        self._noise: list[ComplexArray] = []
-        self._hash = hashlib.sha256()
-        self._events: Counter[str] = Counter()
-        self._released = 0
-
-    @property
-    def frames(self) -> tuple[tuple[int, int], ...]:
-        """The (contrast, repetition) pairs that have begun, sorted."""
-        return tuple(sorted(self._frames))
 
     @property
     def fraction_acquired(self) -> float:
@@ -108,19 +95,6 @@ class ShotAssembler:
         taken = self._released + sum(self.lines(*key) for key in self._frames)
         return min(1.0, taken / max(1, planned))
 
-    @property
-    def dead_coils(self) -> tuple[int, ...]:
-        """Indices of coils that delivered nothing or broken numbers at least once."""
-        return tuple(int(coil) for coil in np.flatnonzero(self._silent))
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What was wrong with the data so far, in words."""
-        found = [f"{number} {what}" for what, number in self._events.items()]
-        if self.dead_coils:
-            found.append(f"coils dropped because they failed during the scan: {', '.join(map(str, self.dead_coils))}")
-        return tuple(found)
-
     def add(self, acquisition: Acquisition) -> None:
         """Take in a block of readouts. Lines that carry NaN, infinity or zeros are left out and named in ``warnings``.
 
@@ -128,28 +102,16 @@ class ShotAssembler:
         whose way through k-space is not known.
         """
         source = self._source
-        if acquisition.scan_id != source.scan_id:
-            raise ReconstructionError(
-                f"lines of scan '{acquisition.scan_id}' came to scan '{source.scan_id}': send its header first"
-            )
-        if acquisition.samples.shape[1] != source.coils:
-            raise ReconstructionError(
-                f"a readout has {acquisition.samples.shape[1]} coils, the header says {source.coils}"
-            )
-        flags = np.zeros(len(acquisition.ky), np.uint32) if acquisition.flags is None else acquisition.flags
-        noise = flags & LineFlag.NOISE > 0
-        use = ~noise & (flags & LineFlag.NAVIGATOR == 0)
+        self._check_scan(acquisition)
+        self._check_coils(acquisition)
+        flags, noise, use = flags_of(acquisition)
         k = self.positions(acquisition, use)
         wrong = acquisition.kz[use][(acquisition.kz[use] < 0) | (acquisition.kz[use] >= source.encoded_matrix[0])]
         if len(wrong):
             raise ReconstructionError(
                 f"the slice must be within 0..{source.encoded_matrix[0] - 1} by the header, got {wrong[:5].tolist()}"
             )
-        self._hash.update(np.ascontiguousarray(acquisition.samples).data)
-        self._hash.update(np.ascontiguousarray(k).data)
-        if noise.any():
-            self._noise.append(np.moveaxis(acquisition.samples[noise], 1, 0).reshape(source.coils, -1))
-        self.complete |= acquisition.last or bool((flags & LineFlag.LAST_IN_SCAN).any())
+        self._record(acquisition, k, flags, noise)
         samples, good = self._screened(acquisition.samples[use])
         if not good.any():
             return
@@ -188,12 +150,8 @@ class ShotAssembler:
                 f"contrast {contrast}, repetition {repetition} of scan '{self._source.scan_id}' has no readout yet; "
                 f"begun are {list(self.frames)}"
             )
-        live = np.flatnonzero(~self._silent)
-        if len(live) < (1 - MAX_DEAD_SHARE) * len(self._silent):
-            raise ReconstructionError(
-                f"{len(self.dead_coils)} of {len(self._silent)} coils failed during the scan (NaN or no signal): check "
-                "the coil connection and scan again"
-            )
+        self._check_alive()
+        live = np.flatnonzero(self._alive)
         lengths = {part.shape[2] for part in frame.samples}
         if len(lengths) > 1:
             raise ReconstructionError(f"readouts of one image must have one length, got {sorted(lengths)} samples")
@@ -247,13 +205,9 @@ class ShotAssembler:
 
     def _screened(self, samples: npt.NDArray[np.complex64]) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_]]:
         """(samples with broken coils set to 0, which lines may be used)."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            energy = np.einsum("lcx,lcx->lc", samples, samples.conj()).real
-        broken = ~np.isfinite(energy)
-        energy = np.where(broken, 0.0, energy)
-        silent = energy <= DEAD_ENERGY_SHARE * energy.max(axis=1, keepdims=True)
-        lost = silent.all(axis=1)
+        values, _broken, silent = silent_of(samples)
+        lost = np.asarray(silent.all(axis=1))
         if lost.any():
             self._events["readouts left out because they carry only zeros, NaN or infinity"] += int(lost.sum())
-        self._silent |= silent[~lost].any(axis=0)
-        return np.where(broken[:, :, None], np.complex64(0), samples), ~lost
+        self._alive &= ~silent[~lost].any(axis=0)
+        return values, ~lost

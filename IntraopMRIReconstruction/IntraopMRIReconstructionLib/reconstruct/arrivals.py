@@ -1,0 +1,107 @@
+"""What every scan needs as its lines arrive, whatever its way through k-space: whose lines, which coils, what noise."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data import Acquisition, Encoding, LineFlag
+from ..errors import ReconstructionError
+
+#: Refuse to allocate a frame beyond this: a header with a wrong matrix must not take the computer down.
+MAX_FRAME_BYTES = 8 * 2**30
+#: A coil whose line has less energy than this share of the others' is disconnected: receiver noise alone is stronger.
+DEAD_ENERGY_SHARE = 1e-10
+#: More coils lost than this share of the array, and the image is no longer the one that was planned.
+MAX_DEAD_SHARE = 0.5
+
+
+class Arrivals:
+    """Base of the collectors. They keep their own frames by (contrast, repetition) in ``_frames``."""
+
+    _frames: Mapping[tuple[int, int], object]
+
+    def __init__(self, encoding: Encoding) -> None:
+        self._source = encoding
+        self.complete = False
+        self._alive = np.ones(encoding.coils, dtype=bool)
+        self._noise: list[npt.NDArray[np.complex64]] = []
+        self._hash = hashlib.sha256()
+        self._events: Counter[str] = Counter()
+        self._released = 0
+
+    @property
+    def frames(self) -> tuple[tuple[int, int], ...]:
+        """The (contrast, repetition) pairs that have begun, sorted."""
+        return tuple(sorted(self._frames))
+
+    @property
+    def dead_coils(self) -> tuple[int, ...]:
+        """Indices of coils that delivered nothing or broken numbers at least once."""
+        return tuple(int(coil) for coil in np.flatnonzero(~self._alive))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was wrong with the data so far, in words."""
+        found = [f"{number} {what}" for what, number in self._events.items()]
+        if self.dead_coils:
+            found.append(f"coils dropped because they failed during the scan: {', '.join(map(str, self.dead_coils))}")
+        return tuple(found)
+
+    def _check_scan(self, acquisition: Acquisition) -> None:
+        """Raises ReconstructionError for the data of another scan."""
+        if acquisition.scan_id != self._source.scan_id:
+            raise ReconstructionError(
+                f"lines of scan '{acquisition.scan_id}' came to scan '{self._source.scan_id}': send its header first"
+            )
+
+    def _check_coils(self, acquisition: Acquisition) -> None:
+        """Raises ReconstructionError for another number of coils than the header's."""
+        if acquisition.samples.shape[1] != self._source.coils:
+            raise ReconstructionError(
+                f"a readout has {acquisition.samples.shape[1]} coils, the header says {self._source.coils}"
+            )
+
+    def _record(
+        self, acquisition: Acquisition, place: npt.NDArray, flags: npt.NDArray[np.uint32], noise: npt.NDArray[np.bool_]
+    ) -> None:
+        """Samples and their ``place`` into the input's hash, noise lines aside, and whether the scan has ended."""
+        self._hash.update(np.ascontiguousarray(acquisition.samples).data)
+        self._hash.update(np.ascontiguousarray(place).data)
+        if noise.any():
+            self._noise.append(np.moveaxis(acquisition.samples[noise], 1, 0).reshape(self._source.coils, -1))
+        self.complete |= acquisition.last or bool((flags & LineFlag.LAST_IN_SCAN).any())
+
+    def _check_alive(self) -> None:
+        """Raises ReconstructionError when more than half of the coils failed."""
+        dead = len(self.dead_coils)
+        if dead > MAX_DEAD_SHARE * len(self._alive):
+            raise ReconstructionError(
+                f"{dead} of {len(self._alive)} coils failed during the scan (NaN or no signal): check the coil "
+                "connection and scan again"
+            )
+
+
+def flags_of(acquisition: Acquisition) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """(flags, which lines are noise, which are to be used) of a block: (lines,) each."""
+    flags = np.zeros(len(acquisition.ky), np.uint32) if acquisition.flags is None else acquisition.flags
+    noise = flags & LineFlag.NOISE > 0
+    return flags, noise, ~noise & (flags & LineFlag.NAVIGATOR == 0)
+
+
+def silent_of(
+    samples: npt.NDArray[np.complex64],
+) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """(samples with broken coils set to 0, broken (lines, coils), silent (lines, coils)): broken ones are silent."""
+    values = np.ascontiguousarray(samples, dtype=np.complex64)
+    parts = values.view(np.float32)
+    energy = np.einsum("lcx,lcx->lc", parts, parts)
+    broken = ~np.isfinite(energy)
+    if broken.any():
+        energy = np.where(broken, 0.0, energy)
+        values = np.where(broken[:, :, None], np.complex64(0), values)
+    return values, broken, energy <= DEAD_ENERGY_SHARE * energy.max(axis=1, keepdims=True)
