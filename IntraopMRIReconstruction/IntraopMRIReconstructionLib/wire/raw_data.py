@@ -19,6 +19,11 @@ A scan is one STRING, then NDARRAY messages (or complex IMAGE messages), all of 
                   ``radial_order`` ``golden``: spoke ``ky`` is then turned by ``ky`` golden angles
    =============  ==================================================================================================
 
+   A Cartesian readout has as many samples as the encoded matrix is wide, or fewer (partial, asymmetric echo): then
+   the encoding's ``centre`` (z, y, x) must be there, and its x is the sample, counted from 0 in the readout as sent,
+   that holds the centre of k-space. All image lines of a scan have one length and one centre. Lines of noise and
+   navigators may have another length.
+
    Lines of EPI carry their direction in ``flags``. When they are sampled on the ramps of the gradient, the encoding's
    ``metadata`` says how: ``epi_ramp_s``, ``epi_flat_s``, ``epi_delay_s``, and ``dwell_time_s`` is set.
 
@@ -176,12 +181,24 @@ def _check_lines(acquisition: Acquisition, encoding: Encoding, what: str) -> Non
     if encoding.trajectory in ("cartesian", "epi") and readout != encoding.encoded_matrix[2] and not ramps:
         free = acquisition.flags is not None and bool((acquisition.flags & _FREE_LENGTH).all())
         if not free:
-            raise WireError(
-                f"{what} has {readout} samples a line, scan '{encoding.scan_id}' announced {encoding.encoded_matrix[2]}"
-            )
+            _check_short(readout, encoding, what)
     golden = encoding.metadata.get("radial_order") == "golden"
     if encoding.trajectory in ("radial", "spiral") and acquisition.trajectory is None and not golden:
         raise WireError(f"{what} has no trajectory, which a {encoding.trajectory} scan needs")
+
+
+def _check_short(readout: int, encoding: Encoding, what: str) -> None:
+    """Raise WireError unless a Cartesian readout may have so many samples, fewer than its matrix is wide."""
+    width = encoding.encoded_matrix[2]
+    told = f"{what} has {readout} samples a line, scan '{encoding.scan_id}' announced {width}"
+    if readout > width or encoding.trajectory != "cartesian":
+        raise WireError(told)
+    if encoding.centre is None:
+        raise WireError(
+            f"{told}: a short (asymmetric) readout needs 'centre' in the encoding, to say which is its echo"
+        )
+    if not encoding.centre[2] < readout:
+        raise WireError(f"{told} with its centre at sample {encoding.centre[2]}, which a readout so short lacks")
 
 
 def _samples(message: NDArrayMessage | ImageMessage, what: str) -> npt.NDArray[np.complex64]:
@@ -279,6 +296,14 @@ def _encoding_from(fields: Mapping[str, Any], what: str) -> Encoding:
         if fields["coordinate_system"] == "LPS":
             values["ras_from_ijk"] = ras_from_lps_matrix(values["ras_from_ijk"])
         encoding = Encoding(**values)
+        _check_centre(encoding)
     except (DataError, TypeError, ValueError, AttributeError) as error:
         raise WireError(f"{what} cannot be used: {error}") from error
     return encoding
+
+
+def _check_centre(encoding: Encoding) -> None:
+    """Raise DataError for a centre of k-space that the encoded matrix does not have."""
+    centre, matrix = encoding.centre, encoding.encoded_matrix
+    if centre is not None and not (len(centre) == 3 and all(0 <= c < n for c, n in zip(centre, matrix, strict=True))):
+        raise DataError(f"centre must be three indices (z, y, x) within the encoded matrix {matrix}, got {centre}")

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from IntraopMRIReconstructionLib.data import Acquisition, Encoding, LineFlag
 from IntraopMRIReconstructionLib.errors import WireError
+from IntraopMRIReconstructionLib.reconstruct.assemble import Assembler
+from IntraopMRIReconstructionLib.reconstruct.auto import reconstruct
+from IntraopMRIReconstructionLib.simulate.analytic import HEAD_2D, cartesian_kspace, ring_of_coils
 from IntraopMRIReconstructionLib.wire import codec
 from IntraopMRIReconstructionLib.wire.header import HEADER_SIZE
 from IntraopMRIReconstructionLib.wire.raw_data import RawDataReader, message_from_acquisition, messages_from_encoding
@@ -168,7 +171,8 @@ def _with_both_infinities() -> np.ndarray:
     [
         ({"scan_id": "scan-2"}, "belongs to scan 'scan-2'"),
         ({"samples": np.zeros((5, 4, 16), np.complex64)}, "4 coils"),
-        ({"samples": np.zeros((5, 3, 15), np.complex64)}, "15 samples a line"),
+        ({"samples": np.zeros((5, 3, 17), np.complex64)}, "17 samples a line, scan 'scan-1' announced 16"),
+        ({"samples": np.zeros((5, 3, 8), np.complex64)}, "centre at sample 8, which a readout so short lacks"),
         ({"ky": np.full(5, 8, np.int32)}, "'ky' must be 5 integers from 0 to 7"),
         ({"ky": np.full(5, -1, np.int32)}, "'ky'"),
         ({"kz": np.full(5, 4, np.int32)}, "'kz'"),
@@ -183,6 +187,57 @@ def test_lines_that_cannot_be_trusted(changes: dict[str, Any], match: str) -> No
         reader.feed(_sent(message_from_acquisition(_acquisition(**changes))))
     # One bad block does not end the scan.
     assert isinstance(reader.feed(message_from_acquisition(_acquisition())), Acquisition)
+
+
+@pytest.mark.parametrize("form", ["ndarray", "image"])
+def test_short_readouts_come_through_when_the_encoding_names_their_centre(form: Literal["ndarray", "image"]) -> None:
+    short = _acquisition(samples=_acquisition().samples[..., :11])
+    back = _reader().feed(_sent(message_from_acquisition(short, form=form)))
+    assert isinstance(back, Acquisition)
+    np.testing.assert_array_equal(back.samples, short.samples)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [({"centre": None}, "needs 'centre' in the encoding"), ({"trajectory": "epi"}, "11 samples a line")],
+)
+def test_short_readouts_without_a_known_centre_are_refused(changes: dict[str, Any], match: str) -> None:
+    reader = _reader(replace(ENCODING, **changes))
+    with pytest.raises(WireError, match=match):
+        reader.feed(_sent(message_from_acquisition(_acquisition(samples=_acquisition().samples[..., :11]))))
+    assert isinstance(reader.feed(message_from_acquisition(_acquisition())), Acquisition)
+
+
+def test_an_asymmetric_echo_over_the_wire_becomes_the_image_of_the_whole_one() -> None:
+    """The same head read from its echo's eighth on: what is missing is completed, and it lies in the same place."""
+    size, first = 64, 20
+    whole = cartesian_kspace((size, size), (240.0, 240.0), HEAD_2D, ring_of_coils(3, 240.0))
+    header = replace(
+        ENCODING,
+        encoded_matrix=(1, size, size),
+        recon_matrix=(1, size, size),
+        encoded_fov_mm=(5.0, 240.0, 240.0),
+        recon_fov_mm=(5.0, 240.0, 240.0),
+        is_3d=False,
+        acceleration=(1, 1),
+        calibration_lines=(0, 0),
+        contrasts=1,
+        repetitions=1,
+        averages=1,
+    )
+    images = []
+    for start in (0, first):
+        encoding = replace(header, centre=(0, size // 2, size // 2 - start))
+        reader, assembler = _reader(encoding), Assembler(encoding)
+        ky = np.arange(size, dtype=np.int32)
+        samples = np.ascontiguousarray(whole[..., start:].swapaxes(0, 1))
+        got = reader.feed(_sent(message_from_acquisition(Acquisition("scan-1", samples, ky, ky * 0))))
+        assert isinstance(got, Acquisition)
+        assembler.add(got)
+        images.append(reconstruct(assembler.kspace()))
+    assert [image.method for image in images] == ["fft", "homodyne"]
+    reference, found = images[0].image.array, images[1].image.array
+    assert np.linalg.norm(found - reference) < 0.1 * np.linalg.norm(reference)
 
 
 @pytest.mark.parametrize("samples", [_with_nan(), _with_both_infinities()])
@@ -232,6 +287,10 @@ def test_noise_lines_may_have_another_length() -> None:
         ({"encoded_matrix": [1, 2]}, "three positive"),
         ({"encoded_matrix": None}, "cannot be used"),
         ({"recon_fov_mm": [1, 2, float("nan")]}, "positive lengths"),
+        ({"centre": [2, 3]}, "centre must be three indices"),
+        ({"centre": [2, 3, 16]}, "within the encoded matrix"),
+        ({"centre": [2, -1, 8]}, "within the encoded matrix"),
+        ({"centre": "8"}, "centre must be three indices"),
         ({"metadata": 3}, "cannot be used"),
         ({"scan_id": None}, ""),
     ],
