@@ -228,16 +228,6 @@ def test_gradient_table_is_read_and_used(tmp_path: Path) -> None:
     assert "FFS" in gradients_refused(replace(known, metadata={"source": "MRD", "patient_position": "FFS"}))
 
 
-@pytest.mark.parametrize("text", ["", "0.25 m = R0", "1 A( 3, 0) -0.08 z", "0.25 m = R0\n1 A(1, 0) 1.0 z"])
-def test_what_is_no_gradient_table(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "other.txt"
-    path.write_text(text)
-    with pytest.raises(ReconstructionError):
-        read_gradient_coil(path)
-    with pytest.raises(ReconstructionError, match="cannot read"):
-        read_gradient_coil(tmp_path / "missing.grad")
-
-
 def test_corrections_are_for_images() -> None:
     with pytest.raises(ReconstructionError, match="for images"):
         make(collected(heated()), Wanted("temperature", corrections=Corrections(bias="quick")))
