@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from IntraopMRILib.session import Link, Plan, Session, _agent_notes, role_of
+from IntraopMRILib.session import Link, Plan, Session, role_of
+from IntraopMRILib.session_pair import agent_notes
 from IntraopMRILib.session_updates import (
     ImageReady,
     PlanCarried,
@@ -209,7 +210,7 @@ def test_a_late_native_scan_of_a_patient_who_moved_gives_no_number(
 
 @pytest.mark.parametrize(("native_s", "said"), [(1000.0, False), (2200.0, True), (None, False)])
 def test_contrast_agent_given_before_the_native_scan_is_said(native_s: float | None, said: bool) -> None:
-    notes = _agent_notes(Image(np.ones((2, 2, 2)), np.eye(4), acquired_utc_s=native_s), 1600.0)
+    notes = agent_notes(Image(np.ones((2, 2, 2)), np.eye(4), acquired_utc_s=native_s), 1600.0)
     assert bool(notes) is said
     assert all("10 min before" in note for note in notes)
 

@@ -1,0 +1,127 @@
+"""The links of a session to scanner, tracker and live stream: opened together or not at all, and what they tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from IntraopMRIReconstructionLib.data import Image, Pose
+from IntraopMRIReconstructionLib.errors import WireError
+from IntraopMRIReconstructionLib.wire import adapters
+from IntraopMRIReconstructionLib.wire.endpoint import LinkEvent
+from IntraopMRIReconstructionLib.wire.intake import IdentityGuard
+from IntraopMRIReconstructionLib.wire.messages_array import ImageMessage
+from IntraopMRIReconstructionLib.wire.recorder import ByteTap
+from IntraopMRIReconstructionLib.wire.scanner_control import ScannerControl
+from IntraopMRIReconstructionLib.wire.scanner_dialect import Transition, dialect_of
+from IntraopMRIReconstructionLib.wire.transport import LATEST_TYPES, Client
+from IntraopMRIReconstructionLib.wire.trust import AS_SENT, PeerProfile
+
+from .session_journal import Journal
+from .session_updates import Problem, Update
+
+#: Different refusals that are told one by one; a peer that invents new ones would flood the screen.
+TOLD_REFUSALS = 50
+
+
+@dataclass(frozen=True)
+class Link:
+    """Where a peer listens, and what is known about the way it speaks."""
+
+    host: str
+    port: int
+    profile: PeerProfile = AS_SENT
+
+
+class Links:
+    """``scanner``, ``tracker``, ``live``: clients, None without; ``control``: of the scanner.
+
+    ``taps``: recorders of the wire traffic by link. ``tell`` hears of refusals and of a scanner in trouble.
+    """
+
+    def __init__(
+        self, patient_id: str, journal: Journal, tell: Callable[[Update], None], taps: Mapping[str, ByteTap]
+    ) -> None:
+        self._journal, self._tell, self._taps = journal, tell, taps
+        self._open = ExitStack()
+        self._refused: set[tuple[str, str]] = set()
+        self._identity = IdentityGuard()
+        self._identity.accept(patient_id=patient_id)
+        self.scanner: Client | None = None
+        self.control: ScannerControl | None = None
+        self.tracker: Client | None = None
+        self.live: Client | None = None
+
+    def connect(self, scanner: Link | None, tracker: Link | None, live: Link | None) -> None:
+        """Raises WireError, with nothing left open, when a peer cannot be reached."""
+        try:
+            self.scanner = self._client("scanner", scanner, LATEST_TYPES)
+            if scanner is not None and self.scanner is not None:
+                dialect = dialect_of(scanner.profile.name)
+                self.control = ScannerControl(self.scanner.send, dialect, on_transition=self._turned)
+            self.tracker = self._client("tracker", tracker, LATEST_TYPES)
+            self.live = self._client("live", live, LATEST_TYPES | {"IMAGE"})
+        except WireError:
+            self._open.close()
+            raise
+        self._journal.event("connected", ", ".join(str(c.address) for c in (self.scanner, self.tracker) if c))
+
+    def close(self) -> None:
+        """End all links. Safe to call twice."""
+        self._open.close()
+
+    def pose(self) -> Pose | None:
+        """Newest pose that arrived since the last call, None when there is none. Never waits."""
+        received = self.tracker.receive(0.0) if self.tracker is not None else None
+        if received is None or received.message.type_name not in LATEST_TYPES:
+            return None
+        assert self.tracker is not None
+        poses = adapters.poses_from_message(received.message, received, self.tracker.profile)
+        return poses[0] if poses else None
+
+    def live_slice(self) -> Image | None:
+        """Newest slice of the live stream since the last call, None when there is none. Never waits."""
+        received = self.live.receive(0.0, "IMAGE") if self.live is not None else None
+        if received is None or not isinstance(received.message, ImageMessage):
+            return None
+        assert self.live is not None
+        return adapters.image_from_message(received.message, self.live.profile, received)
+
+    def states(self) -> dict[str, tuple[str, bool]]:
+        """Address of each link and whether it is up now, by its part: scanner, tracker, live."""
+        parts = {"scanner": self.scanner, "tracker": self.tracker, "live": self.live}
+        return {part: (client.address, client.connected) for part, client in parts.items() if client is not None}
+
+    def _client(self, part: str, link: Link | None, latest: frozenset[str]) -> Client | None:
+        if link is None:
+            return None
+        client = Client(
+            link.host,
+            link.port,
+            profile=link.profile,
+            latest=latest,
+            tap=self._taps.get(part),
+            identity=self._identity,
+            on_event=lambda event: self._heard(part, event),
+        )
+        return self._open.enter_context(client)
+
+    def _heard(self, part: str, event: LinkEvent) -> None:
+        """Links that came and went, and the first refusal of each kind; the counters have all of them."""
+        if event.kind == "refused":
+            if (part, event.text) in self._refused or len(self._refused) >= TOLD_REFUSALS:
+                return
+            self._refused.add((part, event.text))
+            self._tell(Problem("receive", f"the {part} sent what is not used: {event.text}", fatal=False))
+            return
+        self._journal.event("link", f"{part} {event.peer} {event.kind} {event.text}".rstrip())
+        if event.kind == "lost" and part == "scanner" and self.control is not None:
+            self.control.link_lost(event.text)
+
+    def _turned(self, transition: Transition) -> None:
+        """The scanner's state has changed, or a command of ours."""
+        self._journal.event("scanner", f"{transition.after.value}: {transition.reason}")
+        if transition.is_trouble:
+            text = f"the scanner: {transition.after.value}; {transition.reason}"
+            self._tell(Problem("command the scanner", text, fatal=transition.is_urgent))

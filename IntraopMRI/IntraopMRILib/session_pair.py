@@ -1,0 +1,120 @@
+"""The two scans that make a residual, without and with contrast agent, and the rules by which they are a pair.
+
+Only from both does enhancement tell tumour from blood: the patient in the same position, the native scan taken before
+the agent was given. In a second look agent may be left from the first one, which is said beside the number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from IntraopMRIReconstructionLib.data import Image, Matrix
+from IntraopMRIReconstructionLib.errors import SessionError
+from IntraopMRIReconstructionLib.geometry import centre_of, pose_error
+
+from .register.deformable import DeformableRegistration
+from .register.rigid import RigidRegistration
+from .session_updates import Role
+
+#: Two scans whose registrations differ by more than this at the centre show that the patient moved in between (mm).
+MOVED_MM = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """The preoperative volume in one scan; ``shift_error_mm``: of the deformable registration at the tumour."""
+
+    rigid: RigidRegistration
+    deformable: DeformableRegistration | None = None
+    shift_error_mm: float = 0.0
+
+
+class ScanPair:
+    """The newest scan of each role and where the preoperative volume lies in it. Written by the worker alone.
+
+    ``waits``: the contrast scan has found no native one to be compared with yet.
+    """
+
+    def __init__(self, preoperative: Image) -> None:
+        self._centre = centre_of(preoperative.ras_from_ijk, _size(preoperative))
+        self._agent_utc_s: float | None = None
+        self._last_pose: Matrix | None = None
+        self.images: dict[Role, Image] = {}
+        self.placed: dict[Role, Placed] = {}
+        self.waits = False
+
+    def take(self, image: Image, role: Role) -> None:
+        """A new scan takes the place of the one before it, whose registration goes with it."""
+        self.images[role] = image
+        self.placed.pop(role, None)
+        if role == "contrast":
+            self.waits = False
+            if self._agent_utc_s is None:
+                self._agent_utc_s = image.acquired_utc_s
+
+    def start(self) -> Matrix | None:
+        """Where the patient was last found, to look there first; only once, since a refused pose leaves none."""
+        pose, self._last_pose = self._last_pose, None
+        return pose
+
+    def place(self, role: Role, found: RigidRegistration) -> None:
+        """The scan of that role is registered."""
+        self._last_pose = found.intraop_from_preop
+        self.placed[role] = Placed(found)
+
+    def follow(self, role: Role, deformable: DeformableRegistration, shift_error_mm: float) -> None:
+        """The brain shift is known in the registered scan of that role."""
+        self.placed[role] = Placed(self.placed[role].rigid, deformable, shift_error_mm)
+
+    def native(self) -> Image:
+        """The native scan. Raises SessionError unless it is known that the patient has not moved since."""
+        native = self.images.get("native")
+        if native is None:
+            why = "there is no native scan to compare with"
+        elif "native" not in self.placed:
+            why = "the native scan was not registered, so a motion of the patient would not be seen"
+        else:
+            poses = [self.placed[role].rigid.intraop_from_preop for role in ("contrast", "native")]
+            moved_mm, _angle = pose_error(poses[0], poses[1], self._centre)
+            if moved_mm <= MOVED_MM:
+                return native
+            why = f"the patient moved {moved_mm:.1f} mm between the native and the contrast scan"
+        raise SessionError(
+            f"no residual is given: {why}; the contrast scan alone does not tell enhancement from blood. "
+            "Repeat both scans"
+        )
+
+    def late_native(self) -> Image:
+        """As :meth:`native`, for one that arrived after the contrast scan that waits for it.
+
+        Raises SessionError as well when it was not taken before the agent was given: agent that is still there hides
+        enhancement, and the residual would look smaller than it is.
+        """
+        native = self.native()
+        times = native.acquired_utc_s, self.images["contrast"].acquired_utc_s
+        if times[0] is None or times[1] is None or times[0] >= times[1]:
+            raise SessionError(
+                "no residual is given: the scan without contrast agent came after the one with it, and is not known to "
+                "have been taken before; agent that is still there hides enhancement. Repeat both scans"
+            )
+        return native
+
+    def notes(self, native: Image) -> tuple[str, ...]:
+        """What must be known beside a residual of the pair with this native scan."""
+        return agent_notes(native, self._agent_utc_s)
+
+
+def agent_notes(native: Image, agent_utc_s: float | None) -> tuple[str, ...]:
+    """What must be known beside a residual when agent had been given before its native scan, as in a second look."""
+    if native.acquired_utc_s is None or agent_utc_s is None or native.acquired_utc_s <= agent_utc_s:
+        return ()
+    minutes = max(1, round((native.acquired_utc_s - agent_utc_s) / 60))
+    return (
+        f"Contrast agent had been given {minutes} min before the scan without it: agent that was still there hides "
+        "enhancement, so more may be left than was measured.",
+    )
+
+
+def _size(image: Image) -> tuple[int, int, int]:
+    k, j, i = image.array.shape[:3]
+    return i, j, k

@@ -1,0 +1,140 @@
+"""Sorts what a scanner sends into scans: one scan arrives at a time, is previewed, and is handed over when it is whole.
+
+For the receiver thread alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from IntraopMRIReconstructionLib.data import Acquisition, Encoding, Image
+from IntraopMRIReconstructionLib.errors import SessionError, WireError
+from IntraopMRIReconstructionLib.reconstruct.auto import Frame
+from IntraopMRIReconstructionLib.reconstruct.live import SCAN_SILENT_S, LiveScan
+from IntraopMRIReconstructionLib.wire import adapters
+from IntraopMRIReconstructionLib.wire.messages_array import ImageMessage
+from IntraopMRIReconstructionLib.wire.messages_text import StatusMessage
+from IntraopMRIReconstructionLib.wire.raw_data import RawDataReader
+from IntraopMRIReconstructionLib.wire.transport import Received
+from IntraopMRIReconstructionLib.wire.trust import PeerProfile
+
+from .session_journal import Journal
+from .session_updates import DeviceSaid, Problem, Role, ScanPreview, ScanProgress, Update
+
+#: Words in a protocol's name that mean contrast agent.
+CONTRAST_WORDS = ("contrast", "t1c", "post", "gd", "+c")
+
+
+@dataclass(frozen=True, eq=False)
+class ArrivedScan:
+    """A whole scan: k-space as ``frame`` with the ``live`` scan that sorted it, or a finished ``image``.
+
+    ``last_byte_s``: monotonic time at which the last of its data was received.
+    """
+
+    role: Role
+    protocol: str
+    last_byte_s: float
+    frame: Frame | None = None
+    image: Image | None = None
+    live: LiveScan | None = None
+
+
+def role_of(protocol: str) -> Role:
+    """Whether a protocol's name speaks of contrast agent."""
+    name = protocol.lower()
+    return "contrast" if any(word in name for word in CONTRAST_WORDS) else "native"
+
+
+class Reception:
+    """Takes messages of one scanner; ``tell`` hears of progress and trouble, ``done`` gets each whole scan.
+
+    ``stopped``: set by another thread when the scan that arrives is to be dropped.
+    """
+
+    def __init__(
+        self,
+        patient_id: str,
+        profile: PeerProfile,
+        journal: Journal,
+        tell: Callable[[Update], None],
+        done: Callable[[ArrivedScan], None],
+        stopped: threading.Event,
+    ) -> None:
+        self._reader = RawDataReader(patient_id)
+        self._profile, self._journal, self._tell, self._done, self._stopped = profile, journal, tell, done, stopped
+        self._arriving: LiveScan | None = None
+        self._strays_told = False
+
+    def take(self, received: Received) -> None:
+        """Handle one message. Raises an IntraopError for what cannot be used."""
+        message = received.message
+        if isinstance(message, StatusMessage):
+            status = adapters.status_from_message(message)
+            self._journal.event("status", f"{status.device}: code {status.code} {status.text}".rstrip())
+            self._tell(DeviceSaid(status))
+            return
+        if self._arriving is None and "ky" in message.metadata:
+            # Of a scan that was refused or dropped as a whole, its lines say nothing new.
+            if self._strays_told:
+                return
+            self._strays_told = True
+        try:
+            item = self._reader.feed(message, received)
+        except WireError:
+            self._strays_told = self._arriving is None
+            raise
+        if isinstance(item, Encoding):
+            self._open(item)
+        elif isinstance(item, Acquisition):
+            self._lines(item, received)
+        elif isinstance(message, ImageMessage):
+            image = adapters.image_from_message(message, self._profile, received)
+            if image.array.shape[0] > 1:
+                self._done(ArrivedScan(role_of(image.name), image.name, received.received_monotonic_s, image=image))
+
+    def check(self) -> None:
+        """Give up the scan that arrives when it has fallen silent or was stopped."""
+        # A scanner may report its state all the time: only lines show that a scan goes on.
+        if self._arriving is not None and self._arriving.silent:
+            self._lost(f"no line for {SCAN_SILENT_S:g} s; check the scanner and scan again")
+        elif self._arriving is not None and self._stopped.is_set():
+            self._lost("stopped by hand", fatal=False)
+
+    def close(self) -> None:
+        """Let go of the scan that arrives."""
+        if self._arriving is not None:
+            self._arriving.close()
+
+    def _open(self, encoding: Encoding) -> None:
+        if self._arriving is not None:
+            self._lost("a new scan has begun")
+        self._stopped.clear()
+        self._journal.event("scan", f"'{encoding.protocol or encoding.scan_id}' began")
+        self._tell(ScanProgress(encoding.scan_id, encoding.protocol, 0.0))
+        self._strays_told = True
+        self._arriving = LiveScan(encoding)
+
+    def _lines(self, block: Acquisition, received: Received) -> None:
+        live = self._arriving
+        if live is None:
+            raise SessionError(f"lines of scan '{block.scan_id}' came without an open scan: scan again")
+        live.add(block)
+        self._tell(ScanProgress(live.encoding.scan_id, live.encoding.protocol, live.fraction))
+        if block.last:
+            self._arriving = None
+            scan = ArrivedScan(role_of(live.name), live.name, received.received_monotonic_s, live.frame(), live=live)
+            self._done(scan)
+        elif (shown := live.preview()) is not None:
+            self._tell(ScanPreview(live.name, live.fraction, shown.image))
+
+    def _lost(self, why: str, fatal: bool = True) -> None:
+        """The rest of the scan will not come, or is not wanted: nothing is made of it."""
+        live = self._arriving
+        assert live is not None
+        self._arriving, self._strays_told = None, True
+        live.close()
+        self._tell(ScanPreview(live.name, live.fraction, None))
+        self._tell(Problem("receive", f"scan '{live.name}' stopped at {live.fraction:.0%}: {why}", fatal))
