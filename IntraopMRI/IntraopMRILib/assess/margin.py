@@ -1,0 +1,193 @@
+"""The margin of a resection by geometry: how far the wall of the cavity lies beyond the tumour's border.
+
+It says what the scan shows, where no enhancement helps: a mass is removed completely only when the cavity encloses all
+of its border. It is no histological margin, which only the specimen has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from IntraopMRIReconstructionLib.data import Image, Measurement
+from IntraopMRIReconstructionLib.errors import AssessmentError
+from IntraopMRIReconstructionLib.geometry import apply, invert
+from scipy import ndimage
+from scipy.spatial import KDTree
+
+from .carry import Mapping, mapped
+
+Points = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+SOURCE = "Geometry of the carried-over border and the cavity; no histological margin (UICC R classification)"
+#: Steps of a voxel mask are smoothed by this (voxels) before its border is taken between the voxels.
+SMOOTH_VOXELS = 0.7
+#: A side of the tumour counts as not reached when more than this part of its border lies outside the cavity, %:
+#: less is a few points at the edge of the side.
+LEAST_OUTSIDE = 5.0
+#: Sides of the patient by axis (R, A, S): toward plus, toward minus.
+SIDES = (("right", "left"), ("anterior", "posterior"), ("superior", "inferior"))
+
+
+@dataclass(frozen=True, eq=False)
+class Margin:
+    """``closest``: mm, + is inside the cavity. ``outside``: part of the border outside the cavity, %.
+
+    ``side``: where the closest point lies, seen from the tumour's middle in the patient's axes; ``at_ras_mm``: the
+    point itself, (3,) intraoperative RAS. ``not_reached``: sides whose border lies outside the cavity, worst first.
+    Without a cavity the measurements have no value, and there is no point.
+    """
+
+    closest: Measurement
+    outside: Measurement
+    side: str = ""
+    at_ras_mm: Points | None = None
+    not_reached: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """All of it in one sentence."""
+        if self.closest.value is None:
+            return f"No margin is given: {self.closest.missing_because}."
+        low, high = self.closest.interval or (self.closest.value,) * 2
+        sides = ", ".join(self.not_reached)
+        reached = f"tumour border not reached in: {sides}" if sides else "the cavity encloses the tumour's border"
+        return f"Closest margin {self.closest.value:.1f} mm ({low:.1f} to {high:.1f}), {self.side}; {reached}."
+
+
+def resection_margin(
+    tumour: Image,
+    cavity: Image,
+    brain: Image,
+    intraop_from_preop: Mapping,
+    uncertainty_mm: Callable[[Points], npt.NDArray[np.float64]],
+) -> Margin:
+    """Signed distance from the tumour's border, carried over, to the wall of the cavity, everywhere on the border.
+
+    ``tumour``: preoperative label; 3 and above (infiltration) is no part of the mass. ``cavity``, ``brain``: labels on
+    one intraoperative grid. The wall is where the cavity meets brain: its opening to the outside is none.
+    ``intraop_from_preop``: as in :mod:`.carry`. ``uncertainty_mm``: 95 % radius (n,) at intraoperative RAS points.
+    Interval: that radius and half a voxel of the cavity, together, at each point of the border.
+    Raises AssessmentError for an empty tumour or labels on different grids.
+    """
+    labels = np.asarray(tumour.array)
+    mass = (labels == 1) | (labels == 2) if (labels > 2).any() else labels > 0
+    if labels.ndim != 3 or not mass.any():
+        raise AssessmentError("the tumour segmentation is empty: outline the tumour on the preoperative volume first")
+    if cavity.array.shape != brain.array.shape or not np.allclose(cavity.ras_from_ijk, brain.ras_from_ijk):
+        raise AssessmentError("cavity and brain must lie on one grid: register again")
+    based_on = (cavity.uid, tumour.uid)
+    hole = np.asarray(cavity.array) != 0
+    tissue = (np.asarray(brain.array) != 0) & ~hole
+    wall = _border(hole, cavity, tissue)[0] if hole.any() else np.zeros((0, 3))
+    if not len(wall):
+        return _missing("no cavity was found", based_on)
+    before, weights = _border(mass, tumour)
+    now = mapped(intraop_from_preop, before)
+    index = apply(invert(cavity.ras_from_ijk), now)[:, ::-1].T
+    inside = ndimage.map_coordinates(hole.astype(np.float32), index, order=1, mode="constant") >= 0.5
+    left = ndimage.map_coordinates(tissue.astype(np.uint8), index, order=0, mode="constant") != 0
+    # What lies neither in the cavity nor in brain, as at the surface, has no wall to be near to.
+    counted = inside | left
+    if not counted.any():
+        return _missing("the border of the tumour lies outside the brain", based_on)
+    margin = KDTree(wall).query(now)[0] * np.where(inside, 1.0, -1.0)
+    error = np.hypot(uncertainty_mm(now), 0.5 * float(cavity.spacing_mm.max()))
+    before, now, weights, margin, error = (a[counted] for a in (before, now, weights, margin, error))
+    worst = int(np.argmin(margin))
+    sides = _sides(before - before.mean(axis=0))
+    closest = Measurement(
+        "Closest margin",
+        float(margin[worst]),
+        "mm",
+        "Least distance from the tumour's border before surgery, carried over, to the wall of the cavity: + where the "
+        "border lies inside the cavity, - where it lies outside and is left, by geometry; interval: 95 % radius of the "
+        f"registration and half a voxel. Closest {sides[worst]}",
+        SOURCE,
+        (float((margin - error).min()), float((margin + error).min())),
+        based_on=based_on,
+    )
+    outside = Measurement(
+        "Tumour border outside the cavity",
+        _percent(margin < 0, weights),
+        "%",
+        "Part of the carried-over border that lies outside the cavity: left, by geometry; interval as of the margin",
+        SOURCE,
+        (_percent(margin + error < 0, weights), _percent(margin - error < 0, weights)),
+        based_on=based_on,
+    )
+    return Margin(closest, outside, sides[worst], now[worst], _not_reached(sides, margin < 0, weights))
+
+
+def _missing(why: str, based_on: tuple[str, ...]) -> Margin:
+    def one(name: str, unit: str) -> Measurement:
+        return Measurement(
+            name, None, unit, "Of the tumour's border to the wall of the cavity", SOURCE, None, why, based_on
+        )
+
+    return Margin(one("Closest margin", "mm"), one("Tumour border outside the cavity", "%"))
+
+
+def _border(mask: Mask, image: Image, beyond: Mask | None = None) -> tuple[Points, npt.NDArray[np.float64]]:
+    """Points (n, 3), RAS mm, where edges of the voxel grid cross the border of ``mask``, and the area of each (n,).
+
+    ``beyond``: only where the border looks onto these voxels.
+    """
+    start = np.array([s.start for s in ndimage.find_objects(mask.astype(np.uint8))[0]]) - 3
+    stop = np.array([s.stop for s in ndimage.find_objects(mask.astype(np.uint8))[0]]) + 3
+    cropped = _cropped(mask, start, stop)
+    smooth = ndimage.gaussian_filter(cropped.astype(np.float32), SMOOTH_VOXELS)
+    if smooth.max() <= 0.5:
+        # A sheet of single voxels has no inside left after smoothing.
+        smooth = cropped.astype(np.float32)
+    open_to = None if beyond is None else _cropped(beyond, start, stop)
+    gradient = np.stack(np.gradient(ndimage.gaussian_filter(smooth, SMOOTH_VOXELS)))
+    faces = image.voxel_volume_ml * 1000.0 / image.spacing_mm[::-1]
+    points, areas = [], []
+    for axis in range(3):
+        low, high = (np.take(smooth, range(first, smooth.shape[axis] - 1 + first), axis) for first in (0, 1))
+        at = np.argwhere((low > 0.5) != (high > 0.5))
+        first, second = low[tuple(at.T)], high[tuple(at.T)]
+        step = np.eye(3, dtype=int)[axis]
+        if open_to is not None:
+            outer = np.where((first > 0.5)[:, None], at + step, at)
+            seen = open_to[tuple(outer.T)]
+            at, first, second = at[seen], first[seen], second[seen]
+        place = at + ((0.5 - first) / (second - first))[:, None] * step
+        normal = np.abs(np.stack([ndimage.map_coordinates(part, place.T, order=1) for part in gradient], axis=1))
+        normal /= image.spacing_mm[::-1]
+        normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+        points.append(place)
+        # So many edges cross a unit of a border that stands askew in the grid.
+        areas.append(1.0 / np.maximum((normal / faces).sum(axis=1), 1e-12))
+    found = np.concatenate(points) + start
+    return apply(image.ras_from_ijk, found[:, ::-1]), np.concatenate(areas)
+
+
+def _cropped(mask: Mask, start: npt.NDArray[np.int_], stop: npt.NDArray[np.int_]) -> Mask:
+    """The box from ``start`` to ``stop`` (k, j, i) of a mask, empty where it leaves the mask's grid."""
+    result = np.zeros(stop - start, dtype=bool)
+    low, high = np.maximum(start, 0), np.minimum(stop, mask.shape)
+    inner = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
+    result[inner] = mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    return result
+
+
+def _sides(offsets: Points) -> list[str]:
+    """The side of the patient toward which each offset (n, 3), RAS, points most."""
+    axes = np.argmax(np.abs(offsets), axis=1)
+    return [SIDES[axis][0 if offset[axis] >= 0 else 1] for axis, offset in zip(axes, offsets, strict=True)]
+
+
+def _percent(chosen: Mask, weights: npt.NDArray[np.float64]) -> float:
+    return float(100.0 * weights[chosen].sum() / weights.sum())
+
+
+def _not_reached(sides: list[str], outside: Mask, weights: npt.NDArray[np.float64]) -> tuple[str, ...]:
+    named = np.array(sides)
+    parts = {side: _percent(outside[named == side], weights[named == side]) for side in dict.fromkeys(sides)}
+    worst = sorted((side for side in parts if parts[side] > LEAST_OUTSIDE), key=lambda side: -parts[side])
+    return tuple(f"{side} ({parts[side]:.0f} %)" for side in worst)

@@ -1,0 +1,127 @@
+"""The resection margin against spheres whose margin and free border are known in closed form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from IntraopMRILib.assess.margin import Margin, resection_margin
+from IntraopMRIReconstructionLib.data import Image
+from IntraopMRIReconstructionLib.errors import AssessmentError
+from IntraopMRIReconstructionLib.geometry import apply, corner_from_centre, rotation_about
+
+#: The steps of a voxel mask leave this in doubt: half a voxel of the cavity, mm.
+VOXEL_MM, STEP_MM = 1.5, 0.75
+CAVITY_AT, CAVITY_MM = np.array([4.0, -6.0, 9.0]), 16.0
+TURN = rotation_about((0.2, 1.0, -0.4), 25.0)
+INTRAOP_FROM_PREOP = np.eye(4)
+INTRAOP_FROM_PREOP[:3, :3] = TURN
+INTRAOP_FROM_PREOP[:3, 3] = (3.0, 1.0, -2.0)
+
+
+def ball(
+    directions: np.ndarray, at: np.ndarray, radius_mm: float, spacing_mm: float, middle: np.ndarray, value: int = 1
+) -> Image:
+    size = int(np.ceil(100.0 / spacing_mm))
+    grid = corner_from_centre(directions * spacing_mm, middle, (size, size, size))
+    k, j, i = np.indices((size, size, size))
+    points = apply(grid, np.stack([i, j, k], axis=-1).astype(float))
+    return Image((value * (np.linalg.norm(points - at, axis=-1) < radius_mm)).astype(np.uint8), grid)
+
+
+def operated(directions: np.ndarray, offset_mm: np.ndarray, radius_mm: float, error_mm: float = 0.5) -> Margin:
+    """A tumour whose middle lies ``offset_mm`` (preoperative RAS) from that of the cavity."""
+    there = CAVITY_AT + TURN @ offset_mm
+    before = TURN.T @ (there - INTRAOP_FROM_PREOP[:3, 3])
+    tumour = ball(np.diag([-1.0, 1.0, 1.0]), before, radius_mm, 1.0, before)
+    cavity = ball(directions, CAVITY_AT, CAVITY_MM, VOXEL_MM, CAVITY_AT)
+    brain = ball(directions, CAVITY_AT, 45.0, VOXEL_MM, CAVITY_AT)
+    return resection_margin(tumour, cavity, brain, INTRAOP_FROM_PREOP, lambda p: np.full(len(p), error_mm))
+
+
+@pytest.mark.parametrize(
+    ("offset_mm", "radius_mm", "side"),
+    [
+        ((0.0, 3.0, 0.5), 9.0, "anterior"),
+        ((0.0, -1.0, -6.0), 12.0, "inferior"),
+        ((-9.0, 1.0, 0.0), 12.0, "left"),
+    ],
+)
+def test_spheres(directions: np.ndarray, offset_mm: tuple[float, ...], radius_mm: float, side: str) -> None:
+    offset = np.array(offset_mm)
+    found = operated(directions, offset, radius_mm)
+    away = float(np.linalg.norm(offset))
+    true = CAVITY_MM - radius_mm - away
+    assert found.closest.value == pytest.approx(true, abs=STEP_MM)
+    assert found.closest.interval is not None
+    assert found.closest.interval[0] <= true <= found.closest.interval[1]
+    assert found.closest.interval[1] - found.closest.interval[0] < 3.0
+    assert found.side == side
+    assert found.at_ras_mm is not None
+    expected = CAVITY_AT + TURN @ (offset * (1 + radius_mm / away))
+    assert np.linalg.norm(found.at_ras_mm - expected) < 4.0
+    # Of a sphere, the part beyond a plane is the height of the cap over the diameter.
+    cut = (CAVITY_MM**2 - radius_mm**2 - away**2) / (2 * away)
+    part = 50.0 * (1 - np.clip(cut / radius_mm, -1, 1))
+    assert found.outside.value == pytest.approx(part, abs=2.5)
+    assert found.outside.interval is not None
+    assert found.outside.interval[0] <= part <= found.outside.interval[1]
+    assert [name.split()[0] for name in found.not_reached][:1] == ([side] if true < 0 else [])
+    assert ("not reached in: " + side in found.text) is (true < 0)
+
+
+def test_the_opening_to_the_outside_is_no_wall() -> None:
+    """A tumour at the surface: the cavity ends there with the brain, and the margin is that to the brain below."""
+    axes = np.eye(3)
+    cavity = ball(axes, np.zeros(3), 12.0, 1.0, np.zeros(3))
+    heights = np.arange(cavity.array.shape[0]) + cavity.ras_from_ijk[2, 3]
+    below = (heights < 5.0)[:, None, None]
+    cavity = cavity.with_array(cavity.array * below)
+    brain = cavity.with_array((np.ones(cavity.array.shape) * below).astype(np.uint8))
+    tumour = ball(axes, np.array([0.0, 0.0, -1.0]), 5.5, 1.0, np.zeros(3))
+    found = resection_margin(tumour, cavity, brain, np.eye(4), lambda p: np.zeros(len(p)))
+    assert found.closest.value == pytest.approx(12.0 - 6.5, abs=0.6), "the top is half a millimetre from the outside"
+    assert found.side == "inferior"
+
+
+def test_a_wider_doubt_widens_the_interval() -> None:
+    narrow, wide = (operated(np.eye(3), np.array([0.0, 0.0, 4.0]), 11.0, error) for error in (0.2, 3.0))
+    for found in (narrow, wide):
+        assert found.closest.interval is not None
+        assert found.outside.interval is not None
+    assert narrow.closest.value == wide.closest.value
+    assert wide.closest.interval[1] - wide.closest.interval[0] > 2 * 3.0
+    assert narrow.outside.interval[1] < 1.0
+    assert wide.outside.interval[1] > 10.0
+
+
+def test_infiltration_is_no_part_of_the_mass() -> None:
+    axes = np.eye(3)
+    cavity = ball(axes, np.zeros(3), 12.0, VOXEL_MM, np.zeros(3))
+    brain = ball(axes, np.zeros(3), 45.0, VOXEL_MM, np.zeros(3))
+    labels = ball(axes, np.zeros(3), 20.0, 1.0, np.zeros(3), value=3)
+    core = ball(axes, np.zeros(3), 9.0, 1.0, np.zeros(3))
+    tumour = labels.with_array(np.where(core.array > 0, 1, labels.array))
+    found = resection_margin(tumour, cavity, brain, np.eye(4), lambda p: np.zeros(len(p)))
+    assert found.closest.value == pytest.approx(3.0, abs=STEP_MM)
+
+
+def test_without_cavity_there_is_no_number() -> None:
+    axes = np.eye(3)
+    tumour = ball(axes, np.zeros(3), 9.0, 1.0, np.zeros(3))
+    brain = ball(axes, np.zeros(3), 45.0, VOXEL_MM, np.zeros(3))
+    none = brain.with_array(np.zeros_like(brain.array))
+    found = resection_margin(tumour, none, brain, np.eye(4), lambda p: np.zeros(len(p)))
+    assert found.closest.value is None
+    assert found.text == "No margin is given: no cavity was found."
+    assert found.at_ras_mm is None
+
+
+def test_bad_input_is_named() -> None:
+    axes = np.eye(3)
+    cavity = ball(axes, np.zeros(3), 12.0, VOXEL_MM, np.zeros(3))
+    empty = cavity.with_array(np.zeros_like(cavity.array))
+    with pytest.raises(AssessmentError, match="tumour segmentation is empty"):
+        resection_margin(empty, cavity, cavity, np.eye(4), lambda p: np.zeros(len(p)))
+    other = ball(axes, np.zeros(3), 12.0, 1.0, np.zeros(3))
+    with pytest.raises(AssessmentError, match="on one grid"):
+        resection_margin(other, cavity, other, np.eye(4), lambda p: np.zeros(len(p)))
