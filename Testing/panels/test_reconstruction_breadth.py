@@ -148,6 +148,29 @@ def test_temperature_and_dose_with_what_they_rest_on(panel: Any, tmp_path: Path)
     assert np.nanmax(slicer.util.arrayFromVolume(node)) < 15
 
 
+def test_cooling_is_painted_and_what_did_not_change_is_clear(panel: Any, tmp_path: Path) -> None:
+    heated(panel)
+    read(panel, raw_scans.heating_scan(64, 4, 3, peak_c=-12.0), tmp_path)
+    assert panel.problem == ""
+    node = volume("temperature change")
+    display = node.GetScalarVolumeDisplayNode()
+    assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == pytest.approx((-15.0, 15.0))
+    assert display.GetLowerThreshold() < -12
+
+    def shown(value: float) -> tuple[float, ...]:
+        share = (value - display.GetWindowLevelMin()) / display.GetWindow()
+        colour = [0.0] * 4
+        display.GetColorNode().GetColor(round(share * 255), colour)
+        return tuple(colour)
+
+    assert shown(-0.5)[3] == shown(0.0)[3] == shown(1.0)[3] == 0
+    assert shown(-2.0)[3] == shown(-12.0)[3] == shown(10.0)[3] == 1
+    assert shown(-12.0)[2] > 0.9, "cold is blue"
+    assert "cooled by up to" in panel.ui.methodReasonLabel.text
+    assert "coldest (°C) -1" in panel.ui.methodReasonLabel.text
+    assert "equivalent minutes at 43 °C" in panel.ui.methodReasonLabel.toolTip
+
+
 def test_temperature_without_a_mark_says_so(panel: Any, tmp_path: Path) -> None:
     panel.ui.make.currentIndex = MAKES.index("temperature")
     read(panel, raw_scans.heating_scan(32, 4, 3), tmp_path)

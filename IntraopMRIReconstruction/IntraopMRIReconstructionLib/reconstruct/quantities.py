@@ -6,6 +6,7 @@ is the object's. The numerics and their sources are in :mod:`.field_map`, :mod:`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
@@ -20,13 +21,31 @@ from .auto import Frame, Options, Phased, phased, reconstruct
 from .field_map import field_map
 from .metal import mavric
 from .result import Parameter, Reconstruction, provenance_of, stepping
-from .thermometry import BODY_C, Heat, Thermometer, referenceless
+from .thermometry import (
+    BODY_C,
+    LETHAL_CEM43_MIN,
+    PPM_PER_C,
+    Heat,
+    Thermometer,
+    coldest,
+    cooling_from,
+    referenceless,
+)
 from .unmixing import Calibrations
 
 Quantity = Literal["image", "field map", "temperature", "spectral bins"]
 
-#: Entries of an image's metadata: what its voxels are, and their unit.
-QUANTITY, UNIT = "quantity", "unit"
+#: Entries of an image's metadata: what its voxels are, their unit, and what that means.
+QUANTITY, UNIT, DEFINITION = "quantity", "unit", "definition"
+#: Entry of a map of temperature in which tissue has cooled: the change from which that is certain.
+COOLED_FROM = "cooled_from_c"
+DEFINITIONS = {
+    "temperature change": "temperature minus that of the reference frame, by the phase of water protons at "
+    f"{PPM_PER_C:g} ppm/°C (Ishihara 1995; Rieke and Butts Pauly 2008)",
+    "thermal dose (CEM43)": "equivalent minutes at 43 °C since the reference frame: a degree halves the time above, "
+    f"and takes it down to a quarter below; {LETHAL_CEM43_MIN:g} min kill most tissues (Sapareto and Dewey 1984)",
+    "off-resonance": "frequency of water minus that of the scanner",
+}
 #: Seconds from frame to frame, for the dose, when the frames carry no time of their own.
 FRAME_INTERVAL_S = "frame_interval_s"
 #: Centre frequencies of the contrasts of a multi-spectral scan, Hz, separated by spaces.
@@ -188,9 +207,20 @@ class LiveThermometer:
         if timed:
             maps["dose"] = (heat.dose_min, "min", "thermal dose (CEM43)")
         parameters |= dict(image.parameters)
+        said: dict[str, str] = {}
+        below = cooling_from(change, None if heating.referenceless else heat.noise_c)
+        # A field that drifts, and is not corrected, moves all of the map: only what differs from it has cooled.
+        drifted = float(np.nanmedian(change)) if not heating.referenceless and self._unheated is None else 0.0
+        if (lowest := coldest(change, min(below, below + drifted))) is not None:
+            parameters["coldest_c"] = round(lowest, 1)
+            said = {COOLED_FROM: f"{below:.2f}"}
+            warnings.append(
+                f"tissue has cooled by up to {-lowest:.1f} °C (blue): ice gives no signal, so frozen tissue has no "
+                "temperature, and the dose does not count cold"
+            )
         return _result(
             frame, change, "temperature change", "°C", f"PRF thermometry ({image.method})",
-            f"{reason}; images: {image.reason}", parameters, (*image.warnings, *warnings), maps,
+            f"{reason}; images: {image.reason}", parameters, (*image.warnings, *warnings), maps, said,
         )  # fmt: skip
 
 
@@ -308,7 +338,9 @@ def _result(
     parameters: dict[str, Parameter],
     warnings: tuple[str, ...],
     maps: dict[str, tuple[npt.NDArray[Any], str, str]],
+    said: Mapping[str, str] = MappingProxyType({}),
 ) -> Reconstruction:
+    """``maps``: name to (voxels, unit, what they are). ``said``: more metadata of the image itself."""
     provenance = provenance_of(frame, method, reason, parameters)
     name = frame.encoding.protocol or frame.encoding.scan_id
     image = Image(
@@ -317,13 +349,18 @@ def _result(
         f"{name} {quantity}",
         frame.acquired_utc_s,
         frame.encoding.patient_id,
-        metadata=provenance | {QUANTITY: quantity, UNIT: unit},
+        metadata=provenance | _meaning(quantity, unit) | said,
     )
     extra = {
         key: replace(
             image.with_array(np.asarray(values, dtype=np.float32), f"{name} {what}"),
-            metadata=provenance | {QUANTITY: what, UNIT: of},
+            metadata=provenance | _meaning(what, of),
         )
         for key, (values, of, what) in maps.items()
     }
     return Reconstruction(image, method, reason, parameters, warnings, provenance, MappingProxyType(extra))
+
+
+def _meaning(quantity: str, unit: str) -> dict[str, str]:
+    defined = {DEFINITION: DEFINITIONS[quantity]} if quantity in DEFINITIONS else {}
+    return {QUANTITY: quantity, UNIT: unit} | defined

@@ -32,6 +32,9 @@ BREAK_C, ABOVE, BELOW = 43.0, 0.5, 0.25
 BODY_C = 37.0
 #: Lesion threshold of many tissues, equivalent minutes at 43 C.
 LETHAL_CEM43_MIN = 240.0
+#: Tissue has cooled when a block of so many voxels (y, x) of a slice is colder throughout by more than this, C, and by
+#: more than so many standard deviations of the noise: single dark voxels are off by more.
+COOLED_BLOCK, COOLED_C, COOLED_SIGMAS = (2, 2), 1.0, 3.0
 
 
 def radians_per_c(field_t: float, echo_time_s: float) -> float:
@@ -53,6 +56,28 @@ def cem43_minutes(temperature_c: npt.NDArray[Any], duration_s: float) -> npt.NDA
     """Equivalent minutes at 43 C of ``duration_s`` at ``temperature_c`` (any shape); 0 where it is NaN."""
     rate = np.where(temperature_c >= BREAK_C, ABOVE, BELOW) ** (BREAK_C - np.asarray(temperature_c, np.float64))
     return np.asarray(np.nan_to_num(rate, nan=0.0, posinf=np.inf) * (duration_s / 60.0))
+
+
+def cooling_from(change_c: npt.NDArray[Any], noise_c: float | None) -> float:
+    """Change, C and below 0, from which tissue has cooled for certain. ``noise_c`` None: taken from the map itself,
+    most of which is neither heated nor cooled."""
+    known = change_c[np.isfinite(change_c)]
+    if noise_c is None:
+        noise_c = 1.4826 * float(np.median(np.abs(known - np.median(known)))) if known.size else 0.0
+    return -max(COOLED_C, COOLED_SIGMAS * noise_c)
+
+
+def coldest(change_c: npt.NDArray[Any], below_c: float) -> float | None:
+    """Change (C) of the coldest voxel within blocks of the map (z, y, x) that are colder than ``below_c`` throughout;
+    None when there is no such block."""
+    rows, columns = COOLED_BLOCK
+    warm = np.where(np.isfinite(change_c), change_c, np.inf)
+    y, x = warm.shape[1:]
+    if y < rows or x < columns:
+        return None
+    moved = [warm[:, a : y - rows + a + 1, b : x - columns + b + 1] for a in range(rows) for b in range(columns)]
+    cold = np.maximum.reduce(moved) < below_c
+    return float(np.minimum.reduce(moved)[cold].min()) if cold.any() else None
 
 
 def referenceless(

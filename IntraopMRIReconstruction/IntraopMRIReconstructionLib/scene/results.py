@@ -12,7 +12,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..data import Image
-from ..reconstruct.quantities import QUANTITY, UNIT
+from ..reconstruct.quantities import COOLED_FROM, QUANTITY, UNIT
 from ..reconstruct.result import Reconstruction
 
 #: Node attribute of a preview: percent of the scan that it was made of.
@@ -21,11 +21,15 @@ PREVIEW_ATTRIBUTE = "IntraopMRI.PreviewPercent"
 PROVENANCE_ATTRIBUTE = "IntraopMRI.Reconstruction."
 #: Attribute of a volume whose voxels are a quantity: its unit.
 UNIT_ATTRIBUTE = "IntraopMRI.Unit"
+#: Attribute of a colour table of a volume's own: the scale that it was made for.
+SCALE_ATTRIBUTE = "IntraopMRI.Scale"
 #: How much of the anatomy a quantity lets through.
 QUANTITY_OPACITY = 0.75
 #: Colours of quantities with a sign (cold, none, hot) and of those without, dark to light, RGB.
 SIGNED = ((0.02, 0.19, 0.58), (0.45, 0.68, 0.95), (0.95, 0.95, 0.95), (0.98, 0.55, 0.38), (0.65, 0.0, 0.05))
 RISING = ((0.35, 0.05, 0.45), (0.65, 0.1, 0.45), (0.9, 0.3, 0.25), (0.98, 0.65, 0.1), (1.0, 1.0, 0.6))
+#: Colours of what has cooled, little to much: dark next to the dark end of what has warmed up.
+COOLING = ((0.03, 0.12, 0.45), (0.05, 0.35, 0.75), (0.15, 0.6, 0.95), (0.5, 0.85, 1.0), (0.85, 1.0, 1.0))
 COLORS = 256
 LEGEND_FONT = 14
 #: Values below this share of a rising scale let the anatomy through, so that what is not heated is not painted.
@@ -151,15 +155,20 @@ def _fill(node: Any, image: Image) -> None:
 
 
 def _inColour(node: Any, image: Image) -> None:
-    """Colours up to a round number that covers the data; what is not known (NaN) or hardly above 0 is clear."""
+    """Colours up to a round number that covers the data; what is not known (NaN) or hardly differs from 0 is clear."""
     known = image.array[np.isfinite(image.array)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     if image.metadata[UNIT] == "min":
         high = min(high, DOSE_MAX_MIN)
-    signed = low < -SIGN_SHARE * high
+    cooled = COOLED_FROM in image.metadata
+    signed = cooled or low < -SIGN_SHARE * high
     top = _rounded(max(high, -low if signed else 0.0))
     display = node.GetScalarVolumeDisplayNode()
-    display.SetAndObserveColorNodeID(_table("IntraopMRI signed" if signed else "IntraopMRI rising", signed).GetID())
+    if cooled:
+        colours = _warmAndCold(node, top, -float(image.metadata[COOLED_FROM]))
+    else:
+        colours = _table("IntraopMRI signed", SIGNED) if signed else _table("IntraopMRI rising", RISING)
+    display.SetAndObserveColorNodeID(colours.GetID())
     display.SetAutoWindowLevel(False)
     display.SetWindowLevelMinMax(-top if signed else 0.0, top)
     limit = max(abs(low), abs(float(known.max())) if known.size else 1.0) + top
@@ -175,20 +184,44 @@ def _rounded(value: float) -> float:
     return float(next(decade * step for step in steps if decade * step >= value * (1 - 1e-6)))
 
 
-def _table(name: str, signed: bool) -> Any:
+def _table(name: str, anchors: tuple[tuple[float, float, float], ...]) -> Any:
+    """The colour table of this name, made when there is none yet."""
     found = slicer.mrmlScene.GetFirstNode(name, "vtkMRMLColorTableNode")
-    if found is not None:
-        return found
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", name)
-    node.SetTypeToUser()
-    node.SetNumberOfColors(COLORS)
-    anchors = np.array(SIGNED if signed else RISING)
+    if found is None:
+        found = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", name)
+        found.SetTypeToUser()
+        found.SetNumberOfColors(COLORS)
+        found.SetSaveWithScene(True)
+        _paint(found, np.linspace(0, 1, COLORS), anchors)
+    return found
+
+
+def _warmAndCold(node: Any, top: float, cold: float) -> Any:
+    """A table of the volume's own from -top to top, clear from -cold to where warming is painted."""
+    table = _table(f"IntraopMRI {node.GetName()}", RISING)
+    scale = f"{top:g} {cold:g}"
+    if table.GetAttribute(SCALE_ATTRIBUTE) != scale:
+        values = np.linspace(-top, top, COLORS)
+        modified = table.StartModify()
+        _paint(table, np.abs(values) / top, RISING, values >= CLEAR_SHARE * top)
+        _paint(table, np.abs(values) / top, COOLING, values <= -cold, np.flatnonzero(values < 0))
+        table.SetAttribute(SCALE_ATTRIBUTE, scale)
+        table.EndModify(modified)
+    return table
+
+
+def _paint(
+    table: Any,
+    shares: np.ndarray,
+    anchors: tuple[tuple[float, float, float], ...],
+    seen: np.ndarray | None = None,
+    entries: np.ndarray | None = None,
+) -> None:
+    """Colour ``entries`` (all) by ``shares`` 0..1 of the way along the anchors, clear where not ``seen``."""
     at = np.linspace(0, 1, len(anchors))
-    for index, share in enumerate(np.linspace(0, 1, COLORS)):
-        red, green, blue = (float(np.interp(share, at, anchors[:, channel])) for channel in range(3))
-        node.SetColor(index, f"{share:.2f}", red, green, blue, 1.0)
-    node.SetSaveWithScene(True)
-    return node
+    for index in range(len(shares)) if entries is None else entries.tolist():
+        red, green, blue = (float(np.interp(shares[index], at, channel)) for channel in zip(*anchors, strict=True))
+        table.SetColor(index, f"{shares[index]:.2f}", red, green, blue, float(seen is None or seen[index]))
 
 
 def _legend(node: Any, image: Image) -> None:

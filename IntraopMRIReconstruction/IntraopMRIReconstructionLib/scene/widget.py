@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from ..data import Encoding, Image
 from ..errors import IntraopError
-from ..reconstruct.quantities import QUANTITY
+from ..reconstruct.quantities import DEFINITION, QUANTITY, UNIT
 from ..reconstruct.result import Reconstruction
 from .choices import offer, wantedFrom
 from .panel import Panel, ensurePackages
@@ -76,6 +76,7 @@ class ReconstructionPanel(Panel):
         self.ui.recognisedLabel.text = self._recognised()
         offer(self.ui, p, self.encoding)
         self.ui.methodReasonLabel.text = self._rests()
+        self.ui.methodReasonLabel.toolTip = self._meanings()
         self.ui.latencyLabel.visible = self.latencyMs is not None
         if self.latencyMs is not None:
             self.ui.latencyLabel.text = _("{ms} ms after its last line").format(ms=f"{self.latencyMs:.0f}")
@@ -181,6 +182,14 @@ class ReconstructionPanel(Panel):
         corrections = result.provenance.get("corrections", "")
         lines = [_("{method}: {reason}").format(method=result.method, reason=result.reason), used, corrections]
         return "\n".join(line for line in [*lines, *result.warnings] if line)
+
+    def _meanings(self) -> str:
+        """What the numbers of the maps on the screen are, with their units."""
+        result = self.result
+        if result is None or QUANTITY not in result.image.metadata:
+            return _("Why this method")
+        maps = [image.metadata for image in (result.image, *result.maps.values())]
+        return "\n".join(f"{m[QUANTITY]} ({m[UNIT]}): {m[DEFINITION]}" for m in maps if DEFINITION in m)
 
     def _onNext(self) -> None:
         work = self._next()[1] if self.parameters is not None else None

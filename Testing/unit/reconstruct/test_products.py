@@ -14,7 +14,7 @@ from IntraopMRIReconstructionLib.reconstruct.collect import Collector, collector
 from IntraopMRIReconstructionLib.reconstruct.corrections import Corrections, gradients_refused
 from IntraopMRIReconstructionLib.reconstruct.gradient_file import read_gradient_coil
 from IntraopMRIReconstructionLib.reconstruct.products import Wanted, make
-from IntraopMRIReconstructionLib.reconstruct.quantities import Heating, LiveThermometer, missing_for
+from IntraopMRIReconstructionLib.reconstruct.quantities import COOLED_FROM, Heating, LiveThermometer, missing_for
 from IntraopMRIReconstructionLib.simulate.analytic import HEAD_2D, grid_points_mm, object_at
 from IntraopMRIReconstructionLib.simulate.raw_scans import (
     FIELD_MM,
@@ -90,6 +90,39 @@ def test_temperature_without_a_mark_says_that_drift_stays() -> None:
     found = result.image.array[0]
     assert float(np.nanmedian(found[away > 25])) == pytest.approx(2.0, abs=0.3)
     assert any("drift of the field is not corrected" in text for text in result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("peak", "noise", "marked"),
+    [(-12.0, 0.002, True), (-3.0, 0.002, True), (-12.0, 0.01, True), (-12.0, 0.002, False), (-12.0, 0.01, False)],
+)
+def test_cooling_is_said_with_its_depth(peak: float, noise: float, marked: bool) -> None:
+    scan = heating_scan(64, 4, 3, peak_c=peak, noise=noise)
+    heating = Heating(spot_ras_mm=spot_ras(scan.encoding) if marked else None, radius_mm=22.0)
+    result = make(collected(scan), Wanted("temperature", heating=heating))
+    drift = 0.0 if marked else 2.0  # is left in the map where nobody said what is not cooled
+    assert float(str(result.parameters["coldest_c"])) == pytest.approx(peak + drift, abs=1 + 0.15 * abs(peak))
+    assert any("tissue has cooled by up to" in text for text in result.warnings)
+    assert -4 < float(result.image.metadata[COOLED_FROM]) <= -1
+
+
+@pytest.mark.parametrize("noise", [0.002, 0.01, 0.03])
+@pytest.mark.parametrize("drift", [2.0, -2.0])
+def test_no_cooling_is_said_where_there_is_none(noise: float, drift: float) -> None:
+    for peak in (0.0, 25.0):
+        scan = heating_scan(64, 4, 3, peak_c=peak, noise=noise, drift_c=drift)
+        for spot in (spot_ras(scan.encoding), None):
+            result = make(collected(scan), Wanted("temperature", heating=Heating(spot_ras_mm=spot, radius_mm=22.0)))
+            assert "coldest_c" not in result.parameters
+            assert COOLED_FROM not in result.image.metadata
+
+
+def test_numbers_carry_unit_and_definition() -> None:
+    result = make(collected(heated()), Wanted("temperature"))
+    dose = result.maps["dose"]
+    for image, unit, words in ((result.image, "°C", "-0.01 ppm/°C"), (dose, "min", "240 min kill most tissues")):
+        assert image.metadata["unit"] == unit
+        assert words in image.metadata["definition"]
 
 
 def test_referenceless_temperature_needs_the_mark_and_nothing_else() -> None:

@@ -132,3 +132,20 @@ def test_refused() -> None:
         referenceless(base, np.zeros(SHAPE, bool), FIELD_T, ECHO_S)
     with pytest.raises(ReconstructionError, match="background of order 3 needs"):
         referenceless(base, np.ones(SHAPE, bool), FIELD_T, ECHO_S)
+
+
+def test_cooling_is_told_from_noise() -> None:
+    rng = np.random.default_rng(5)
+    for sigma in (0.1, 0.5, 2.0):
+        still = rng.normal(0, sigma, (2, 64, 64))
+        still[0, 10, 10] = -40.0  # one voxel on its own is no cooling
+        below = thermometry.cooling_from(still, None)
+        assert below == pytest.approx(-max(1.0, 3 * sigma), rel=0.1)
+        assert thermometry.coldest(still, below) is None
+        still[1, 20:23, 30:33] = 2 * below
+        still[1, 20, 31] = np.nan
+        assert thermometry.coldest(still, below) == pytest.approx(2 * below)
+    assert thermometry.cooling_from(still, 0.2) == -1.0
+    assert thermometry.coldest(np.full((1, 1, 9), -30.0), -1.0) is None
+    assert thermometry.cooling_from(np.full((1, 4, 4), np.nan), None) == -1.0
+    assert thermometry.coldest(np.full((1, 4, 4), np.nan), -1.0) is None
