@@ -76,6 +76,9 @@ def segmentationOf(labels: Image, segments: Mapping[int, tuple[str, str, Color]]
 
     ``segments``: label value to (segment id, name, colour). A label without a voxel becomes an empty segment, so that
     'no residual' is said by the scene and not by a missing name. Only the box around each label is copied.
+
+    The surface is the one that Slicer makes (vtkBinaryLabelmapToClosedSurfaceConversionRule with its defaults), so that
+    it stays as it is when a person edits the segment. Slicer's own call would stop every other thread meanwhile.
     """
     if labels.array.ndim != 3 or labels.array.dtype.kind not in "iub":
         raise DataError(f"labels must be integers of shape (k, j, i), got {labels.array.dtype} {labels.array.shape}")
@@ -85,10 +88,55 @@ def segmentationOf(labels: Image, segments: Mapping[int, tuple[str, str, Color]]
         segment = slicer.vtkSegment()
         segment.SetName(name)
         segment.SetColor(*color)
-        segment.AddRepresentation("Binary labelmap", _orientedLabel(labels.array == value, labels.ras_from_ijk))
+        label = _orientedLabel(labels.array == value, labels.ras_from_ijk)
+        segment.AddRepresentation("Binary labelmap", label)
+        segment.AddRepresentation("Closed surface", _closedSurface(label, labels.ras_from_ijk))
         segmentation.AddSegment(segment, identifier)
-    segmentation.CreateRepresentation("Closed surface")
     return segmentation
+
+
+def _closedSurface(label: Any, rasFromIjk: npt.ArrayLike) -> Any:
+    """Smoothed surface of a vtkOrientedImageData of 0 and 1 as vtkPolyData in RAS mm, closed at the edge as well."""
+    if label.GetNumberOfPoints() == 0:
+        return vtk.vtkPolyData()
+    plain = vtk.vtkImageData()
+    plain.ShallowCopy(label)
+    plain.SetOrigin(0.0, 0.0, 0.0)
+    plain.SetSpacing(1.0, 1.0, 1.0)
+    padded = vtk.vtkImageConstantPad()
+    padded.SetInputData(plain)
+    padded.SetOutputWholeExtent([end + (1 if index % 2 else -1) for index, end in enumerate(label.GetExtent())])
+    surface = vtk.vtkDiscreteFlyingEdges3D()
+    surface.SetInputConnection(padded.GetOutputPort())
+    surface.SetValue(0, 1)
+    surface.ComputeGradientsOff()
+    surface.ComputeNormalsOff()
+    surface.ComputeScalarsOff()
+    smooth = vtk.vtkWindowedSincPolyDataFilter()
+    smooth.SetInputConnection(surface.GetOutputPort())
+    smooth.SetNumberOfIterations(40)
+    smooth.SetPassBand(0.01)
+    smooth.BoundarySmoothingOff()
+    smooth.FeatureEdgeSmoothingOff()
+    smooth.NonManifoldSmoothingOn()
+    smooth.NormalizeCoordinatesOn()
+    normals = _placed(smooth, rasFromIjk)
+    normals.ConsistencyOn()
+    normals.SplittingOff()
+    normals.Update()
+    return normals.GetOutput()
+
+
+def _placed(surface: Any, rasFromIjk: npt.ArrayLike) -> Any:
+    """Filter that gives what the filter ``surface`` gives in RAS mm, with normals; ready to be set and updated."""
+    transform = vtk.vtkTransform()
+    transform.SetMatrix(vtkMatrix(rasFromIjk))
+    placed = vtk.vtkTransformPolyDataFilter()
+    placed.SetInputConnection(surface.GetOutputPort())
+    placed.SetTransform(transform)
+    normals = vtk.vtkPolyDataNormals()
+    normals.SetInputConnection(placed.GetOutputPort())
+    return normals
 
 
 def _orientedLabel(mask: npt.NDArray[np.bool_], rasFromIjk: npt.ArrayLike) -> Any:
@@ -162,13 +210,7 @@ def anatomySurface(image: Image, spacingMm: float = 2.5) -> Any:
     # Voxel 1 of the padded coarse grid is centred on the middle of the first block of fine voxels.
     place[:3, :3] = image.ras_from_ijk[:3, :3] * steps
     place[:3, 3] = (image.ras_from_ijk @ np.append((steps - 1) / 2.0 - steps, 1.0))[:3]
-    transform = vtk.vtkTransform()
-    transform.SetMatrix(vtkMatrix(place))
-    placed = vtk.vtkTransformPolyDataFilter()
-    placed.SetInputConnection(smooth.GetOutputPort())
-    placed.SetTransform(transform)
-    normals = vtk.vtkPolyDataNormals()
-    normals.SetInputConnection(placed.GetOutputPort())
+    normals = _placed(smooth, place)
     normals.SplittingOff()
     normals.AutoOrientNormalsOn()
     normals.Update()
