@@ -113,7 +113,8 @@ def _in_process(engine: str, file: Path, folder: Path) -> dict[str, Any] | None:
     out.unlink(missing_ok=True)
     command = [sys.executable, __file__, "--one", engine, str(file), str(folder / "pose.npy"), str(out)]
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=ONE_ENGINE_S, check=False)
+        # There: elastix leaves its field in the folder that it runs in.
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=ONE_ENGINE_S, check=False, cwd=folder)
     except subprocess.TimeoutExpired:
         print(f"{engine}: stopped after {ONE_ENGINE_S} s")
         return None
