@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -13,12 +13,16 @@ import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image, Measurement
 from IntraopMRIReconstructionLib.errors import SessionError
 
+from .assess.margin import Margin
 from .register.carry_over import Carried
 from .register.rigid import RigidRegistration
+from .session_measures import Found
 from .session_updates import ImplantFound, PlanCarried, ResidualFound, Role, ShiftFound
 from .workflow.record import (
     CarriedEntry,
+    DrawnEntry,
     ImplantEntry,
+    MarginEntry,
     Matrix4,
     RegistrationEntry,
     ResidualEntry,
@@ -36,9 +40,12 @@ PACKAGES = ("numpy", "scipy", "SimpleITK", "slicer-core")
 class Journal:
     """Keeps one :class:`SessionRecord` up to date. Results of an older image go when a newer one replaces it."""
 
-    def __init__(self, patient_id: str, procedure: str) -> None:
+    def __init__(self, patient_id: str, procedure: str, planned_measures: Mapping[str, str] | None = None) -> None:
+        """``planned_measures``: title of what a person has to draw, by kind."""
         self._lock = threading.Lock()
-        self._record = SessionRecord(patient_id, procedure, utc_now(), software=_versions())
+        self._record = SessionRecord(
+            patient_id, procedure, utc_now(), planned_measures=dict(planned_measures or {}), software=_versions()
+        )
 
     @property
     def record(self) -> SessionRecord:
@@ -64,6 +71,8 @@ class Journal:
                 images=(*record.images, entry),
                 registration=None,
                 residual=None,
+                margin=None,
+                drawn=(),
                 implants=(),
                 carried=(),
                 # What was measured on older images says nothing of this one; times and the like stay.
@@ -142,6 +151,33 @@ class Journal:
             notes=update.notes,
         )
         self._change(lambda record: replace(record, residual=entry))
+
+    def margin(self, found: Margin, image: Image) -> None:
+        """The margin of the resection was measured on ``image``."""
+        at = None if found.at_ras_mm is None else vector(found.at_ras_mm)
+        entry = MarginEntry(image.uid, found.closest, found.outside, found.text, at)
+        self._change(lambda record: replace(record, margin=entry))
+
+    def drawn(self, found: Found, image_uid: str, by: str) -> None:
+        """A person's outline or landmarks gave numbers; replaces an earlier result of that kind."""
+        entry = DrawnEntry(found.kind, found.title, image_uid, found.measurements, found.note, by, utc_now())
+        text = f"{found.title}: {len(found.measurements)} numbers" + (f", drawn by {by}" if by else "")
+        self._change(
+            lambda record: replace(
+                record, drawn=(*(d for d in record.drawn if d.kind != entry.kind), entry)
+            ).with_event("measured", text)
+        )
+
+    def withdrawn(self, kind: str) -> None:
+        """A person takes back what was drawn for a measure of that kind."""
+
+        def change(record: SessionRecord) -> SessionRecord:
+            left = tuple(entry for entry in record.drawn if entry.kind != kind)
+            if len(left) == len(record.drawn):
+                raise SessionError(f"there is no result of the measure '{kind}' to withdraw")
+            return replace(record, drawn=left).with_event("withdrawn", kind)
+
+        self._change(change)
 
     def implant(self, found: ImplantFound) -> None:
         """An implant was compared with its plan; replaces an earlier comparison of the same one."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-from IntraopMRIReconstructionLib.data import Image
+from IntraopMRIReconstructionLib.data import Image, Matrix, checked_rigid
 from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.geometry import apply
 
@@ -22,6 +22,8 @@ from .session_updates import PlanCarried
 PATH_STEP_MM = 1.0
 #: Voxels around a carried-over structure, so that its surface closes.
 MARGIN_VOXELS = 3
+#: What a plan may be about beside tumour and implants; all but the last one need a person who draws.
+MEASURES = ("vascular", "cord", "cobb", "sagittal", "hip", "osteotomy", "alignment")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,9 @@ class Plan:
     ``targets``: named points (3,); the first is the one that the pointer is led to. ``landmarks``: named points (3,).
     ``vertebrae``: labels by name, from head to foot; ``implanted``: name of a trajectory to that of the vertebra which
     takes it and carries it along; ``pedicles``: label of the pedicle by the name of the trajectory that shall pass it.
+    ``measures``: kinds of :data:`.session_measures.RECIPES` that this procedure is about, and 'alignment' of all
+    vertebrae. ``nidus``: label of a vascular malformation. ``centreline``: points (n, 3) along the cord.
+    ``correction``: planned motion (4, 4) of a bone that is cut, in preoperative RAS; its ``landmarks`` show it.
     """
 
     patient_id: str
@@ -44,9 +49,13 @@ class Plan:
     vertebrae: Mapping[str, Image] = field(default_factory=dict)
     implanted: Mapping[str, str] = field(default_factory=dict)
     pedicles: Mapping[str, Image] = field(default_factory=dict)
+    measures: tuple[str, ...] = ()
+    nidus: Image | None = None
+    centreline: npt.ArrayLike | None = None
+    correction: Matrix | None = None
 
     def __post_init__(self) -> None:
-        if self.tumour is None and not self.trajectories:
+        if self.tumour is None and not self.trajectories and not self.measures:
             raise SessionError("the plan names neither a tumour nor an implant: there would be nothing to assess")
         if self.tumour is not None and not np.any(self.tumour.array):
             raise SessionError(
@@ -62,6 +71,19 @@ class Plan:
             for name, label in labels.items():
                 if not np.any(label.array):
                     raise SessionError(f"the {kind} '{name}' is empty: segment it, or remove it")
+        needs = {
+            "vascular": (self.nidus is not None and np.any(self.nidus.array), "the label of the nidus"),
+            "osteotomy": (self.correction is not None and len(self.landmarks) > 2, "a correction and three landmarks"),
+            "alignment": (len(self.vertebrae) > 1, "the labels of two vertebrae or more"),
+        }
+        for kind in self.measures:
+            if kind not in MEASURES:
+                raise SessionError(f"'{kind}' is no measure: a plan may be about {', '.join(MEASURES)}")
+            there, what = needs.get(kind, (True, ""))
+            if not there:
+                raise SessionError(f"the plan is about '{kind}' but has not what that needs: {what}")
+        if self.correction is not None:
+            checked_rigid(self.correction, "correction")
         planned = {trajectory.name for trajectory in self.trajectories}
         for name, vertebra in self.implanted.items():
             if name not in planned or vertebra not in self.vertebrae:

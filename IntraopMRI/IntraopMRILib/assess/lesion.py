@@ -119,10 +119,20 @@ def cord_residual(residual: Image, centreline_ras_mm: npt.ArrayLike) -> tuple[Me
     length = float(np.ptp(along)) + voxel
     counts = np.array([((along >= s) & (along < s + SLAB_MM)).sum() for s in np.arange(0.0, total, LINE_STEP_MM)])
     area = float(counts.max()) * residual.voxel_volume_ml * 1000.0 / SLAB_MM
+    # A voxel at the boundary all round, half of it inside, as of a disc of that area.
+    radius, half = float(np.sqrt(area / np.pi)), 0.5 * float(residual.spacing_mm.max())
+    across = (np.pi * max(0.0, radius - half) ** 2, np.pi * (radius + half) ** 2)
     return (
         volume,
-        Measurement(*names[:1], length, *names[1:], interval=(max(0.0, length - 2 * voxel), length + 2 * voxel)),
-        Measurement(*section[:1], area, *section[1:], based_on=(residual.uid,)),
+        Measurement(
+            *names[:1],
+            length,
+            *names[1:],
+            "",
+            (max(0.0, length - 2 * voxel), length + 2 * voxel),
+            based_on=(residual.uid,),
+        ),
+        Measurement(*section[:1], area, *section[1:], interval=across, based_on=(residual.uid,)),
     )
 
 

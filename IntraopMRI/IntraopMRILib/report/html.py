@@ -48,6 +48,8 @@ def render(document: Document, pictures: Sequence[Picture] = ()) -> str:
         _summary(document),
         _pictures(pictures),
         _residual(document),
+        _margin(document),
+        _drawn(document),
         _implants(document),
         _carried(document),
         _more_measurements(document),
@@ -91,7 +93,9 @@ def _summary(document: Document) -> str:
     registration, residual = document.get("registration"), document.get("residual")
     cards = []
     scale = ""
-    if residual is None:
+    if residual is None and (document.get("planned_measures") or document.get("drawn")):
+        cards += [_measured_card(_checked(first, document)) for first in _first_drawn(document)]
+    elif residual is None:
         cards.append(_card("Residual enhancing tumour", None, "not assessed in this session"))
     else:
         volume, extent = (_checked(residual[key], document) for key in ("volume", "extent_of_resection"))
@@ -103,6 +107,8 @@ def _summary(document: Document) -> str:
                 _card("RANO class", _e(residual["rano"]), f"{residual['rano_meaning']}; {_rano_range(residual)}")
             )
             scale = drawings.residual_scale(volume["value"], volume["interval"])
+    if document.get("margin"):
+        cards.append(_measured_card(_checked(document["margin"]["closest"], document)))
     if registration is None:
         cards.append(_card("Registration", None, "no registration in this session"))
     else:
@@ -192,6 +198,53 @@ def _residual(document: Document) -> str:
         + (f"<ul>{notes}</ul>" if notes else "")
         + "</section>"
     )
+
+
+def _margin(document: Document) -> str:
+    """How far the cavity reaches beyond the tumour's border, and where it does not."""
+    margin = document.get("margin")
+    if not margin:
+        return ""
+    rows = _table([margin["closest"], margin["outside"]], document)
+    known = _checked(margin["closest"], document)["value"] is not None
+    words = f'<p class="note">{_e(margin["text"])}</p>' if known else ""
+    return f"<section><h2>Resection margin</h2>{rows}{words}</section>"
+
+
+def _drawn(document: Document) -> str:
+    """What a person outlined or placed, and what the procedure asks for and nobody has drawn."""
+    parts = []
+    for entry in document.get("drawn", ()):
+        known = any(_checked(m, document)["value"] is not None for m in entry["measurements"])
+        by = f"Drawn by {entry['drawn_by']} at {clock(entry['utc'])}." if entry["drawn_by"] else ""
+        note = " ".join(words for words in (entry["note"] if known else "", by) if words)
+        parts.append(
+            f"<h3>{_e(entry['title'])}</h3>{_table(entry['measurements'], document)}"
+            + (f'<p class="note">{_e(note)}</p>' if note else "")
+        )
+    parts += [
+        f'<h3>{_e(m["name"])}</h3><p class="none">No value: {_e(m["missing_because"])}</p>' for m in _open(document)
+    ]
+    return f"<section><h2>Measured on the intraoperative scan</h2>{''.join(parts)}</section>" if parts else ""
+
+
+def _first_drawn(document: Document) -> list[Document]:
+    """The first number of each measure, and those that are missing."""
+    return [
+        *(entry["measurements"][0] for entry in document.get("drawn", ()) if entry["measurements"]),
+        *_open(document),
+    ]
+
+
+def _open(document: Document) -> list[Document]:
+    """Measures that the procedure is about and that nobody has drawn."""
+    there = {entry["kind"] for entry in document.get("drawn", ())}
+    missing = "not measured in this session"
+    return [
+        {"name": title, "value": None, "missing_because": missing}
+        for kind, title in document.get("planned_measures", {}).items()
+        if kind not in there
+    ]
 
 
 def _rano_range(residual: Document) -> str:

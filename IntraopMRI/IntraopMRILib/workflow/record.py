@@ -86,6 +86,36 @@ class ResidualEntry:
 
 
 @dataclass(frozen=True)
+class MarginEntry:
+    """The margin of the resection on the image ``image_uid``: how far the cavity reaches beyond the tumour's border.
+
+    ``at_ras_mm``: where it is closest, in that image; None without a number. ``text``: all of it in one sentence.
+    """
+
+    image_uid: str
+    closest: Measurement
+    outside: Measurement
+    text: str
+    at_ras_mm: Vector3 | None = None
+
+
+@dataclass(frozen=True)
+class DrawnEntry:
+    """What came of a person's outline or landmarks on the image ``image_uid``; ``kind``: of the measure.
+
+    ``drawn_by``: who, empty when nobody was named; ``utc``: when (ISO 8601).
+    """
+
+    kind: str
+    title: str
+    image_uid: str
+    measurements: tuple[Measurement, ...]
+    note: str = ""
+    drawn_by: str = ""
+    utc: str = ""
+
+
+@dataclass(frozen=True)
 class ImplantEntry:
     """One implant, planned against actual; points in RAS of the intraoperative scan, mm."""
 
@@ -132,7 +162,10 @@ class Timing:
 
 @dataclass(frozen=True)
 class SessionRecord:
-    """All that the report, the DICOM objects and the follow-up say of one session. ``software``: name to version."""
+    """All that the report, the DICOM objects and the follow-up say of one session. ``software``: name to version.
+
+    ``planned_measures``: titles of what the procedure is about and a person has to draw, by kind.
+    """
 
     patient_id: str
     procedure: str
@@ -144,8 +177,11 @@ class SessionRecord:
     images: tuple[ImageEntry, ...] = ()
     registration: RegistrationEntry | None = None
     residual: ResidualEntry | None = None
+    margin: MarginEntry | None = None
     implants: tuple[ImplantEntry, ...] = ()
     carried: tuple[CarriedEntry, ...] = ()
+    planned_measures: Mapping[str, str] = field(default_factory=dict)
+    drawn: tuple[DrawnEntry, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     timings: tuple[Timing, ...] = ()
     software: Mapping[str, str] = field(default_factory=dict)

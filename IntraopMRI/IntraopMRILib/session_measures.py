@@ -1,0 +1,320 @@
+"""Measures that a person's drawing completes: what each needs, and the numbers that come of it.
+
+A residual nidus or cord lesion is outlined, landmarks are placed on the intraoperative scan. The registration brings
+them into the axes of the preoperative scan, so that a patient who lies otherwise has not changed; the same landmarks
+there give the value before surgery and the change.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from IntraopMRIReconstructionLib.data import Image, Level, Matrix, Measurement
+from IntraopMRIReconstructionLib.errors import SessionError
+from IntraopMRIReconstructionLib.geometry import apply, invert
+from scipy.spatial import KDTree
+
+from .assess.bone import cobb_angle, cup_orientation, osteotomy_deviation, pelvic_frame, plane_normal, sagittal_balance
+from .assess.lesion import cord_residual, vascular_residual
+from .register.landmarks import fit_rigid, register_landmarks
+from .session_plan import Plan
+
+Points = npt.NDArray[np.float64]
+Groups = Mapping[str, Points]
+
+#: Standard deviation (mm, each axis) with which a person places a landmark in a picture of 1 mm voxels; in a coarser
+#: one half a voxel.
+PLACED_MM = 1.0
+#: An interval holds 95 % of a normal error; derivatives are taken over so many mm.
+SIGMAS, STEP_MM = 1.96, 0.05
+#: A residual farther than this from where the rigid pose puts the nidus is another thing: brains shift less, mm.
+ELSEWHERE_MM = 20.0
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What a person has drawn on the intraoperative image ``image_uid``, RAS mm.
+
+    ``points``: name and place (3,), in order; names may be numbered ('upper 1'). ``label``: outline, empty when nothing
+    is left. ``option``: one of those of the recipe, its first one when empty.
+    """
+
+    image_uid: str
+    points: tuple[tuple[str, npt.ArrayLike], ...] = ()
+    label: Image | None = None
+    option: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """Where it was drawn: pose (4, 4) of the preoperative volume in that image, its error (mm), largest voxel (mm)."""
+
+    intraop_from_preop: Matrix
+    error_mm: float
+    voxel_mm: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """The numbers of one measure, and what a person must know beside them."""
+
+    kind: str
+    title: str
+    measurements: tuple[Measurement, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One kind of measure. ``groups``: least number of points by the name that they share, 0 where they may be absent.
+
+    ``outline``: whether an outline on the intraoperative scan is needed. ``options``: what has to be said beside.
+    ``hint``: for the person who draws.
+    """
+
+    title: str
+    hint: str
+    groups: Mapping[str, int] = field(default_factory=dict)
+    outline: bool = False
+    options: tuple[str, ...] = ()
+    work: Callable[[Plan, Drawn, Scan], tuple[tuple[Measurement, ...], str]] = lambda _plan, _drawn, _scan: ((), "")
+
+
+def measured(plan: Plan, kind: str, drawn: Drawn, scan: Scan) -> Found:
+    """The numbers of one ``kind`` of :data:`RECIPES`. Raises SessionError or AssessmentError: what is wrong."""
+    recipe = RECIPES.get(kind)
+    if recipe is None:
+        raise SessionError(f"'{kind}' is no measure: choose one of {', '.join(RECIPES)}")
+    if recipe.outline and drawn.label is None:
+        raise SessionError(f"{recipe.title}: outline it on the intraoperative scan first ({recipe.hint})")
+    if recipe.options and drawn.option not in ("", *recipe.options):
+        raise SessionError(f"'{drawn.option}' is not known: choose one of {', '.join(recipe.options)}")
+    if not drawn.option and recipe.options:
+        drawn = replace(drawn, option=recipe.options[0])
+    measurements, note = recipe.work(plan, drawn, scan)
+    based_on = (drawn.image_uid, plan.preoperative.uid)
+    return Found(kind, recipe.title, tuple(replace(m, based_on=based_on) for m in measurements), note)
+
+
+def _vascular(plan: Plan, drawn: Drawn, scan: Scan) -> tuple[tuple[Measurement, ...], str]:
+    if plan.nidus is None:
+        raise SessionError("the plan has no nidus: outline it on the preoperative volume and call it Nidus")
+    assert drawn.label is not None
+    if drawn.label.array.any():
+        before = apply(scan.intraop_from_preop @ plan.nidus.ras_from_ijk, _voxels(plan.nidus))
+        away = KDTree(before).query(apply(drawn.label.ras_from_ijk, _voxels(drawn.label)))[0].min()
+        if away > ELSEWHERE_MM:
+            raise SessionError(
+                f"the outlined residual lies {away:.0f} mm from the nidus before surgery: check which segment was "
+                "chosen, and the registration"
+            )
+    found = vascular_residual(plan.nidus, drawn.label, {"seen": True, "not seen": False}.get(drawn.option))
+    return found.measurements, found.text
+
+
+def _cord(plan: Plan, drawn: Drawn, scan: Scan) -> tuple[tuple[Measurement, ...], str]:
+    assert drawn.label is not None
+    if drawn.points:
+        return cord_residual(drawn.label, np.array([np.asarray(point) for _name, point in drawn.points])), ""
+    if plan.centreline is None:
+        raise SessionError("the cord has no centre line: place points along it, from head to foot")
+    carried = apply(scan.intraop_from_preop, np.asarray(plan.centreline, dtype=np.float64))
+    return cord_residual(drawn.label, carried), "Along the centre line drawn before surgery, carried by the rigid pose."
+
+
+def _by_landmarks(
+    groups: Mapping[str, int], work: Callable[[Groups, str], tuple[Measurement, ...]], signed: bool = True
+) -> Callable[[Plan, Drawn, Scan], tuple[tuple[Measurement, ...], str]]:
+    """A measure of named landmarks: its value now, before surgery when they were placed there too, and the change."""
+
+    def both(plan: Plan, drawn: Drawn, scan: Scan) -> tuple[tuple[Measurement, ...], str]:
+        back = invert(scan.intraop_from_preop)
+        places = {name: apply(back, points) for name, points in grouped(drawn.points).items()}
+        now = _sure(
+            lambda points: work(points, drawn.option), _complete(places, groups, "intraoperative"), scan, signed
+        )
+        before = {name: points for name, points in grouped(plan.landmarks.items()).items() if name in groups}
+        if not before:
+            return now, ""
+        fine = Scan(np.eye(4), 0.0, float(plan.preoperative.spacing_mm.max()))
+        first = _sure(
+            lambda points: work(points, drawn.option), _complete(before, groups, "preoperative"), fine, signed
+        )
+        return (*now, *(m for pair in zip(first, now, strict=True) for m in _change(*pair))), ""
+
+    return both
+
+
+def _sure(
+    work: Callable[[Groups], tuple[Measurement, ...]], points: Groups, scan: Scan, signed: bool
+) -> tuple[Measurement, ...]:
+    """The measurements with intervals from the error of each point, to first order."""
+    sigma = float(np.hypot(max(PLACED_MM, scan.voxel_mm / 2.0), scan.error_mm))
+    result = work(points)
+    spread = np.zeros(len(result))
+    for name, places in points.items():
+        for number in range(places.size):
+            step = np.zeros(places.size)
+            step[number] = STEP_MM
+            up, down = (_values(work({**points, name: places + side * step.reshape(places.shape)})) for side in (1, -1))
+            spread += ((up - down) / (2 * STEP_MM)) ** 2
+    errors = SIGMAS * sigma * np.sqrt(spread)
+    words = f"; in the axes of the preoperative scan; interval: points placed to {sigma:.1f} mm"
+    return tuple(
+        m
+        if m.value is None
+        else replace(
+            m,
+            definition=m.definition + words,
+            interval=(m.value - error if signed else max(0.0, m.value - error), m.value + error),
+        )
+        for m, error in zip(result, errors.tolist(), strict=True)
+    )
+
+
+def _values(measurements: tuple[Measurement, ...]) -> Points:
+    return np.array([0.0 if m.value is None else m.value for m in measurements])
+
+
+def _change(before: Measurement, now: Measurement) -> tuple[Measurement, ...]:
+    """What was before surgery, and the change since."""
+    first = replace(before, name=f"{before.name}: before surgery")
+    if before.value is None or now.value is None or before.interval is None or now.interval is None:
+        return (first,)
+    error = float(np.hypot(before.interval[1] - before.value, now.interval[1] - now.value))
+    change = now.value - before.value
+    return first, replace(now, name=f"{now.name}: change", value=change, interval=(change - error, change + error))
+
+
+def _cobb(points: Groups, option: str) -> tuple[Measurement, ...]:
+    upper, lower = (plane_normal(points[name]) for name in ("upper", "lower"))
+    return (cobb_angle(upper, lower, "sagittal" if option == "sagittal" else "coronal"),)
+
+
+def _sagittal(points: Groups, _option: str) -> tuple[Measurement, ...]:
+    corners = [points["s1 posterior"][0], points["s1 anterior"][0]]
+    c7 = points["c7"].mean(axis=0) if "c7" in points else None
+    return sagittal_balance(plane_normal(points["l1"]), corners, points["hip"][:2], c7)
+
+
+def _cup(points: Groups, option: str) -> tuple[Measurement, ...]:
+    frame = pelvic_frame(points["asis right"][0], points["asis left"][0], points["pubis"].mean(axis=0))
+    side: Literal["left", "right"] = "left" if option == "left" else "right"
+    outward = frame.T @ ((1.0 if side == "right" else -1.0), 0.0, -1.0)
+    return cup_orientation(plane_normal(points["rim"], outward), side, frame)
+
+
+def _osteotomy(plan: Plan, drawn: Drawn, scan: Scan) -> tuple[tuple[Measurement, ...], str]:
+    """The fragment's own motion against that of the bone which carries the registration."""
+    if plan.correction is None:
+        raise SessionError("the plan has no correction: give the planned motion of the bone")
+    now = dict(drawn.points)
+    names = [name for name in plan.landmarks if name in now]
+    if len(names) < 3:
+        raise SessionError(
+            f"an osteotomy needs three landmarks of the moved bone with the same names before and now, got {names}"
+        )
+    before = np.array([np.asarray(plan.landmarks[name], dtype=np.float64) for name in names])
+    place = apply(
+        invert(scan.intraop_from_preop), np.array([np.asarray(now[name], dtype=np.float64) for name in names])
+    )
+    fit = register_landmarks(before, place)
+    if fit.verdict.level is Level.REFUSED:
+        raise SessionError(f"the landmarks before and now do not fit one another ({fit.verdict.text}): check them")
+
+    def work(points: Groups) -> tuple[Measurement, ...]:
+        achieved = fit_rigid(points["before"], points["now"])
+        assert plan.correction is not None
+        return osteotomy_deviation(plan.correction, achieved, before.mean(axis=0))
+
+    found = _sure(work, {"before": before, "now": place}, scan, signed=True)
+    # Sizes are not negative, only their parts are signed.
+    sizes = ("rotation error", "translation error")
+    sure = tuple(
+        replace(m, interval=(max(0.0, m.interval[0]), m.interval[1])) if m.interval and m.name.endswith(sizes) else m
+        for m in found
+    )
+    return sure, f"Landmarks fit to {fit.fre_mm:.1f} mm."
+
+
+def grouped(points: object) -> dict[str, Points]:
+    """Points (n, 3) by the name that they share, without its number, in small letters: 'Upper 1' is one of 'upper'."""
+    found: dict[str, list[Points]] = {}
+    for name, point in points:  # type: ignore[attr-defined]
+        place = np.asarray(point, dtype=np.float64)
+        if place.shape != (3,) or not np.isfinite(place).all():
+            raise SessionError(f"the point '{name}' must be three finite coordinates in mm: place it or remove it")
+        # 'L1', 'C7' are names; what follows them is the number.
+        key = re.fullmatch(r"(l1|c7|s1 posterior|s1 anterior)?(.*?)[\s_.-]*\d*", name.strip().lower())
+        assert key is not None
+        found.setdefault(((key[1] or "") + key[2]).strip(), []).append(place)
+    return {name: np.array(places) for name, places in found.items()}
+
+
+def _complete(points: Groups, groups: Mapping[str, int], where: str) -> Groups:
+    """The groups that a measure needs. Raises SessionError that names what is missing."""
+    missing = [
+        f"'{name}' {count} (there are {len(points.get(name, ()))})"
+        for name, count in groups.items()
+        if len(points.get(name, ())) < count
+    ]
+    if missing:
+        raise SessionError(f"points are missing on the {where} scan: {', '.join(missing)}")
+    return {name: points[name] for name in groups if name in points}
+
+
+def _voxels(label: Image) -> Points:
+    return np.argwhere(label.array != 0)[:, ::-1].astype(np.float64)
+
+
+_COBB = {"upper": 3, "lower": 3}
+_SAGITTAL = {"l1": 3, "s1 posterior": 1, "s1 anterior": 1, "hip": 2, "c7": 0}
+_CUP = {"rim": 3, "asis right": 1, "asis left": 1, "pubis": 1}
+#: Every measure by its kind.
+RECIPES: Mapping[str, Recipe] = {
+    "vascular": Recipe(
+        "Residual nidus",
+        "outline what is left of the nidus; an empty segment when nothing is",
+        outline=True,
+        options=("shunt not assessed", "not seen", "seen"),
+        work=_vascular,
+    ),
+    "cord": Recipe(
+        "Residual cord lesion",
+        "outline the residual; points along the cord, from head to foot, beyond both of its ends",
+        outline=True,
+        work=_cord,
+    ),
+    "cobb": Recipe(
+        "Cobb angle",
+        "three points or more on the upper endplate of the upper end vertebra, called 'upper 1' and so on, and on the "
+        "lower endplate of the lower one, 'lower 1' and so on",
+        _COBB,
+        options=("coronal", "sagittal"),
+        work=_by_landmarks(_COBB, _cobb, signed=False),
+    ),
+    "sagittal": Recipe(
+        "Sagittal balance",
+        "'L1' three times or more on its upper endplate, 'S1 posterior' and 'S1 anterior' on its corners, 'hip' in "
+        "both femoral heads, 'C7' in its middle when it is in the scan",
+        _SAGITTAL,
+        work=_by_landmarks(_SAGITTAL, _sagittal),
+    ),
+    "hip": Recipe(
+        "Acetabular cup",
+        "three points or more on the rim of the cup, 'rim 1' and so on; 'ASIS right', 'ASIS left', 'pubis'",
+        _CUP,
+        options=("right", "left"),
+        work=_by_landmarks(_CUP, _cup),
+    ),
+    "osteotomy": Recipe(
+        "Correction of a bone",
+        "three points or more on the moved bone, with the names that they have before surgery",
+        work=_osteotomy,
+    ),
+}
