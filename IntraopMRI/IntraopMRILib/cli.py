@@ -124,7 +124,14 @@ def plan_of_case(case: Path, procedure: str) -> Plan:
     if procedure == "brain":
         if content.preop is None or content.tumour is None:
             raise SessionError(f"{case} has no preop.nrrd or no tumour.seg.nrrd: a brain session needs both")
-        return Plan(patient, "Tumour resection, intraoperative control", content.preop, content.tumour)
+        return Plan(
+            patient,
+            "Tumour resection, intraoperative control",
+            content.preop,
+            content.tumour,
+            targets=content.plan.points,
+            at_risk={} if content.at_risk is None else vertebrae_of(content.at_risk, content.plan.at_risk),
+        )
     if content.spine_preop is None or content.plan.implant is None:
         raise SessionError(f"{case} has no spine_preop.nrrd or no planned implant: a spine session needs both")
     implant = content.plan.implant

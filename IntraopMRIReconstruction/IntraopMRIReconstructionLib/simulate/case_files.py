@@ -1,7 +1,7 @@
 """A case as files, in three folders: what the pipeline may read, what the simulated theatre needs, and the truth.
 
-``case/``: ``preop.nrrd``, ``flair.nrrd``, ``tumour.seg.nrrd``, ``spine_preop.nrrd``, ``vertebrae.nrrd``,
-``pedicle.nrrd``, ``plan.json``.
+``case/``: ``preop.nrrd``, ``flair.nrrd``, ``tumour.seg.nrrd``, ``at_risk.seg.nrrd``, ``spine_preop.nrrd``,
+``vertebrae.nrrd``, ``pedicle.nrrd``, ``plan.json``.
 ``theatre/``: noise-free ``brain_native.nrrd``, ``brain_contrast.nrrd``, ``spine.nrrd``, with ``pointer.json`` and
 ``spine_scan.json``.
 ``truth/``: ``truth.json``, ``pull.nrrd``, ``push.nrrd``, ``residual.nrrd``, ``residual_non_enhancing.nrrd``,
@@ -11,7 +11,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ from ..errors import DataError
 from ..geometry import apply
 from .lesion import TUMOUR_LABELS
 from .phantom import CONTRAST, NATIVE, BrainCase, Truth
+from .planned import PlannedThings, plan_things
 from .spine import LEVELS_MM, SPINE, Implant, SpineCase
 from .volumes import ras_from_sitk, read_volume, sitk_from_image, write_volume
 
 BRAIN_SCANS = {NATIVE: "brain_native.nrrd", CONTRAST: "brain_contrast.nrrd"}
 SCANS = {**BRAIN_SCANS, SPINE: "spine.nrrd"}
 SEGMENT_COLOURS = {"enhancing": "0.95 0.75 0.2", "necrosis": "0.45 0.3 0.2", "non-enhancing": "0.4 0.7 0.9"}
+AT_RISK_COLOUR = "0.7 0.42 1.0"
 #: Distances to the residual (mm) at which the simulated surgeon stops with the pointer.
 POINTER_STOPS_MM = (20.0, 10.0, 5.0, 0.0)
 #: Long enough for a person, and for a test, to read a number (s).
@@ -41,26 +44,30 @@ POINTER_DWELL_S = 2.0
 class Plan:
     """``plan.json``: whose case it is, and the planned implant in the RAS of ``spine_preop.nrrd``, None without one.
 
-    ``vertebrae``: names of the labelled ones, from head to foot.
+    ``vertebrae``: names of the labelled ones, from head to foot. ``points``: planned points (3,) by name in the RAS of
+    ``preop.nrrd``, the target first. ``at_risk``: names of the labels of structures to spare.
     """
 
     patient_id: str
     patient_name: str
     implant: Implant | None
     vertebrae: tuple[str, ...] = ()
+    points: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    at_risk: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class PreopCase:
     """What the pipeline may read of a case; what a case does not have is None.
 
-    ``vertebrae``: labels 1, 2, ... of the vertebrae that the plan names. ``pedicle``: that of the planned screw.
+    ``vertebrae``, ``at_risk``: labels 1, 2, ... of what the plan names. ``pedicle``: that of the planned screw.
     """
 
     plan: Plan
     preop: Image | None
     flair: Image | None
     tumour: Image | None
+    at_risk: Image | None
     spine_preop: Image | None
     vertebrae: Image | None
     pedicle: Image | None
@@ -87,13 +94,21 @@ def write_case(folder: Path, brain: BrainCase | None, spine: SpineCase | None, p
     if brain is not None:
         write_volume(brain.preop, case / "preop.nrrd")
         write_volume(brain.flair, case / "flair.nrrd")
-        _write_segmentation(brain.tumour, case / "tumour.seg.nrrd")
+        tumour_parts = {name: (value, SEGMENT_COLOURS[name]) for name, value in TUMOUR_LABELS.items()}
+        _write_segmentation(brain.tumour, case / "tumour.seg.nrrd", tumour_parts)
+        things = plan_things(brain)
+        names = tuple(things.at_risk)
+        structures = {name: (value, AT_RISK_COLOUR) for value, name in enumerate(names, start=1)}
+        labels = sum(value * things.at_risk[name].array for name, (value, _) in structures.items())
+        _write_segmentation(brain.tumour.with_array(labels, "at risk"), case / "at_risk.seg.nrrd", structures)
+        plan["points"] = {name: point.tolist() for name, point in things.points.items()}
+        plan["at_risk"] = list(names)
         for name, file in BRAIN_SCANS.items():
             write_volume(brain.intraop[name], theatre / file)
         stops, direction, distances = pointer_stops(brain)
         pointer = {"shaft_ras": direction.tolist(), "stops": [asdict(stop) for stop in stops]}
         _write_json(theatre / "pointer.json", pointer)
-        known["brain"] = _write_brain_truth(truth, brain, distances)
+        known["brain"] = _write_brain_truth(truth, brain, distances) | {"planned": _planned_truth(brain.truth, things)}
     if spine is not None:
         write_volume(spine.preop, case / "spine_preop.nrrd")
         write_volume(spine.vertebrae, case / "vertebrae.nrrd")
@@ -138,7 +153,7 @@ def read_case(folder: Path) -> PreopCase:
         path = place / name
         return replace(read_volume(path), patient_id=plan.patient_id) if path.exists() else None
 
-    names = ("preop", "flair", "tumour.seg", "spine_preop", "vertebrae", "pedicle")
+    names = ("preop", "flair", "tumour.seg", "at_risk.seg", "spine_preop", "vertebrae", "pedicle")
     result = PreopCase(plan, *(volume(f"{name}.nrrd") for name in names))
     if result.preop is None and result.spine_preop is None:
         raise DataError(f"{place} holds neither preop.nrrd nor spine_preop.nrrd; make a case first")
@@ -155,8 +170,10 @@ def read_plan(path: Path) -> Plan:
             str(content["patient_name"]),
             None if implant is None else _implant_from_json(implant),
             tuple(str(name) for name in content.get("vertebrae", ())),
+            {str(name): _point(place) for name, place in content.get("points", {}).items()},
+            tuple(str(name) for name in content.get("at_risk", ())),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is not a plan: {error!r}; it needs patient_id, patient_name and implant") from error
 
 
@@ -227,15 +244,28 @@ def _write_brain_truth(place: Path, brain: BrainCase, distances: dict[str, float
     }
 
 
-def _write_segmentation(label: Image, path: Path) -> None:
-    """A labelmap with the header fields by which Slicer knows it as a segmentation."""
+def _planned_truth(truth: Truth, things: PlannedThings) -> dict[str, Any]:
+    """Where each planned thing is now: its point, or the middle of its label, and how far the shift has moved that."""
+    places = {name: np.reshape(point, (1, 3)) for name, point in things.points.items()}
+    for name, label in things.at_risk.items():
+        places[name] = apply(label.ras_from_ijk, np.argwhere(label.array)[:, ::-1].astype(np.float64))
+    result = {}
+    for name, before in places.items():
+        now = truth.intraop_from_preop_points(before)
+        moved = np.linalg.norm(now - apply(truth.intraop_from_preop, before), axis=-1)
+        result[name] = {"now_ras_mm": now.mean(axis=0).tolist(), "moved_mm": float(moved.mean())}
+    return result
+
+
+def _write_segmentation(label: Image, path: Path, segments: Mapping[str, tuple[int, str]]) -> None:
+    """A labelmap with the header fields by which Slicer knows it as a segmentation; value and colour by name."""
     volume = sitk_from_image(label)
     k, j, i = (n - 1 for n in label.array.shape)
-    for number, (name, value) in enumerate(TUMOUR_LABELS.items()):
+    for number, (name, (value, colour)) in enumerate(segments.items()):
         for key, text in {
             "ID": f"Segment_{value}",
             "Name": name,
-            "Color": SEGMENT_COLOURS[name],
+            "Color": colour,
             "LabelValue": str(value),
             "Layer": "0",
             "Extent": f"0 {i} 0 {j} 0 {k}",
@@ -254,10 +284,15 @@ def _implant_json(implant: Implant) -> dict[str, Any]:
 
 
 def _implant_from_json(content: dict[str, Any]) -> Implant:
-    entry, tip = (np.array(content[key], dtype=np.float64) for key in ("entry_ras_mm", "tip_ras_mm"))
-    if entry.shape != (3,) or tip.shape != (3,):
-        raise ValueError(f"entry and tip must be three numbers, got {entry.tolist()} and {tip.tolist()}")
+    entry, tip = (_point(content[key]) for key in ("entry_ras_mm", "tip_ras_mm"))
     return Implant(entry, tip, float(content["diameter_mm"]), float(content["susceptibility_ppm"]))
+
+
+def _point(content: Any) -> npt.NDArray[np.float64]:
+    place = np.array(content, dtype=np.float64)
+    if place.shape != (3,) or not np.isfinite(place).all():
+        raise ValueError(f"a point must be three finite numbers, got {content}")
+    return place
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

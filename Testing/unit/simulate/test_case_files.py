@@ -60,7 +60,7 @@ def test_what_was_written_is_read(directions: np.ndarray, small_head: Anatomy, t
 def test_the_pipeline_finds_no_truth_in_its_folder(case_folder: Path) -> None:
     names = {path.name for path in (case_folder / "case").iterdir()}
     spine = {"spine_preop.nrrd", "vertebrae.nrrd", "pedicle.nrrd"}
-    assert names == {"preop.nrrd", "flair.nrrd", "tumour.seg.nrrd", "plan.json"} | spine
+    assert names == {"preop.nrrd", "flair.nrrd", "tumour.seg.nrrd", "at_risk.seg.nrrd", "plan.json"} | spine
     assert scans_of(case_folder) == [NATIVE, CONTRAST, SPINE]
 
 
