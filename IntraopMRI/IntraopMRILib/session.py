@@ -31,6 +31,7 @@ from .register.rigid import RigidRegistration, register_rigid
 from .session_implants import carriers, compared, found_implant, unknown_of
 from .session_journal import Journal
 from .session_links import Link, Links
+from .session_offer import WORDS, check_offer
 from .session_pair import ScanPair
 from .session_plan import Plan, carried_plan, moved_trajectory
 from .session_receive import ArrivedScan, Reception, role_of
@@ -41,12 +42,13 @@ from .session_updates import (
     Problem,
     Registered,
     ResidualFound,
+    Role,
     ScanPreview,
     ShiftFound,
     StageProgress,
     Update,
 )
-from .workflow.record import utc_now
+from .workflow.record import utc_now, utc_text
 
 __all__ = ["Link", "Plan", "Session", "role_of"]
 
@@ -71,6 +73,8 @@ class Session:
         self._updates: queue.SimpleQueue[Update] = queue.SimpleQueue()
         self._scans: queue.Queue[ArrivedScan] = queue.Queue(WAITING_SCANS)
         self._pair = ScanPair(plan.preoperative)
+        #: What a person has chosen as scans, some of it before the worker has come to it.
+        self._offered: dict[Role, Image] = {}
         # What a person decides belongs to the newest image: neither may change while the other is written down.
         self._deciding = threading.Lock()
         self._implants: dict[str, ImplantFound] = {}
@@ -141,6 +145,24 @@ class Session:
     def stop_scan(self) -> None:
         """Ask the scanner to stop, whatever it does. Raises as :meth:`scan`."""
         self._commanded().stop()
+
+    def offer_scan(self, image: Image, role: Role) -> None:
+        """A person chooses a finished volume as a scan; it goes the way of one that was sent. From any thread.
+
+        Raises SessionError, with nothing changed, when it cannot be that scan or two others wait already.
+        """
+        if not self._workers:
+            raise SessionError("the session is not running: connect, or go on without a scanner, before choosing scans")
+        other: Role = "contrast" if role == "native" else "native"
+        newest = self._offered.get(other) or self._pair.images.get(other)
+        check_offer(image, role, self.plan, self._links.identity, newest)
+        try:
+            self._scans.put_nowait(ArrivedScan(role, image.name, image=image, chosen=True))
+        except queue.Full:
+            raise SessionError(f"two scans wait to be worked on: choose '{image.name}' when they are done") from None
+        self._offered[role] = image
+        taken = "at an unknown time" if image.acquired_utc_s is None else utc_text(image.acquired_utc_s)
+        self.journal.event("scan", f"'{image.name}' was chosen as the scan {WORDS[role]}, taken {taken}")
 
     def _commanded(self) -> ScannerControl:
         if self._control is None:
@@ -256,7 +278,9 @@ class Session:
                 f"the image '{image.name}' is of patient '{image.patient_id}', the session of "
                 f"'{self.plan.patient_id}': it is not used"
             )
-        self._pair.take(image, scan.role)
+        self._pair.take(image, scan.role, scan.chosen)
+        if not scan.chosen:
+            self._offered.pop(scan.role, None)
         with self._deciding:
             self._implants.clear()
             self.journal.image(image, scan.role)
@@ -364,7 +388,7 @@ class Session:
         The contrast scan's own registration is the one that counts then, since the residual lies on its grid.
         Raises SessionError when they are no pair.
         """
-        self._pair.late_native()
+        self._pair.native(late=True)
         contrast, placed = self._pair.images["contrast"], self._pair.placed["contrast"]
         self._registered(placed.rigid, contrast)
         if placed.deformable is not None:

@@ -35,7 +35,7 @@ class Link:
 
 
 class Links:
-    """``scanner``, ``tracker``, ``live``: clients, None without; ``control``: of the scanner.
+    """``scanner``, ``tracker``, ``live``: clients, None without; ``control``: of the scanner; ``identity``: of all.
 
     ``taps``: recorders of the wire traffic by link. ``tell`` hears of refusals and of a scanner in trouble.
     """
@@ -46,8 +46,8 @@ class Links:
         self._journal, self._tell, self._taps = journal, tell, taps
         self._open = ExitStack()
         self._refused: set[tuple[str, str]] = set()
-        self._identity = IdentityGuard()
-        self._identity.accept(patient_id=patient_id)
+        self.identity = IdentityGuard()
+        self.identity.accept(patient_id=patient_id)
         self.scanner: Client | None = None
         self.control: ScannerControl | None = None
         self.tracker: Client | None = None
@@ -65,7 +65,8 @@ class Links:
         except WireError:
             self._open.close()
             raise
-        self._journal.event("connected", ", ".join(str(c.address) for c in (self.scanner, self.tracker) if c))
+        there = ", ".join(str(client.address) for client in (self.scanner, self.tracker) if client)
+        self._journal.event("connected", there if scanner else f"without a scanner: scans are chosen. {there}".rstrip())
 
     def close(self) -> None:
         """End all links. Safe to call twice."""
@@ -102,7 +103,7 @@ class Links:
             profile=link.profile,
             latest=latest,
             tap=self._taps.get(part),
-            identity=self._identity,
+            identity=self.identity,
             on_event=lambda event: self._heard(part, event),
         )
         return self._open.enter_context(client)

@@ -39,18 +39,23 @@ class ScanPair:
         self._centre = centre_of(preoperative.ras_from_ijk, _size(preoperative))
         self._agent_utc_s: float | None = None
         self._last_pose: Matrix | None = None
+        self._chosen: set[Role] = set()
         self.images: dict[Role, Image] = {}
         self.placed: dict[Role, Placed] = {}
         self.waits = False
 
-    def take(self, image: Image, role: Role) -> None:
-        """A new scan takes the place of the one before it, whose registration goes with it."""
+    def take(self, image: Image, role: Role, chosen: bool = False) -> None:
+        """A new scan takes the place of the one before it, whose registration goes with it.
+
+        ``chosen``: by a person, in any order; others come in the order in which they were taken.
+        """
         self.images[role] = image
         self.placed.pop(role, None)
+        (self._chosen.add if chosen else self._chosen.discard)(role)
         if role == "contrast":
             self.waits = False
-            if self._agent_utc_s is None:
-                self._agent_utc_s = image.acquired_utc_s
+            known = [time for time in (self._agent_utc_s, image.acquired_utc_s) if time is not None]
+            self._agent_utc_s = min(known, default=None)
 
     def start(self) -> Matrix | None:
         """Where the patient was last found, to look there first; only once, since a refused pose leaves none."""
@@ -66,9 +71,14 @@ class ScanPair:
         """The brain shift is known in the registered scan of that role."""
         self.placed[role] = Placed(self.placed[role].rigid, deformable, shift_error_mm)
 
-    def native(self) -> Image:
-        """The native scan. Raises SessionError unless it is known that the patient has not moved since."""
-        native = self.images.get("native")
+    def native(self, late: bool = False) -> Image:
+        """The native scan. Raises SessionError unless it is known that the patient has not moved since, and that it was
+        taken before the agent was given: agent that is still there hides enhancement, and the residual would look
+        smaller than it is.
+
+        ``late``: it arrived after the contrast scan that waits for it.
+        """
+        native, remedy = self.images.get("native"), "Repeat both scans"
         if native is None:
             why = "there is no native scan to compare with"
         elif "native" not in self.placed:
@@ -76,32 +86,36 @@ class ScanPair:
         else:
             poses = [self.placed[role].rigid.intraop_from_preop for role in ("contrast", "native")]
             moved_mm, _angle = pose_error(poses[0], poses[1], self._centre)
-            if moved_mm <= MOVED_MM:
-                return native
             why = f"the patient moved {moved_mm:.1f} mm between the native and the contrast scan"
+            if moved_mm <= MOVED_MM:
+                why = wrong_order(native, self.images["contrast"], in_order=not late and not self._chosen)
+                if not why:
+                    return native
+                remedy = "Give the times at which they were taken, or repeat both scans"
         raise SessionError(
-            f"no residual is given: {why}; the contrast scan alone does not tell enhancement from blood. "
-            "Repeat both scans"
+            f"no residual is given: {why}; the contrast scan alone does not tell enhancement from blood. {remedy}"
         )
-
-    def late_native(self) -> Image:
-        """As :meth:`native`, for one that arrived after the contrast scan that waits for it.
-
-        Raises SessionError as well when it was not taken before the agent was given: agent that is still there hides
-        enhancement, and the residual would look smaller than it is.
-        """
-        native = self.native()
-        times = native.acquired_utc_s, self.images["contrast"].acquired_utc_s
-        if times[0] is None or times[1] is None or times[0] >= times[1]:
-            raise SessionError(
-                "no residual is given: the scan without contrast agent came after the one with it, and is not known to "
-                "have been taken before; agent that is still there hides enhancement. Repeat both scans"
-            )
-        return native
 
     def notes(self, native: Image) -> tuple[str, ...]:
         """What must be known beside a residual of the pair with this native scan."""
         return agent_notes(native, self._agent_utc_s)
+
+
+def wrong_order(native: Image, contrast: Image, in_order: bool) -> str:
+    """Why two scans cannot be compared by when they were taken, in words; empty when they can.
+
+    ``in_order``: they were received as they were taken, this one first; then times that nobody knows do no harm.
+    """
+    first, second = native.acquired_utc_s, contrast.acquired_utc_s
+    if first is not None and second is not None:
+        if first < second:
+            return ""
+        return (
+            f"'{native.name}', without contrast agent, was not taken before '{contrast.name}', with it: agent that is "
+            "still there hides enhancement, or both are exchanged"
+        )
+    unknown = " and ".join(f"'{image.name}'" for image in (native, contrast) if image.acquired_utc_s is None)
+    return "" if in_order else f"it is not known when {unknown} was taken, so perhaps not before the contrast agent"
 
 
 def agent_notes(native: Image, agent_utc_s: float | None) -> tuple[str, ...]:

@@ -31,15 +31,17 @@ CONTRAST_WORDS = ("contrast", "t1c", "post", "gd", "+c")
 class ArrivedScan:
     """A whole scan: k-space as ``frame`` with the ``live`` scan that sorted it, or a finished ``image``.
 
-    ``last_byte_s``: monotonic time at which the last of its data was received.
+    ``last_byte_s``: monotonic time at which the last of its data was received; None for one that a person has
+    ``chosen`` among volumes that were there.
     """
 
     role: Role
     protocol: str
-    last_byte_s: float
+    last_byte_s: float | None = None
     frame: Frame | None = None
     image: Image | None = None
     live: LiveScan | None = None
+    chosen: bool = False
 
 
 def role_of(protocol: str) -> Role:

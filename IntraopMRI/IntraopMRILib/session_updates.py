@@ -55,13 +55,13 @@ class StageProgress:
 class ImageReady:
     """An intraoperative volume; ``reconstruction`` is None when the scanner sent it finished.
 
-    ``last_byte_s``: monotonic time at which the last of its data was received.
+    ``last_byte_s``: monotonic time at which the last of its data was received, None when a person chose it.
     """
 
     image: Image
     role: Role
     reconstruction: Reconstruction | None
-    last_byte_s: float
+    last_byte_s: float | None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,169 @@
+"""What is known of a finished scan, from a DICOM header or from a person: whose it is, when it was taken, with what.
+
+Only the time of acquisition shows the order in which two scans were taken. The time at which a picture was made
+(content, series, instance) is later when it was computed anew, so it is not taken in its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from IntraopMRIReconstructionLib.errors import DataError
+
+#: DA and TM, or both in DT, with at least minutes (PS3.5, 6.2); hours alone order no two scans.
+MOMENT = re.compile(r"(\d{4})\.?(\d\d)\.?(\d\d)(\d\d):?(\d\d)(?::?(\d\d)(\.\d{1,6})?)?([+-]\d{4})?")
+OFFSET = re.compile(r"([+-])(\d\d)(\d\d)")
+#: Keys of an image's metadata: DICOM's own names, and where the time of its acquisition comes from.
+AGENT, FRAME, TAKEN_FROM = "ContrastBolusAgent", "FrameOfReferenceUID", "TakenFrom"
+#: What scanners write into 'contrast agent' when none was given, instead of leaving it empty.
+NO_AGENT = ("", "none", "no", "n", "0", "no contrast", "without", "without contrast")
+#: Times of acquisition in the order in which they are believed: tag of both, or of date and time.
+ACQUIRED = (("AcquisitionDateTime",), ("AcquisitionDate", "AcquisitionTime"))
+TAGS = [
+    "PatientID", "SeriesDescription", AGENT, FRAME, "TimezoneOffsetFromUTC",
+    "SeriesInstanceUID", *(tag for tags in ACQUIRED for tag in tags),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DicomFacts:
+    """``taken_utc_s``: POSIX seconds of the acquisition, None when the header does not say; ``taken_from``: the tags
+    it comes from, with what was assumed. ``agent``: empty when the header names none, which proves nothing."""
+
+    patient_id: str = ""
+    series: str = ""
+    agent: str = ""
+    frame_uid: str = ""
+    series_uid: str = ""
+    taken_utc_s: float | None = None
+    taken_from: str = ""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """For the image: DICOM's own names, without what is empty; the patient is a field of the image."""
+        named = {
+            "SeriesDescription": self.series,
+            "SeriesInstanceUID": self.series_uid,
+            AGENT: self.agent,
+            FRAME: self.frame_uid,
+            TAKEN_FROM: self.taken_from,
+        }
+        return {key: value for key, value in named.items() if value}
+
+
+def read_facts(path: str | Path) -> DicomFacts:
+    """Facts from one file of a series. Raises DataError when it is no DICOM file or cannot be read."""
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+        facts = _facts(header)
+        if facts.taken_utc_s is None or not facts.agent:
+            # An enhanced object has them in its sequences, which take long to read.
+            header = pydicom.dcmread(path, stop_before_pixels=True)
+            facts = _facts(header, *_enhanced(header))
+    except (InvalidDicomError, OSError, ValueError, EOFError, KeyError, IndexError, TypeError) as error:
+        raise DataError(
+            f"the DICOM header of {Path(path).name} cannot be read ({error}): load the series again"
+        ) from error
+    return facts
+
+
+def read_folder(folder: Path) -> DicomFacts | None:
+    """Facts of the one DICOM series in a folder, None when it holds no DICOM file. Raises DataError as above."""
+    for path in sorted(path for path in folder.iterdir() if path.is_file() and path.name != "DICOMDIR"):
+        try:
+            return read_facts(path)
+        except DataError:
+            continue
+    return None
+
+
+def utc_of(text: str, offset: str = "") -> float | None:
+    """POSIX seconds of a DICOM date and time ``YYYYMMDDHHMM[SS[.F]][+-ZZZZ]``; None when it is none, or cut off.
+
+    ``offset``: of the file from UTC, as +-HHMM; without any, the clock of this computer is taken.
+    """
+    found = MOMENT.fullmatch(text.strip())
+    if found is None:
+        return None
+    year, month, day, hour, minute = (int(part) for part in found.groups()[:5])
+    try:
+        zone = _zone(found[8] or offset)
+        moment = datetime(year, month, day, hour, minute, min(int(found[6] or 0), 59), tzinfo=zone)
+        return moment.timestamp() + float(found[7] or 0.0)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def local_text(utc_s: float) -> str:
+    """A moment as a person reads and enters it: by the clock of this computer, to the second."""
+    return datetime.fromtimestamp(utc_s, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def local_utc_s(text: str, now_s: float | None = None) -> float | None:
+    """POSIX seconds of a time that a person entered by the clock of this computer; None for no text: unknown.
+
+    ``YYYY-MM-DD HH:MM[:SS]``, or ``HH:MM[:SS]`` for today. Raises DataError for anything else.
+    """
+    words = " ".join(text.replace("T", " ").split())
+    if not words:
+        return None
+    if " " not in words:
+        words = f"{local_text(time.time() if now_s is None else now_s).split()[0]} {words}"
+    for form in ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M"):
+        with contextlib.suppress(ValueError, OverflowError, OSError):
+            return datetime.strptime(words, form).astimezone().timestamp()
+    raise DataError(f"'{text}' is no time: enter it as 2025-01-31 14:05, or as 14:05 for today")
+
+
+def _facts(header: Any, moment: str = "", agent: str = "") -> DicomFacts:
+    def text(tag: str) -> str:
+        value = header.get(tag)
+        return "" if value is None else str(value).strip()
+
+    offset = text("TimezoneOffsetFromUTC")
+    taken, source = None, ""
+    for tags in (*ACQUIRED, ("FrameAcquisitionDateTime",)):
+        written = moment if tags[0].startswith("Frame") else "".join(text(tag) for tag in tags)
+        taken = utc_of(written, offset)
+        if taken is not None:
+            zoned = bool(OFFSET.search(written[8:]) or OFFSET.fullmatch(offset))
+            source = f"DICOM {' and '.join(tags)}" + ("" if zoned else ", clock of this computer assumed")
+            break
+    named = text(AGENT) or agent
+    return DicomFacts(
+        patient_id=text("PatientID"),
+        series=text("SeriesDescription"),
+        agent="" if named.lower() in NO_AGENT else named,
+        frame_uid=text(FRAME),
+        series_uid=text("SeriesInstanceUID"),
+        taken_utc_s=taken,
+        taken_from=source,
+    )
+
+
+def _enhanced(header: Any) -> tuple[str, str]:
+    """Acquisition of the first frame and agent of an enhanced object (PS3.3, C.7.6.16.2.2 and C.7.6.4b)."""
+    frames = header.get("PerFrameFunctionalGroupsSequence") or []
+    content = (frames[0].get("FrameContentSequence") or []) if frames else []
+    moment = str(content[0].get("FrameAcquisitionDateTime") or "") if content else ""
+    agents = header.get("ContrastBolusAgentSequence") or []
+    return moment, " and ".join(str(agent.get("CodeMeaning") or agent.get("CodeValue") or "") for agent in agents)
+
+
+def _zone(offset: str) -> timezone | None:
+    """Time zone of +-HHMM; None, which is this computer's, for anything else."""
+    found = OFFSET.fullmatch(offset)
+    if found is None:
+        return None
+    minutes = 60 * int(found[2]) + int(found[3])
+    return timezone(timedelta(minutes=minutes if found[1] == "+" else -minutes))
