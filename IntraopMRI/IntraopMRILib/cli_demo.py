@@ -14,12 +14,13 @@ from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.geometry import centre_of, pose_error
 from IntraopMRIReconstructionLib.simulate.anatomy import TEMPLATE
 from IntraopMRIReconstructionLib.simulate.case_files import read_pointer, read_truth, write_case
-from IntraopMRIReconstructionLib.simulate.phantom import make_brain_case
+from IntraopMRIReconstructionLib.simulate.phantom import Truth, make_brain_case
 from IntraopMRIReconstructionLib.simulate.spine import make_spine_case
 from IntraopMRIReconstructionLib.simulate.theatre import Theatre
 
 from .cli import plan_of_case
 from .cli_run import Outcome, run_session
+from .register.carry_over import Carried
 from .session import Link
 from .workflow.record import SessionRecord
 
@@ -29,6 +30,8 @@ AT_STOP_MM = 0.05
 NAVIGATE_S = 14.0
 #: What the comparison asks for.
 RESIDUAL_GOAL_PERCENT, POSE_GOAL, POINTER_GOAL_MM, IMPLANT_GOAL = 15.0, 0.5, 1.0, 0.5
+#: A carried-over thing is at most this far from the truth: what a navigated biopsy is accurate to.
+CARRIED_GOAL_MM = 2.0
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def _make_cases(folder: Path, seed: int, preop: Path | None) -> None:
 
 
 def _compare_brain(outcome: Outcome, preoperative: Image, case: Path) -> list[Compared]:
-    known, _ = read_truth(case)
+    known, moved = read_truth(case)
     truth = known["brain"]
     rows = _compare_pose("Brain", outcome.record, preoperative, truth["intraop_from_preop"])
     residual = outcome.record.residual
@@ -111,7 +114,22 @@ def _compare_brain(outcome: Outcome, preoperative: Image, case: Path) -> list[Co
         measured, true = residual.volume.value, float(truth["residual_ml"])
         error = 100.0 * abs(measured - true) / true
         rows.append(Compared("Residual volume", measured, true, "cm3", error, RESIDUAL_GOAL_PERCENT))
+    rows += _compare_carried(outcome.carried, moved)
     return rows + _compare_pointer(outcome, case, truth["pointer_distance_to_residual_mm"])
+
+
+def _compare_carried(items: Sequence[Carried], truth: Truth | None) -> list[Compared]:
+    """Planned things where the brain shift was followed to: their error, and whether the radius told holds it."""
+    rows = []
+    for item in items:
+        if truth is None or not item.offered:
+            continue
+        error = np.linalg.norm(item.now_mm - truth.intraop_from_preop_points(item.before_mm), axis=-1)
+        mean, largest = float(error.mean()), float(error.max())
+        rows.append(Compared(f"{item.name}, carried over", mean, 0.0, "mm", mean, CARRIED_GOAL_MM))
+        told = item.uncertainty_mm
+        rows.append(Compared(f"{item.name}, within its radius told", largest, 0.0, "mm", largest, told))
+    return rows
 
 
 def _compare_pointer(outcome: Outcome, case: Path, distances: dict[str, float]) -> list[Compared]:
@@ -180,7 +198,7 @@ def _print_compared(console: object, rows: Sequence[Compared], seed: int) -> Non
             f"{row.measured:.2f} {row.unit}",
             f"{row.true:.2f} {row.unit}",
             f"{row.error:.2f} {unit}",
-            f"{row.goal:g} {unit}",
+            f"{row.goal:.3g} {unit}",
             "holds" if row.holds else "DOES NOT HOLD",
         )
     console.print(table)

@@ -15,6 +15,7 @@ from IntraopMRIReconstructionLib.errors import DataError, SessionError
 from IntraopMRIReconstructionLib.wire.recorder import Recorder, Recording
 from IntraopMRIReconstructionLib.wire.replay import ReplayServer
 
+from .register.carry_over import Carried
 from .report.html import Picture
 from .report.html import render as render_report
 from .session import Link, Plan, Session
@@ -66,11 +67,15 @@ class PointerSample:
 
 @dataclass(eq=False)
 class Outcome:
-    """What a session came to. ``overlay_s``: from the last byte of k-space to the picture with the overlay."""
+    """What a session came to. ``overlay_s``: from the last byte of k-space to the picture with the overlay.
+
+    ``carried``: the planned things where the newest registration puts them.
+    """
 
     record: SessionRecord
     samples: list[PointerSample] = field(default_factory=list)
     overlay_s: float = 0.0
+    carried: tuple[Carried, ...] = ()
 
 
 def run_session(
@@ -198,6 +203,8 @@ class _Run:
                 self._bars.pop(stage, None)
         elif isinstance(update, ResidualFound):
             self._open.discard("residual")
+        elif isinstance(update, PlanCarried):
+            self.outcome.carried = update.items
         elif isinstance(update, ImplantFound):
             self._open.discard(update.planned.name)
 

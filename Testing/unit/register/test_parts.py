@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,12 +11,13 @@ import pytest
 from IntraopMRILib.register import engines
 from IntraopMRILib.register.brain_mask import make_brain_mask
 from IntraopMRILib.register.cavity import find_cavity
+from IntraopMRILib.register.deformable import DeformableRegistration
 from IntraopMRILib.register.engines import greedy_disagreement
 from IntraopMRILib.register.normalise import locally_normalised
 from IntraopMRILib.register.sampling import Volume, resampled, sample
 from IntraopMRILib.register.tones import Tones
-from IntraopMRIReconstructionLib.data import Image
-from IntraopMRIReconstructionLib.errors import RegistrationError
+from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
+from IntraopMRIReconstructionLib.errors import Cancelled, RegistrationError
 from IntraopMRIReconstructionLib.geometry import apply, corner_from_centre, resample_matrix
 
 
@@ -120,6 +123,84 @@ def test_cavity_with_and_without_a_dark_tumour() -> None:
     for tumour in (nowhere, hole):
         found = find_cavity(fixed, carried, brain, brain, tumour, voxel)
         assert 2 * (found & hole).sum() / (found.sum() + hole.sum()) > 0.9
+
+
+#: Stands in for the package: counts as greedy does, and writes a field of 1, 2, 3 voxels.
+STAND_IN = """
+import sys, SimpleITK as sitk
+class Greedy3D:
+    def execute(self, command):
+        words = command.split()
+        fixed = sitk.ReadImage(words[words.index("-i") + 1])
+        for step in range(110):
+            print("Level   0  Iter", step)
+        field = sitk.Compose(*[sitk.Image(fixed.GetSize(), sitk.sitkFloat32) + value for value in (1.0, 2.0, 3.0)])
+        if "{mode}" == "fails":
+            print("no memory")
+            sys.exit(3)
+        sitk.WriteImage(field, words[words.index("-o") + 1])
+"""
+
+
+def ours(grid: np.ndarray, cavity: bool) -> DeformableRegistration:
+    shape = (20, 22, 24)
+    gone = np.zeros(shape, np.uint8)
+    gone[:4] = cavity
+    none = Image(np.zeros((*shape, 3), np.float32), grid)
+    brain, doubt = Image(1 - gone, grid), Image(np.ones(shape, np.float32), grid)
+    verdict = Verdict((Reason("truth", 0.0, "mm", "0", Level.GOOD),))
+    return DeformableRegistration(np.eye(4), none, none, Image(gone, grid), brain, doubt, verdict, False, 1.0, "f", "m")
+
+
+@pytest.fixture
+def greedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    def install(mode: str) -> None:
+        (tmp_path / "picsl_greedy.py").write_text(STAND_IN.replace("{mode}", mode))
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        monkeypatch.setattr(engines, "greedy_available", lambda: True)
+
+    return install
+
+
+def test_cross_check_runs_beside_us(greedy: Callable[[str], None], directions: np.ndarray) -> None:
+    greedy("works")
+    grid = corner_from_centre(directions * 2.0, (1.0, 2.0, 3.0), (24, 22, 20))
+    image = Image(np.random.default_rng(1).normal(100, 10, (20, 22, 24)).astype(np.float32), grid)
+    told: list[float] = []
+
+    def tell(fraction: float, _what: str) -> bool:
+        told.append(fraction)
+        return True
+
+    field, apart = greedy_disagreement(image, image, ours(grid, True), progress=tell)
+    np.testing.assert_allclose(field.array[3, 4, 5], grid[:3, :3] @ (1.0, 2.0, 3.0), atol=1e-4)
+    length = 2.0 * np.sqrt(14.0)
+    np.testing.assert_allclose(apart.array, length, rtol=1e-5)
+    assert told[-1] == 1.0
+    whole, near = engines.disagreement_summary(apart, ours(grid, True), "greedy")
+    assert whole.value == pytest.approx(length)
+    assert near.value == pytest.approx(length)
+    assert whole.based_on == ("f", "m")
+    assert engines.disagreement_summary(apart, ours(grid, False), "greedy")[1].missing_because == "no cavity was found"
+
+
+def test_cross_check_ends_at_once_and_says_why_it_failed(greedy: Callable[[str], None]) -> None:
+    grid = np.diag([2.0, 2.0, 2.0, 1.0])
+    image = Image(np.random.default_rng(1).normal(100, 10, (20, 22, 24)).astype(np.float32), grid)
+    greedy("works")
+    with pytest.raises(Cancelled):
+        greedy_disagreement(image, image, ours(grid, True), progress=lambda fraction, _: fraction < 0.1)
+    greedy("fails")
+    with pytest.raises(RegistrationError, match="no memory"):
+        greedy_disagreement(image, image, ours(grid, True))
+
+
+def test_disagreement_of_poses_is_where_each_puts_the_tissue(directions: np.ndarray) -> None:
+    grid = corner_from_centre(directions * 2.0, (1.0, 2.0, 3.0), (24, 22, 20))
+    moved = np.eye(4)
+    moved[:3, 3] = (0.0, 3.0, 4.0)
+    apart = engines.poses_disagreement(ours(grid, False), moved)
+    np.testing.assert_allclose(apart.array, 5.0, rtol=1e-5)
 
 
 def test_cross_check_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, preop: Image) -> None:

@@ -177,26 +177,33 @@ def _within(labels: Any, shape: tuple[int, ...], value: int) -> npt.NDArray[np.b
 
 @dataclass(frozen=True, eq=False)
 class PreparedCase:
-    """A simulated case with what it shows, converted. ``tumour``, ``vertebrae``: vtkSegmentation, None without."""
+    """A simulated case with what it shows, converted. ``tumour``, ``structures``: vtkSegmentation, None without.
+
+    ``structures``: those at risk, or vertebrae.
+    """
 
     case: Any
     volume: Content
     tumour: Any
-    vertebrae: Any
+    structures: Any
 
 
 def prepareCase(case: Any) -> PreparedCase:
     """Convert a simulated case; in any thread."""
     image = case.preop if case.preop is not None else case.spine_preop
-    tumour = vertebrae = None
+    tumour = structures = None
     if case.preop is not None and case.tumour is not None:
         names = {1: "enhancing", 2: "necrosis", 3: "non-enhancing"}
         segments = {value: (name, name, colors.TUMOUR) for value, name in names.items()}
         tumour = conversion.segmentationOf(case.tumour, segments)
-    if case.vertebrae is not None:
-        bones = {value: (name, name, colors.ANATOMY) for value, name in enumerate(case.plan.vertebrae, start=1)}
-        vertebrae = conversion.segmentationOf(case.vertebrae, bones)
-    return PreparedCase(case, recipes.volume(image, _("Preoperative volume")), tumour, vertebrae)
+    for labels, names, color in (
+        (case.at_risk, case.plan.at_risk, colors.AT_RISK),
+        (case.vertebrae, case.plan.vertebrae, colors.ANATOMY),
+    ):
+        if labels is not None:
+            parts = {value: (name, name, color) for value, name in enumerate(names, start=1)}
+            structures = conversion.segmentationOf(labels, parts)
+    return PreparedCase(case, recipes.volume(image, _("Preoperative volume")), tumour, structures)
 
 
 def showSimulatedCase(prepared: PreparedCase, parameters: Any) -> None:
@@ -209,11 +216,15 @@ def showSimulatedCase(prepared: PreparedCase, parameters: Any) -> None:
     parameters.preopVolume = volume
     if prepared.tumour is not None:
         parameters.procedureName = _("Tumour resection, intraoperative control")
-        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", _("Tumour"))
-        node.SetAndObserveSegmentation(prepared.tumour)
-        node.CreateDefaultDisplayNodes()
-        node.GetDisplayNode().SetOpacity2DFill(0.0)
-        parameters.tumourSegmentation = node
+        parameters.tumourSegmentation = _segmentationNode(_("Tumour"), prepared.tumour)
+        if prepared.structures is not None:
+            parameters.riskSegmentation = _segmentationNode(_("At risk"), prepared.structures)
+        if plan.points:
+            target = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", _("Target"))
+            target.CreateDefaultDisplayNodes()
+            for name, place in plan.points.items():
+                target.AddControlPoint(*place, name)
+            parameters.plannedTarget = target
     elif plan.implant is not None:
         parameters.procedureName = _("Pedicle screw, intraoperative control")
         line = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", "Screw L3 left")
@@ -222,13 +233,20 @@ def showSimulatedCase(prepared: PreparedCase, parameters: Any) -> None:
         line.AddControlPoint(*plan.implant.tip_ras_mm, "tip")
         parameters.implantDiameterMm = plan.implant.diameter_mm
         parameters.plannedImplant = line
-        if prepared.vertebrae is not None:
-            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", _("Vertebrae"))
-            node.SetAndObserveSegmentation(prepared.vertebrae)
-            node.CreateDefaultDisplayNodes()
+        if prepared.structures is not None:
+            node = _segmentationNode(_("Vertebrae"), prepared.structures)
             node.GetDisplayNode().SetVisibility(False)
             parameters.riskSegmentation = node
     slicer.util.setSliceViewerLayers(background=volume, fit=True)
+
+
+def _segmentationNode(name: str, segmentation: Any) -> Any:
+    """A node with outlines only: the image inside is read."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node.SetAndObserveSegmentation(segmentation)
+    node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().SetOpacity2DFill(0.0)
+    return node
 
 
 def _ijkToRas(node: Any) -> Any:
