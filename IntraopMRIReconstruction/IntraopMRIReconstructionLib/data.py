@@ -412,7 +412,9 @@ class MetalShift:
     ``across_mm``: its axis, in any direction across it. ``along_mm``: its ends, along it, either way.
     ``void_radius_mm``: how far from the axis the same physics takes signal away. ``readout_mm``, ``slice_mm``: largest
     shift of the void along the readout and across slices. ``assumed``: what the scan does not say and was taken at its
-    worst.
+    worst. ``readout_void_mm``, ``slice_void_mm``: width of the void along the readout and across slices, 0 when nobody
+    said. ``basis``: what all this rests on, in words. ``end_void_mm``: how far beyond an end signal may be too thin to
+    be seen, whatever the shaft looks like.
     """
 
     across_mm: float
@@ -421,9 +423,16 @@ class MetalShift:
     readout_mm: float
     slice_mm: float
     assumed: tuple[str, ...] = ()
+    readout_void_mm: float = 0.0
+    slice_void_mm: float = 0.0
+    basis: str = ""
+    end_void_mm: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("across_mm", "along_mm", "void_radius_mm", "readout_mm", "slice_mm"):
+        for name in (
+            "across_mm", "along_mm", "void_radius_mm", "readout_mm", "slice_mm", "readout_void_mm", "slice_void_mm",
+            "end_void_mm",
+        ):  # fmt: skip
             if not 0 <= getattr(self, name) < np.inf:
                 raise DataError(f"{name} of a shift must be finite and not negative, got {getattr(self, name)}")
 
@@ -431,4 +440,5 @@ class MetalShift:
         """The same when a void of ``void_radius_mm`` was seen: its middle moves by at most half of that."""
         limit = void_radius_mm / 2
         shifts = {name: min(getattr(self, name), limit) for name in ("across_mm", "readout_mm", "slice_mm")}
-        return replace(self, **shifts, void_radius_mm=min(self.void_radius_mm, void_radius_mm))
+        voids = {name: min(getattr(self, name), 2 * void_radius_mm) for name in ("readout_void_mm", "slice_void_mm")}
+        return replace(self, **shifts, **voids, void_radius_mm=min(self.void_radius_mm, void_radius_mm))

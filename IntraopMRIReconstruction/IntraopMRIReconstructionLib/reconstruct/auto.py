@@ -15,7 +15,7 @@ from ..errors import ReconstructionError
 from ..operators.fourier import ComplexArray, resized
 from ..operators.parallel import one_blas_thread
 from ..operators.sampling import Sampling, describe
-from . import echo_planar, noncartesian
+from . import echo_planar, metal, noncartesian
 from .cartesian import root_sum_of_squares
 from .echo_planar import EpiFrame
 from .grid import on_recon_grid, with_recon_matrix
@@ -219,6 +219,7 @@ def _cartesian(frame: KSpace | EpiFrame, method: str, options: Options, step: St
         frame, notes = echo_planar.deghosted(frame, options.ghost, step)
     sampling = describe(frame.acquired, frame.encoding.is_3d)
     work = _begin(frame, method)
+    frame = _seen_straight(frame, options, notes)
     if method == "auto":
         work.method, work.reason = choose(frame, sampling)
     if notes.reason:
@@ -229,6 +230,22 @@ def _cartesian(frame: KSpace | EpiFrame, method: str, options: Options, step: St
         raise ReconstructionError("SNR units need the noise of the coils: send noise lines with the scan")
     step(0.0, work.method)
     return frame, work
+
+
+def _seen_straight(kspace: KSpace, options: Options, notes: echo_planar.Notes) -> KSpace:
+    """The k-space of a tilted view without its blur; what was done, or left, goes into ``notes``."""
+    tilt = metal.view_angle_deg(kspace.encoding)
+    if not tilt:
+        return kspace
+    if options.snr_units:
+        raise ReconstructionError("SNR units are not known for a tilted view: leave them out")
+    straight, width_mm = metal.deblurred_view(kspace, tilt)
+    if not options.deblur_view:
+        notes.warnings.append(f"the view is tilted: the image is blurred by {width_mm:.1f} mm along the readout")
+        return kspace
+    notes.reason = f"the header names a view tilted by {tilt:.0f}°, whose blur of {width_mm:.1f} mm was undone"
+    notes.parameters["view_angle_deg"] = round(tilt, 1)
+    return straight
 
 
 def _planes(
@@ -262,8 +279,9 @@ def _in_snr_units(kspace: KSpace, magnitude: npt.NDArray[np.float32], work: Work
 
 
 def _warnings(kspace: KSpace, sampling: Sampling, method: str) -> list[str]:
-    found = []
     encoding = kspace.encoding
+    part_of = metal.part_words(encoding)
+    found = [part_of] if part_of else []
     if len(sampling.missing) and sampling.kind != "random":
         done = "filled from the coils" if method in ("cg-sense", "l1-wavelet", "tv") else "count as zero"
         found.append(f"{len(sampling.missing)} planned lines are missing and {done}")

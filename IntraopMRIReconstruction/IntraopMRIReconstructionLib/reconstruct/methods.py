@@ -51,7 +51,8 @@ class Options:
     :mod:`.compressed_sensing` and :mod:`.sense`. ``partial_fourier``: how a missing side is completed, after any
     method. ``snr_units``: scale to units of noise (needs noise lines) and add the g-factor where it is known.
     ``delays``: whether the gradient delays of a radial scan are looked for. ``ghost``: where the difference between
-    forward and backward lines of an EPI scan is taken from; auto prefers navigators.
+    forward and backward lines of an EPI scan is taken from; auto prefers navigators. ``deblur_view``: whether the
+    blur of a tilted view (VAT, beside metal) is undone.
     """
 
     combination: Combination = "rss"
@@ -61,6 +62,7 @@ class Options:
     snr_units: bool = False
     delays: bool = True
     ghost: Ghost = "auto"
+    deblur_view: bool = True
 
 
 def methods_for(trajectory: Trajectory) -> tuple[str, ...]:

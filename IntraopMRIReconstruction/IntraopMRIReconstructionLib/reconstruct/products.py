@@ -6,19 +6,21 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..data import KSpace, Progress, no_progress
+from ..data import Encoding, KSpace, Progress, no_progress
 from ..errors import ReconstructionError
 from ..operators.sampling import describe
 from .auto import Frame, Options, reconstruct
 from .corrections import Corrections, corrected
-from .quantities import Frames, Heating, Quantity, measured
+from .quantities import COMBINED, Heating, Quantity, combined_by, measured
+from .quantity_image import Frames
 from .result import Reconstruction
 from .unmixing import Ahead, Calibrations
 
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
-    """``frame``: (contrast, repetition) of an image; the first contrast of the newest repetition when None."""
+    """``frame``: (contrast, repetition) of an image; when None the first contrast of the newest repetition, or all
+    contrasts together where the header says that they are parts of one image."""
 
     quantity: Quantity = "image"
     method: str = "auto"
@@ -28,17 +30,24 @@ class Wanted:
     corrections: Corrections = field(default_factory=Corrections)
 
 
+def quantity_of(wanted: Wanted, encoding: Encoding) -> Quantity:
+    """What is made of a scan: the image of a scan beside metal is that of all its parts, unless one was chosen."""
+    return combined_by(encoding) if wanted.quantity == "image" and wanted.frame is None else wanted.quantity
+
+
 def make(scan: Frames, wanted: Wanted, progress: Progress = no_progress, threads: int = 2) -> Reconstruction:
     """Make what is wanted of a scan. Raises ReconstructionError when the scan does not allow it, Cancelled when told.
 
-    Corrections apply to images only: a field or a temperature is no brightness.
+    Corrections apply to images only, those of several parts as well: a field or a temperature is no brightness.
     """
     if not scan.frames:
         raise ReconstructionError(f"the scan '{scan.encoding.scan_id}' has no line yet")
-    if wanted.quantity != "image":
-        if wanted.corrections:
-            raise ReconstructionError(f"corrections are for images, not for a {wanted.quantity}: leave them out")
-        return measured(scan, wanted.quantity, wanted.method, wanted.options, wanted.heating, progress, threads)
+    quantity = quantity_of(wanted, scan.encoding)
+    if quantity != "image":
+        if wanted.corrections and quantity not in COMBINED:
+            raise ReconstructionError(f"corrections are for images, not for a {quantity}: leave them out")
+        result = measured(scan, quantity, wanted.method, wanted.options, wanted.heating, progress, threads)
+        return corrected(result, wanted.corrections, scan.encoding, progress)
     contrast = scan.frames[0][0]
     newest = max(repetition for number, repetition in scan.frames if number == contrast)
     return make_image(scan, wanted, scan.kspace(*(wanted.frame or (contrast, newest))), progress, threads)

@@ -1,70 +1,36 @@
-"""Numbers from several frames of one scan: field in Hz, temperature in degrees C, spectral bins beside metal.
+"""Numbers from several frames of one scan: field in Hz, temperature in degrees C, the parts of a scan beside metal.
 
 Every frame is reconstructed with its phase and with the coil weights of the first, so that what is left between frames
-is the object's. The numerics and their sources are in :mod:`.field_map`, :mod:`.thermometry` and :mod:`.metal`.
+is the object's. The numerics and their sources are in :mod:`.field_map`, :mod:`.thermometry` and :mod:`.multispectral`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ..data import Encoding, Image, Progress, no_progress
+from ..data import Encoding, Progress, no_progress
 from ..errors import ReconstructionError
 from ..geometry import apply
-from .auto import Frame, Options, Phased, phased, reconstruct
+from . import metal, multispectral
+from .auto import Frame, Options, Phased, phased
 from .field_map import field_map
-from .metal import mavric
-from .result import Parameter, Reconstruction, provenance_of, stepping
-from .thermometry import (
-    BODY_C,
-    LETHAL_CEM43_MIN,
-    PPM_PER_C,
-    Heat,
-    Thermometer,
-    coldest,
-    cooling_from,
-    referenceless,
-)
+from .quantity_image import COOLED_FROM, Frames, quantity_result
+from .result import Parameter, Reconstruction, stepping
+from .thermometry import BODY_C, Heat, Thermometer, coldest, cooling_from, referenceless
 from .unmixing import Calibrations
 
-Quantity = Literal["image", "field map", "temperature", "spectral bins"]
+Quantity = Literal["image", "field map", "temperature", "spectral bins", "SEMAC"]
+#: Quantities that are images themselves, put together from parts that are none.
+COMBINED: tuple[Quantity, ...] = ("SEMAC", "spectral bins")
 
-#: Entries of an image's metadata: what its voxels are, their unit, and what that means.
-QUANTITY, UNIT, DEFINITION = "quantity", "unit", "definition"
-#: Entry of a map of temperature in which tissue has cooled: the change from which that is certain.
-COOLED_FROM = "cooled_from_c"
-DEFINITIONS = {
-    "temperature change": "temperature minus that of the reference frame, by the phase of water protons at "
-    f"{PPM_PER_C:g} ppm/°C (Ishihara 1995; Rieke and Butts Pauly 2008)",
-    "thermal dose (CEM43)": "equivalent minutes at 43 °C since the reference frame: a degree halves the time above, "
-    f"and takes it down to a quarter below; {LETHAL_CEM43_MIN:g} min kill most tissues (Sapareto and Dewey 1984)",
-    "off-resonance": "frequency of water minus that of the scanner",
-}
 #: Seconds from frame to frame, for the dose, when the frames carry no time of their own.
 FRAME_INTERVAL_S = "frame_interval_s"
-#: Centre frequencies of the contrasts of a multi-spectral scan, Hz, separated by spaces.
-BIN_CENTRES_HZ = "bin_centres_hz"
 
 Bool = npt.NDArray[np.bool_]
-
-
-class Frames(Protocol):
-    """A scan whose frames can be had; see :mod:`.collect`."""
-
-    encoding: Encoding
-
-    @property
-    def frames(self) -> tuple[tuple[int, int], ...]:
-        """The (contrast, repetition) pairs that have begun, sorted."""
-
-    def kspace(self, contrast: int = 0, repetition: int = 0) -> Frame:
-        """One frame."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +66,13 @@ def missing_for(quantity: Quantity, encoding: Encoding) -> str:
         if not times or not encoding.field_t:
             return "temperature needs the echo time and the field strength, which the header lacks"
     if quantity == "spectral bins":
-        centres = encoding.metadata.get(BIN_CENTRES_HZ, "").split()
-        if encoding.contrasts < 2 or len(centres) != encoding.contrasts:
-            return "spectral bins need the centre frequency of each contrast, which the header lacks"
-    return ""
+        return metal.bins_missing(encoding)
+    return metal.semac_missing(encoding) if quantity == "SEMAC" else ""
+
+
+def combined_by(encoding: Encoding) -> Quantity:
+    """What the contrasts of a scan are put together by, "image" when each is an image of its own."""
+    return next((quantity for quantity in COMBINED if not missing_for(quantity, encoding)), "image")
 
 
 def measured(
@@ -122,9 +91,13 @@ def measured(
     lacks = missing_for(quantity, scan.encoding)
     if lacks:
         raise ReconstructionError(lacks)
-    makers = {"field map": _field_map, "spectral bins": _spectral}
     if quantity == "temperature":
         return _temperature(scan, heating or Heating(), method, options, progress, threads)
+    makers = {
+        "field map": _field_map,
+        "spectral bins": multispectral.bins_together,
+        "SEMAC": multispectral.slices_in_place,
+    }
     return makers[quantity](scan, method, options, progress, threads)
 
 
@@ -218,7 +191,7 @@ class LiveThermometer:
                 f"tissue has cooled by up to {-lowest:.1f} °C (blue): ice gives no signal, so frozen tissue has no "
                 "temperature, and the dose does not count cold"
             )
-        return _result(
+        return quantity_result(
             frame, change, "temperature change", "°C", f"PRF thermometry ({image.method})",
             f"{reason}; images: {image.reason}", parameters, (*image.warnings, *warnings), maps, said,
         )  # fmt: skip
@@ -274,39 +247,9 @@ def _field_map(scan: Frames, method: str, options: Options | None, progress: Pro
     maps = {"magnitude": (np.abs(echoes[0].array), "", "magnitude")}
     if len(echoes) > 2:
         maps["deviation"] = (found.deviation_hz, "Hz", "standard deviation of the field")
-    return _result(
+    return quantity_result(
         frames[0], found.hz, "off-resonance", "Hz", f"B0 field map ({echoes[0].method})",
         f"phase of {len(echoes)} echoes; images: {echoes[0].reason}", parameters, tuple(warnings), maps,
-    )  # fmt: skip
-
-
-def _spectral(scan: Frames, method: str, options: Options | None, progress: Progress, threads: int) -> Reconstruction:
-    encoding = scan.encoding
-    try:
-        centres = np.array([float(text) for text in encoding.metadata[BIN_CENTRES_HZ].split()])
-    except ValueError as error:
-        raise ReconstructionError(
-            f"centres of spectral bins must be numbers in Hz, got '{encoding.metadata[BIN_CENTRES_HZ]}'"
-        ) from error
-    repetition = max(r for _, r in scan.frames)
-    bins: list[Reconstruction] = []
-    frame: Frame = scan.kspace(0, repetition)
-    for number in range(encoding.contrasts):
-
-        def part(fraction: float, what: str, number: int = number) -> bool:
-            return progress((number + fraction) / len(centres), f"bin {number + 1} of {len(centres)}, {what}")
-
-        bins.append(reconstruct(scan.kspace(number, repetition), method, part, threads, options))
-    order = np.argsort(centres)
-    stack = np.stack([bins[number].image.array for number in order])
-    # Voxels outside the object are those that no bin shows brighter than a tenth of the brightest.
-    noise = float(np.percentile(stack.max(axis=0), 99)) * 0.1 / 3
-    found = mavric(stack, centres[order], noise)
-    parameters: dict[str, Parameter] = {"bin_centres_hz": " ".join(f"{c:g}" for c in centres[order])}
-    return _result(
-        frame, found.magnitude, "magnitude", "", f"multi-spectral ({bins[0].method})",
-        f"root sum of squares of {len(bins)} spectral bins; each: {bins[0].reason}", parameters, bins[0].warnings,
-        {"off-resonance": (found.hz, "Hz", "off-resonance")},
     )  # fmt: skip
 
 
@@ -326,41 +269,3 @@ def _heated(encoding: Encoding, heating: Heating) -> Bool | None:
             f"{'nothing' if not heated.any() else 'all'} of the scan: move the mark or change the radius"
         )
     return heated
-
-
-def _result(
-    frame: Frame,
-    array: npt.NDArray[Any],
-    quantity: str,
-    unit: str,
-    method: str,
-    reason: str,
-    parameters: dict[str, Parameter],
-    warnings: tuple[str, ...],
-    maps: dict[str, tuple[npt.NDArray[Any], str, str]],
-    said: Mapping[str, str] = MappingProxyType({}),
-) -> Reconstruction:
-    """``maps``: name to (voxels, unit, what they are). ``said``: more metadata of the image itself."""
-    provenance = provenance_of(frame, method, reason, parameters)
-    name = frame.encoding.protocol or frame.encoding.scan_id
-    image = Image(
-        np.asarray(array, dtype=np.float32),
-        frame.encoding.ras_from_ijk,
-        f"{name} {quantity}",
-        frame.acquired_utc_s,
-        frame.encoding.patient_id,
-        metadata=provenance | _meaning(quantity, unit) | said,
-    )
-    extra = {
-        key: replace(
-            image.with_array(np.asarray(values, dtype=np.float32), f"{name} {what}"),
-            metadata=provenance | _meaning(what, of),
-        )
-        for key, (values, of, what) in maps.items()
-    }
-    return Reconstruction(image, method, reason, parameters, warnings, provenance, MappingProxyType(extra))
-
-
-def _meaning(quantity: str, unit: str) -> dict[str, str]:
-    defined = {DEFINITION: DEFINITIONS[quantity]} if quantity in DEFINITIONS else {}
-    return {QUANTITY: quantity, UNIT: unit} | defined

@@ -17,7 +17,8 @@ from ..errors import Cancelled, IntraopError
 from ..reconstruct.auto import Frame
 from ..reconstruct.live import SCAN_SILENT_S, LiveScan
 from ..reconstruct.products import Wanted, lacks_calibration, make, make_image, neighbours_have_come
-from ..reconstruct.quantities import Frames, LiveThermometer, missing_for
+from ..reconstruct.quantities import LiveThermometer, missing_for
+from ..reconstruct.quantity_image import Frames
 from ..reconstruct.result import Reconstruction
 from ..reconstruct.window import RadialWindow, radial_window
 

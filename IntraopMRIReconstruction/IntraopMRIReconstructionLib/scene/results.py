@@ -12,7 +12,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..data import Image
-from ..reconstruct.quantities import COOLED_FROM, QUANTITY, UNIT
+from ..reconstruct.quantity_image import COOLED_FROM, QUANTITY, UNIT
 from ..reconstruct.result import Reconstruction
 
 #: Node attribute of a preview: percent of the scan that it was made of.

@@ -26,6 +26,7 @@ SIMULATED = {
     "SimulatedEPIOppositeBlips": "epi-opposite-blips",
     "SimulatedMultiEchoScan": "multi-echo",
     "SimulatedThermometry": "thermometry",
+    "SimulatedSemacScan": "semac",
 }
 
 

@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from ..data import Encoding, Image
 from ..errors import IntraopError
-from ..reconstruct.quantities import DEFINITION, QUANTITY, UNIT
+from ..reconstruct.quantity_image import DEFINITION, QUANTITY, UNIT
 from ..reconstruct.result import Reconstruction
 from .choices import offer, wantedFrom
 from .panel import Panel, ensurePackages

@@ -36,13 +36,16 @@ FINE = 3
 @dataclass(frozen=True, eq=False)
 class Truth:
     """What was put into a scan. ``hz``: (2,) gradient of the field in Hz per mm along (x, y) about ``hz_centre``.
-    ``temperature_c``: rise (frames, y, x). Numbers that a scan has no use for are left as they are."""
+    ``temperature_c``: rise (frames, y, x). ``picture``, ``hz``: brightness and off-resonance (z, y, x). What a scan has
+    no use for is left as it is."""
 
     delays: Array | None = None
     hz_per_mm: tuple[float, float] = (0.0, 0.0)
     hz_centre: float = 0.0
     temperature_c: Array | None = None
     shift_voxels: Array | None = None
+    picture: Array | None = None
+    hz: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +57,7 @@ class RawScan:
     truth: Truth = field(default_factory=Truth)
 
 
-class _Plane:
+class Plane:
     """One axial slice of the head, seen by coils."""
 
     def __init__(self, matrix: int, coils: int, noise: float, seed: int) -> None:
@@ -74,6 +77,7 @@ class _Plane:
         return (clean + parts[..., 0] + 1j * parts[..., 1]).astype(np.complex64)
 
     def encoding(self, name: str, trajectory: Trajectory, oversampling: int = 1, **more: object) -> Encoding:
+        """Of this slice; ``more`` are further fields."""
         n, voxel = self.matrix, FIELD_MM / self.matrix
         axes = np.diag([-voxel, -voxel, THICKNESS_MM])
         plain = Encoding(
@@ -108,7 +112,7 @@ def radial_scan(
 
     ``delays``: of the gradients along x and y, cycles per field of view: the planned trajectory does not have them.
     """
-    plane = _Plane(matrix, coils, noise, seed)
+    plane = Plane(matrix, coils, noise, seed)
     readout = 2 * matrix
     numbers = np.arange(spokes * repetitions)
     direction = np.stack([np.cos(numbers * GOLDEN_RAD), np.sin(numbers * GOLDEN_RAD)], axis=-1)
@@ -131,7 +135,7 @@ def spiral_scan(
     matrix: int = 96, coils: int = 8, interleaves: int = 24, taken: int | None = None, noise: float = 0.005
 ) -> RawScan:
     """Archimedean spirals at the Nyquist distance; only the first ``taken`` of them, evenly turned, are acquired."""
-    plane = _Plane(matrix, coils, noise, 0)
+    plane = Plane(matrix, coils, noise, 0)
     used = interleaves if taken is None else taken
     turns = matrix / 2 / interleaves
     # Constant speed: even steps along r = a theta, whose length is a / 2 (theta sqrt(1 + theta^2) + asinh theta).
@@ -162,7 +166,7 @@ def epi_scan(
     ``ramps``: sampled while the gradient rises and falls. ``shift_voxels``: how far along the phase encoding a curved
     field moves the middle of the head; ``blips`` -1 moves it the other way.
     """
-    plane = _Plane(matrix, coils, noise, 3 if blips < 0 else 2)
+    plane = Plane(matrix, coils, noise, 3 if blips < 0 else 2)
     ramp, flat, dwell = (1.0e-4, 2.4e-4, 2.5e-6) if ramps else (0.0, 2.4e-4, 2.4e-4 / matrix)
     readout = round((2 * ramp + flat) / dwell)
     kx = _trapezoid(ramp, flat, np.asarray((np.arange(readout) + 0.5) * dwell), matrix) if ramps else _steps(matrix)
@@ -202,7 +206,7 @@ def multi_echo_scan(
     noise: float = 0.005,
 ) -> RawScan:
     """A gradient-echo scan with several echoes in a field that rises evenly: each echo's k-space is shifted by it."""
-    plane = _Plane(matrix, coils, noise, 4)
+    plane = Plane(matrix, coils, noise, 4)
     k = _grid(_steps(matrix)[None], _steps(matrix))
     encoding = plane.encoding("Multi-echo", "cartesian", contrasts=len(echo_times_s), echo_times_s=tuple(echo_times_s))
     blocks: list[Acquisition] = []
@@ -228,7 +232,7 @@ def heating_scan(
 
     The first frame is not heated. The spot is a bell of rings of equal temperature, inside the brain's even part.
     """
-    plane = _Plane(matrix, coils, noise, 5)
+    plane = Plane(matrix, coils, noise, 5)
     echo_s = 15e-3
     per_c = RADIANS_PER_C_S_T * FIELD_T * echo_s
     k = _grid(_steps(matrix)[None], _steps(matrix))
@@ -263,7 +267,7 @@ def interleaved_scan(
     matrix: int = 64, coils: int = 8, acceleration: int = 2, frames: int = 6, noise: float = 0.005
 ) -> RawScan:
     """A live Cartesian slice: each frame takes every ``acceleration``-th line, the next frame those beside them."""
-    plane = _Plane(matrix, coils, noise, 6)
+    plane = Plane(matrix, coils, noise, 6)
     encoding = plane.encoding("Live interleaved", "cartesian", repetitions=frames, acceleration=(1, acceleration))
     blocks: list[Acquisition] = []
     for frame in range(frames):
@@ -271,6 +275,12 @@ def interleaved_scan(
         samples = plane.signal(_grid(_steps(matrix)[None], _steps(matrix)[lines]))
         blocks += _blocks(encoding, samples, lines, len(lines), repetition=frame)
     return RawScan(encoding, _ended(blocks))
+
+
+def _semac_scan() -> RawScan:
+    from .metal_scans import metal_scan
+
+    return metal_scan()
 
 
 #: Name and scan of each example; made when asked for.
@@ -283,6 +293,7 @@ EXAMPLES = {
     "epi-opposite-blips": lambda: epi_scan(shift_voxels=2.5, blips=-1),
     "multi-echo": multi_echo_scan,
     "thermometry": heating_scan,
+    "semac": _semac_scan,
 }
 
 
@@ -363,7 +374,7 @@ def _trapezoid(ramp_s: float, flat_s: float, times_s: Array, matrix: int) -> Arr
     return np.interp(times_s, fine, area) / area[-1] * matrix - matrix / 2
 
 
-def _curved(plane: _Plane, kx: Array, late: Array, ky: Array, shift: float) -> tuple[npt.NDArray[np.complex64], Array]:
+def _curved(plane: Plane, kx: Array, late: Array, ky: Array, shift: float) -> tuple[npt.NDArray[np.complex64], Array]:
     """((lines, coils, readout), shift (y, x) in voxels): a field that is strongest in the middle of the head.
 
     A point off resonance turns further with each line: the same as lying ``shift`` voxels further.

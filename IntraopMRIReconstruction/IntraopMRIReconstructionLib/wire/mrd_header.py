@@ -37,10 +37,16 @@ CALIBRATION_PARAMETERS = ("EmbeddedRefLinesE2", "EmbeddedRefLinesE1")
 #: User parameter of ours: where the geometry comes from, so that an assumption stays visible in a copy.
 GEOMETRY_PARAMETER = "IntraopMRIGeometry"
 #: Entries of the encoding's metadata, and the user parameters of ours that carry them, since MRD has no place for them:
-#: seconds from one repetition to the next, and the centre frequencies of spectral bins, one for each contrast.
+#: seconds from one repetition to the next; and for scans beside metal the centre frequencies of spectral bins, one for
+#: each contrast, separated by spaces; their width; the bandwidth of the pulse that excites a slice; the field of view
+#: of a slice encoding whose steps are the contrasts, N // 2 the central one (SEMAC); and the angle of a tilted view.
 OWN_PARAMETERS: Mapping[str, str] = {
     "frame_interval_s": "IntraopMRIFrameInterval_s",
     "bin_centres_hz": "IntraopMRIBinCentres_Hz",
+    "spectral_bin_hz": "IntraopMRISpectralBin_Hz",
+    "rf_bandwidth_hz": "IntraopMRIRfBandwidth_Hz",
+    "semac_fov_mm": "IntraopMRISemacFov_mm",
+    "vat_tilt_deg": "IntraopMRIViewAngle_deg",
 }
 #: Entries of the encoding's metadata, and the parameters of an EPI readout (microseconds) as converters write them.
 EPI_PARAMETERS: Mapping[str, str] = {

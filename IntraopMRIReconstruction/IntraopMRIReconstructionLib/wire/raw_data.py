@@ -27,6 +27,12 @@ A scan is one STRING, then NDARRAY messages (or complex IMAGE messages), all of 
    Lines of EPI carry their direction in ``flags``. When they are sampled on the ramps of the gradient, the encoding's
    ``metadata`` says how: ``epi_ramp_s``, ``epi_flat_s``, ``epi_delay_s``, and ``dwell_time_s`` is set.
 
+   A scan beside metal says so in the encoding's ``metadata``, all text: ``bin_centres_hz`` (its contrasts are spectral
+   bins with these centres, separated by spaces) and ``spectral_bin_hz`` (their width); ``semac_fov_mm`` (its contrasts
+   are the steps of a slice encoding over this field of view, step N // 2 the central one, planes as far apart as the
+   slices); ``vat_tilt_deg`` (angle of a tilted view, above 0 where it undoes the shift of off-resonant signal);
+   ``rf_bandwidth_hz`` and ``slice_thickness_mm``. In MRD these are user parameters, see :mod:`.mrd_header`.
+
    The same as IMAGE: size (readout, coils, lines), two components float32 or scalar type 13. Little-endian, its
    samples are not even copied on arrival, which NDARRAY (always big-endian) cannot offer.
 """

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from IntraopMRIReconstructionLib.data import Encoding, Image
 from IntraopMRIReconstructionLib.errors import ReconstructionError
-from IntraopMRIReconstructionLib.operators.fourier import image_from_kspace
 from IntraopMRIReconstructionLib.reconstruct import metal
 from IntraopMRIReconstructionLib.simulate.analytic import HEAD_2D, cartesian_kspace, ring_of_coils
 
@@ -17,20 +16,16 @@ Z, X = np.array([0.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0])
 
 def test_blur_of_a_tilted_view_is_undone() -> None:
     size, slice_mm, tilt = 128, 4.0, 30.0
-    kspace = cartesian_kspace((size, size), (FIELD, FIELD), HEAD_2D, ring_of_coils(2, FIELD))
-    truth = image_from_kspace(kspace.copy(), (-2, -1))
+    truth = cartesian_kspace((size, size), (FIELD, FIELD), HEAD_2D, ring_of_coils(2, FIELD))
     width = slice_mm * np.tan(np.deg2rad(tilt))
     cycles = (np.arange(size) - size // 2) / FIELD
     # A slice seen from aside is a box: the mean of the picture moved by every part of its width.
     places = (np.arange(400) + 0.5) / 400 * width - width / 2
-    blurred = image_from_kspace(
-        (kspace * np.exp(2j * np.pi * np.outer(places, cycles)).mean(axis=0)).astype(np.complex64), (-2, -1)
-    )
-    found = metal.vat_deblurred(blurred, tilt, slice_mm, FIELD)
+    blurred = truth * np.exp(2j * np.pi * np.outer(places, cycles)).mean(axis=0)
+    found = blurred * metal.vat_gain(size, tilt, slice_mm, FIELD)
     assert np.linalg.norm(blurred - truth) > 0.02 * np.linalg.norm(truth)
     assert np.linalg.norm(found - truth) < 1e-3 * np.linalg.norm(truth)
-    noise = np.random.default_rng(8).standard_normal((64, 128)).astype(np.complex64)
-    assert np.linalg.norm(metal.vat_deblurred(noise, 75, 10, FIELD)) < 5.01 * np.linalg.norm(noise)
+    assert metal.vat_gain(size, 75, 10, FIELD).max() < 5.01, "noise is not amplified further"
 
 
 def test_bins_of_mavric_make_one_picture_and_a_field() -> None:
@@ -114,6 +109,57 @@ def test_what_a_header_says_of_the_scan() -> None:
     assert "spectral_bin_hz" not in metal.scan_facts(encoding(metadata={"bin_centres_hz": "1 x"}))
 
 
+def test_a_tilted_view_leaves_what_its_angle_does_not_undo() -> None:
+    """The slice gradient moves signal back by tan(tilt) times its shift across slices."""
+    slices = {"rf_bandwidth_hz": "1000", "slice_thickness_mm": "4"}
+    for tilt, left in ((26.56505118, 0.0), (45.0, 1 / 250 - 1 / 500), (10.0, 1 / 500 - np.tan(np.deg2rad(10)) / 250)):
+        facts = metal.scan_facts(encoding(is_3d=False, metadata=slices | {"vat_tilt_deg": repr(tilt)}))
+        assert 1 / float(facts["readout_hz_per_mm"]) == pytest.approx(left, abs=1e-9)
+        assert facts["slice_hz_per_mm"] == "250"
+    # Without the slice gradient nobody knows what was undone: nothing is taken off.
+    facts = metal.scan_facts(encoding(is_3d=False, metadata={"vat_tilt_deg": "26.6"}))
+    assert facts["readout_hz_per_mm"] == "500"
+    assert "vat_tilt_deg" not in facts
+
+
+@pytest.mark.parametrize("said", ["steep", "-20", "80", "nan", "inf"])
+def test_an_angle_that_cannot_be(said: str) -> None:
+    with pytest.raises(ReconstructionError, match="tilted by less than 80 degrees"):
+        metal.view_angle_deg(encoding(is_3d=False, metadata={"vat_tilt_deg": said}))
+    with pytest.raises(ReconstructionError, match="in a 3D cartesian scan"):
+        metal.view_angle_deg(encoding(metadata={"vat_tilt_deg": "20"}))
+    assert metal.view_angle_deg(encoding(metadata={"vat_tilt_deg": "0"})) == 0.0
+
+
+def test_slices_that_were_put_in_place_cost_no_shift() -> None:
+    slices = {"rf_bandwidth_hz": "1000", "slice_thickness_mm": "4"}
+    facts = metal.scan_facts(encoding(is_3d=False, metadata=slices))
+    plain = metal.implant_shift(picture(np.eye(3), **facts), (0, 1, 0), 6.0, 182.0)
+    covered = metal.implant_shift(picture(np.eye(3), **facts, slice_covered_mm="26"), (0, 1, 0), 6.0, 182.0)
+    # 42.6 MHz/T x 1.5 T x 182 ppm / 2 is 5812 Hz: 23.2 mm across slices.
+    assert plain.slice_mm > 3
+    assert covered.slice_mm == 0
+    assert covered.slice_void_mm == pytest.approx(6.0)
+    assert covered.across_mm < plain.across_mm
+    assert "slices put in place up to 26 mm (SEMAC)" in covered.basis
+    # Signal that was moved farther comes back at a wrong place.
+    assert metal.implant_shift(picture(np.eye(3), **facts, slice_covered_mm="20"), (0, 1, 0), 6.0).slice_mm > 3
+
+
+def test_width_of_the_void_and_what_it_rests_on() -> None:
+    facts = metal.scan_facts(encoding())
+    found = metal.implant_shift(picture(np.eye(3), **facts), (0, 1, 0), 6.0, 182.0)
+    displaced = 42.577478518e6 * 1.5 * 182e-6 / 2 / 500
+    assert found.readout_void_mm == pytest.approx(2 * np.cbrt(2 * displaced * 9))
+    assert found.slice_void_mm == pytest.approx(6.0), "no slice is excited in a 3D scan"
+    assert found.basis == "5812 Hz at the metal by 182 ppm in 1.5 T, readout 500 Hz/mm, no slice gradient"
+    binned = metal.implant_shift(picture(np.eye(3), **facts, spectral_bin_hz="800"), (0, 1, 0), 6.0, 182.0)
+    assert binned.readout_void_mm == pytest.approx(6.0), "half a bin moves the void as a whole"
+    assert binned.basis.startswith("400 Hz at the metal, half a spectral bin of 800 Hz")
+    seen = found.within(4.0)
+    assert (seen.readout_void_mm, seen.slice_void_mm, seen.basis) == (8.0, 6.0, found.basis)
+
+
 def picture(directions: np.ndarray, **facts: str) -> Image:
     matrix = np.eye(4)
     matrix[:3, :3] = directions * 0.8
@@ -179,6 +225,6 @@ def test_refused() -> None:
     with pytest.raises(ReconstructionError, match="SEMAC needs"):
         metal.semac(np.zeros((2, 3, 3)), 0, 3)
     with pytest.raises(ReconstructionError, match="tilt below 80"):
-        metal.vat_deblurred(np.zeros((2, 2), np.complex64), 85, 4, FIELD)
+        metal.vat_gain(2, 85, 4, FIELD)
     with pytest.raises(ReconstructionError, match="radius and a field"):
         metal.cylinder_hz(np.zeros((1, 3)), Z, 0.0, 182.0, 1.5, X)
