@@ -59,17 +59,22 @@ class DetectedImplant:
         if self.shift is None:
             return ()
         assumed = ", ".join(self.shift.assumed)
-        said = f"; taken at its worst because it is not known: {assumed}" if assumed else ""
+        said = f"; rests on {self.shift.basis}" if self.shift.basis else ""
+        said += f"; taken at its worst because it is not known: {assumed}" if assumed else ""
         return tuple(
             Measurement(
                 f"{self.trajectory.name}: possible shift of the void, {direction}",
                 value,
                 "mm",
-                f"Largest shift of the metal's void along the {direction}, either way: part of every interval{said}",
+                f"Largest shift of the metal's void along the {direction}, either way: part of every interval; the "
+                f"void may be {wide:.1f} mm wide there{said}",
                 SHIFT_SOURCE,
                 based_on=(self.void.uid,),
             )
-            for direction, value in (("readout", self.shift.readout_mm), ("slice direction", self.shift.slice_mm))
+            for direction, value, wide in (
+                ("readout", self.shift.readout_mm, self.shift.readout_void_mm),
+                ("slice direction", self.shift.slice_mm, self.shift.slice_void_mm),
+            )
         )
 
 
