@@ -9,43 +9,37 @@ live slices are latest-wins. A registration belongs to one image: a new image wi
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 
-from IntraopMRIReconstructionLib.data import Image, Level, Pose, Verdict
-from IntraopMRIReconstructionLib.errors import Cancelled, IntraopError, RegistrationError, SessionError
+from IntraopMRIReconstructionLib.data import Image, Level, Pose
+from IntraopMRIReconstructionLib.errors import RegistrationError, SessionError
 from IntraopMRIReconstructionLib.reconstruct.auto import reconstruct
 from IntraopMRIReconstructionLib.wire.recorder import ByteTap
 from IntraopMRIReconstructionLib.wire.scanner_control import ScannerControl
 
-from .assess.carry import Mapping as PointMapping
-from .assess.resection import cavity_volume
-from .assess.residual import assess_residual
 from .register.carry_over import Carried, shift_at
 from .register.deformable import DeformableRegistration, register_deformable
 from .register.rigid import RigidRegistration, register_rigid
 from .session_implants import carriers, compared, found_implant, unknown_of
 from .session_journal import Journal
 from .session_links import Link, Links
+from .session_measures import RECIPES, Drawn, Found, Scan, measured
 from .session_offer import WORDS, check_offer
 from .session_pair import ScanPair
 from .session_plan import Plan, carried_plan, moved_trajectory
 from .session_receive import ArrivedScan, Reception, role_of
+from .session_resection import margin_found, residual_found, shift_found
+from .session_tell import Teller
 from .session_updates import (
     ImageReady,
     ImplantFound,
     PlanCarried,
     Problem,
     Registered,
-    ResidualFound,
     Role,
     ScanPreview,
-    ShiftFound,
-    StageProgress,
     Update,
 )
 from .workflow.record import utc_now, utc_text
@@ -54,8 +48,6 @@ __all__ = ["Link", "Plan", "Session", "role_of"]
 
 #: Scans that wait for the worker; more would only fill memory, the scanner waits instead.
 WAITING_SCANS = 2
-#: How far the brain may have moved at the tumour in a way that a rigid registration does not know (mm).
-UNMODELLED_SHIFT_MM = 5.0
 
 
 class Session:
@@ -68,9 +60,9 @@ class Session:
     def __init__(self, plan: Plan, *, threads: int = 2, taps: Mapping[str, ByteTap] | None = None) -> None:
         """``taps``: recorders of the wire traffic by link: scanner, tracker, live."""
         self.plan = plan
-        self.journal = Journal(plan.patient_id, plan.procedure)
+        titles = {kind: RECIPES[kind].title for kind in plan.measures if kind in RECIPES}
+        self.journal = Journal(plan.patient_id, plan.procedure, titles)
         self._threads = threads
-        self._updates: queue.SimpleQueue[Update] = queue.SimpleQueue()
         self._scans: queue.Queue[ArrivedScan] = queue.Queue(WAITING_SCANS)
         self._pair = ScanPair(plan.preoperative)
         #: What a person has chosen as scans, some of it before the worker has come to it.
@@ -78,9 +70,13 @@ class Session:
         # What a person decides belongs to the newest image: neither may change while the other is written down.
         self._deciding = threading.Lock()
         self._implants: dict[str, ImplantFound] = {}
+        #: The newest pose of the whole, refused or not.
+        self._whole: RigidRegistration | None = None
         self._closing, self._cancelled = threading.Event(), threading.Event()
         #: Whether a scan is worked on, and whether the one that arrives is to be dropped.
         self._working, self._stopped = threading.Event(), threading.Event()
+        self._teller = Teller(self.journal, self._cancelled)
+        self._tell = self._teller.tell
         self._links = Links(plan.patient_id, self.journal, self._tell, dict(taps or {}))
         self._control: ScannerControl | None = None
         self._workers: list[threading.Thread] = []
@@ -106,12 +102,7 @@ class Session:
 
     def drain(self) -> list[Update]:
         """Everything that happened since the last call, oldest first. Never waits."""
-        result = []
-        while True:
-            try:
-                result.append(self._updates.get_nowait())
-            except queue.Empty:
-                return result
+        return self._teller.drain()
 
     def pose(self) -> Pose | None:
         """Newest pose that arrived since the last call, None when there is none. Never waits."""
@@ -134,6 +125,11 @@ class Session:
     def scanner_state(self) -> str:
         """What is known of the scanner, in words; empty without one."""
         return "" if self._control is None else self._control.text
+
+    @property
+    def control(self) -> ScannerControl | None:
+        """Control of the scanner, for its plane and its reset; None without a scanner."""
+        return self._control
 
     def scan(self, protocol: str = "") -> None:
         """Ask the scanner for a scan, for all when no name is given; what comes of it is told as it happens.
@@ -185,6 +181,23 @@ class Session:
                 self._found(compared(planned, found.detected, based_on, decided.basis, decided.uncertainty_mm))
         return decided
 
+    def measure(self, kind: str, drawn: Drawn, by: str = "") -> Found:
+        """Numbers of one kind of :data:`.session_measures.RECIPES` from what a person (``by``) has drawn.
+
+        They go with the image that they were drawn on, or by :meth:`withdraw`. Raises SessionError when that image is
+        not the newest, not registered, or when something is missing; AssessmentError when it cannot be as drawn.
+        """
+        with self._deciding:
+            image, rigid = self._pair.registered(drawn.image_uid)
+            scan = Scan(rigid.intraop_from_preop, rigid.residual_mm, float(image.spacing_mm.max()))
+            found = measured(self.plan, kind, drawn, scan)
+            self.journal.drawn(found, image.uid, by)
+        return found
+
+    def withdraw(self, kind: str) -> None:
+        """Take back the numbers of a measure. Raises SessionError when there are none."""
+        self.journal.withdrawn(kind)
+
     def cancel(self) -> None:
         """Stop the work on the current scan, or drop the one that arrives. What was established before stays."""
         (self._cancelled if self._working.is_set() else self._stopped).set()
@@ -209,7 +222,7 @@ class Session:
         )
         while not self._closing.is_set():
             received = scanner.receive(0.1)
-            with self._reporting("receive", fatal=False):
+            with self._teller.reporting("receive", fatal=False):
                 if received is not None:
                     if self._control is not None:
                         self._control.on_message(received.message)
@@ -242,7 +255,10 @@ class Session:
                 return
             self._working.set()
             for stage, work in self._stages(scan):
-                with self._reporting(stage, fatal=True, scan=scan) as done, self._timed(f"{stage}: {scan.protocol}"):
+                with (
+                    self._teller.reporting(stage, True, scan.protocol) as done,
+                    self._teller.timed(f"{stage}: {scan.protocol}"),
+                ):
                     work(scan)
                     done.append(stage)
                 if not done:
@@ -257,15 +273,25 @@ class Session:
         yield "register", self._register
         if self.plan.tumour is not None and scan.role == "contrast":
             yield "follow the brain shift", self._follow_shift
+            yield "measure the margin", self._measure_margin
             yield "assess residual", self._assess_residual
         elif self.plan.tumour is not None and self._pair.waits:
             yield "assess residual", self._complete_pair
-        if self.plan.trajectories:
+        if self.plan.trajectories or self._each_bone:
             yield "assess implants", self._assess_implants
+
+    @property
+    def _each_bone(self) -> bool:
+        """Whether vertebrae are registered each on its own."""
+        plan = self.plan
+        return len(plan.vertebrae) > 1 and bool(plan.implanted or "alignment" in plan.measures)
 
     def _image(self, scan: ArrivedScan) -> None:
         if scan.frame is not None:
-            progress, begun = self._progress("reconstruct"), None if scan.live is None else scan.live.calibrations
+            progress, begun = (
+                self._teller.progress("reconstruct"),
+                None if scan.live is None else scan.live.calibrations,
+            )
             done = reconstruct(scan.frame, progress=progress, threads=self._threads, calibrations=begun)
             image, reconstruction = done.image, done
             for warning in done.warnings:
@@ -278,10 +304,10 @@ class Session:
                 f"the image '{image.name}' is of patient '{image.patient_id}', the session of "
                 f"'{self.plan.patient_id}': it is not used"
             )
-        self._pair.take(image, scan.role, scan.chosen)
         if not scan.chosen:
             self._offered.pop(scan.role, None)
         with self._deciding:
+            self._pair.take(image, scan.role, scan.chosen)
             self._implants.clear()
             self.journal.image(image, scan.role)
         self._tell(ImageReady(image, scan.role, reconstruction, scan.last_byte_s))
@@ -292,11 +318,20 @@ class Session:
             image,
             self.plan.preoperative,
             initial=self._pair.start(),
-            progress=self._progress("register"),
+            progress=self._teller.progress("register"),
             threads=self._threads,
         )
+        self._whole = found
         if found.verdict.level is Level.REFUSED:
             self._registered(found, image)
+            if self._each_bone and self.plan.tumour is None:
+                text = (
+                    f"the pose of the whole spine in '{image.name}' was refused ({found.verdict.text}): nothing of it "
+                    "is overlaid; each vertebra is looked for on its own, and only what lies in one that is found with "
+                    "its neighbours is measured"
+                )
+                self._tell(Problem("register", text, fatal=False))
+                return
             raise SessionError(
                 f"the registration to '{image.name}' was refused ({found.verdict.text}): no overlay and no number is "
                 "shown; check that both volumes show this patient, or give a start by landmarks"
@@ -327,7 +362,7 @@ class Session:
                 self.plan.preoperative,
                 rigid,
                 tumour=tumour,
-                progress=self._progress(stage),
+                progress=self._teller.progress(stage),
                 threads=self._threads,
             )
         except RegistrationError as error:
@@ -342,43 +377,24 @@ class Session:
         self._shifted(rigid, found, image)
 
     def _shifted(self, rigid: RigidRegistration, found: DeformableRegistration, image: Image) -> None:
-        tumour = self.plan.tumour
-        assert tumour is not None
-        update = ShiftFound(
-            rigid,
-            found,
-            image,
-            Verdict(rigid.verdict.reasons + found.verdict.reasons),
-            shift_at(found, tumour)[0],
-            cavity_volume(found.cavity, (found.fixed_uid, found.moving_uid)),
-        )
+        assert self.plan.tumour is not None
+        update = shift_found(rigid, found, image, self.plan.tumour)
         self.journal.shift(update, self.plan.preoperative)
         self._tell(update)
         self._carry(carried_plan(self.plan, image, rigid, found))
 
+    def _measure_margin(self, scan: ArrivedScan) -> None:
+        assert self.plan.tumour is not None
+        with self._teller.reporting("measure the margin", False, scan.protocol):
+            margin = margin_found(self._pair.placed["contrast"], self.plan.tumour)
+            if margin is not None:
+                self.journal.margin(margin, self._pair.images["contrast"])
+
     def _assess_residual(self, _scan: ArrivedScan) -> None:
-        pair, tumour = self._pair, self.plan.tumour
-        assert tumour is not None
-        pair.waits = True
-        contrast, native, placed = pair.images["contrast"], pair.native(), pair.placed["contrast"]
-        if placed.deformable is None:
-            mapping: PointMapping = placed.rigid.intraop_from_preop
-            error_mm, unknown_mm = placed.rigid.residual_mm, UNMODELLED_SHIFT_MM
-        else:
-            mapping = placed.deformable.intraop_from_preop_points
-            error_mm, unknown_mm = placed.shift_error_mm, 0.0
-        assessment = assess_residual(
-            contrast,
-            native,
-            tumour,
-            mapping,
-            registration_error_mm=error_mm,
-            expected_shift_mm=unknown_mm,
-            progress=self._progress("assess residual"),
-        )
-        pair.waits = False
-        cavity = placed.deformable is not None and bool(placed.deformable.cavity.array.any())
-        update = ResidualFound(assessment, pair.notes(native), cavity)
+        assert self.plan.tumour is not None
+        self._pair.waits = True
+        update = residual_found(self._pair, self.plan.tumour, self._teller.progress("assess residual"))
+        self._pair.waits = False
         self.journal.residual(update)
         self._tell(update)
 
@@ -389,63 +405,33 @@ class Session:
         Raises SessionError when they are no pair.
         """
         self._pair.native(late=True)
+        self._pair.newest = "contrast"
         contrast, placed = self._pair.images["contrast"], self._pair.placed["contrast"]
         self._registered(placed.rigid, contrast)
         if placed.deformable is not None:
             self._shifted(placed.rigid, placed.deformable, contrast)
+        self._measure_margin(scan)
         self._assess_residual(scan)
 
     def _assess_implants(self, scan: ArrivedScan) -> None:
         image, plan = self._pair.images[scan.role], self.plan
-        rigid = self._pair.placed[scan.role].rigid
-        poses, moved = carriers(plan, image, rigid, self._progress("assess implants"), self._threads)
-        for measurement in moved:
+        assert self._whole is not None
+        found = carriers(plan, image, self._whole, self._teller.progress("assess implants"), self._threads)
+        self.journal.parts(found.vertebrae)
+        for measurement in found.measurements:
             self.journal.measurement(measurement)
+        levels = {self._whole.verdict.level, *(each.verdict.level for each in found.vertebrae)}
+        if levels == {Level.REFUSED}:
+            raise SessionError("no vertebra was found on its own either: check that both volumes show this patient")
         for trajectory in plan.trajectories:
-            with self._reporting("assess implants", fatal=True, scan=scan):
+            with self._teller.reporting("assess implants", True, scan.protocol):
                 name = trajectory.name
-                found = found_implant(image, trajectory, poses[name], plan.pedicles.get(name))
-                self._found(found)
-                if unknown := unknown_of(found):
+                implant = found_implant(image, trajectory, found.by_name[name], plan.pedicles.get(name))
+                self._found(implant)
+                if unknown := unknown_of(implant):
                     self._tell(Problem("assess implants", unknown, fatal=False))
 
     def _found(self, found: ImplantFound) -> None:
         self._implants[found.planned.name] = found
         self.journal.implant(found)
         self._tell(found)
-
-    # Telling
-
-    def _tell(self, update: Update) -> None:
-        if isinstance(update, Problem):
-            self.journal.event("problem" if update.fatal else "warning", f"{update.stage}: {update.text}")
-        self._updates.put(update)
-
-    def _progress(self, stage: str) -> Callable[[float, str], bool]:
-        def tell(fraction: float, what: str) -> bool:
-            self._updates.put(StageProgress(stage, fraction, what))
-            return not self._cancelled.is_set()
-
-        return tell
-
-    @contextmanager
-    def _reporting(self, stage: str, fatal: bool, scan: ArrivedScan | None = None) -> Iterator[list[str]]:
-        """What goes wrong inside becomes a problem that is shown; the list stays empty unless the block fills it."""
-        try:
-            yield []
-        except Cancelled:
-            what = "" if scan is None else f" while working on '{scan.protocol}'"
-            self._tell(Problem(stage, f"stopped{what}", fatal=False))
-        except IntraopError as error:
-            self._tell(Problem(stage, str(error), fatal))
-        except Exception as error:
-            # A defect must be said on screen, not end a thread in silence.
-            logging.getLogger(__name__).exception("defect in stage '%s'", stage)
-            text = f"a defect in this software stopped the stage ({type(error).__name__}: {error}); scan again"
-            self._tell(Problem(stage, text))
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.journal.timing(stage, time.perf_counter() - started)

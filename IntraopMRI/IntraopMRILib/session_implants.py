@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from IntraopMRIReconstructionLib.data import Image, Level, Matrix, Measurement, Progress, Verdict
+from IntraopMRIReconstructionLib.data import Image, Level, Matrix, Measurement, Progress, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.geometry import apply, invert
 from IntraopMRIReconstructionLib.reconstruct.metal import implant_shift
@@ -33,7 +33,8 @@ LEAST_HELD, SAMPLES = 0.3, 50
 class Carrier:
     """What carries a planned implant into a scan: pose (4, 4), its error (mm), and what it is in words.
 
-    ``own_motion``: of its vertebra before the pose of the whole spine, (4, 4) in preoperative RAS, None without one.
+    ``own_motion``: of its vertebra before the pose of the whole spine, (4, 4) in preoperative RAS, None without one of
+    both.
     """
 
     intraop_from_preop: Matrix
@@ -43,21 +44,37 @@ class Carrier:
     own_motion: Matrix | None = None
 
 
-def carriers(
-    plan: Plan, image: Image, rigid: RigidRegistration, progress: Progress, threads: int
-) -> tuple[dict[str, Carrier], tuple[Measurement, ...]]:
-    """Carrier of each trajectory by its name; how far each vertebra moved on its own, and how the angles between the
-    first and the last of them have changed.
+@dataclass(frozen=True, eq=False)
+class Carriers:
+    """Carrier of each trajectory by its name, the vertebrae as they were found, and how they have moved.
 
-    Vertebrae that take an implant are registered with their neighbours; other implants follow the pose of the whole.
+    ``measurements``: how far each vertebra moved on its own, and how the angles between the first and the last of them
+    have changed.
     """
+
+    by_name: dict[str, Carrier]
+    vertebrae: tuple[VertebraRegistration, ...]
+    measurements: tuple[Measurement, ...]
+
+
+def carriers(plan: Plan, image: Image, rigid: RigidRegistration, progress: Progress, threads: int) -> Carriers:
+    """What carries each implant of the plan into ``image``.
+
+    Vertebrae that take an implant are registered with their neighbours, all where the plan is about their alignment;
+    other implants follow the pose of the whole. When that was refused, as in a spine that is bent, it is only where the
+    search begins: all vertebrae are registered, one counts when its neighbours were found as well, and what lies in
+    none has no carrier that could be used.
+    """
+    whole = rigid.verdict.level is not Level.REFUSED
     names = list(plan.vertebrae)
     taking = {names.index(name) for name in plan.implanted.values()}
     wanted = sorted({n + side for n in taking for side in (-1, 0, 1)} & set(range(len(names))))
-    found: dict[str, VertebraRegistration] = {}
+    if not whole or "alignment" in plan.measures:
+        wanted = list(range(len(names)))
+    found: tuple[VertebraRegistration, ...] = ()
     if wanted:
         masks = {names[n]: plan.vertebrae[names[n]] for n in wanted}
-        poses = register_vertebrae(
+        found = register_vertebrae(
             image,
             plan.preoperative,
             masks,
@@ -65,29 +82,43 @@ def carriers(
             progress=progress,
             threads=threads,
         )
-        found = {each.name: each for each in poses}
+    if not whole:
+        found = _without_the_whole(found)
+    by_name = {each.name: each for each in found}
     result = {}
     for trajectory in plan.trajectories:
-        bone = found.get(plan.implanted.get(trajectory.name, ""))
-        result[trajectory.name] = (
-            Carrier(rigid.intraop_from_preop, rigid.residual_mm)
-            if bone is None
-            else Carrier(
-                bone.intraop_from_preop,
-                bone.error_mm,
-                f"pose of {bone.name}",
-                bone.verdict,
-                np.asarray(invert(rigid.intraop_from_preop) @ bone.intraop_from_preop),
-            )
-        )
-    moved = [_own_motion(each, plan.vertebrae[each.name], rigid, image) for each in found.values()]
-    sure = [each for each in found.values() if each.verdict.level is not Level.REFUSED]
+        bone = by_name.get(plan.implanted.get(trajectory.name, ""))
+        if bone is None:
+            kind = "rigid pose" if whole else "rigid pose of the whole spine"
+            carrier = Carrier(rigid.intraop_from_preop, rigid.residual_mm, kind, rigid.verdict)
+        else:
+            own = np.asarray(invert(rigid.intraop_from_preop) @ bone.intraop_from_preop) if whole else None
+            kind = f"pose of {bone.name}" + ("" if whole else " on its own; count the levels")
+            carrier = Carrier(bone.intraop_from_preop, bone.error_mm, kind, bone.verdict, own)
+        result[trajectory.name] = carrier
+    moved = [_own_motion(each, plan.vertebrae[each.name], rigid, image) for each in found]
+    sure = [each for each in found if each.verdict.level is not Level.REFUSED]
     if len(sure) > 1:
         upper, lower = sure[0], sure[-1]
         error_deg = float(np.rad2deg(max(upper.error_mm, lower.error_mm) / HALF_VERTEBRA_MM))
         poses_of = (upper.intraop_from_preop, lower.intraop_from_preop)
         moved += alignment_change((upper.name, lower.name), poses_of, error_deg, (image.uid,))
-    return result, tuple(moved)
+    return Carriers(result, found, tuple(moved))
+
+
+def _without_the_whole(found: tuple[VertebraRegistration, ...]) -> tuple[VertebraRegistration, ...]:
+    """Verdicts for when nothing but its neighbours says that a vertebra is the right one, and not the next level."""
+    lost = [each.verdict.level is Level.REFUSED for each in found]
+    result = []
+    for number, each in enumerate(found):
+        beside = [n for n in (number - 1, number + 1) if 0 <= n < len(found)]
+        there = sum(not lost[n] for n in beside)
+        level = Level.REFUSED if there < max(1, len(beside)) else Level.CHECK
+        reason = Reason(
+            "neighbours found, without the pose of the whole spine", there, "", f"{len(beside)} and it", level
+        )
+        result.append(replace(each, verdict=Verdict((*each.verdict.reasons, reason))))
+    return tuple(result)
 
 
 def found_implant(image: Image, trajectory: Trajectory, carrier: Carrier, pedicle: Image | None) -> ImplantFound:
@@ -144,6 +175,8 @@ def _own_motion(bone: VertebraRegistration, label: Image, rigid: RigidRegistrati
     definition = "Distance of the vertebra's middle from where the rigid pose of the whole spine puts it"
     if bone.verdict.level is Level.REFUSED:
         return Measurement(name, None, "mm", definition, missing_because=bone.why or bone.verdict.text)
+    if rigid.verdict.level is Level.REFUSED:
+        return Measurement(name, None, "mm", definition, missing_because="the pose of the whole spine was refused")
     middle = _middle(label)
     moved = float(np.linalg.norm(apply(bone.intraop_from_preop, middle) - apply(rigid.intraop_from_preop, middle)))
     interval = (max(0.0, moved - bone.error_mm), moved + bone.error_mm)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from IntraopMRIReconstructionLib.errors import SessionError
 from .assess.margin import Margin
 from .register.carry_over import Carried
 from .register.rigid import RigidRegistration
+from .register.vertebrae import VertebraRegistration
 from .session_measures import Found
 from .session_updates import ImplantFound, PlanCarried, ResidualFound, Role, ShiftFound
 from .workflow.record import (
@@ -24,6 +25,7 @@ from .workflow.record import (
     ImplantEntry,
     MarginEntry,
     Matrix4,
+    PartEntry,
     RegistrationEntry,
     ResidualEntry,
     SessionRecord,
@@ -70,6 +72,7 @@ class Journal:
                 record,
                 images=(*record.images, entry),
                 registration=None,
+                parts=(),
                 residual=None,
                 margin=None,
                 drawn=(),
@@ -92,6 +95,11 @@ class Journal:
             verdict=found.verdict,
         )
         self._change(lambda record: replace(record, registration=entry).with_event("registration", found.verdict.text))
+
+    def parts(self, found: Sequence[VertebraRegistration]) -> None:
+        """Vertebrae were registered each on its own."""
+        entries = tuple(PartEntry(v.name, _matrix(v.intraop_from_preop), v.error_mm, v.verdict) for v in found)
+        self._change(lambda record: replace(record, parts=entries))
 
     def shift(self, found: ShiftFound, moving: Image) -> None:
         """The brain shift was followed: the registration that counts from now on."""

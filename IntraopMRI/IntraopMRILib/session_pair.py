@@ -32,7 +32,8 @@ class Placed:
 class ScanPair:
     """The newest scan of each role and where the preoperative volume lies in it. Written by the worker alone.
 
-    ``waits``: the contrast scan has found no native one to be compared with yet.
+    ``waits``: the contrast scan has found no native one to be compared with yet. ``newest``: role of the scan that
+    counts now, None before the first.
     """
 
     def __init__(self, preoperative: Image) -> None:
@@ -42,6 +43,7 @@ class ScanPair:
         self._chosen: set[Role] = set()
         self.images: dict[Role, Image] = {}
         self.placed: dict[Role, Placed] = {}
+        self.newest: Role | None = None
         self.waits = False
 
     def take(self, image: Image, role: Role, chosen: bool = False) -> None:
@@ -49,7 +51,7 @@ class ScanPair:
 
         ``chosen``: by a person, in any order; others come in the order in which they were taken.
         """
-        self.images[role] = image
+        self.images[role], self.newest = image, role
         self.placed.pop(role, None)
         (self._chosen.add if chosen else self._chosen.discard)(role)
         if role == "contrast":
@@ -70,6 +72,16 @@ class ScanPair:
     def follow(self, role: Role, deformable: DeformableRegistration, shift_error_mm: float) -> None:
         """The brain shift is known in the registered scan of that role."""
         self.placed[role] = Placed(self.placed[role].rigid, deformable, shift_error_mm)
+
+    def registered(self, image_uid: str) -> tuple[Image, RigidRegistration]:
+        """The image with that uid and its registration. Raises SessionError unless it is the newest and registered."""
+        role = self.newest
+        if role is None or self.images[role].uid != image_uid:
+            raise SessionError("a newer image has replaced the one that this was drawn on: draw it on the new one")
+        if role not in self.placed:
+            name = self.images[role].name
+            raise SessionError(f"'{name}' is not registered, so nothing is measured on it: wait, or scan again")
+        return self.images[role], self.placed[role].rigid
 
     def native(self, late: bool = False) -> Image:
         """The native scan. Raises SessionError unless it is known that the patient has not moved since, and that it was

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from IntraopMRILib.assess.implant import Trajectory
 from IntraopMRILib.register.rigid import RigidRegistration, register_rigid
+from IntraopMRILib.register.vertebrae import VertebraRegistration
+from IntraopMRILib.report.html import render
 from IntraopMRILib.session import Link, Plan, Session
 from IntraopMRILib.session_implants import (
     Carrier,
+    _without_the_whole,
     carriers,
     found_implant,
     implanted_of,
@@ -18,7 +21,9 @@ from IntraopMRILib.session_implants import (
     vertebrae_among,
     vertebrae_of,
 )
-from IntraopMRILib.session_updates import ImplantFound
+from IntraopMRILib.session_measures import Drawn
+from IntraopMRILib.session_updates import ImplantFound, PlanCarried, Problem, Registered
+from IntraopMRILib.workflow.record import as_document
 from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict, no_progress
 from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.simulate.spine import INSTRUMENTED, LEVELS_MM, SpineCase, make_spine_case
@@ -71,8 +76,8 @@ def check(found: ImplantFound, case: SpineCase) -> None:
 
 def test_the_plan_goes_with_its_vertebra(bent: SpineCase, scan: Image, rigid: RigidRegistration) -> None:
     plan = plan_of(bent)
-    poses, moved = carriers(plan, scan, rigid, no_progress, 2)
-    carrier = poses[SCREW]
+    carried = carriers(plan, scan, rigid, no_progress, 2)
+    carrier, moved = carried.by_name[SCREW], carried.measurements
     assert carrier.basis == "pose of L3"
     assert carrier.own_motion is not None
     assert rigid.intraop_from_preop @ carrier.own_motion == pytest.approx(carrier.intraop_from_preop)
@@ -119,6 +124,57 @@ def test_a_vertebra_that_was_not_found_gives_no_number(bent: SpineCase, scan: Im
     carrier = Carrier(bent.truth.intraop_from_preop, 1.0, "pose of L3", lost)
     with pytest.raises(SessionError, match="pose of L3 was refused"):
         found_implant(scan, plan_of(bent).trajectories[0], carrier, None)
+
+
+@pytest.mark.slow
+def test_a_spine_that_is_bent_beyond_one_pose_is_measured_bone_by_bone() -> None:
+    """Each vertebra turned by 12 degrees against the next: no pose of the whole, nothing overlaid, yet the screw."""
+    case = make_spine_case(1, spacing_mm=1.5, curve_deg=-12.0)
+    scan = replace(case.noisy(), metadata=case.scan.facts(), patient_id=PATIENT)
+    plan = plan_of(case)
+    loose = Trajectory(np.array([40.0, -20, 60]), np.array([40.0, 20, 60]), 5.0, "In no bone")
+    plan = replace(plan, trajectories=(*plan.trajectories, loose))
+    with Server() as server, Session(plan) as session:
+        session.connect(Link("127.0.0.1", server.port))
+        assert server.wait_for_peer(10.0)
+        server.send(message_from_image(scan, "spine", version=2))
+        updates, problem = wait_with_all(session, Problem, lambda problem: problem.fatal)
+        record = session.journal.record
+        with pytest.raises(SessionError, match="not registered"):
+            session.measure("cobb", Drawn(record.images[-1].uid))
+    (found,) = (update for update in updates if isinstance(update, ImplantFound))
+    check(found, case)
+    assert found.basis == "pose of L3 on its own; count the levels"
+    assert found.drawn is None
+    registered = [update.registration for update in updates if isinstance(update, Registered)]
+    assert [each.verdict.level for each in registered] == [Level.REFUSED]
+    assert not any(isinstance(update, PlanCarried) for update in updates)
+    said = next(update for update in updates if isinstance(update, Problem))
+    assert "nothing of it is overlaid; each vertebra is looked for on its own" in said.text
+    assert "rigid pose of the whole spine was refused" in problem.text
+    assert "no number is shown for 'In no bone'" in problem.text
+    assert [part.name for part in record.parts] == list(LEVELS_MM)
+    assert {part.verdict.level for part in record.parts} == {Level.CHECK}
+    bend = next(m for m in record.measurements if m.name == "L1 to L5: change of lordosis, sagittal")
+    assert bend.value == pytest.approx(48.0, abs=1.0)
+    shown = render(as_document(record))
+    assert "found each on its own: L1, L2, L3, L4, L5" in shown
+    assert "Bone on its own" in shown
+    assert "In no bone" not in shown.partition("<h2>Events")[0]
+
+
+@pytest.mark.parametrize(
+    ("found", "counts"), [("ggg", "ccc"), ("ggr", "crr"), ("grg", "rrr"), ("g", "r"), ("gc", "cc"), ("gggr", "ccrr")]
+)
+def test_without_the_whole_a_vertebra_counts_only_with_its_neighbours(found: str, counts: str) -> None:
+    levels = {"g": Level.GOOD, "c": Level.CHECK, "r": Level.REFUSED}
+    each = tuple(
+        VertebraRegistration(
+            f"L{n + 1}", np.eye(4), 0.9, 0.3, Verdict((Reason("correlation of the bone", 0.9, "", "", levels[level]),))
+        )
+        for n, level in enumerate(found)
+    )
+    assert [v.verdict.level for v in _without_the_whole(each)] == [levels[level] for level in counts]
 
 
 @pytest.mark.slow

@@ -27,6 +27,8 @@ CHECK_OVERLAP_MM, REFUSED_OVERLAP_MM = 1.5, 4.0
 CONTEXT_MM = 3.0
 #: Below this correlation of the bone's grey values the vertebra is not there.
 REFUSED_CORRELATION, CHECK_CORRELATION = 0.4, 0.6
+#: Part of a vertebra (0..1) that the scan must cover: what lies outside speaks neither for a pose nor against it.
+CHECK_COVERED, REFUSED_COVERED = 0.95, 0.5
 #: Smaller blocks than in a head: a vertebra is 40 mm wide.
 BLOCK_VOXELS = 5
 #: Offsets (mm) and turns about the three axes (degrees) that are tried around each start.
@@ -91,9 +93,12 @@ def register_vertebrae(
     for number, bone in enumerate(bones):
         pose = found[number]
         reasons = [_low("correlation of the bone", pose.correlation, "", CHECK_CORRELATION, REFUSED_CORRELATION)]
+        reasons.append(_low("part in the scan", pose.covered, "", CHECK_COVERED, REFUSED_COVERED))
         reasons.append(_high("error of the pose", pose.error_mm, "mm", CHECK_ERROR_MM, REFUSED_ERROR_MM))
         if pose.correlation < REFUSED_CORRELATION:
-            pose = _Pose(first, pose.correlation, UNREFINED_MM, pose.why or "no place looks like this vertebra")
+            pose = _Pose(
+                first, pose.correlation, UNREFINED_MM, pose.covered, pose.why or "no place looks like this vertebra"
+            )
         for other in (number - 1, number + 1):
             if other in found and found[other].correlation > REFUSED_CORRELATION:
                 reasons += _against(bone, pose.matrix, bones[other], found[other].matrix)
@@ -127,6 +132,7 @@ class _Pose:
     matrix: Matrix
     correlation: float
     error_mm: float
+    covered: float
     why: str = ""
 
 
@@ -157,7 +163,7 @@ def _one(seen: tuple[Volume, Volume], known: Volume, bone: _Bone, starts: list[M
     dark, bright = np.percentile(cropped.values, (1, 99.5))
     curve = np.linspace(float(dark), float(bright), KNOTS, dtype=np.float32)
     tones = Tones((float(low), max(float(high), float(low) + 1e-6)), curve)
-    before = _correlation(fixed, pose, points, values)
+    before, covered = _correlation(fixed, pose, points, values), _covered(fixed, pose, points)
     try:
         fit = finish_with_blocks(
             (cropped, fixed),
@@ -170,11 +176,11 @@ def _one(seen: tuple[Volume, Volume], known: Volume, bone: _Bone, starts: list[M
             edge_voxels=BLOCK_VOXELS,
         )
     except RegistrationError as error:
-        return _Pose(pose, before, UNREFINED_MM, f"not refined: {error}")
+        return _Pose(pose, before, UNREFINED_MM, covered, f"not refined: {error}")
     after = _correlation(fixed, fit.preop_from_intraop, points, values)
     if after < before - LOST_CORRELATION:
-        return _Pose(pose, before, UNREFINED_MM, "not refined: its blocks disagree with its grey values")
-    return _Pose(fit.preop_from_intraop, after, fit.residual_mm)
+        return _Pose(pose, before, UNREFINED_MM, covered, "not refined: its blocks disagree with its grey values")
+    return _Pose(fit.preop_from_intraop, after, fit.residual_mm, _covered(fixed, fit.preop_from_intraop, points))
 
 
 def _candidates(blurred: Volume, bone: _Bone, starts: list[Matrix]) -> list[Matrix]:
@@ -227,13 +233,28 @@ def _at(volume: Volume, points: npt.NDArray[np.float64]) -> Float32Array:
     return np.asarray(ndimage.map_coordinates(volume.values, ijk[:, ::-1].T, order=1, mode="constant", prefilter=False))
 
 
+def _inside(volume: Volume, points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    ijk = apply(invert(volume.ras_from_ijk), points)
+    return np.asarray(((ijk >= -0.5) & (ijk <= np.array(volume.values.shape[::-1]) - 0.5)).all(axis=1))
+
+
+def _covered(fixed: Volume, intraop_from_preop: Matrix, points: npt.NDArray[np.float64]) -> float:
+    """Part (0..1) of the points that the scan covers."""
+    return float(_inside(fixed, apply(intraop_from_preop, points)).mean())
+
+
 def _correlation(
     fixed: Volume, intraop_from_preop: Matrix, points: npt.NDArray[np.float64], values: Float32Array
 ) -> float:
-    seen = _at(fixed, apply(intraop_from_preop, points))
-    if seen.std() < 1e-6 or values.std() < 1e-6:
+    """Of the grey values at the points that the scan covers; 0 where it covers too few."""
+    places = apply(intraop_from_preop, points)
+    inside = _inside(fixed, places)
+    if inside.mean() < REFUSED_COVERED:
         return 0.0
-    return float(np.corrcoef(seen, values)[0, 1])
+    seen, known = _at(fixed, places[inside]), values[inside]
+    if seen.std() < 1e-6 or known.std() < 1e-6:
+        return 0.0
+    return float(np.corrcoef(seen, known)[0, 1])
 
 
 def _surface(inside: npt.NDArray[np.bool_], volume: Volume) -> npt.NDArray[np.float64]:

@@ -115,6 +115,8 @@ def _summary(document: Document) -> str:
         level = level_of(registration["verdict"])
         error = registration.get("error_mm")
         about = registration["method"] + ("" if error is None or level == "refused" else f", error {error:.1f} mm")
+        if level == "refused" and (parts := _found_parts(document)):
+            about += "; found each on its own: " + ", ".join(part["name"] for part in parts)
         cards.append(_card("Registration", f'<span class="level {level}">{_LEVEL_WORDS[level]}</span>', about))
     return (
         f'<section class="summary"><h2>Decision summary</h2><div class="cards">{"".join(cards)}</div>{scale}</section>'
@@ -136,11 +138,18 @@ def _measured_card(measurement: Document) -> str:
 
 
 def _checked(measurement: Document, document: Document) -> Document:
-    """The measurement, or the same without its value when the registration that carries it was refused."""
+    """The measurement, or the same without its value when the registration that carries it was refused.
+
+    Where bones were found each on its own, what is measured rests on those.
+    """
     registration = document.get("registration")
-    if registration is not None and level_of(registration["verdict"]) == "refused":
+    if registration is not None and level_of(registration["verdict"]) == "refused" and not _found_parts(document):
         return {**measurement, "value": None, "interval": None, "missing_because": _WITHHELD}
     return measurement
+
+
+def _found_parts(document: Document) -> list[Document]:
+    return [part for part in document.get("parts", ()) if level_of(part["verdict"]) != "refused"]
 
 
 def _pictures(pictures: Sequence[Picture]) -> str:
@@ -329,8 +338,27 @@ def _registration(document: Document) -> str:
     return (
         f'<section><h2>Registration <span class="level {level}">{_LEVEL_WORDS[level]}</span></h2>'
         f'<p class="note">{_e(registration["method"])}</p><table><thead><tr><th>Sign of trust</th><th class="number">'
-        f"Measured</th><th>Expected</th><th>Level</th></tr></thead><tbody>{rows or empty}</tbody></table></section>"
+        f"Measured</th><th>Expected</th><th>Level</th></tr></thead><tbody>{rows or empty}</tbody></table>"
+        f"{_parts(document)}</section>"
     )
+
+
+def _parts(document: Document) -> str:
+    """Bones that were registered each on its own, and what speaks against each."""
+    rows = ""
+    for part in document.get("parts", ()):
+        level = level_of(part["verdict"])
+        against = [r for r in part["verdict"]["reasons"] if r["level"] != "good"]
+        words = "; ".join(
+            f"{r['name']} {joined(value_text(r['value'], '')[0], r['unit'])} (expected {r['expected']})"
+            for r in against
+        )
+        rows += (
+            f'<tr><th>{_e(part["name"])}</th><td class="number">{part["error_mm"]:.2f} mm</td><td>{_e(words)}</td>'
+            f'<td><span class="level {level}">{_LEVEL_WORDS[level]}</span></td></tr>'
+        )
+    head = '<tr><th>Bone on its own</th><th class="number">Error</th><th>Against it</th><th>Level</th></tr>'
+    return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>" if rows else ""
 
 
 def _course(document: Document) -> str:

@@ -66,6 +66,16 @@ class RegistrationEntry:
 
 
 @dataclass(frozen=True)
+class PartEntry:
+    """A bone that was registered on its own, beside the registration of the whole or without it."""
+
+    name: str
+    intraop_from_preop: Matrix4
+    error_mm: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
 class ResidualEntry:
     """The decision: residual, extent of resection, RANO class, and the centre of the residual (RAS, mm).
 
@@ -176,6 +186,7 @@ class SessionRecord:
     events: tuple[Event, ...] = ()
     images: tuple[ImageEntry, ...] = ()
     registration: RegistrationEntry | None = None
+    parts: tuple[PartEntry, ...] = ()
     residual: ResidualEntry | None = None
     margin: MarginEntry | None = None
     implants: tuple[ImplantEntry, ...] = ()

@@ -111,6 +111,7 @@ def make_spine_case(
     directions: npt.ArrayLike | None = None,
     bend_deg: float = 0.0,
     slide_mm: float = 0.0,
+    curve_deg: float = 0.0,
     scan: MetalScan = METAL_SCAN,
     own_poses: Mapping[str, npt.ArrayLike] | None = None,
 ) -> SpineCase:
@@ -118,8 +119,10 @@ def make_spine_case(
 
     ``offset_mm`` and ``angle_deg`` of the placed screw are drawn from 1..3 mm and 1.5..5 degrees when None.
     ``directions``: (3, 3) columns of i, j, k of the scan in intraoperative RAS. ``bend_deg`` and ``slide_mm``: each
-    vertebra turns and slides on its own by at most this, beside the motion of the whole spine; ``own_poses`` (4, 4), by
-    name, replaces that. Raises DataError for negative values.
+    vertebra turns and slides on its own by at most this, beside the motion of the whole spine. ``curve_deg``: each
+    vertebra turns forward against the one below it by this (backward when negative), about the disc between them, as
+    on a frame that bends the table; the instrumented one stays. ``own_poses`` (4, 4), by name, replaces all that.
+    Raises DataError for negative values of the others.
     """
     rng = stream(seed, "screw")
     offset_mm = rng.uniform(1.0, 3.0) if offset_mm is None else offset_mm
@@ -145,8 +148,12 @@ def make_spine_case(
     middle = apply(pose, apply(matrix, (np.array(SHAPE[::-1]) - 1) / 2))
     grid = corner_from_centre(axes * spacing_mm, middle, (size[0], size[1], size[2]))
     shape: Shape = (size[2], size[1], size[0])
-    own = _own_motion(seed, bend_deg, slide_mm) if own_poses is None else own_poses
-    poses = {name: np.asarray(pose @ np.asarray(own.get(name, np.eye(4)))) for name in LEVELS_MM}
+    if own_poses is None:
+        curve = _curve(curve_deg)
+        own = {name: curve[name] @ each for name, each in _own_motion(seed, bend_deg, slide_mm).items()}
+    else:
+        own = {name: np.asarray(each, dtype=np.float64) for name, each in own_poses.items()}
+    poses = {name: np.asarray(pose @ own.get(name, np.eye(4))) for name in LEVELS_MM}
     actual = placed.moved(poses[INSTRUMENTED])
     if all(np.array_equal(each, pose) for each in poses.values()):
         picture = resampled(tissue, matrix, grid, shape, invert(pose))
@@ -184,6 +191,24 @@ def _own_motion(seed: int, bend_deg: float, slide_mm: float) -> dict[str, Matrix
         slide = rng.standard_normal(3)
         own[:3, 3] = middle - own[:3, :3] @ middle + slide_mm * rng.uniform(0.3, 1.0) * slide / np.linalg.norm(slide)
         result[name] = own
+    return result
+
+
+def _curve(step_deg: float) -> dict[str, Matrix]:
+    """Motion of each vertebra in preoperative RAS when each turns by a step against its neighbour."""
+    names = list(LEVELS_MM)
+    middle = names.index(INSTRUMENTED)
+    result = {INSTRUMENTED: np.eye(4)}
+    for side in (-1, 1):
+        for number in range(middle + side, len(names) if side > 0 else -1, side):
+            name, nearer = names[number], names[number - side]
+            height = (LEVELS_MM[name] + LEVELS_MM[nearer]) / 2
+            disc = np.array([0.0, float(_axis_of_spine(np.array([height]))[0]), height])
+            turn = np.eye(4)
+            # About R, right-handed: what lies above leans backward, so forward is the negative turn.
+            turn[:3, :3] = rotation_about((1.0, 0.0, 0.0), side * step_deg)
+            turn[:3, 3] = disc - turn[:3, :3] @ disc
+            result[name] = result[nearer] @ turn
     return result
 
 

@@ -119,6 +119,24 @@ def test_large_motion_of_every_vertebra_in_a_simulated_spine(directions: np.ndar
         assert distance < each.error_mm < 1.0
 
 
+def test_a_vertebra_that_the_scan_covers_in_part_is_found_and_said() -> None:
+    """A forward bend takes the first vertebra out of the scan by a third: what lies outside speaks for no pose."""
+    case = make_spine_case(1, curve_deg=12.0, spacing_mm=2.0)
+    masks = {
+        name: Image((case.vertebrae.array == number).astype(np.uint8), case.vertebrae.ras_from_ijk, name)
+        for number, name in enumerate(LEVELS_MM, start=1)
+        if name in ("L1", "L2")
+    }
+    first, second = register_vertebrae(case.noisy(), case.preop, masks, initial=case.truth.vertebrae["L2"])
+    middle = apply(masks["L1"].ras_from_ijk, np.argwhere(masks["L1"].array).mean(axis=0)[::-1])
+    distance, angle = pose_error(first.intraop_from_preop, case.truth.vertebrae["L1"], middle)
+    assert distance < 0.5
+    assert angle < 1.0
+    assert first.verdict.level is Level.CHECK
+    assert "part in the scan 0." in first.verdict.text
+    assert second.verdict.level is Level.GOOD
+
+
 def test_bad_calls(masks: dict[str, Image]) -> None:
     image = picture({}, 1)
     with pytest.raises(RegistrationError, match="no vertebra"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from IntraopMRIReconstructionLib.errors import DataError
@@ -16,6 +18,7 @@ from IntraopMRIReconstructionLib.simulate.spine import (
     deviations,
     make_spine_case,
 )
+from scipy.spatial.transform import Rotation
 
 
 def test_deviations_by_hand() -> None:
@@ -132,3 +135,16 @@ def test_the_plan_lies_in_the_pedicle(spine_case: SpineCase) -> None:
     assert set(np.unique(spine_case.vertebrae.array)) == set(range(len(LEVELS_MM) + 1))
     name = list(LEVELS_MM).index(INSTRUMENTED) + 1
     assert (spine_case.vertebrae.array[spine_case.pedicle.array > 0] == name).all()
+
+
+@pytest.mark.parametrize("step_deg", [10.0, -6.0])
+def test_a_curve_turns_each_vertebra_against_its_neighbour_about_their_disc(step_deg: float) -> None:
+    case = make_spine_case(4, curve_deg=step_deg, spacing_mm=4.0)
+    names = list(LEVELS_MM)
+    for upper, lower in pairwise(names):
+        between = invert(case.truth.vertebrae[lower]) @ case.truth.vertebrae[upper]
+        assert Rotation.from_matrix(between[:3, :3]).as_rotvec(degrees=True) == pytest.approx([-step_deg, 0, 0])
+        height = (LEVELS_MM[upper] + LEVELS_MM[lower]) / 2
+        disc = np.array([0.0, 6.0 - 9.0 * (height / 80.0) ** 2, height])
+        assert apply(between, disc) == pytest.approx(disc)
+    assert case.truth.vertebrae[INSTRUMENTED] == pytest.approx(case.truth.intraop_from_preop)

@@ -1,0 +1,58 @@
+"""What a pair of scans says of a resection: the residual on the contrast scan, and the margin of its cavity."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from IntraopMRIReconstructionLib.data import Image, Progress, Verdict
+
+from .assess.carry import Mapping
+from .assess.margin import Margin, resection_margin
+from .assess.resection import cavity_volume
+from .assess.residual import assess_residual
+from .register.carry_over import shift_at, uncertainty_at
+from .register.deformable import DeformableRegistration
+from .register.rigid import RigidRegistration
+from .session_pair import Placed, ScanPair
+from .session_updates import ResidualFound, ShiftFound
+
+#: How far the brain may have moved at the tumour in a way that a rigid registration does not know (mm).
+UNMODELLED_SHIFT_MM = 5.0
+
+
+def shift_found(rigid: RigidRegistration, found: DeformableRegistration, image: Image, tumour: Image) -> ShiftFound:
+    """The brain shift in ``image`` beyond its rigid pose, with the verdict on both."""
+    verdict = Verdict(rigid.verdict.reasons + found.verdict.reasons)
+    cavity = cavity_volume(found.cavity, (found.fixed_uid, found.moving_uid))
+    return ShiftFound(rigid, found, image, verdict, shift_at(found, tumour)[0], cavity)
+
+
+def residual_found(pair: ScanPair, tumour: Image, progress: Progress) -> ResidualFound:
+    """The residual on the registered contrast scan. Raises SessionError when it has no native scan to compare with."""
+    contrast, native, placed = pair.images["contrast"], pair.native(), pair.placed["contrast"]
+    if placed.deformable is None:
+        mapping: Mapping = placed.rigid.intraop_from_preop
+        error_mm, unknown_mm = placed.rigid.residual_mm, UNMODELLED_SHIFT_MM
+    else:
+        mapping = placed.deformable.intraop_from_preop_points
+        error_mm, unknown_mm = placed.shift_error_mm, 0.0
+    assessment = assess_residual(
+        contrast,
+        native,
+        tumour,
+        mapping,
+        registration_error_mm=error_mm,
+        expected_shift_mm=unknown_mm,
+        progress=progress,
+    )
+    cavity = placed.deformable is not None and bool(placed.deformable.cavity.array.any())
+    return ResidualFound(assessment, pair.notes(native), cavity)
+
+
+def margin_found(placed: Placed, tumour: Image) -> Margin | None:
+    """How far the cavity reaches beyond the tumour's border; None where the brain shift is not followed."""
+    found = placed.deformable
+    if found is None:
+        return None
+    uncertainty = partial(uncertainty_at, found.uncertainty)
+    return resection_margin(tumour, found.cavity, found.brain, found.intraop_from_preop_points, uncertainty)
