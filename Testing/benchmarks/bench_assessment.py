@@ -5,8 +5,9 @@ error of 1 mm in a random direction. The peers see the same pair of scans in a r
 tumour: a threshold on the contrast scan, Otsu (SimpleITK), a Gaussian mixture (scikit-learn), subtraction at z > 3, and
 the last one again within 2 mm of the carried-over tumour.
 
-Screws: four orientations, scans of any polarity, 300 to 2500 Hz/mm, 1.5 and 3 T, titanium and cobalt-chromium, 3D and
-slices. The peer is a threshold with principal axes; an interval of its own it has none.
+Screws: four orientations, static fields of any direction, scans of any polarity, 300 to 2500 Hz/mm, 1.5 and 3 T,
+titanium and cobalt-chromium, 3D and slices. The peer is a threshold with principal axes; an interval of
+its own it has none.
 """
 
 from __future__ import annotations
@@ -206,11 +207,14 @@ def mean_of(scores: list[Score]) -> Score:
 
 def drawn(seed: int) -> MetalScan:
     rng = np.random.default_rng(1000 + seed)
+    # Every third scanner has a field of its own direction; the others are closed bores.
+    field = (0.0, 0.0, 1.0) if seed % 3 else tuple(np.random.default_rng(2000 + seed).normal(size=3).tolist())
     return MetalScan(
         float(rng.choice([1.5, 3.0])),
         float(rng.choice([182.0, 182.0, 900.0])),
         float(rng.choice([-1, 1]) * np.exp(rng.uniform(np.log(300), np.log(2500)))),
         float(np.exp(rng.uniform(np.log(300), np.log(1000)))) if rng.random() < 0.4 else np.inf,
+        field_ras=field,
     )
 
 

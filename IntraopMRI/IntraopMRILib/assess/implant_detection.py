@@ -30,6 +30,9 @@ LENGTH_GOOD, LENGTH_LEAST = (0.85, 1.15), (0.6, 1.5)
 COARSE_STEPS = 9
 #: An ideal fit of a sharp edge still errs by this part of a voxel.
 EDGE_VOXELS = 0.15
+#: Two errors that are alike likely up to their bounds, and know nothing of one another, stay within this times the root
+#: of the sum of their squares in 95 of 100 cases (1.96 / sqrt 3; GUM, JCGM 100:2008, 4.3.7).
+UNIFORM_95 = 1.13
 #: Standard deviations of the fit that an interval holds.
 FIT_SIGMAS = 2.0
 
@@ -126,7 +129,9 @@ def _spread(fit: _Fit, shift: MetalShift | None, radius: float, axis: Array, fit
     bloom = 0.5 * abs(fit.radius - radius)
     if shift is None:
         return Spread(fit_mm, axis, along_mm=bloom)
-    along = shift.along_mm + max(bloom, 0.5 * (shift.void_radius_mm - radius))
+    # A flat end that is fitted there lies half way: where signal is thinned, some is left.
+    bloom = max(bloom, 0.5 * shift.end_void_mm)
+    along = UNIFORM_95 * float(np.hypot(shift.along_mm, bloom))
     # The field at an end is not that of the rod over about one radius of the void: so much of the shift may turn it.
     turning = min(1.0, 2.0 * fit.radius / float(np.linalg.norm(fit.tip - fit.entry)))
     return Spread(fit_mm, axis, shift.across_mm, along, turning)

@@ -125,6 +125,9 @@ def test_spread_of_a_projection() -> None:
     assert spread.of((1, 0, 0)) == pytest.approx(2.5)
     assert spread.of(np.eye(3) - np.outer((0, 1, 0), (0, 1, 0))) == pytest.approx(2.5)
     assert spread.reach_mm == pytest.approx(np.sqrt(13) + 0.5)
+    assert spread.of(np.eye(3)) == pytest.approx(spread.reach_mm), "across and along are at right angles"
+    tilted = np.array([0.6, 0.8, 0.0])
+    assert spread.of(tilted) == pytest.approx(0.5 + 0.6 * 2.0 + 0.8 * 3.0, rel=5e-3), "on one line both add up"
     assert spread.widened(1.2).ball_mm == pytest.approx(1.3)
     assert Spread(0.0, across_mm=2.0, turning=0.25).angle_deg(40.0) == pytest.approx(np.rad2deg(np.arctan(1 / 40)))
 

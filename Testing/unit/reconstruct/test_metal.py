@@ -86,6 +86,37 @@ def test_an_end_comes_no_farther_than_said(displacement_mm: float) -> None:
     assert landed.min() <= metal.end_shift(displacement_mm, 3.0) + 1e-6
 
 
+def test_an_end_moves_by_the_part_along_the_axis_of_what_the_whole_displacement_does() -> None:
+    """Off axis by 20 degrees from across: a third of the displacement along it, not its cube root."""
+    facts = {
+        "field_t": "3",
+        "readout_axis": "i",
+        "slice_axis": "k",
+        "readout_hz_per_mm": "300",
+        "slice_hz_per_mm": "inf",
+    }
+    whole = 42.577478518e6 * 3 * 182e-6 / 2 / 300
+    angle = np.deg2rad(20.0)
+    found = metal.implant_shift(picture(np.eye(3), **facts), (np.sin(angle), np.cos(angle), 0), 6.0, 182.0)
+    assert found.along_mm == pytest.approx(np.sin(angle) * metal.end_shift(whole, 3.0))
+    along = metal.implant_shift(picture(np.eye(3), **facts), (1, 0, 0), 6.0, 182.0)
+    assert along.along_mm == pytest.approx(metal.end_shift(whole, 3.0))
+    # A field along the rod leaves at its ends, wherever the readout points.
+    assert found.end_void_mm == pytest.approx(metal.end_void(whole, 3.0))
+    assert along.end_void_mm == pytest.approx(metal.end_void(whole, 3.0))
+        "a field along the rod leaves at its ends"
+    )
+
+
+@pytest.mark.parametrize("displacement_mm", [3.0, 20.0, 80.0])
+def test_beyond_the_void_of_an_end_signal_is_stretched_to_no_less_than_half(displacement_mm: float) -> None:
+    s = np.linspace(0, 100, 100_001)
+    for part, steep in ((0.98, True), (1.02, False)):
+        z = part * metal.end_void(displacement_mm, 3.0)
+        moved = displacement_mm * (9 / 2) * z / (z**2 + s**2) ** 1.5
+        assert bool(np.abs(np.diff(moved) / np.diff(s)).max() > 1) is steep
+
+
 def encoding(**changed: Any) -> Encoding:
     fov = (128.0, 200.0, 256.0)
     plain = Encoding("s", "cartesian", (64, 100, 128), (64, 100, 128), fov, fov, 1, np.eye(4), field_t=1.5)
