@@ -143,6 +143,8 @@ class SessionParameters:
     toolCalibrations: str
 
     protocol: str
+    #: The volume that is offered as the next scan. What it is and when it was taken is written on the node.
+    sceneScan: vtkMRMLScalarVolumeNode
     comparison: Comparison = Comparison.BLEND
     pair: Pair = Pair.BEFORE_NOW
     shiftMap: ShiftMap = ShiftMap.NONE

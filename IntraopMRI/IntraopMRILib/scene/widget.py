@@ -35,7 +35,8 @@ SLOW_TICK_S = 0.2
 REFRESH_S = 0.1
 #: Choices that a removed node leaves behind.
 CHOSEN_NODES = (
-    "preopVolume", "tumourSegmentation", "riskSegmentation", "plannedTarget", "plannedImplant", "plannedLandmarks"
+    "preopVolume", "tumourSegmentation", "riskSegmentation", "plannedTarget", "plannedImplant", "plannedLandmarks",
+    "sceneScan",
 )  # fmt: skip
 PAGES: tuple[type[Page], ...] = (CasePage, ConnectPage, RegisterPage, ScanPage, NavigatePage, DecidePage)
 
@@ -226,7 +227,9 @@ class SessionPanel(Panel):
         """A selector chooses the neighbour of a removed node by itself: another volume must never slip in unseen."""
         for field, name in self._gone:
             self.parameters.setValue(field, None)
-            self.running.problem = _("'{name}' was removed from the scene: choose it again on page 1").format(name=name)
+            self.running.problem = _("'{name}' was removed from the scene: choose it again on page {page}").format(
+                name=name, page=Phase.SCAN.value if field == "sceneScan" else Phase.CASE.value
+            )
         self._gone.clear()
         self.refresh()
 

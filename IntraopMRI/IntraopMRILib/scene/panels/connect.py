@@ -8,6 +8,7 @@ import threading
 import time
 from typing import Any
 
+import slicer
 from IntraopMRIReconstructionLib.errors import IntraopError
 from IntraopMRIReconstructionLib.scene.panel import ensurePackages
 from slicer.i18n import tr as _
@@ -29,6 +30,7 @@ class ConnectPage(Page):
     def __init__(self, panel: Any) -> None:
         super().__init__(panel)
         self.ui.connectButton.connect("clicked()", self.toggle)
+        self.ui.withoutScannerButton.connect("clicked()", self.withoutScanner)
         self._labels = {part: getattr(self.ui, f"{part}StateLabel") for part in PARTS}
         self.rawData = RawDataSection(self.ui.rawDataSection, lambda: panel.shows(self))
 
@@ -38,11 +40,13 @@ class ConnectPage(Page):
             down = [part for part, (_address, up) in self.running.session.links().items() if not up]
             if down:
                 return ready(_("Lost: {parts}. Connecting again by itself.").format(parts=", ".join(down)))
+            if not self.running.hasScanner:
+                return done(_("No scanner: choose volumes of the scene as scans on page 4."))
             return done(_("Connected."))
         if self.panel.pages[Phase.CASE].state().readiness is not Readiness.DONE:
             return blocked(_("Complete page 1 first: incoming images are checked against the patient."))
         if not self.parameters.scanner.used:
-            return blocked(_("Use the scanner: without it there is nothing to receive."))
+            return ready(_("No scanner: volumes of the scene become scans on page 4."))
         return ready(_("Connect to {host}:{port}.").format(**vars_of(self.parameters.scanner)))
 
     def action(self) -> Action | None:
@@ -52,9 +56,9 @@ class ConnectPage(Page):
         state = self.state()
         if self.running.connected:
             return None
-        return (
-            Action(_("Connect"), self.toggle) if state.readiness is Readiness.READY else Action(_("Fill in this page"))
-        )
+        if state.readiness is not Readiness.READY:
+            return Action(_("Fill in this page"))
+        return Action(_("Connect") if self.parameters.scanner.used else _("Go on without a scanner"), self.toggle)
 
     def refresh(self) -> None:
         """Button, addresses and what the scanner said."""
@@ -63,6 +67,8 @@ class ConnectPage(Page):
         self.ui.connectButton.enabled = self.running.task is None and (
             connected or self.state().readiness is Readiness.READY
         )
+        self.ui.withoutScannerButton.visible = not connected
+        self.ui.withoutScannerButton.enabled = self.ui.connectButton.enabled
         for part in PARTS:
             for kind in ("UsedBox", "HostEdit", "PortBox"):
                 getattr(self.ui, part + kind).enabled = not connected
@@ -115,6 +121,13 @@ class ConnectPage(Page):
     def close(self) -> None:
         """It leaves nothing behind."""
         self.rawData.close()
+
+    def withoutScanner(self) -> None:
+        """Go on with no device at all: scans are chosen among the volumes of the scene."""
+        with slicer.util.NodeModify(self.parameters):
+            for part in PARTS:
+                getattr(self.parameters, part).used = False
+        self.toggle()
 
     def toggle(self) -> None:
         """Connect, or disconnect."""

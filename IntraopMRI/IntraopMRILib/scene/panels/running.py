@@ -77,6 +77,11 @@ class Running:
         return self.session is not None
 
     @property
+    def hasScanner(self) -> bool:
+        """Whether a scanner sends the scans of this session; otherwise a person chooses them among volumes."""
+        return self.session is not None and "scanner" in self.session.links()
+
+    @property
     def busy(self) -> bool:
         """Whether something works in the background that can be cancelled."""
         return self.task is not None or self.progress is not None

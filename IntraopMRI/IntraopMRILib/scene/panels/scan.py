@@ -15,10 +15,13 @@ from ..parameters import Phase
 from .carried import CarriedTable
 from .compare import Compare
 from .page import Action, Page, State, blocked, connectFirst, done, ready
+from .scene_scans import SceneScans
 from .style import LEVEL_COLORS, colored
 
 #: Scans that are offered: what is sent to the scanner, and its name for a person.
 PROTOCOLS = (("", "all"), ("T1 native", "native"), ("T1 contrast", "contrast"))
+#: The rows for volumes of the scene come behind those of the scanner.
+SCENE_SCANS_AT = 1
 
 
 class ScanPage(Page):
@@ -32,6 +35,7 @@ class ScanPage(Page):
         names = {"all": _("All scans"), "native": _("Without contrast agent"), "contrast": _("With contrast agent")}
         for _protocol, key in PROTOCOLS:
             self.ui.protocolBox.addItem(names[key])
+        self.sceneScans = SceneScans(self, self.widget.layout(), SCENE_SCANS_AT)
         self.compare = Compare(self.running)
         self.carried = CarriedTable(self)
         self.ui.scanButton.connect("clicked()", self.scan)
@@ -42,6 +46,8 @@ class ScanPage(Page):
         """Done when a person has confirmed a registration that its verdict allows."""
         if not self.running.connected:
             return connectFirst()
+        if self.running.image is None and not self.running.hasScanner:
+            return ready(_("Choose the scan without contrast agent, then the one with it, among the scene's volumes."))
         if self.running.image is None:
             return ready(_("Scan: images appear here as they arrive."))
         found = self.running.registered
@@ -65,21 +71,23 @@ class ScanPage(Page):
         """Scan, or confirm what was compared."""
         if not self.running.connected:
             return None
-        if self.running.progress is not None:
+        if self.running.progress is not None or self.running.task is not None:
             return Action(_("Please wait"))
+        if not self.running.hasScanner and (chosen := self.sceneScans.action()) is not None:
+            return chosen
         if self.running.image is None:
             return Action(_("Scan"), self.scan)
         found = self.running.registered
         if found is None:
             return Action(_("Please wait"))
         if found.registration.verdict.level is Level.REFUSED:
-            return Action(_("Scan again"), self.scan)
+            return Action(_("Scan again"), self.scan) if self.running.hasScanner else Action(_("Choose another volume"))
         return None if self.running.confirmed else Action(_("Confirm registration"), self.running.confirm)
 
     def refresh(self) -> None:
         """Newest image, verdict with its reasons, residual."""
-        connected = self.running.connected
-        self.ui.scanButton.enabled = self.ui.stopButton.enabled = connected
+        self.ui.scanButton.enabled = self.ui.stopButton.enabled = self.running.hasScanner
+        self.sceneScans.refresh()
         found = self.running.registered
         allowed = found is not None and found.registration.verdict.level is not Level.REFUSED
         self.ui.confirmButton.enabled = allowed
@@ -111,6 +119,7 @@ class ScanPage(Page):
 
     def tick(self) -> None:
         """Age of the image, state of the scanner."""
+        self.sceneScans.tick()
         self.compare.tick(time.monotonic())
         state = self.running.session.scanner_state if self.running.connected else ""
         said = _("Scanner: {state}").format(state=state) if state else ""
@@ -132,6 +141,7 @@ class ScanPage(Page):
 
     def close(self) -> None:
         """The comparison stays as it is; its checkerboard goes."""
+        self.sceneScans.close()
         self.compare.close()
 
     def _residual(self) -> str:

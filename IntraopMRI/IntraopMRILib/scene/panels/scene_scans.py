@@ -1,0 +1,199 @@
+"""Rows on page 4: a volume of the scene, loaded from DICOM or a file or made from raw data, becomes a scan.
+
+From here it goes the way of one that the scanner has sent: the session checks it, registers it and assesses it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import slicer
+from IntraopMRIReconstructionLib.data import Image
+from IntraopMRIReconstructionLib.errors import IntraopError
+from IntraopMRIReconstructionLib.scene.results import PROVENANCE_ATTRIBUTE
+from IntraopMRIReconstructionLib.scene.task import BackgroundTask
+from slicer.i18n import tr as _
+
+from ...scan_facts import FRAME, TAKEN_FROM, DicomFacts, local_text, local_utc_s, read_facts
+from ...session_updates import Role
+from ..scan_nodes import BY_HAND, INSTANCES, PATIENT, dicomFile, isByHand, remember, roleOf, scanOf, takenOf
+from .page import Action
+
+#: What is offered, in this order; the first says that nobody has chosen yet.
+ROLES: tuple[Role | None, ...] = (None, "native", "contrast")
+
+
+class SceneScans:
+    """Adds itself to ``layout`` of ``page`` at a place; its widgets are bound with those of the page."""
+
+    def __init__(self, page: Any, layout: Any, place: int) -> None:
+        self._page, self._running = page, page.running
+        self._widget = slicer.util.loadUI(page.panel.resourcePath("UI/SceneScans.ui"))
+        self.ui = slicer.util.childWidgetVariables(self._widget)
+        self._widget.setMRMLScene(slicer.mrmlScene)
+        layout.insertWidget(place, self._widget)
+        vars(page.ui).update(vars(self.ui))
+        names = {
+            None: _("Contrast agent?"),
+            "native": _("Without contrast agent"),
+            "contrast": _("With contrast agent"),
+        }
+        for role in ROLES:
+            self.ui.sceneScanRoleBox.addItem(names[role])
+        self.ui.sceneScanRoleBox.connect("currentIndexChanged(int)", lambda _index: page.panel.askRefresh())
+        self.ui.sceneScanTakenEdit.connect("textChanged(QString)", lambda _text: page.panel.askRefresh())
+        self.ui.sceneScanButton.connect("clicked()", self.use)
+        self._node: Any = None
+        self._header = DicomFacts()
+        self._headerProblem = ""
+        self._reading: BackgroundTask | None = None
+        self._hadScanner: bool | None = None
+        #: Session, node and role that were used last.
+        self._used: tuple[Any, Any, Role | None] = (None, None, None)
+
+    @property
+    def role(self) -> Role | None:
+        """Which scan the volume is to be; None while nobody has said."""
+        return ROLES[max(0, self.ui.sceneScanRoleBox.currentIndex)]
+
+    def action(self) -> Action | None:
+        """The next useful thing without a scanner; None when the chosen volume is used already."""
+        if self._node is None:
+            return Action(_("Choose a volume")) if self._running.image is None else None
+        if self._used == (self._running.session, self._node, self.role):
+            return None if self._running.image is not None else Action(_("Please wait"))
+        if self.role is None:
+            return Action(_("Say whether contrast agent was given"))
+        return Action(_("Use as scan"), self.use)
+
+    def refresh(self) -> None:
+        """Follow the chosen volume; say what is known of it."""
+        node = self._page.parameters.sceneScan
+        if node is not self._node:
+            self._choose(node)
+        hasScanner = self._running.hasScanner
+        if self._running.connected and hasScanner is not self._hadScanner:
+            self._hadScanner, self.ui.sceneScanSection.collapsed = hasScanner, hasScanner
+        self.ui.sceneScanButton.enabled = (
+            self._running.connected
+            and self._running.task is None
+            and self._reading is None
+            and node is not None
+            and self.role is not None
+        )
+        self.ui.sceneScanRoleBox.enabled = self.ui.sceneScanTakenEdit.enabled = node is not None
+        self.ui.sceneScanLabel.text = "" if node is None else self._words(node)
+
+    def tick(self) -> None:
+        """Take in the header when it has been read."""
+        reading = self._reading
+        if reading is not None and reading.poll() and self._reading is reading:
+            self._reading = None
+            self._page.panel.askRefresh()
+
+    def close(self) -> None:
+        """The panel or its scene goes away."""
+        self._choose(None)
+        self._used = (None, None, None)
+
+    def use(self) -> None:
+        """Hand the chosen volume to the session; what is wrong with it is said, and nothing changes then."""
+        node, role, session = self._page.parameters.sceneScan, self.role, self._running.session
+        try:
+            image = self._told(scanOf(node))
+        except IntraopError as error:
+            self._running.problem = str(error)
+            self._page.panel.refresh()
+            return
+        assert role is not None
+        remember(node, image, role)
+        what = _("checking '{name}'").format(name=node.GetName())
+        self._running.start(what, lambda: session.offer_scan(image, role), lambda _nothing: self._taken(node, role))
+
+    def _taken(self, node: Any, role: Role) -> None:
+        self._used = (self._running.session, node, role)
+
+    def _told(self, image: Image) -> Image:
+        """The image with what its DICOM header and the person say. Raises SessionError for a time that is none."""
+        header = self._header
+        taken, source = image.acquired_utc_s, image.metadata.get(TAKEN_FROM, "")
+        if header.taken_utc_s is not None:
+            taken, source = header.taken_utc_s, header.taken_from
+        elif isByHand(self._node):
+            taken = local_utc_s(self.ui.sceneScanTakenEdit.text)
+            source = "" if taken is None else BY_HAND
+        return replace(
+            image,
+            name=header.series or image.name,
+            acquired_utc_s=taken,
+            patient_id=header.patient_id or image.patient_id,
+            metadata={**image.metadata, **header.metadata, TAKEN_FROM: source or _("unknown")},
+        )
+
+    def _choose(self, node: Any) -> None:
+        self._node, self._header, self._headerProblem = node, DicomFacts(), ""
+        if self._reading is not None:
+            self._reading.abandon()
+            self._reading = None
+        self._showKnown()
+        path = "" if node is None else dicomFile(node)
+        if path:
+            what = _("reading the DICOM header")
+            self._reading = BackgroundTask(what, lambda: read_facts(path), self._read, self._unreadable)
+
+    def _read(self, header: DicomFacts) -> None:
+        self._header = header
+        self._showKnown()
+
+    def _unreadable(self, sentence: str) -> None:
+        self._headerProblem = sentence
+
+    def _showKnown(self) -> None:
+        """Role and time as far as they are known; a time that the scanner tells is not to be typed over."""
+        node, header = self._node, self._header
+        known = None if node is None else roleOf(node)
+        if known is None and header.agent:
+            known = "contrast"
+        if known is None and header != DicomFacts():
+            known = self.role  # what a person has said meanwhile
+        self.ui.sceneScanRoleBox.currentIndex = ROLES.index(known)
+        taken = header.taken_utc_s
+        byHand = node is None or (taken is None and isByHand(node))
+        if taken is None and node is not None:
+            taken = takenOf(node)
+        self.ui.sceneScanTakenEdit.text = "" if taken is None else local_text(taken)
+        self.ui.sceneScanTakenEdit.readOnly = not byHand
+
+    def _words(self, node: Any) -> str:
+        if self._reading is not None:
+            return _("Reading the DICOM header ...")
+        header = self._header
+        lines = [self._headerProblem] if self._headerProblem else []
+        if header != DicomFacts():
+            lines.append(
+                _("DICOM: patient {patient}, '{series}', contrast agent: {agent}").format(
+                    patient=header.patient_id or "?", series=header.series, agent=header.agent or _("none named")
+                )
+            )
+            lines += self._frameWords(header)
+        elif node.GetAttribute(PROVENANCE_ATTRIBUTE + "method"):
+            method = node.GetAttribute(PROVENANCE_ATTRIBUTE + "method")
+            lines.append(_("Reconstructed from raw data: {method}.").format(method=method))
+        elif node.GetAttribute(INSTANCES):
+            lines.append(_("Its DICOM files are not in this computer's database: enter what they say."))
+        if not (header.patient_id or node.GetAttribute(PATIENT)):
+            lines.append(_("Nothing says whose scan this is: make sure that it is this patient's."))
+        if not self.ui.sceneScanTakenEdit.text.strip():
+            lines.append(_("Without the time at which it was taken no residual is given."))
+        return "\n".join(lines)
+
+    def _frameWords(self, header: DicomFacts) -> list[str]:
+        """Whether the scanner says that the patient lay as in the newest scan; registration verifies it."""
+        newest = self._running.image
+        before = "" if newest is None else newest.image.metadata.get(FRAME, "")
+        if not before or not header.frame_uid:
+            return []
+        if before == header.frame_uid:
+            return [_("Same frame of reference as the scan before; the registration verifies it.")]
+        return [_("Another frame of reference than the scan before: the patient was positioned anew.")]
