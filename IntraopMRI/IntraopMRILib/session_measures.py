@@ -242,6 +242,17 @@ def _osteotomy(plan: Plan, drawn: Drawn, scan: Scan) -> tuple[tuple[Measurement,
     return sure, f"Landmarks fit to {fit.fre_mm:.1f} mm."
 
 
+def kinds_of(landmarks: Mapping[str, npt.ArrayLike], nidus: bool, correction: bool) -> tuple[str, ...]:
+    """Measures that a plan with these landmarks (by name), a nidus or a planned correction of a bone is about."""
+    counts = {name: len(places) for name, places in grouped(landmarks.items()).items()}
+    by_name = [
+        kind
+        for kind, recipe in RECIPES.items()
+        if recipe.groups and all(counts.get(name, 0) >= least for name, least in recipe.groups.items())
+    ]
+    return tuple(["vascular"] * nidus + by_name + ["osteotomy"] * correction)
+
+
 def grouped(points: object) -> dict[str, Points]:
     """Points (n, 3) by the name that they share, without its number, in small letters: 'Upper 1' is one of 'upper'."""
     found: dict[str, list[Points]] = {}

@@ -7,7 +7,13 @@ again.
 from enum import Enum
 from typing import Annotated
 
-from slicer import vtkMRMLMarkupsFiducialNode, vtkMRMLMarkupsLineNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer import (
+    vtkMRMLLinearTransformNode,
+    vtkMRMLMarkupsFiducialNode,
+    vtkMRMLMarkupsLineNode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLSegmentationNode,
+)
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper, parameterPack
 
@@ -63,6 +69,7 @@ class ShiftMap(Enum):
     NONE = 1
     SHIFT = 2
     UNCERTAINTY = 3
+    DISAGREEMENT = 4
 
     def label(self) -> str:
         """Name for a person."""
@@ -70,6 +77,7 @@ class ShiftMap(Enum):
             ShiftMap.NONE: _("Nothing"),
             ShiftMap.SHIFT: _("Brain shift"),
             ShiftMap.UNCERTAINTY: _("Uncertainty"),
+            ShiftMap.DISAGREEMENT: _("Cross-check"),
         }[self]
 
 
@@ -160,6 +168,10 @@ class SessionParameters:
     residualOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.6
     fillResidual: bool = True
     fillAtRisk: bool = False
+
+    measureOutline: vtkMRMLSegmentationNode
+    measurePoints: vtkMRMLMarkupsFiducialNode
+    plannedCorrection: vtkMRMLLinearTransformNode
 
     decision: Decision = Decision.UNDECIDED
     surgeon: str

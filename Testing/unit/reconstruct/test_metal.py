@@ -104,8 +104,6 @@ def test_an_end_moves_by_the_part_along_the_axis_of_what_the_whole_displacement_
     # A field along the rod leaves at its ends, wherever the readout points.
     assert found.end_void_mm == pytest.approx(metal.end_void(whole, 3.0))
     assert along.end_void_mm == pytest.approx(metal.end_void(whole, 3.0))
-        "a field along the rod leaves at its ends"
-    )
 
 
 @pytest.mark.parametrize("displacement_mm", [3.0, 20.0, 80.0])

@@ -48,7 +48,8 @@ class CasePage(Page):
             return blocked(_("Enter the patient's identifier."))
         if p.preopVolume is None:
             return blocked(_("Choose the preoperative volume."))
-        if p.tumourSegmentation is None and p.plannedImplant is None:
+        others = (p.riskSegmentation, p.plannedLandmarks, p.plannedCorrection)
+        if p.tumourSegmentation is None and p.plannedImplant is None and not any(others):
             return blocked(_("Choose the tumour or the planned implant: one of them is needed."))
         if self.running.connected:
             return done(_("The plan is fixed while connected: disconnect on page 2 to change it."))

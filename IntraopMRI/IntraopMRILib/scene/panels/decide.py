@@ -17,6 +17,7 @@ from vtkmodules.util.numpy_support import vtk_to_numpy
 
 from ..display import interval, number
 from ..parameters import Decision, Phase
+from .measure import MeasureSection
 from .page import Action, Page, State, blocked, connectFirst, done, ready
 
 
@@ -28,6 +29,7 @@ class DecidePage(Page):
 
     def __init__(self, panel: Any) -> None:
         super().__init__(panel)
+        self.measure = MeasureSection(self, self.widget.layout(), 1)
         table = self.ui.measuredTable
         table.setColumnCount(3)
         table.setHorizontalHeaderLabels([_("Measurement"), _("Value"), _("Interval")])
@@ -62,6 +64,7 @@ class DecidePage(Page):
 
     def refresh(self) -> None:
         """Fill the table."""
+        self.measure.refresh()
         rows = self._measurements()
         table = self.ui.measuredTable
         table.setRowCount(len(rows))
@@ -90,7 +93,7 @@ class DecidePage(Page):
             rows += [self.running.shift.shift, self.running.shift.cavity]
         for found in self.running.implants.values():
             rows += found.measurements
-        return rows
+        return rows + self.measure.measurements()
 
     def report(self) -> None:
         """Write report, record and pictures; completely or not at all."""

@@ -61,11 +61,13 @@ def planOf(parameters: Any) -> Any:
     """What is known before the operation. Raises an IntraopError that says what is missing or wrong.
 
     Structures that are called as a vertebra (C1 to S1) are no risks: each is registered on its own and carries the
-    implant that is planned in it.
+    implant that is planned in it; one that is called Nidus is what shall be gone. Landmarks that are named for a
+    measure, and the planned motion of a bone, say what the procedure is about.
     """
     from ...assess.implant import Trajectory
     from ...session import Plan
     from ...session_implants import implanted_of, vertebrae_among
+    from ...session_measures import kinds_of
 
     volume = parameters.preopVolume
     if volume is None:
@@ -85,6 +87,11 @@ def planOf(parameters: Any) -> Any:
         trajectories.append(Trajectory(entry, tip, parameters.implantDiameterMm, line.GetName()))
     procedure = parameters.procedureName or _("Intraoperative control")
     vertebrae, atRisk = vertebrae_among(structuresOf(parameters.riskSegmentation, volume))
+    nidus = next((atRisk.pop(name) for name in list(atRisk) if name.lower() == "nidus"), None)
+    landmarks, correction = pointsOf(parameters.plannedLandmarks), parameters.plannedCorrection
+    matrix = conversion.vtkMatrix(np.eye(4))
+    if correction is not None:
+        correction.GetMatrixTransformToParent(matrix)
     return Plan(
         parameters.patientId,
         procedure,
@@ -93,9 +100,12 @@ def planOf(parameters: Any) -> Any:
         tuple(trajectories),
         pointsOf(parameters.plannedTarget),
         atRisk,
-        pointsOf(parameters.plannedLandmarks),
+        landmarks,
         vertebrae,
         implanted_of(trajectories, vertebrae),
+        measures=kinds_of(landmarks, nidus is not None, correction is not None),
+        nidus=nidus,
+        correction=None if correction is None else slicer.util.arrayFromVTKMatrix(matrix),
     )
 
 

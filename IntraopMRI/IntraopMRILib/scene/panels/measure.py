@@ -1,0 +1,127 @@
+"""A section of page 6: what a person outlines or marks on the scan becomes numbers with their intervals."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import slicer
+from IntraopMRIReconstructionLib.data import Measurement
+from IntraopMRIReconstructionLib.errors import IntraopError
+from slicer.i18n import tr as _
+
+from ...session_measures import RECIPES, Drawn
+from ..display import spread
+from .nodes import pointsOf, tumourOf
+from .style import CHECK, colored
+
+#: Which recipes read the points, and which the planned motion.
+POINTS, CORRECTION = ("cord", "cobb", "sagittal", "hip", "osteotomy"), ("osteotomy",)
+
+
+class MeasureSection:
+    """Adds itself to ``layout`` of ``page`` at a place. Call :meth:`refresh` whenever something changed.
+
+    The session's record is the only source of what is shown: it forgets numbers with the scan that they rest on.
+    """
+
+    def __init__(self, page: Any, layout: Any, place: int) -> None:
+        self._page, self._running = page, page.running
+        self._widget = slicer.util.loadUI(page.panel.resourcePath("UI/MeasureSection.ui"))
+        self.ui = slicer.util.childWidgetVariables(self._widget)
+        self._widget.setMRMLScene(slicer.mrmlScene)
+        layout.insertWidget(place, self._widget)
+        vars(page.ui).update(vars(self.ui))
+        self._kinds = list(RECIPES)
+        self._offered = ""
+        self._said: tuple[str, str] = ("", "")
+        for recipe in RECIPES.values():
+            self.ui.measureKindBox.addItem(recipe.title)
+        self.ui.measureKindBox.connect("currentIndexChanged(int)", lambda _index: self.refresh())
+        self.ui.measureButton.connect("clicked()", self.measure)
+        self.ui.withdrawButton.connect("clicked()", self.withdraw)
+
+    @property
+    def kind(self) -> str:
+        """What is to be measured."""
+        return self._kinds[max(0, self.ui.measureKindBox.currentIndex)]
+
+    def measurements(self) -> list[Measurement]:
+        """All that rests on drawings on the scan that is shown, and the margin of its cavity, for the table."""
+        record, uid = self._record(), self._uid()
+        if record is None or not uid:
+            return []
+        margin = record.margin if record.margin is not None and record.margin.image_uid == uid else None
+        rows = [] if margin is None else [margin.closest, margin.outside]
+        return rows + [m for entry in record.drawn if entry.image_uid == uid for m in entry.measurements]
+
+    def refresh(self) -> None:
+        """Show what this measure needs, and what it gave."""
+        ui, kind, recipe = self.ui, self.kind, RECIPES[self.kind]
+        if self._offered != kind:
+            self._offered = kind
+            ui.measureOptionBox.clear()
+            for option in recipe.options:
+                ui.measureOptionBox.addItem(option)
+        for name, needed in (
+            ("measureOutline", recipe.outline),
+            ("measurePoints", kind in POINTS),
+            ("measureOptionBox", bool(recipe.options)),
+            ("plannedCorrection", kind in CORRECTION),
+        ):
+            getattr(ui, name).visible = getattr(ui, f"{name}Label").visible = needed
+        # The session keeps the plan that it began with.
+        ui.plannedCorrection.enabled = not self._running.connected
+        ui.measureHint.text = recipe.hint[0].upper() + recipe.hint[1:] + "."
+        ui.measureButton.enabled = self._running.trusted
+        found = self._entry()
+        ui.withdrawButton.enabled = found is not None
+        ui.measureResult.text = self._words(found)
+
+    def measure(self) -> None:
+        """Read what was drawn and hand it to the session; a refusal is said here."""
+        parameters, kind = self._page.parameters, self.kind
+        self._said = ("", "")
+        try:
+            label = None
+            if RECIPES[kind].outline and parameters.measureOutline is not None:
+                label = tumourOf(parameters.measureOutline, self._running.view.volume())
+            points = tuple(pointsOf(parameters.measurePoints).items()) if kind in POINTS else ()
+            option = self.ui.measureOptionBox.currentText if RECIPES[kind].options else ""
+            self._running.session.measure(kind, Drawn(self._uid(), points, label, option), parameters.surgeon)
+        except IntraopError as error:
+            self._said = (kind, str(error))
+        self._page.panel.refresh()
+
+    def withdraw(self) -> None:
+        """Take the numbers of this measure back."""
+        try:
+            self._running.session.withdraw(self.kind)
+        except IntraopError as error:
+            self._said = (self.kind, str(error))
+        self._page.panel.refresh()
+
+    def _record(self) -> Any:
+        return None if self._running.session is None else self._running.session.journal.record
+
+    def _uid(self) -> str:
+        """The scan that a person has confirmed the registration of; empty without one."""
+        return str(self._running.registered.image.uid) if self._running.trusted else ""
+
+    def _entry(self) -> Any:
+        record, uid = self._record(), self._uid()
+        entries = () if record is None or not uid else record.drawn
+        return next((entry for entry in entries if entry.kind == self.kind and entry.image_uid == uid), None)
+
+    def _words(self, found: Any) -> str:
+        if self._said[0] == self.kind and self._said[1]:
+            return str(colored(escape(self._said[1]), CHECK, 13))
+        if not self._running.trusted:
+            return str(colored(_("Confirm the registration on page 4 first."), CHECK, 13))
+        if found is None:
+            return ""
+        lines = [
+            f"{escape(m.name)}: <b>{escape(spread(m)) if m.value is not None else escape(m.missing_because)}</b>"
+            for m in found.measurements
+        ]
+        return "<br>".join([*lines, escape(found.note)] if found.note else lines)

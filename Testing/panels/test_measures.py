@@ -1,0 +1,182 @@
+"""Page 6: landmarks and outlines on the scan become numbers, and go with it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import pytest
+import slicer
+from host.fixtures import app, wait_until
+from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Reason, Verdict
+from IntraopMRIReconstructionLib.geometry import apply, rotation_about
+
+__all__ = ["app"]
+
+GOOD = Verdict((Reason("truth", 0.0, "mm", "0", Level.GOOD),))
+SIZE = 32
+POSE = np.eye(4)
+POSE[:3, :3] = rotation_about((0, 0, 1), 20.0)
+POSE[:3, 3] = (2.0, 1.0, -1.0)
+
+
+def product(module: str) -> Any:
+    """A module of the extension as it is now: the tests beside this one reload it."""
+    return importlib.import_module(f"IntraopMRILib.{module}")
+
+
+def grid(spacing_mm: float = 4.0) -> np.ndarray:
+    matrix = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
+    matrix[:3, 3] = -spacing_mm * (SIZE - 1) / 2
+    return matrix
+
+
+def ball(radius_mm: float) -> np.ndarray:
+    k, j, i = np.indices((SIZE, SIZE, SIZE))
+    return np.asarray(np.linalg.norm(apply(grid(), np.stack([i, j, k], axis=-1).astype(float)), axis=-1) < radius_mm)
+
+
+def endplates(upper_deg: float, lower_deg: float) -> dict[str, np.ndarray]:
+    around = 18.0 * np.array([[1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0]], dtype=float)
+    return {
+        f"{name} {n + 1}": rotation_about((0, 1, 0), tilt) @ place + (0.0, 0.0, height)
+        for name, tilt, height in (("upper", upper_deg, 40.0), ("lower", lower_deg, -30.0))
+        for n, place in enumerate(around)
+    }
+
+
+def markups(name: str, points: dict[str, np.ndarray]) -> Any:
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", name)
+    for label, point in points.items():
+        node.AddControlPoint(*point, label)
+    return node
+
+
+def segmentation(name: str, segment: str, mask: np.ndarray) -> Any:
+    colors, conversion = product("scene.colors"), product("scene.conversion")
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    labels = Image(mask.astype(np.uint8), grid())
+    node.SetAndObserveSegmentation(conversion.segmentationOf(labels, {1: (segment, segment, colors.AT_RISK)}))
+    node.CreateDefaultDisplayNodes()
+    return node
+
+
+class Operation:
+    """A spine and a nidus in one patient: a session without a scanner, its registration exact."""
+
+    def __init__(self) -> None:
+        slicer.util.selectModule("IntraopMRI")
+        self.panel = slicer.util.getModuleWidget("IntraopMRI").panel
+        p = self.panel.parameters
+        values = (ball(50.0) * np.random.default_rng(1).uniform(200, 400, (SIZE,) * 3)).astype(np.float32)
+        p.patientId, p.surgeon = "P-1", "Dr. Example"
+        p.preopVolume = slicer.util.addVolumeFromArray(values, grid(), "T1 before")
+        p.plannedLandmarks = markups("Before", endplates(14.0, -11.0))
+        p.riskSegmentation = segmentation("Structures", "Nidus", ball(16.0))
+        self.running, self.values = self.panel.running, values
+        self.session = product("session").Session(product("scene.panels.nodes").planOf(p))
+        self.running._connected((self.session, product("scene.prepared").preparePlan(self.session.plan)))
+        self.page = next(page for phase, page in self.panel.pages.items() if phase.name == "DECIDE")
+        self.panel.open(self.page.phase)
+
+    def scan(self, confirm: bool = True) -> None:
+        """A registered scan, taken in as the worker does."""
+        image = Image(self.values, grid(), "T1 native", acquired_utc_s=1_700_000_000.0)
+        self.session._pair.take(image, "native")
+        self.session.journal.image(image, "native")
+        self.session._tell(product("session_updates").ImageReady(image, "native", None, 0.0))
+        found = product("register.rigid").RigidRegistration(POSE, GOOD, 1.0, 0.3, 0.9, 0.1, 1.0, image.uid, "preop")
+        self.session._pair.place("native", found)
+        self.session._registered(found, image)
+        wait_until(lambda: self.running.registered is not None and self.running.registered.image is image, 20, "scan")
+        if confirm:
+            self.running.confirm()
+        self.panel.refresh()
+
+    def choose(self, title: str) -> None:
+        titles = [recipe.title for recipe in product("session_measures").RECIPES.values()]
+        self.page.ui.measureKindBox.currentIndex = titles.index(title)
+        self.panel.refresh()
+
+    def rows(self) -> list[str]:
+        table = self.page.ui.measuredTable
+        return [table.item(row, 0).text() for row in range(table.rowCount)]
+
+
+@pytest.fixture
+def operation(app: Any) -> Operation:
+    return Operation()
+
+
+def test_the_names_of_the_plan_say_what_the_procedure_is_about(operation: Operation) -> None:
+    plan = operation.session.plan
+    assert plan.measures == ("vascular", "cobb")
+    assert plan.nidus is not None
+    assert dict(plan.at_risk) == {}
+    assert dict(operation.session.journal.record.planned_measures) == {
+        "vascular": "Residual nidus",
+        "cobb": "Cobb angle",
+    }
+
+
+def test_landmarks_become_numbers_that_go_with_the_scan(operation: Operation) -> None:
+    operation.choose("Cobb angle")
+    ui = operation.page.ui
+    assert not ui.measureButton.enabled
+    assert not ui.measureOutline.visible
+    assert "upper 1" in ui.measureHint.text
+    operation.scan(confirm=False)
+    assert not ui.measureButton.enabled, "nothing is measured before a person has confirmed"
+    assert "Confirm the registration" in ui.measureResult.text
+    operation.running.confirm()
+    operation.panel.refresh()
+    now = {name: apply(POSE, place) for name, place in endplates(9.0, -5.0).items()}
+    operation.panel.parameters.measurePoints = markups("Now", now)
+    ui.measureButton.click()
+    assert "14.0" in ui.measureResult.text
+    assert "±" in ui.measureResult.text
+    name = "Cobb angle, coronal, supine"
+    assert operation.rows() == [name, f"{name}: before surgery", f"{name}: change"]
+    (entry,) = operation.session.journal.record.drawn
+    assert entry.drawn_by == "Dr. Example"
+    assert entry.measurements[2].value == pytest.approx(-11.0)
+    ui.withdrawButton.click()
+    assert operation.rows() == []
+    ui.measureButton.click()
+    assert len(operation.rows()) == 3
+    operation.scan()
+    assert operation.rows() == []
+    assert ui.measureResult.text == ""
+    assert not ui.withdrawButton.enabled
+
+
+def test_an_outline_on_the_scan_is_what_is_left_of_a_nidus(operation: Operation) -> None:
+    operation.choose("Residual nidus")
+    operation.scan()
+    ui = operation.page.ui
+    ui.measureButton.click()
+    assert "outline it on the intraoperative scan first" in ui.measureResult.text
+    assert not ui.measurePoints.visible
+    operation.panel.parameters.measureOutline = segmentation("Left", "residual", ball(9.0))
+    ui.measureOptionBox.currentIndex = 2
+    ui.measureButton.click()
+    (entry,) = operation.session.journal.record.drawn
+    residual = entry.measurements[1]
+    assert isinstance(residual.value, float)
+    assert residual.value == pytest.approx(float(ball(9.0).sum()) * 0.064)
+    assert entry.note == "Residual nidus, shunt seen."
+    assert "shunt seen" in ui.measureResult.text
+
+
+def test_the_margin_of_the_cavity_stands_in_the_table(operation: Operation) -> None:
+    operation.scan()
+    image = operation.running.registered.image
+    closest = Measurement("Closest margin", 2.1, "mm", "definition", interval=(0.8, 3.4))
+    outside = Measurement("Tumour border outside the cavity", 0.0, "%", "definition", interval=(0.0, 4.0))
+    margin = product("assess.margin").Margin(closest, outside, "anterior", np.zeros(3))
+    operation.session.journal.margin(margin, image)
+    operation.panel.refresh()
+    assert operation.rows() == ["Closest margin", "Tumour border outside the cavity"]
+    text = operation.session.journal.record.margin.text
+    assert text == "Closest margin 2.1 mm (0.8 to 3.4), anterior; the cavity encloses the tumour's border."
