@@ -13,7 +13,7 @@ FOLDER = ROOT / "Resources" / "Screenshots"
 SIZE = (1280, 800)
 NAMES = {
     "CASE": "1-case", "CONNECT": "2-connect", "REGISTER": "3-register", "SCAN": "4-scan", "NAVIGATE": "5-navigate",
-    "DECIDE": "6-decide",
+    "DECIDE": "6-decide", "PLAN": "4-plan", "CROSS-CHECK": "4-cross-check", "IMPLANT": "5-implant",
 }  # fmt: skip
 
 
@@ -84,15 +84,55 @@ class Session:
             self.app.layoutManager().sliceWidget(name).mrmlSliceNode().JumpSliceByCentering(*centroid)
         self.take(NAMES["SCAN"])
         self.running.confirm()
+        self.panel.parameters.surgeon = "Dr. Example"
+        scan = self.pages["SCAN"].ui
+        scan.acceptButton.click()
+        self.take(NAMES["PLAN"])
+        while scan.acceptButton.enabled:
+            scan.acceptButton.click()
+        self.cross_check(scan)
         self.open("NAVIGATE")
         label = self.pages["NAVIGATE"].ui.residualDistanceLabel
         self.wait(lambda: "5." in label.text, "the pointer near the residual")
         self.take(NAMES["NAVIGATE"], lambda: "mm" in label.text and self.guided())
         self.open("DECIDE")
-        self.panel.parameters.surgeon = "Dr. Example"
         self.pages["DECIDE"].ui.decisionBox.currentIndex = 1
         self.pages["DECIDE"].ui.reportFolderEdit.currentPath = "~/IntraopMRI-report"
         self.take(NAMES["DECIDE"], self.guided)
+
+    def cross_check(self, scan: Any) -> None:
+        """Where another program finds the tissue elsewhere, where that program is installed."""
+        scan.engineBox.currentIndex = 1
+        scan.compareSection.collapsed = False
+        scan.crossCheckButton.click()
+        if self.running.problem:
+            print(self.running.problem)
+            self.running.problem = ""
+        else:
+            self.wait(lambda: self.running.task is None, "the cross-check")
+            self.take(NAMES["CROSS-CHECK"])
+        scan.compareSection.collapsed = True
+        self.panel.parameters.shiftMap = type(self.panel.parameters.shiftMap).NONE
+
+    def run_spine(self) -> None:
+        """The implant against its plan, in a session of its own."""
+        self.running.close()
+        self.slicer.mrmlScene.Clear(0)
+        case = self.pages["CASE"].ui
+        self.open("CASE")
+        case.simulationCaseBox.currentIndex = 1
+        case.simulateButton.click()
+        self.wait(lambda: self.running.theatre is not None and self.running.task is None, "the theatre")
+        self.open("CONNECT")
+        self.pages["CONNECT"].ui.connectButton.click()
+        self.wait(lambda: self.running.implants, "the screw")
+        self.wait(lambda: self.running.progress is None, "the end of the work")
+        centroid = self.running.view.centroid
+        for name in self.app.layoutManager().sliceViewNames():
+            self.app.layoutManager().sliceWidget(name).mrmlSliceNode().JumpSliceByCentering(*centroid)
+        self.running.confirm()
+        self.open("NAVIGATE")
+        self.take(NAMES["IMPLANT"])
 
 
 def main() -> int:
@@ -101,6 +141,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     session = Session(folder)
     session.run()
+    session.run_spine()
     problems = list(session.app.problems)
     print("\n".join(problems))
     return 1 if problems else 0

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,148 +10,11 @@ import numpy as np
 import pytest
 import slicer
 from host.fixtures import app, wait_until
-from IntraopMRIReconstructionLib.data import Image, Level, Pose, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import SessionError
-from IntraopMRIReconstructionLib.geometry import apply, rotation_about
+from IntraopMRIReconstructionLib.geometry import apply
+from panels.operation import DEEP, MOVED, REFUSED, RISK, SHIFT_MM, SPACING_MM, TARGET, Operation, markups, pose, product
 
 __all__ = ["app"]
-
-GOOD = Verdict((Reason("truth", 0.0, "mm", "0", Level.GOOD),))
-REFUSED = Verdict((Reason("folded tissue", 3.0, "%", "none", Level.REFUSED),))
-MOVED = np.array([3.0, -2.0, 4.0])
-SIZE, SPACING_MM = 50, 2.0
-TARGET, DEEP, RISK = np.array([0.0, 5.0, 10.0]), np.array([0.0, 0.0, -48.0]), np.array([20.0, 0.0, 0.0])
-SHIFT_MM = float(np.linalg.norm(MOVED))
-
-
-def product(module: str) -> Any:
-    """A module of the extension as it is now: the tests beside this one reload it."""
-    return importlib.import_module(f"IntraopMRILib.{module}")
-
-
-def grid() -> np.ndarray:
-    matrix = np.diag([SPACING_MM, SPACING_MM, SPACING_MM, 1.0])
-    matrix[:3, 3] = -SPACING_MM * (SIZE - 1) / 2
-    return matrix
-
-
-def places() -> np.ndarray:
-    k, j, i = np.indices((SIZE, SIZE, SIZE))
-    return np.asarray(apply(grid(), np.stack([i, j, k], axis=-1).astype(float)))
-
-
-def ball(centre: np.ndarray, radius_mm: float) -> np.ndarray:
-    return np.asarray(np.linalg.norm(places() - centre, axis=-1) < radius_mm)
-
-
-def pose() -> np.ndarray:
-    matrix = np.eye(4)
-    matrix[:3, :3] = rotation_about((0, 0, 1), 20.0)
-    matrix[:3, 3] = (2.0, 1.0, -1.0)
-    return matrix
-
-
-def markups(name: str, points: dict[str, np.ndarray]) -> Any:
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", name)
-    for label, point in points.items():
-        node.AddControlPoint(*point, label)
-    return node
-
-
-def segmentation(name: str, volume: Any, masks: dict[str, np.ndarray]) -> Any:
-    colors, conversion = product("scene.colors"), product("scene.conversion")
-    labels = np.zeros((SIZE, SIZE, SIZE), np.uint8)
-    for value, mask in enumerate(masks.values(), 1):
-        labels[mask] = value
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
-    segments = {value: (label, label, colors.AT_RISK) for value, label in enumerate(masks, 1)}
-    node.SetAndObserveSegmentation(conversion.segmentationOf(Image(labels, grid()), segments))
-    node.CreateDefaultDisplayNodes()
-    return node
-
-
-class Operation:
-    """A session without a scanner, brought into the panel as the links would: what is known of it is exact."""
-
-    def __init__(self) -> None:
-        slicer.util.selectModule("IntraopMRI")
-        self.panel = slicer.util.getModuleWidget("IntraopMRI").panel
-        p = self.panel.parameters
-        head = ball(np.zeros(3), 48.0) * (300 + 200 * np.sin(places()[..., 0] / 6.0))
-        p.patientId, p.patientName, p.surgeon = "P-1", "Test", ""
-        p.preopVolume = slicer.util.addVolumeFromArray(head.astype(np.float32), grid(), "T1 before")
-        p.tumourSegmentation = segmentation("Tumour", p.preopVolume, {"enhancing": ball(np.array([-20.0, 0, 10]), 9.0)})
-        p.riskSegmentation = segmentation("Risk", p.preopVolume, {"Motor tract": ball(RISK, 6.0)})
-        p.plannedTarget = markups("Target", {"Biopsy": TARGET})
-        p.plannedLandmarks = markups("Landmarks", {"Tent": DEEP})
-        self.session = product("session").Session(product("scene.panels.nodes").planOf(p))
-        self.running = self.panel.running
-        self.running._connected((self.session, product("scene.prepared").preparePlan(self.session.plan)))
-        self.image = self.scan()
-
-    def scan(self) -> Image:
-        array = ball(np.zeros(3), 48.0) * (300 + 200 * np.sin(places()[..., 0] / 6.0))
-        return Image(array.astype(np.float32), grid(), "T1 contrast", acquired_utc_s=1_700_000_000.0)
-
-    def arrive(self, image: Image) -> None:
-        self.session.journal.image(image, "contrast")
-        self.session._tell(product("session_updates").ImageReady(image, "contrast", None, 0.0))
-        self.until(lambda: self.running.image is not None and self.running.image.image is image, "the image")
-
-    def register(self, verdict: Verdict = GOOD) -> None:
-        """A rigid pose, and the brain shift: all of the brain moved by MOVED."""
-        self.arrive(self.image)
-        rigid = product("register.rigid").RigidRegistration(
-            pose(), GOOD, 1.0, 0.5, 0.9, 0.1, 1.0, self.image.uid, "preop"
-        )
-        push = np.broadcast_to(MOVED, (SIZE, SIZE, SIZE, 3)).astype(np.float32)
-        brain = Image(ball(np.zeros(3), 42.0).astype(np.uint8), grid())
-        cavity = Image(ball(np.array([-20.0, 0.0, 10.0]), 8.0).astype(np.uint8), grid())
-        doubt = Image(np.full((SIZE, SIZE, SIZE), 1.2, np.float32), grid())
-        found = product("register.deformable").DeformableRegistration(
-            pose(), Image(-push, grid()), Image(push, grid()), cavity, brain, doubt, verdict, False, 1.0, self.image.uid
-        )
-        self.session._registered(rigid, self.image)
-        if verdict.level is not Level.REFUSED:
-            self.session._shifted(rigid, found, self.image)
-            self.until(lambda: any(item.offered for item in self.running.view.items.values()), "the plan")
-        else:
-            self.until(lambda: self.running.view.items, "the plan")
-        self.open("SCAN")
-
-    def until(self, condition: Any, what: str) -> None:
-        wait_until(condition, 20, what)
-        self.panel.refresh()
-
-    def page(self, name: str) -> Any:
-        return next(page for phase, page in self.panel.pages.items() if phase.name == name)
-
-    def open(self, name: str) -> None:
-        self.panel.open(self.page(name).phase)
-
-    def rows(self) -> dict[str, list[str]]:
-        table = self.page("SCAN").ui.carriedTable
-        texts = [[table.item(row, column).text() for column in range(4)] for row in range(table.rowCount)]
-        return {row[0]: row[1:] for row in texts}
-
-    def choose(self, name: str) -> None:
-        table = self.page("SCAN").ui.carriedTable
-        table.selectRow(next(row for row in range(table.rowCount) if table.item(row, 0).text() == name))
-
-    def where(self, role: str) -> np.ndarray:
-        place = [0.0, 0.0, 0.0]
-        self.running.view.bridge.node(role).GetNthControlPointPositionWorld(0, place)
-        return np.array(place)
-
-    def point(self, place: np.ndarray) -> None:
-        """Hold the pointer still at a place until it is trusted."""
-        matrix = np.eye(4)
-        matrix[:3, 3] = place
-        for _ in range(60):
-            self.running.place(Pose(matrix, "Pointer", time.monotonic(), time.time()))
-            self.running._move()
-            self.page("NAVIGATE").poseArrived()
-        self.panel.refresh()
 
 
 @pytest.fixture
@@ -227,11 +88,16 @@ def test_distances_say_what_they_rest_on(operation: Operation) -> None:
     operation.panel.parameters.surgeon = "Dr. Example"
     operation.open("NAVIGATE")
     ui = operation.page("NAVIGATE").ui
+    carried = operation.page("SCAN").carried
+    operation.choose("Biopsy")
+    carried.decide(False)
     operation.point(apply(pose(), TARGET))
     assert "0.0 mm" in ui.targetDistanceLabel.text
-    assert "Biopsy<br>rigid pose" in ui.targetDistanceLabel.text
+    assert "Biopsy, rigid pose" in ui.targetDistanceLabel.text
     assert f"{SHIFT_MM:.1f} ± 1.2 mm" in ui.tipShiftLabel.text
-    operation.page("SCAN").carried.acceptGood()
+    operation.choose("Biopsy")
+    carried.decide(True)
+    carried.acceptGood()
     operation.point(apply(pose(), TARGET))
     assert f"{SHIFT_MM:.1f} mm" in ui.targetDistanceLabel.text
     assert "carried over, accepted by Dr. Example at" in ui.targetDistanceLabel.text
@@ -240,7 +106,111 @@ def test_distances_say_what_they_rest_on(operation: Operation) -> None:
     assert "Motor tract (carried over)" in ui.alarmLabel.text
     assert "−" in ui.riskDistanceLabel.text, "the tip is inside where the tract is now"
     operation.point(np.array([-20.0, 0.0, 10.0]))
-    assert ui.tipShiftLabel.text == "–", "in the cavity the shift is not known"
+    assert "–</span>&nbsp;&nbsp;in the cavity" in ui.tipShiftLabel.text, "there the shift is not known"
+    assert "in the cavity" in ui.tipShiftLabel.toolTip
+
+
+def test_nobody_goes_on_past_what_is_undecided(operation: Operation) -> None:
+    operation.register()
+    operation.running.confirm()
+    operation.panel.parameters.surgeon = "Dr. Example"
+    operation.panel.refresh()
+    scan, next_button = operation.page("SCAN"), operation.panel.ui.nextButton
+    assert next_button.text == "2 of 2 plan items undecided"
+    assert not next_button.enabled
+    assert scan.state().readiness.name == "READY"
+    assert operation.page("NAVIGATE").state().readiness.name == "BLOCKED"
+    assert scan.ui.acceptButton.styleSheet
+    assert scan.ui.acceptButton.styleSheet == scan.ui.rejectButton.styleSheet, "no way is suggested"
+    scan.ui.acceptButton.click()
+    assert next_button.text == "1 of 2 plan items undecided"
+    scan.ui.rejectButton.click()
+    assert next_button.text.startswith("Go on: 5")
+    assert not scan.ui.leaveButton.isVisibleTo(scan.widget)
+
+
+def test_going_on_without_deciding_is_a_choice_that_shows_nothing_and_is_written_down(operation: Operation) -> None:
+    operation.register()
+    operation.running.confirm()
+    operation.panel.parameters.surgeon = "Dr. Example"
+    operation.panel.refresh()
+    scan, bridge = operation.page("SCAN"), operation.running.view.bridge
+    operation.choose("Biopsy")
+    scan.ui.acceptButton.click()
+    scan.ui.leaveButton.click()
+    assert operation.panel.ui.nextButton.text.startswith("Go on: 5")
+    assert "1 of 2 plan items undecided: not shown in navigation" in scan.state().text
+    events = [event.text for event in operation.session.journal.record.events if event.kind == "carried over"]
+    assert events[-1] == "left undecided by Dr. Example, not shown in navigation: Motor tract"
+    decisions = {entry.name: entry.decision for entry in operation.session.journal.record.carried}
+    assert decisions["Motor tract"] == "open", "never as accepted"
+    shown = {name: bridge.node(f"preop.{name}").GetDisplayNode for name in ("target.Biopsy", "risk.Motor tract")}
+    assert shown["risk.Motor tract"]().GetVisibility(), "page 4 shows what it asks about"
+    operation.open("NAVIGATE")
+    assert shown["target.Biopsy"]().GetVisibility()
+    assert not shown["risk.Motor tract"]().GetVisibility()
+    operation.point(apply(pose(), RISK))
+    page = operation.page("NAVIGATE")
+    assert page.guidance.risk is None
+    assert "Motor tract: not decided" in page.ui.riskDistanceLabel.text
+    assert "Not watched: Motor tract" in page.ui.alarmLabel.text
+    operation.open("SCAN")
+    assert shown["risk.Motor tract"]().GetVisibility()
+    operation.image = operation.scan()
+    operation.register()
+    operation.running.confirm()
+    operation.panel.refresh()
+    assert not operation.panel.ui.nextButton.enabled, "the choice was made for another scan"
+
+
+def test_next_goes_through_what_is_undecided_and_the_views_go_there(operation: Operation) -> None:
+    operation.register()
+    operation.running.confirm()
+    operation.panel.parameters.surgeon = "Dr. Example"
+    operation.panel.refresh()
+    ui, manager = operation.page("SCAN").ui, slicer.app.layoutManager()
+
+    def middle() -> np.ndarray:
+        matrix = slicer.util.arrayFromVTKMatrix(manager.sliceWidget("Red").mrmlSliceNode().GetSliceToRAS())
+        return np.asarray(matrix[:3, 3])
+
+    operation.choose("Motor tract")
+    np.testing.assert_allclose(middle(), apply(pose(), RISK), atol=SPACING_MM)
+    ui.nextItemButton.click()
+    assert "Biopsy" in ui.itemLabel.text
+    np.testing.assert_allclose(middle(), apply(pose(), TARGET), atol=1e-3)
+    ui.acceptButton.click()
+    assert "Motor tract" in ui.itemLabel.text, "the next one that nobody has decided on"
+
+
+def test_every_dash_has_its_reason(operation: Operation) -> None:
+    page = operation.page("NAVIGATE")
+    labels = ("residualDistanceLabel", "riskDistanceLabel", "targetDistanceLabel", "tipShiftLabel", "cursorShiftLabel")
+
+    def reasons() -> dict[str, str]:
+        operation.panel.refresh()
+        found = {}
+        for name in labels:
+            label = getattr(page.ui, name)
+            assert "–</span>&nbsp;&nbsp;" in label.text, name
+            found[name] = label.text.partition("&nbsp;&nbsp;")[2]
+            assert found[name], name
+            assert found[name] in label.toolTip, name
+        return found
+
+    slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode").SetCursorPositionInvalid()
+    operation.register()
+    operation.open("NAVIGATE")
+    assert reasons()["residualDistanceLabel"] == "registration not confirmed"
+    operation.running.confirm()
+    found = reasons()
+    assert found["riskDistanceLabel"] == "no pointer yet"
+    assert found["cursorShiftLabel"] == "point at a slice"
+    operation.point(np.array([-20.0, 0.0, 10.0]))
+    found = reasons()
+    assert found["residualDistanceLabel"] == "not measured: needs a scan with contrast agent"
+    assert found["targetDistanceLabel"] == "Biopsy: not decided on page 4"
+    assert found["tipShiftLabel"] == "in the cavity"
 
 
 def test_shift_under_the_cursor(operation: Operation) -> None:

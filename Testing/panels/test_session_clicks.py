@@ -93,7 +93,18 @@ def test_a_whole_session(app: Any, tmp_path: Path) -> None:
     assert states()[3:] == "RBB", "nothing is navigated before a person has confirmed"
     assert page("NAVIGATE").guidance is None
     press_next("Confirm registration")
+
+    # The plan is carried over: each thing is decided on before anybody goes on
+    assert says("3 of 3 plan items undecided")
+    assert states()[3:5] == "RB"
+    page("SCAN").ui.acceptedByEdit.text = "Dr. Example"
+    page("SCAN").ui.acceptButton.click()
+    assert says("2 of 3 plan items undecided")
+    page("SCAN").ui.rejectButton.click()
+    page("SCAN").ui.leaveButton.click()
     assert states()[3] == "D"
+    decisions = [entry.decision for entry in panel().running.session.journal.record.carried]
+    assert decisions == ["accepted", "rejected", "open"]
 
     # 5 Navigate: the distance appears, with a direction
     press_next("Go on: 5")

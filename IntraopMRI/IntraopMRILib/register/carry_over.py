@@ -67,6 +67,11 @@ class Carried:
         return self.verdict.level is not Level.REFUSED
 
     @property
+    def undecided(self) -> bool:
+        """Whether it is offered and nobody has decided."""
+        return self.offered and self.accepted is None
+
+    @property
     def position_mm(self) -> npt.NDArray[np.float64]:
         """The points (n, 3) that may be used: carried over only when a person has accepted it."""
         return self.now_mm if self.accepted else self.rigid_mm
@@ -182,11 +187,13 @@ class LocalShift:
     uncertainty_mm: float
 
 
-def local_shift(registration: DeformableRegistration, point_ras: npt.ArrayLike) -> LocalShift | None:
-    """Brain shift at an intraoperative RAS point (3,), mm; None outside the brain and in the cavity."""
+def local_shift(registration: DeformableRegistration, point_ras: npt.ArrayLike) -> LocalShift | str:
+    """Brain shift at an intraoperative RAS point (3,), mm; outside the brain and in the cavity that, in words."""
     point = np.asarray(point_ras, dtype=np.float64).reshape(1, 3)
-    if not _values(registration.brain, point, order=0)[0] or _values(registration.cavity, point, order=0)[0]:
-        return None
+    if _values(registration.cavity, point, order=0)[0]:
+        return "in the cavity"
+    if not _values(registration.brain, point, order=0)[0]:
+        return "outside the brain"
     vector = _values(registration.shift, point)[0]
     return LocalShift(float(np.linalg.norm(vector)), float(uncertainty_at(registration.uncertainty, point)[0]))
 
@@ -199,6 +206,11 @@ def shown_shift(registration: DeformableRegistration) -> Image:
 def shown_uncertainty(registration: DeformableRegistration) -> Image:
     """95 % radius (k, j, i) in mm for a colour map; negative where it is not known."""
     return _known(registration, registration.uncertainty.array, "Uncertainty 95 % (mm)")
+
+
+def shown_distance(distance: Image, registration: DeformableRegistration) -> Image:
+    """Any distance (k, j, i) in mm on the registration's grid for a colour map; negative where nothing is known."""
+    return _known(registration, distance.array, distance.name)
 
 
 def shown_arrows(registration: DeformableRegistration) -> Image:

@@ -78,6 +78,7 @@ class SceneBridge:
         self._carried: frozenset[str] = frozenset()
         self._unmoved: Content | None = None
         self._arrowsShown = False
+        self._unshown: frozenset[str] = frozenset()
         self._inUpdate = False
         if self._wanted:
             self._distrustLoaded()
@@ -237,6 +238,16 @@ class SceneBridge:
                 if self.registration is not None and _belongs(role, key):
                     self._wanted[role] = self._placed(role, content)
 
+    def leaveOut(self, keys: frozenset[str]) -> None:
+        """Planned things that are not shown, e.g. those that nobody has decided on, while the pointer guides."""
+        if keys == self._unshown:
+            return
+        changed, self._unshown = keys ^ self._unshown, keys
+        with self.update():
+            for role, content in self._wanted.items():
+                if self.registration is not None and any(_belongs(role, key) for key in changed):
+                    self._wanted[role] = self._placed(role, content)
+
     def setBrainShift(self, drawn: Mapping[str, Content]) -> None:
         """Maps, arrows and cavity of :func:`recipes.brain_shift`, by role.
 
@@ -382,16 +393,17 @@ class SceneBridge:
         if not role.startswith(PREOP):
             visible = role != recipes.ARROWS or self._arrowsShown
             return replace(content, parent="", visible=visible, attributes=attributes)
+        visible = not any(_belongs(role, key) for key in self._unshown)
         if SHIFT not in self._wanted:
             opacity = 1.0 if content.opacity is not None else None
-            return replace(content, parent=REGISTRATION, visible=True, attributes=attributes, opacity=opacity)
+            return replace(content, parent=REGISTRATION, visible=visible, attributes=attributes, opacity=opacity)
         item = role.removeprefix(PREOP).startswith(ITEMS)
         followed = role != UNMOVED and (not item or any(_belongs(role, key) for key in self._carried))
         if not followed:
             attributes["Position"] = "rigid"
         opacity = None if not item else 1.0 if followed else UNDECIDED_OPACITY
         parent = CARRIED if followed else REGISTRATION
-        return replace(content, parent=parent, visible=True, attributes=attributes, opacity=opacity)
+        return replace(content, parent=parent, visible=visible, attributes=attributes, opacity=opacity)
 
     def _distrustLoaded(self) -> None:
         for role, content in self._wanted.items():

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import DataError
 
-from ..register.carry_over import shown_arrows, shown_shift, shown_uncertainty
+from ..register.carry_over import shown_arrows, shown_distance, shown_shift, shown_uncertainty
 from ..register.deformable import DeformableRegistration
 from . import colors, conversion, looks
 from .contents import Content, nodeOf
@@ -20,6 +20,7 @@ from .transforms import gridTransform
 
 #: Roles of what shows a brain shift.
 SHIFT_MAP, UNCERTAINTY_MAP, ARROWS, CAVITY = "result.shift", "result.uncertainty", "result.arrows", "result.cavity"
+DISAGREEMENT_MAP = "result.disagreement"
 #: The colours of a map end at least here, mm, so that noise does not look like a shift.
 LEAST_TOP_MM = 2.0
 #: They end where this part (%) of the brain lies below: a few voxels at the cavity's wall would darken all others.
@@ -129,21 +130,30 @@ def shift(name: str, displacement: Image) -> Content:
 
 def brain_shift(found: DeformableRegistration) -> dict[str, Content]:
     """What shows a brain shift, by role: a map of it and one of its uncertainty, arrows, the cavity if there is one."""
-    result = {}
+    result: dict[str, Content] = {}
     for role, image, scale in (
         (SHIFT_MAP, shown_shift(found), colors.SHIFT_SCALE),
         (UNCERTAINTY_MAP, shown_uncertainty(found), colors.UNCERTAINTY_SCALE),
     ):
-        result[f"colors.{role}"] = _colorTable(f"{image.name} colours", scale)
-        known = image.array[image.array >= 0]
-        top = max(LEAST_TOP_MM, float(np.ceil(np.percentile(known, TOP_PERCENT))) if known.size else 0.0)
-        result[role] = _colorMap(image, top, f"colors.{role}")
+        result |= _map(role, image, scale)
     result[f"colors.{ARROWS}"] = _oneColor("Brain shift arrows colour", colors.ARROW)
     result[ARROWS] = _arrows(shown_arrows(found))
     if np.any(found.cavity.array):
         segments = {1: ("cavity", "Cavity", colors.CAVITY)}
         result[CAVITY] = segmentation(found.cavity, "Resection cavity", segments, looks.cavity)
     return result
+
+
+def disagreement(distance: Image, found: DeformableRegistration) -> dict[str, Content]:
+    """Map of how far (mm) another registration is from ``found``, by role; ``distance``: (k, j, i) on its grid."""
+    return _map(DISAGREEMENT_MAP, shown_distance(distance, found), colors.UNCERTAINTY_SCALE)
+
+
+def _map(role: str, image: Image, scale: colors.Scale) -> dict[str, Content]:
+    known = image.array[image.array >= 0]
+    top = max(LEAST_TOP_MM, float(np.ceil(np.percentile(known, TOP_PERCENT))) if known.size else 0.0)
+    table = f"colors.{role}"
+    return {table: _colorTable(f"{image.name} colours", scale), role: _colorMap(image, top, table)}
 
 
 def _arrows(displacement: Image) -> Content:

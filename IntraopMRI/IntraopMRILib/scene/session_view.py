@@ -119,10 +119,10 @@ class SessionView:
         """Whether the brain shift is known for what is shown."""
         return self._deformable is not None and self.bridge.registration is not None
 
-    def localShift(self, point: npt.ArrayLike) -> LocalShift | None:
-        """Brain shift at a point (3,), intraoperative RAS mm; None where it is not known."""
+    def localShift(self, point: npt.ArrayLike) -> LocalShift | str:
+        """Brain shift at a point (3,), intraoperative RAS mm; where it is not known, why in words."""
         if self._deformable is None or self.bridge.registration is None:
-            return None
+            return "not followed"
         return local_shift(self._deformable, point)
 
     def movePointer(self, pose: Pose) -> None:

@@ -128,6 +128,8 @@ class SessionPanel(Panel):
         try:
             self._showFrame()
             self._showPage()
+            scan: Any = self.pages[Phase.SCAN]
+            scan.carried.hideUndecided(not self.shows(scan))
         finally:
             self._refreshing = False
 
@@ -167,6 +169,8 @@ class SessionPanel(Panel):
         self.ui.progressBar.visible = self.ui.cancelButton.visible = busy
         if busy:
             task = self.running.task
+            if progress is None and task is not None and task.fraction is not None:
+                progress = task.fraction, task.what
             fraction, what = progress or (0.0, task.what if task is not None else "")
             self.ui.progressBar.maximum = 100 if progress is not None else 0
             self.ui.progressBar.value = round(100 * fraction)
@@ -252,6 +256,7 @@ class SessionPanel(Panel):
             self.pages[Phase.REGISTER].poseArrived()  # type: ignore[attr-defined]
         if self.running.pose is not before:
             self.pages[Phase.NAVIGATE].poseArrived()  # type: ignore[attr-defined]
+            self.pages[Phase.SCAN].steering.poseArrived()  # type: ignore[attr-defined]
         if self._gone:
             self._forgetLeftNodes()
         if self._torn:
@@ -277,7 +282,13 @@ class SessionPanel(Panel):
             readout = replace(readout, unplaced=True)
         if not self.running.trusted:
             # The residual belongs to the review; where the tip is matters only after the confirmation
-            return replace(readout, tip_to_residual=None)
+            if readout.tip_to_residual is None:
+                return readout
+            why = _("registration not confirmed")
+            return replace(
+                readout,
+                tip_to_residual=replace(readout.tip_to_residual, value=None, interval=None, missing_because=why),
+            )
         if guidance is not None and guidance.residual is not None:
             return replace(readout, tip_to_residual=guidance.residual)
         return readout

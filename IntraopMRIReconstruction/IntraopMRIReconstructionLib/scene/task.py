@@ -23,6 +23,8 @@ class BackgroundTask:
         discarded: Callable[[Any], None] = lambda _result: None,
     ) -> None:
         self.what = what
+        #: 0..1, as the work tells; None while it does not.
+        self.fraction: float | None = None
         self._finished, self._failed, self._discarded = finished, failed, discarded
         self._work = work
         self._result: Any = None
@@ -61,6 +63,11 @@ class BackgroundTask:
             unheard = not heard and not self._thread.is_alive() and self._error is None
         if unheard:
             self._discarded(self._result)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits any more: work that looks here may end early."""
+        return self._abandoned
 
     def join(self, timeout_s: float) -> None:
         """Wait for the thread to end."""

@@ -99,7 +99,9 @@ def write_case(folder: Path, brain: BrainCase | None, spine: SpineCase | None, p
         things = plan_things(brain)
         names = tuple(things.at_risk)
         structures = {name: (value, AT_RISK_COLOUR) for value, name in enumerate(names, start=1)}
-        labels = sum(value * things.at_risk[name].array for name, (value, _) in structures.items())
+        labels = np.zeros(brain.tumour.array.shape, np.uint8)
+        for name, (value, _colour) in structures.items():
+            labels[things.at_risk[name].array != 0] = value
         _write_segmentation(brain.tumour.with_array(labels, "at risk"), case / "at_risk.seg.nrrd", structures)
         plan["points"] = {name: point.tolist() for name, point in things.points.items()}
         plan["at_risk"] = list(names)

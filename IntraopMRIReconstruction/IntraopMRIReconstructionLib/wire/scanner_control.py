@@ -189,19 +189,29 @@ class ScannerControl:
         """Lay the scan plane where the pointer is: the newest pose, at most ten times a second.
 
         Returns whether the pose was taken: it is not when the pointer is not seen, the pose is stale or its time stamp
-        has stood still for as long, or the scanner may not be steered in its state.
+        has stood still for as long, the scanner may not be steered in its state, or a peer of its kind takes no plane.
         """
         with self._lock:
             if pose.tool not in self._pointers:
                 # One pointer steers; what was known of another one means nothing for it.
                 self._pointers = {pose.tool: Heartbeat()}
             alive_s = self._pointers[pose.tool].note(pose.sent_utc_s, pose.received_monotonic_s)
-            if not pose.valid or self._now() - alive_s > POSE_STALE_S or self.state not in _MAY_STEER:
+            if not pose.valid or self._now() - alive_s > POSE_STALE_S or not self.may_steer:
                 self._plane = None
                 return False
             self._plane = np.asarray(pose.ras_from_tool @ self._tool_from_plane), alive_s
             self._send_plane()
             return True
+
+    @property
+    def may_steer(self) -> bool:
+        """Whether a plane would be taken in the scanner's state."""
+        return self.dialect.plane_device is not None and self.state in _MAY_STEER
+
+    @property
+    def stuck(self) -> bool:
+        """Whether only a person can tell that it is over: an emergency, a fault, or no answer."""
+        return self.state in (ScannerState.EMERGENCY, ScannerState.FAULT, ScannerState.NO_ANSWER)
 
     def poll(self) -> ScannerState:
         """Let time pass: time-outs, and the plane that waits for its turn."""
@@ -288,7 +298,7 @@ class ScannerControl:
             raise
 
     def _send_plane(self) -> None:
-        if self._plane is None:
+        if self._plane is None or self.dialect.plane_device is None:
             return
         matrix, received_s = self._plane
         now = self._now()

@@ -28,7 +28,8 @@ class Dialect:
 
     ``acknowledges``: answers ACK; ``reports``: sends STATUS named by phase. A peer that does neither is believed by
     its images. ``start`` or ``emergency`` None: the peer has no such command. ``numbers_by_time``: commands are
-    numbered by the clock instead of counted. ``calibration``, ``target``: names of the two transforms of a robot and
+    numbered by the clock instead of counted. ``plane_device``: name of the transform that lays the image plane, None:
+    it takes none. ``calibration``, ``target``: names of the two transforms of a robot and
     the phases in which they are taken. ``answer_s``, ``done_s``: how long an ACK and the phase may take.
     """
 
@@ -40,7 +41,7 @@ class Dialect:
     acknowledges: bool = True
     reports: bool = True
     numbers_by_time: bool = False
-    plane_device: str = "PLANE_0"
+    plane_device: str | None = "PLANE_0"
     calibration: tuple[str, str] | None = None
     target: tuple[str, str] | None = None
     answer_s: float = 2.0
@@ -57,6 +58,7 @@ MR_ROBOT = Dialect(
     start=None,
     stop="STOP",
     emergency="EMERGENCY",
+    plane_device=None,
     calibration=("CLB", "CALIBRATION"),
     target=("TGT", "TARGETING"),
 )

@@ -10,6 +10,7 @@ import pytest
 from IntraopMRILib.register.carry_over import (
     UNKNOWN_SHIFT_MM,
     CarryOver,
+    LocalShift,
     local_shift,
     shown_arrows,
     shown_shift,
@@ -148,12 +149,12 @@ def test_refused_rigid_carries_nothing(pose: np.ndarray) -> None:
 def test_shift_at_the_pointer_is_blank_where_it_is_not_known(pose: np.ndarray, directions: np.ndarray) -> None:
     found = deformable(pose, directions)
     here = local_shift(found, (5.0, 5.0, 10.0))
-    assert here is not None
+    assert isinstance(here, LocalShift)
     assert here.shift_mm == pytest.approx(np.linalg.norm(MOVED), abs=1e-5)
     assert here.uncertainty_mm == pytest.approx(1.1, abs=1e-3)
-    assert local_shift(found, HOLE) is None
-    assert local_shift(found, (0.0, 0.0, 57.0)) is None
-    assert local_shift(found, (0.0, 0.0, 500.0)) is None
+    assert local_shift(found, HOLE) == "in the cavity"
+    assert local_shift(found, (0.0, 0.0, 57.0)) == "outside the brain"
+    assert local_shift(found, (0.0, 0.0, 500.0)) == "outside the brain"
 
 
 def test_maps_show_only_what_is_known(pose: np.ndarray, directions: np.ndarray) -> None:

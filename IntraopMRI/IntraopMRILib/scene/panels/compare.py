@@ -22,7 +22,11 @@ TILE_MM = 15.0
 FLICKER_S = 0.6
 #: A map lets the tissue below it show through.
 MAP_OPACITY = 0.55
-MAPS = {ShiftMap.SHIFT: recipes.SHIFT_MAP, ShiftMap.UNCERTAINTY: recipes.UNCERTAINTY_MAP}
+MAPS = {
+    ShiftMap.SHIFT: recipes.SHIFT_MAP,
+    ShiftMap.UNCERTAINTY: recipes.UNCERTAINTY_MAP,
+    ShiftMap.DISAGREEMENT: recipes.DISAGREEMENT_MAP,
+}
 
 
 class Compare:

@@ -42,12 +42,25 @@ class NavigatePage(Page):
         self.guidance: Guidance | None = None
         self._guides: Any = None
         self._hasResidual = False
+        #: What nobody has decided on: nothing is measured to it.
+        self._undecided: tuple[Carried, ...] = ()
         #: What a distance was measured to, by the name of the measurement.
         self._measured: dict[str, Carried] = {}
         self._toned_s = 0.0
         self.ui.fourUpButton.connect("clicked()", lambda: show(FOUR_UP))
         self.ui.dualButton.connect("clicked()", lambda: show(DUAL))
         self.ui.keysLabel.text = panel.keyWords()
+        #: Definition of each number; below it the reason is added while there is a dash.
+        self._definitions = {
+            label: label.toolTip
+            for label in (
+                self.ui.residualDistanceLabel,
+                self.ui.riskDistanceLabel,
+                self.ui.targetDistanceLabel,
+                self.ui.tipShiftLabel,
+                self.ui.cursorShiftLabel,
+            )
+        }
 
     def state(self) -> State:
         """Done while the pointer guides."""
@@ -55,12 +68,17 @@ class NavigatePage(Page):
             return connectFirst()
         if not self.running.trusted:
             return blocked(_("Confirm the registration on page 4 first: until then no distance is shown."))
+        scan: Any = self.panel.pages[Phase.SCAN]
+        if scan.carried.open:
+            return blocked(_("{count}: decide on page 4, or go on without them there.").format(count=scan.carried.open))
         if not self.parameters.tracker.used:
             return done(_("No tracker in this session: the implant and the residual are shown."))
         if self.running.rawPose is not None and self.running.pose is None:
             return blocked(_("The pointer has no place yet: see page 3."))
         if self.guidance is not None and self.guidance.why:
             return ready(self.guidance.why)
+        if scan.steering.following:
+            return done(_("The pointer guides, and the scanner's image plane follows it."))
         return done(_("The pointer guides."))
 
     def refresh(self) -> None:
@@ -102,56 +120,88 @@ class NavigatePage(Page):
         if guide is not None:
             guide.refresh(self.parameters.riskAlarmMm)
         trusted = guide is not None and self.running.trusted
+        shown = guide if trusted else None
+        nothing = self._nothingBecause(shown)
         self._distance(
             self.ui.residualDistanceLabel,
-            guide.residual if trusted and guide else None,
-            guide.direction if guide else "",
+            None if shown is None else shown.residual,
+            "" if shown is None else shown.direction,
+            nothing or self._noResidual(),
         )
-        if trusted and self.running.residual is not None and not self._hasResidual:
-            self.ui.residualDistanceLabel.text = _("none found")
-        for label, measurement in (
-            (self.ui.riskDistanceLabel, guide.risk if trusted and guide else None),
-            (self.ui.targetDistanceLabel, guide.target if trusted and guide else None),
+        for label, measurement, kind in (
+            (self.ui.riskDistanceLabel, None if shown is None else shown.risk, "risk"),
+            (self.ui.targetDistanceLabel, None if shown is None else shown.target, "target"),
         ):
-            self._distance(label, measurement, "", self._basis(measurement))
-        self._local(self.ui.tipShiftLabel, self._tip())
-        self._local(self.ui.cursorShiftLabel, cursor())
+            self._distance(label, measurement, "", nothing or self._noThing(kind), self._basis(measurement))
+        self._local(self.ui.tipShiftLabel, self._tip(), nothing)
+        place = cursor()
+        self._local(self.ui.cursorShiftLabel, place, "" if place is not None else _("point at a slice"))
         self._alarm(guide if trusted else None)
 
     def shiftLines(self) -> tuple[Line, ...]:
         """Brain shift at the tip and under the cursor for the corner of the slices; nothing where it is not known."""
         places = ((_("tip"), self._tip()), (_("cursor"), cursor()))
         found = [(name, self._shiftAt(place)) for name, place in places]
-        lines = [Line(f"{name} {words(there)}") for name, there in found if there is not None]
+        lines = [Line(f"{name} {words(there)}") for name, there in found if isinstance(there, LocalShift)]
         return (Line(_("BRAIN SHIFT"), color=colors.TEXT_QUIET, bold=True), *lines) if lines else ()
 
     def _tip(self) -> Any:
         view = self.running.view
         return None if view is None else view.tip()
 
-    def _shiftAt(self, point: Any) -> LocalShift | None:
-        """Only from a registration that a person has confirmed."""
-        if point is None or not self.running.trusted:
-            return None
-        return self.running.view.localShift(point)
+    def _shiftAt(self, point: Any) -> LocalShift | str:
+        """Only from a registration that a person has confirmed; otherwise why not, in words."""
+        if not self.running.trusted:
+            return _("registration not confirmed")
+        if point is None:
+            return _("no pointer")
+        found: LocalShift | str = self.running.view.localShift(point)
+        return found
 
-    def _local(self, label: Any, point: Any) -> None:
-        found = self._shiftAt(point)
-        text = "–" if found is None else sized(words(found), 16)
-        if label.text != text:
-            label.text = text
+    def _nothingBecause(self, guide: Guidance | None) -> str:
+        """Why nothing is measured from the tip now; empty while it is."""
+        if guide is None:
+            return _("registration not confirmed")
+        if self.running.pose is None:
+            return _("the pointer has no place yet") if self.running.rawPose is not None else _("no pointer yet")
+        return guide.why or (_("no pointer yet") if guide.pose is None else "")
 
-    def _distance(self, label: Any, measurement: Measurement | None, behind: str, below: str = "") -> None:
+    def _noResidual(self) -> str:
+        if self.running.residual is None:
+            return _("not measured: needs a scan with contrast agent")
+        missing = self.running.residual.measurements[0].missing_because
+        return str(missing) or _("none found")
+
+    def _noThing(self, kind: str) -> str:
+        """Why there is no distance to a structure at risk or to the target."""
+        waiting = [item.name for item in self._undecided if item.kind == kind]
+        if waiting:
+            return _("{names}: not decided on page 4").format(names=", ".join(waiting))
+        return _("none planned")
+
+    def _local(self, label: Any, point: Any, why: str) -> None:
+        found = why or self._shiftAt(point)
+        text = sized(words(found), 16) if isinstance(found, LocalShift) else dash(found)
+        self._say(label, text, "" if isinstance(found, LocalShift) else found)
+
+    def _distance(self, label: Any, measurement: Measurement | None, behind: str, why: str, below: str = "") -> None:
         if measurement is None or measurement.value is None:
-            text = "–"
-        else:
-            text = sized(number(measurement.value, measurement.unit), 24)
-            if behind:
-                text += sized("  " + behind, 14)
-            if below:
-                text += "<br>" + below
+            why = measurement.missing_because if measurement is not None else why
+            self._say(label, dash(why), why)
+            return
+        text = sized(number(measurement.value, measurement.unit), 24)
+        if behind:
+            text += sized("  " + behind, 14)
+        if below:
+            text += "<br>" + below
+        self._say(label, text, "")
+
+    def _say(self, label: Any, text: str, why: str) -> None:
+        """A number, or a dash with its reason beside it and in the tooltip."""
         if label.text != text:
             label.text = text
+            definition = self._definitions[label]
+            label.toolTip = f"{definition}\n{_('Not shown: {why}').format(why=why)}" if why else definition
 
     def _basis(self, measurement: Measurement | None) -> str:
         """Name and position of what a distance was measured to."""
@@ -159,7 +209,7 @@ class NavigatePage(Page):
         if item is None:
             return ""
         sure = f" ± {number(item.uncertainty_mm, 'mm')}" if item.accepted else ""
-        return f"{escape(item.name + sure)}<br>{escape(item.basis)}"
+        return f"{escape(item.name + sure)}, {escape(item.basis)}"
 
     def _alarm(self, guide: Guidance | None) -> None:
         if guide is None:
@@ -167,7 +217,10 @@ class NavigatePage(Page):
         elif guide.why:
             text = colored(guide.why, DANGER, 18)
         elif guide.risk is None:
-            text = colored(_("No structure at risk is watched"), CHECK, 14) if self.parameters.tracker.used else ""
+            waiting = ", ".join(item.name for item in self._undecided if item.kind == "risk")
+            why = _("Not watched: {names}, undecided").format(names=waiting) if waiting else ""
+            why = why or _("No structure at risk is watched")
+            text = colored(why, CHECK, 14) if self.parameters.tracker.used else ""
         else:
             words = {
                 AlarmLevel.SAFE: (_("Safe"), GOOD),
@@ -195,7 +248,7 @@ class NavigatePage(Page):
         registered = running.registered
         if not running.trusted or registered is None:
             self.guidance, self._guides = None, None
-            self._measured = {}
+            self._measured, self._undecided = {}, ()
             return
         items = running.view.items
         decided = tuple((key, item.accepted) for key, item in items.items())
@@ -203,6 +256,7 @@ class NavigatePage(Page):
         if guides == self._guides:
             return
         self._guides, self._measured = guides, {}
+        self._undecided = tuple(item for item in items.values() if item.undecided)
         residual = None
         self._hasResidual = running.residual is not None and bool(np.any(running.residual.residual.array))
         if self._hasResidual:
@@ -210,9 +264,13 @@ class NavigatePage(Page):
         risks = []
         for name, (rigid, now) in running.view.risks.items():
             item = items[f"risk.{name}"]
+            if item.undecided:
+                continue
             risks.append(now if item.accepted and now is not None else rigid)
             self._measured[f"Tip to {name}"] = item
         target = next((item for item in items.values() if item.kind == "target"), None)
+        if target is not None and target.undecided:
+            target = None
         if target is not None:
             self._measured["Tip to target"] = target
         self.guidance = Guidance(residual, tuple(risks), None if target is None else target.position_mm[0])
@@ -233,6 +291,11 @@ def cursor() -> Any:
     node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
     place = [0.0, 0.0, 0.0]
     return place if node is not None and node.GetCursorPositionRAS(place) else None
+
+
+def dash(why: str) -> str:
+    """No number, and why, as rich text."""
+    return f"{sized('–', 16)}&nbsp;&nbsp;{escape(why)}"
 
 
 def words(found: LocalShift) -> str:

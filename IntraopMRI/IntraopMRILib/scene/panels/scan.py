@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from html import escape
 from typing import Any
 
 from IntraopMRIReconstructionLib.data import Level, Reason
@@ -14,14 +15,16 @@ from ..display import age, number, spread
 from ..parameters import Phase
 from .carried import CarriedTable
 from .compare import Compare
+from .crosscheck import CrossCheck
 from .page import Action, Page, State, blocked, connectFirst, done, ready
 from .scene_scans import SceneScans
-from .style import LEVEL_COLORS, colored
+from .steer import Steering
+from .style import DANGER, LEVEL_COLORS, colored, sized
 
 #: Scans that are offered: what is sent to the scanner, and its name for a person.
 PROTOCOLS = (("", "all"), ("T1 native", "native"), ("T1 contrast", "contrast"))
 #: The rows for volumes of the scene come behind those of the scanner.
-SCENE_SCANS_AT = 1
+SCENE_SCANS_AT = 2
 
 
 class ScanPage(Page):
@@ -38,9 +41,10 @@ class ScanPage(Page):
         self.sceneScans = SceneScans(self, self.widget.layout(), SCENE_SCANS_AT)
         self.compare = Compare(self.running)
         self.carried = CarriedTable(self)
+        self.crossCheck = CrossCheck(self)
+        self.steering = Steering(self)
         self.ui.scanButton.connect("clicked()", self.scan)
         self.ui.stopButton.connect("clicked()", self.stop)
-        self.ui.confirmButton.connect("clicked()", self.running.confirm)
 
     def state(self) -> State:
         """Done when a person has confirmed a registration that its verdict allows."""
@@ -58,13 +62,11 @@ class ScanPage(Page):
             return blocked(_("Registration refused: {why}").format(why=verdict.text))
         if not self.running.confirmed:
             return ready(_("Compare both volumes in all views, then confirm."))
-        waiting = self.carried.waiting()
-        if waiting:
-            return done(
-                _("Registration confirmed. Planned things that stay at the rigid pose until accepted: {count}.").format(
-                    count=waiting
-                )
-            )
+        if self.carried.open:
+            return ready(_("{count}: accept or reject each, or go on without them.").format(count=self.carried.open))
+        left = self.carried.count()
+        if left:
+            return done(_("Registration confirmed. {count}: not shown in navigation.").format(count=left))
         return done(_("Registration confirmed."))
 
     def action(self) -> Action | None:
@@ -82,16 +84,15 @@ class ScanPage(Page):
             return Action(_("Please wait"))
         if found.registration.verdict.level is Level.REFUSED:
             return Action(_("Scan again"), self.scan) if self.running.hasScanner else Action(_("Choose another volume"))
-        return None if self.running.confirmed else Action(_("Confirm registration"), self.running.confirm)
+        if not self.running.confirmed:
+            return Action(_("Confirm registration"), self.running.confirm)
+        return Action(self.carried.open) if self.carried.open else None
 
     def refresh(self) -> None:
         """Newest image, verdict with its reasons, residual."""
         self.ui.scanButton.enabled = self.ui.stopButton.enabled = self.running.hasScanner
         self.sceneScans.refresh()
         found = self.running.registered
-        allowed = found is not None and found.registration.verdict.level is not Level.REFUSED
-        self.ui.confirmButton.enabled = allowed
-        self.ui.confirmButton.visible = not self.running.confirmed
         if found is None:
             self.ui.verdictLabel.text = "–"
             self.ui.reasonsLabel.text = ""
@@ -102,9 +103,9 @@ class ScanPage(Page):
             confirmed = _(", confirmed") if self.running.confirmed else ""
             self.ui.verdictLabel.text = colored(words + confirmed, LEVEL_COLORS[verdict.level], 18)
             against = [r for r in verdict.reasons if r.level is not Level.GOOD]
-            self.ui.reasonsLabel.text = _lines(against) or _(
-                "All {count} measured signs are as expected (point here to read them)."
-            ).format(count=len(verdict.reasons))
+            self.ui.reasonsLabel.text = _lines(against) or _("All {count} signs are as expected.").format(
+                count=len(verdict.reasons)
+            )
             self.ui.reasonsLabel.toolTip = _lines(verdict.reasons)
         self.ui.residualLabel.text = self._residual()
         p = self.parameters
@@ -115,12 +116,16 @@ class ScanPage(Page):
         if view is not None:
             view.bridge.showArrows(p.shiftArrows)
         self.carried.refresh()
+        self.crossCheck.refresh()
+        self.steering.refresh()
         self.tick()
 
     def tick(self) -> None:
         """Age of the image, state of the scanner."""
         self.sceneScans.tick()
         self.compare.tick(time.monotonic())
+        self.crossCheck.tick()
+        self.steering.tick()
         state = self.running.session.scanner_state if self.running.connected else ""
         said = _("Scanner: {state}").format(state=state) if state else ""
         if self.ui.scannerLabel.text != said:
@@ -129,13 +134,14 @@ class ScanPage(Page):
         if image is None:
             words = _("Nothing received yet.")
         else:
+            taken = image.image.acquired_utc_s
+            old = _("age unknown") if taken is None else age(time.time() - taken)
+            words = f"{image.image.name or image.role}, {old}"
             k, j, i = image.image.array.shape[:3]
             x, y, z = image.image.spacing_mm
-            taken = image.image.acquired_utc_s
-            words = _("{name}: {i} × {j} × {k} voxels of {x:.2g} × {y:.2g} × {z:.2g} mm, {age}").format(
-                name=image.image.name or image.role, i=i, j=j, k=k, x=x, y=y, z=z,
-                age=_("age unknown") if taken is None else age(time.time() - taken),
-            )  # fmt: skip
+            self.ui.imageLabel.toolTip = _(
+                "The newest intraoperative volume: {i} × {j} × {k} voxels of {x:.2g} × {y:.2g} × {z:.2g} mm"
+            ).format(i=i, j=j, k=k, x=x, y=y, z=z)
         if self.ui.imageLabel.text != words:
             self.ui.imageLabel.text = words
 
@@ -145,26 +151,24 @@ class ScanPage(Page):
         self.compare.close()
 
     def _residual(self) -> str:
+        """The residual, large, and below it what else was measured, as rich text."""
         lines = []
+        assessment, implants = self.running.residual, self.running.implants.items()
+        if assessment is not None and assessment.measurements[0].value is not None:
+            volume, (low, high) = assessment.measurements[0], assessment.interval_cm3
+            words = _("Residual {value} ({low:.2f} to {high:.2f})")
+            lines.append(colored(words.format(value=number(volume.value, volume.unit), low=low, high=high), DANGER, 15))
+        elif assessment is not None:
+            lines.append(escape(_("Residual: – ({why})").format(why=assessment.measurements[0].missing_because)))
+        elif not implants and self.running.image is not None:
+            lines.append(escape(_("Residual: – (it needs a scan with contrast agent and one without)")))
+        lines += [sized(_("{name}: {grade}").format(name=name, grade=found.grade), 14) for name, found in implants]
         shift = self.running.shift
         if shift is not None:
-            lines += [f"{m.name} {spread(m)}" for m in (shift.shift, shift.cavity) if m.value is not None]
-        assessment = self.running.residual
-        implants = self.running.implants.items()
-        lines += [_("{name}: {grade}").format(name=name, grade=found.grade) for name, found in implants]
-        if assessment is None:
-            lines += [] if implants else [_("No residual: it needs a scan with contrast agent.")]
-        elif assessment.measurements[0].value is None:
-            lines.append(assessment.measurements[0].missing_because)
-        else:
-            volume, (low, high) = assessment.measurements[0], assessment.interval_cm3
-            lines.append(
-                _("Residual {value} (between {low:.2f} and {high:.2f} cm³)").format(
-                    value=number(volume.value, volume.unit), low=low, high=high
-                )
-            )
-            lines += self.running.residualNotes
-        return "\n".join(lines)
+            found = [f"{m.name} {spread(m)}" for m in (shift.shift, shift.cavity) if m.value is not None]
+            lines += [escape(words) for words in found]
+        lines += [escape(note) for note in (self.running.residualNotes if assessment is not None else ())]
+        return "<br>".join(lines)
 
     def scan(self) -> None:
         """Ask the scanner for the chosen scan."""

@@ -24,6 +24,12 @@ NEXT_BUTTON = (
     "border-radius: 6px; padding: 8px; } QPushButton:disabled { background: #c9ced3; color: #3f454b; font-size: 14px; }"
     " QPushButton:pressed { background: #18578c; }"
 )
+#: Two ways to decide, as prominent as the next step and as one another.
+CHOICE_BUTTON = (
+    "QPushButton { border: 2px solid #1f6fb2; color: #1f6fb2; background: white; font-weight: bold; font-size: 15px; "
+    "border-radius: 6px; } QPushButton:disabled { border: 1px solid #a0a0a0; color: #767676; background: transparent; }"
+    " QPushButton:pressed { background: #dbe9f5; }"
+)
 BANNER = f"QLabel {{ background: {DANGER}; color: white; font-weight: bold; font-size: 15px; padding: 8px; }}"
 PATIENT = "QLabel { font-weight: bold; font-size: 15px; padding: 2px; }"
 
