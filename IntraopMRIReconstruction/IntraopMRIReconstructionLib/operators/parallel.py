@@ -25,6 +25,27 @@ def in_order(function: Callable[[Item], Result], items: Sequence[Item], threads:
         yield from _pool(threads).map(function, items)
 
 
+def spread(function: Callable[[Item], object], items: Sequence[Item], threads: int) -> None:
+    """Call ``function`` for each item; the calling thread does its part, and who is done takes the next item.
+
+    For short work: nothing waits for a thread that is busy elsewhere. An error of any item is raised when all threads
+    have left their items.
+    """
+    left = iter(items)
+
+    def work() -> None:
+        for item in left:
+            function(item)
+
+    others = [_pool(threads).submit(work) for _ in range(min(threads, len(items)) - 1)]
+    try:
+        work()
+    finally:
+        for other in others:
+            if not other.cancel():
+                other.result()
+
+
 def shares(count: int, threads: int) -> list[range]:
     """0..count in at most ``threads`` contiguous parts of nearly equal length, none empty."""
     parts = max(1, min(threads, count))

@@ -290,9 +290,9 @@ def _warnings(kspace: KSpace, sampling: Sampling, method: str) -> list[str]:
     if method == "fft" and min(sampling.partial) < 1:
         found.append("partial-Fourier lines are missing and count as zero: the image is blurred")
     if not encoding.is_3d:
-        empty = np.flatnonzero(~(kspace.acquired > 0).any(axis=1))
-        if len(empty):
-            found.append(f"slices without any line are black: {', '.join(map(str, empty))}")
+        begun = kspace.acquired.any(axis=1)
+        if not begun.all():
+            found.append(f"slices without any line are black: {', '.join(map(str, np.flatnonzero(~begun)))}")
     announced = encoding.acceleration if encoding.is_3d else (1, encoding.acceleration[1])
     if sampling.kind in ("full", "regular") and announced != sampling.acceleration:
         found.append(ACCELERATION_WARNING.format(announced, sampling.acceleration))
@@ -304,7 +304,8 @@ def _percent(sampling: Sampling) -> str:
 
 
 def _wrapped(frame: Frame, magnitude: npt.NDArray[np.float32], work: Work) -> Reconstruction:
-    if not np.isfinite(magnitude).all():
+    # A magnitude is never negative, and its largest value is NaN if any is.
+    if not np.isfinite(magnitude.max()):
         raise ReconstructionError(f"the image made by '{work.method}' is not finite: the raw data overflow")
     provenance = provenance_of(frame, work.method, work.reason, work.parameters)
     image = Image(

@@ -16,6 +16,9 @@ from ..data import Encoding, Image, Progress
 from ..errors import Cancelled
 from .metal import scan_facts
 
+#: Of what computes, for the provenance.
+VERSIONS = f"python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}"
+
 Parameter = float | int | str
 #: Called with (fraction 0..1, what is being done); raises Cancelled when a person stopped the work.
 Step = Callable[[float, str], None]
@@ -90,6 +93,6 @@ def provenance_of(frame: RawFrame, method: str, reason: str, parameters: Mapping
         "protocol": frame.encoding.protocol,
         "trajectory": frame.encoding.trajectory,
         "input_sha256": frame.input_hash,
-        "versions": f"python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}",
+        "versions": VERSIONS,
         **scan_facts(frame.encoding),
     }

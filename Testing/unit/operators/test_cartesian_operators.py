@@ -18,7 +18,7 @@ from IntraopMRIReconstructionLib.operators.fourier import (
     kspace_from_image,
     resized,
 )
-from IntraopMRIReconstructionLib.operators.parallel import in_order, one_blas_thread, shares
+from IntraopMRIReconstructionLib.operators.parallel import in_order, one_blas_thread, shares, spread
 from IntraopMRIReconstructionLib.operators.sampling import begun_offset, describe, planned_mask
 from IntraopMRIReconstructionLib.operators.wavelet import Wavelet
 
@@ -239,6 +239,37 @@ def test_shares_cover_everything_once() -> None:
     for count in (1, 2, 7, 16):
         for threads in (1, 2, 5):
             assert [n for part in shares(count, threads) for n in part] == list(range(count))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_spread_does_every_item_once_and_takes_part(threads: int) -> None:
+    done: list[int] = []
+    spread(done.append, range(50), threads)
+    assert sorted(done) == list(range(50))
+
+
+def test_spread_does_not_wait_for_threads_that_are_busy_elsewhere() -> None:
+    gate = threading.Event()
+    busy = in_order(lambda _: gate.wait(10), range(2), 2)
+    waiting = threading.Thread(target=lambda: list(busy))
+    waiting.start()
+    try:
+        done: list[int] = []
+        # Within itself, too: the threads of the pool are taken.
+        spread(lambda item: spread(done.append, [item, item], 2), range(4), 2)
+        assert sorted(done) == [0, 0, 1, 1, 2, 2, 3, 3]
+    finally:
+        gate.set()
+        waiting.join(10)
+
+
+def test_spread_raises_what_an_item_raised() -> None:
+    def work(item: int) -> None:
+        if item == 3:
+            raise ReconstructionError("broken")
+
+    with pytest.raises(ReconstructionError, match="broken"):
+        spread(work, range(8), 3)
 
 
 def test_threads_keep_the_order_and_leave_early() -> None:
