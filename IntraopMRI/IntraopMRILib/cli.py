@@ -1,8 +1,8 @@
 """The command line: a whole session without Slicer's application.
 
 ``demo`` makes a simulated theatre, runs the session against it and compares with the truth. ``session`` runs against
-any OpenIGTLink scanner and tracker, ``replay`` against what such a session recorded. ``lab`` only makes a case and
-keeps the theatre open for others to connect.
+any OpenIGTLink scanner and tracker, ``replay`` against what such a session recorded; ``measure`` adds what a person
+has drawn on its scan since. ``lab`` only makes a case and keeps the theatre open for others to connect.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from pathlib import Path
 from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
 
 from .session import Link, Plan
+from .session_measures import RECIPES
 
 #: Present in every folder that a run has finished; only such a folder is replaced by a later run.
 DONE_MARK = "session.json"
+#: What has to be said beside a measure, by its kind.
+OPTIONS = {kind: recipe.options for kind, recipe in RECIPES.items() if recipe.options}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,10 +67,19 @@ def _parser() -> argparse.ArgumentParser:
     replay.set_defaults(run=_replay)
     for command in (session, replay):
         command.add_argument("--case", type=Path, required=True, help="case folder with preop.nrrd, tumour, plan.json")
-        command.add_argument("--procedure", choices=("brain", "spine"), default="brain")
+        command.add_argument("--procedure", choices=("brain", "spine", *RECIPES), default="brain")
         command.add_argument("--wait", type=float, default=60.0, metavar="S", help="longest silence of the scanner (s)")
         command.add_argument("--navigate", type=float, default=10.0, metavar="S", help="time to follow the pointer (s)")
         command.add_argument("--out", type=Path, default=Path("session-output"), help="folder for the results")
+    measure = commands.add_parser("measure", help="numbers from what was drawn on a session's scan since")
+    measure.add_argument("kind", choices=tuple(RECIPES))
+    measure.add_argument("--results", type=Path, default=Path("session-output"), help="folder of a finished session")
+    measure.add_argument("--case", type=Path, required=True, help="case folder with what is known before the operation")
+    measure.add_argument("--points", type=Path, metavar="MRK.JSON", help="landmarks on the intraoperative scan")
+    measure.add_argument("--outline", type=Path, metavar="NRRD", help="label on the intraoperative scan")
+    measure.add_argument("--option", default="", help="; ".join(f"{k}: {', '.join(o)}" for k, o in OPTIONS.items()))
+    measure.add_argument("--by", required=True, help="who has drawn this and confirms the registration")
+    measure.set_defaults(run=_measure)
     return parser
 
 
@@ -112,13 +124,28 @@ def _replay(options: argparse.Namespace) -> None:
     print(f"\nResults are in {options.out}/ (open report.html)")
 
 
+def _measure(options: argparse.Namespace) -> None:
+    from .cli_measure import add_measure
+
+    found = add_measure(
+        options.results, options.case, options.kind, options.points, options.outline, options.option, options.by
+    )
+    for m in found.measurements:
+        between = "" if m.interval is None else f" ({m.interval[0]:.2f} to {m.interval[1]:.2f})"
+        print(f"{m.name}: " + (m.missing_because if m.value is None else f"{m.value:.2f} {m.unit}{between}"))
+    print(f"{found.note}\nAdded to {options.results}/session.json and report.html".lstrip())
+
+
 def plan_of_case(case: Path, procedure: str) -> Plan:
     """What a case folder knows before the operation. Raises an IntraopError that names what is missing."""
     from IntraopMRIReconstructionLib.simulate.case_files import read_case
 
     from .assess.implant import Trajectory
+    from .session_files import plan_of_files
     from .session_implants import implanted_of, vertebrae_of
 
+    if procedure in RECIPES:
+        return plan_of_files(case, procedure)
     content = read_case(case)
     patient = content.plan.patient_id
     if procedure == "brain":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from IntraopMRIReconstructionLib.data import Measurement, Pose
+from IntraopMRIReconstructionLib.data import Level, Measurement, Pose
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
 from IntraopMRIReconstructionLib.wire.recorder import Recorder, Recording
 from IntraopMRIReconstructionLib.wire.replay import ReplayServer
@@ -139,6 +139,8 @@ class _Run:
         self.outcome = Outcome(session.journal.record)
         self._bars: dict[str, Any] = {}
         self._open = {planned.name for planned in plan.trajectories} | ({"residual"} if plan.tumour else set())
+        # Where a person draws later, the session is done when the scan is registered.
+        self._open = self._open or {"registration"}
         self._last_byte_s: float | None = None
 
     def to_the_end(self, navigate_s: float) -> Outcome:
@@ -201,6 +203,9 @@ class _Run:
             self._last_byte_s = update.last_byte_s
             for stage in ("reconstruct", "register", "follow the brain shift", "assess residual"):
                 self._bars.pop(stage, None)
+        elif isinstance(update, Registered):
+            if update.registration.verdict.level is not Level.REFUSED:
+                self._open.discard("registration")
         elif isinstance(update, ResidualFound):
             self._open.discard("residual")
         elif isinstance(update, PlanCarried):
@@ -276,6 +281,8 @@ class _Run:
     def _caption(self) -> str:
         if self.plan.tumour is not None:
             return "Residual (red) and what was resected (green) in the intraoperative scan"
+        if not self.plan.trajectories:
+            return "The intraoperative scan"
         return "Planned and actual implant in the intraoperative scan"
 
     def _write(self, pictures: Sequence[Picture]) -> None:

@@ -49,6 +49,13 @@ class Journal:
             patient_id, procedure, utc_now(), planned_measures=dict(planned_measures or {}), software=_versions()
         )
 
+    @classmethod
+    def resumed(cls, record: SessionRecord) -> Journal:
+        """Goes on with the record of a session that was finished."""
+        journal = cls(record.patient_id, record.procedure)
+        journal._record = record
+        return journal
+
     @property
     def record(self) -> SessionRecord:
         """The record as it is now."""

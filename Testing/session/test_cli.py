@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from IntraopMRIReconstructionLib.simulate.case_files import read_truth, write_ca
 from IntraopMRIReconstructionLib.simulate.phantom import BrainCase
 from IntraopMRIReconstructionLib.simulate.spine import make_spine_case
 from IntraopMRIReconstructionLib.simulate.theatre import Theatre
+from IntraopMRIReconstructionLib.simulate.volumes import read_volume, write_volume
 
 
 def intraopmri(*arguments: object, timeout_s: float = 280.0) -> subprocess.CompletedProcess[str]:
@@ -166,3 +168,30 @@ def test_the_demo_measures_what_the_truth_says(tmp_path: Path) -> None:
     for procedure in ("brain", "spine"):
         for name in ("overview.png", "report.html", "session.json", "scene/scene.mrml"):
             assert (out / procedure / name).is_file(), name
+
+
+@pytest.mark.slow
+def test_a_procedure_that_is_about_a_measure_ends_with_the_registered_scan_and_is_measured_later(
+    brain_folder: Path, tmp_path: Path
+) -> None:
+    """Nothing is assessed by itself: a person outlines on the scan that the session has kept."""
+    out, known = tmp_path / "out", read_truth(brain_folder)
+    truth = known[1]
+    assert truth is not None
+    tumour = read_volume(brain_folder / "case" / "tumour.seg.nrrd")
+    write_volume(replace(tumour, array=(tumour.array > 0).astype(np.uint8)), brain_folder / "case" / "nidus.nrrd")
+    common = ("--case", brain_folder, "--procedure", "vascular", "--navigate", 0)
+    with Theatre(brain_folder, servers=("scanner",)) as theatre:
+        scanner = f"127.0.0.1:{theatre.ports['scanner']}"
+        done = intraopmri("session", *common, "--scanner", scanner, "--out", out)
+    assert done.returncode == 0, done.stderr
+    record = read_record(out / "session.json")
+    assert dict(record.planned_measures) == {"vascular": "Residual nidus"}
+    assert "not measured in this session" in (out / "report.html").read_text()
+    write_volume(replace(truth.residual, array=truth.residual.array.astype(np.uint8)), tmp_path / "left.nrrd")
+    arguments = ("--results", out, "--case", brain_folder, "--outline", tmp_path / "left.nrrd", "--by", "Dr. X")
+    added = intraopmri("measure", "vascular", *arguments, "--option", "not seen")
+    assert added.returncode == 0, added.stderr
+    (entry,) = read_record(out / "session.json").drawn
+    assert entry.measurements[1].value == pytest.approx(truth.residual_ml, rel=1e-3)
+    assert "data:image/png;base64," in (out / "report.html").read_text()

@@ -1,0 +1,62 @@
+"""Adds to the results of a session what a person has drawn on its scan since: numbers, record and report."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from IntraopMRIReconstructionLib.data import Level
+from IntraopMRIReconstructionLib.errors import SessionError
+
+from .report.html import Picture, render
+from .session_files import plan_of_files, read_outline, read_points
+from .session_journal import Journal
+from .session_measures import Drawn, Found, Scan, measured
+from .workflow.record import SessionRecord, as_document, read_record, write_atomically, write_record
+
+
+def add_measure(
+    results: Path, case: Path, kind: str, points: Path | None, outline: Path | None, option: str, by: str
+) -> Found:
+    """Measure on the registered scan of a finished session and write its record and report anew.
+
+    ``results``: folder of the session; ``points`` (.mrk.json) and ``outline`` (label) in the frame of its scan. ``by``:
+    who has drawn it and confirms that the overlay of this registration fits. Raises an IntraopError: nothing is written
+    then.
+    """
+    if not by.strip():
+        raise SessionError("name the person who has drawn this and confirms the registration: --by NAME")
+    record = read_record(results / "session.json")
+    plan = plan_of_files(case, kind)
+    if plan.patient_id != record.patient_id:
+        raise SessionError(f"the case is of patient '{plan.patient_id}', the session of '{record.patient_id}'")
+    image_uid, scan = _scan(record)
+    drawn = Drawn(
+        image_uid,
+        () if points is None else read_points(points),
+        None if outline is None else read_outline(outline),
+        option,
+    )
+    found = measured(plan, kind, drawn, scan)
+    journal = Journal.resumed(record)
+    journal.event("confirmed", f"the registration, by {by.strip()}, for what was drawn after the session")
+    journal.drawn(found, image_uid, by.strip())
+    pictures = [Picture(path.read_bytes(), path.stem) for path in sorted(results.glob("*.png"), key=os.path.getmtime)]
+    report = render(as_document(journal.record), pictures)
+    write_record(journal.record, results / "session.json")
+    write_atomically(results / "report.html", report)
+    return found
+
+
+def _scan(record: SessionRecord) -> tuple[str, Scan]:
+    """Uid of the registered scan, and where the preoperative volume lies in it. SessionError without one."""
+    registration = record.registration
+    if registration is None or registration.verdict.level is Level.REFUSED:
+        why = "was not registered" if registration is None else f"was {registration.verdict.text}"
+        raise SessionError(f"the scan of this session {why}: nothing is measured on it")
+    image = next((image for image in record.images if image.uid == registration.fixed_uid), None)
+    if image is None:
+        raise SessionError("the record does not hold the scan that was registered: run the session again")
+    pose = np.array(registration.intraop_from_preop)
+    return image.uid, Scan(pose, registration.error_mm or 0.0, max(image.spacing_mm))

@@ -1,0 +1,111 @@
+"""Cases and drawings as files: what Slicer saves, read for procedures that are about measures.
+
+A case folder holds ``plan.json`` and ``preop.nrrd`` or ``spine_preop.nrrd``; beside them, as far as the measure needs
+it, ``nidus.nrrd``, ``landmarks.mrk.json``, ``centreline.mrk.json`` and ``correction.json``, all of the preoperative
+frame. Markups are LPS on disk unless they say RAS; a correction is {"preop_from_preop": 4 x 4}, RAS, mm.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from IntraopMRIReconstructionLib.data import Image, Matrix, checked_rigid
+from IntraopMRIReconstructionLib.errors import DataError, SessionError
+from IntraopMRIReconstructionLib.geometry import RAS_FROM_LPS, apply
+
+from .session_measures import RECIPES
+from .session_plan import Plan
+
+Points = tuple[tuple[str, npt.NDArray[np.float64]], ...]
+
+
+def plan_of_files(case: Path, kind: str) -> Plan:
+    """The plan of a procedure that is about one measure. Raises an IntraopError that names what is missing."""
+    from IntraopMRIReconstructionLib.simulate.case_files import read_case
+
+    content = read_case(case)
+    place = case / "case" if (case / "case").is_dir() else case
+    preop = content.preop if content.preop is not None else content.spine_preop
+    assert preop is not None, "a case has one of them"
+
+    def there(name: str) -> Path | None:
+        return place / name if (place / name).exists() else None
+
+    nidus, landmarks, line, correction = map(
+        there, ("nidus.nrrd", "landmarks.mrk.json", "centreline.mrk.json", "correction.json")
+    )
+    return Plan(
+        content.plan.patient_id,
+        f"{RECIPES[kind].title}, intraoperative control",
+        preop,
+        landmarks={} if landmarks is None else named(read_points(landmarks), landmarks),
+        measures=(kind,),
+        nidus=None if nidus is None else read_outline(nidus),
+        centreline=None if line is None else np.array([point for _name, point in read_points(line)]),
+        correction=None if correction is None else read_correction(correction),
+    )
+
+
+def read_outline(path: Path) -> Image:
+    """A label (0 outside) that was saved from the Segment Editor; empty when nothing is left. Raises DataError."""
+    from IntraopMRIReconstructionLib.simulate.volumes import read_volume
+
+    label = read_volume(path, smallest=1)
+    if label.array.dtype.kind not in "ui":
+        raise DataError(f"{path} holds {label.array.dtype}, expected a label of whole numbers: save the segmentation")
+    return label
+
+
+def read_points(path: Path) -> Points:
+    """Name and place (3,), RAS mm, of each point of a markups file (.mrk.json), in order. Raises DataError."""
+    content = _read_json(path)
+    try:
+        (markup,) = content["markups"]
+        frame = str(markup.get("coordinateSystem", "LPS"))
+        points = [(str(p["label"]), p.get("positionStatus", "defined"), p["position"]) for p in markup["controlPoints"]]
+        places = np.array([place for _, _, place in points], dtype=np.float64).reshape(-1, 3)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path} is no file of one markup with control points: {error!r}; save it from Slicer"
+        ) from error
+    if frame not in ("LPS", "RAS"):
+        raise DataError(f"{path} is in '{frame}', expected LPS or RAS: save it from Slicer again")
+    undefined = [name for name, status, _ in points if status != "defined"]
+    if undefined or not np.isfinite(places).all():
+        raise DataError(f"points of {path} are not placed: {undefined or 'some'}; place them or remove them")
+    ras = places if frame == "RAS" else apply(RAS_FROM_LPS, places)
+    return tuple((name, place) for (name, _, _), place in zip(points, ras, strict=True))
+
+
+def named(points: Points, path: Path) -> dict[str, npt.NDArray[np.float64]]:
+    """Points by their names. Raises SessionError when two have one name."""
+    found = dict(points)
+    if len(found) < len(points):
+        raise SessionError(f"two points of {path} have one name: number them apart, as 'upper 1' and 'upper 2'")
+    return found
+
+
+def read_correction(path: Path) -> Matrix:
+    """The planned motion (4, 4) of a bone, RAS mm. Raises DataError when it is none."""
+    content = _read_json(path)
+    try:
+        matrix = np.array(content["preop_from_preop"], dtype=np.float64)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f'{path} is no correction: {error!r}; it needs "preop_from_preop", four rows of four'
+        ) from error
+    return checked_rigid(matrix, f"preop_from_preop of {path.name}")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} must hold a JSON object")
+    return content
