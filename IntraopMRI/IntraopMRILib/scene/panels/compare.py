@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -92,6 +94,32 @@ class Compare:
             composite.SetForegroundVolumeID(above.GetID() if above is not None else None)
         self._opacity(self._blend if laid is None else MAP_OPACITY)
         self._showLegend(laid)
+
+    @contextmanager
+    def opaque(self, centre: npt.ArrayLike | None) -> Iterator[None]:
+        """The intraoperative volume alone through ``centre`` (3,), RAS mm, for pictures that a decision rests on.
+
+        A rim that enhanced before surgery would shine through a blend as if it were still there.
+        """
+        view, manager = self._running.view, slicer.app.layoutManager()
+        now = None if view is None else view.volume()
+        before = []
+        for name in manager.sliceViewNames():
+            widget = manager.sliceWidget(name)
+            node, composite = widget.mrmlSliceNode(), widget.mrmlSliceCompositeNode()
+            before.append((node, slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS()).copy()))
+            if now is not None:
+                composite.SetBackgroundVolumeID(now.GetID())
+                composite.SetForegroundVolumeID(None)
+            if centre is not None:
+                node.JumpSliceByCentering(*np.asarray(centre, dtype=float))
+        try:
+            yield
+        finally:
+            for node, matrix in before:
+                slicer.util.updateVTKMatrixFromArray(node.GetSliceToRAS(), matrix)
+                node.UpdateMatrices()
+            self.apply()
 
     def close(self) -> None:
         """Remove the checkerboard."""

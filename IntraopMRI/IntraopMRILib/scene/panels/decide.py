@@ -17,8 +17,12 @@ from vtkmodules.util.numpy_support import vtk_to_numpy
 
 from ..display import interval, number
 from ..parameters import Decision, Phase
+from .basis import rests_on, result
 from .measure import MeasureSection
 from .page import Action, Page, State, blocked, connectFirst, done, ready
+
+#: The rows for drawings on the scan come behind the table of measurements.
+MEASURES_AT = 3
 
 
 class DecidePage(Page):
@@ -29,7 +33,7 @@ class DecidePage(Page):
 
     def __init__(self, panel: Any) -> None:
         super().__init__(panel)
-        self.measure = MeasureSection(self, self.widget.layout(), 1)
+        self.measure = MeasureSection(self, self.widget.layout(), MEASURES_AT)
         table = self.ui.measuredTable
         table.setColumnCount(3)
         table.setHorizontalHeaderLabels([_("Measurement"), _("Value"), _("Interval")])
@@ -39,7 +43,6 @@ class DecidePage(Page):
         table.setColumnWidth(1, 70)
         table.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
         self.ui.reportFolderEdit.currentPath = "~/IntraopMRI-report"
-        self.ui.reportButton.connect("clicked()", self.report)
 
     def state(self) -> State:
         """Done when the report is written."""
@@ -83,7 +86,20 @@ class DecidePage(Page):
                 table.setItem(row, column, item)
         table.resizeRowsToContents()
         self.ui.reportLabel.text = self.running.reportPath
-        self.ui.reportButton.enabled = self.running.trusted
+        self.ui.reportLabel.visible = bool(self.running.reportPath)
+        self.tick()
+
+    def tick(self) -> None:
+        """What the decision rests on; the image grows old."""
+        scan: Any = self.panel.pages[Phase.SCAN]
+        p = self.parameters
+        for label, text in (
+            (self.ui.resultLabel, result(self.running, self.measure.measurements())),
+            (self.ui.basisLabel, rests_on(self.running, scan.carried, scan.crossCheck, p.imageOldAfterMin)),
+        ):
+            if label.text != text:
+                label.text = text
+                label.visible = bool(text)
 
     def _measurements(self) -> list[Measurement]:
         if not self.running.trusted:
@@ -107,7 +123,9 @@ class DecidePage(Page):
         folder = Path(self.ui.reportFolderEdit.currentPath).expanduser()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            pictures = [Picture(png, name) for name, png in pictures_of_views()]
+            scan: Any = self.panel.pages[Phase.SCAN]
+            with scan.compare.opaque(self.running.view.centroid):
+                pictures = [Picture(png, name) for name, png in pictures_of_views()]
             write_record(record, folder / "session.json")
             write_atomically(folder / "report.html", render(json.loads(to_json(record)), pictures))
         except (IntraopError, OSError) as error:
@@ -118,14 +136,19 @@ class DecidePage(Page):
 
 
 def pictures_of_views() -> list[tuple[str, bytes]]:
-    """Every view of the layout as PNG bytes, with its name."""
+    """Every view of the layout as PNG bytes, with the name of its plane; 3D, which carries the numbers, first."""
     manager = slicer.app.layoutManager()
-    names = [name for name in manager.sliceViewNames() if manager.sliceWidget(name).visible]
-    windows = [(name, manager.sliceWidget(name).sliceView().renderWindow()) for name in names]
+    windows = []
     threeD = manager.threeDWidget(0)
     if threeD is not None and threeD.visible:
-        windows.append(("3D", threeD.threeDView().renderWindow()))
-    return [(name, _png(window)) for name, window in windows]
+        windows.append((_("3D with the numbers of this moment"), threeD.threeDView().renderWindow()))
+    for name in manager.sliceViewNames():
+        widget = manager.sliceWidget(name)
+        if widget.visible:
+            plane = widget.mrmlSliceNode().GetOrientation()
+            caption = plane if plane in ("Axial", "Coronal", "Sagittal") else _("Oblique ({view})").format(view=name)
+            windows.append((caption, widget.sliceView().renderWindow()))
+    return [(caption, _png(window)) for caption, window in windows]
 
 
 def _png(window: Any) -> bytes:

@@ -1,0 +1,88 @@
+"""What the decision on page 6 rests on, as rich text: the result large, below it image, registration, plan, checks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import Any
+
+from IntraopMRIReconstructionLib.data import Level, Measurement
+from slicer.i18n import tr as _
+
+from ..display import age, interval, number, spread
+from .style import CHECK, DANGER, LEVEL_COLORS, colored, sized
+
+#: Measures by a person's drawing, and the margin, that stand beside the result; the table has all of them.
+MOST_BESIDE = 4
+
+
+def result(running: Any, drawn: Sequence[Measurement]) -> str:
+    """The numbers that are decided on; a dash with its reason where there is none.
+
+    ``drawn``: what rests on a person's drawing on the scan, and the margin of the cavity.
+    """
+    if not running.trusted:
+        return f"{sized('–', 18)}&nbsp;&nbsp;{escape(_('registration not confirmed'))}"
+    lines = []
+    if running.residual is not None:
+        volume, extent = running.residual.measurements[:2]
+        if volume.value is None:
+            lines.append(f"{sized(_('Residual –'), 18)}&nbsp;&nbsp;{escape(volume.missing_because)}")
+        else:
+            lines.append(colored(_("Residual {value}").format(value=number(volume.value, volume.unit)), DANGER, 20))
+            lines[-1] += _between(volume)
+            if extent.value is not None:
+                rano = _("RANO class {name}").format(name=running.residual.rano.value)
+                words = _("Resected {value}").format(value=number(extent.value, extent.unit))
+                lines.append(f"{sized(words, 15)}{_between(extent)}&nbsp;&nbsp;{escape(rano)}")
+    elif running.session.plan.tumour is not None:
+        lines.append(f"{sized(_('Residual –'), 18)}&nbsp;&nbsp;{escape(_('needs a scan with contrast agent'))}")
+    lines += [sized(f"{name}: {found.grade}", 16) for name, found in running.implants.items()]
+    for measurement in drawn[:MOST_BESIDE]:
+        if measurement.value is None:
+            lines.append(f"{sized('–', 15)}&nbsp;&nbsp;{escape(f'{measurement.name}: {measurement.missing_because}')}")
+        else:
+            lines.append(f"{sized(spread(measurement), 15)}&nbsp;&nbsp;{escape(measurement.name)}")
+    return "<br>".join(lines)
+
+
+def rests_on(running: Any, carried: Any, crossCheck: Any, oldAfterMin: float) -> str:
+    """Image, registration, plan and cross-check; in amber what a person should look at before deciding."""
+    if not running.trusted:
+        return ""
+    return "<br>".join(_rests(running, carried, crossCheck, oldAfterMin))
+
+
+def _rests(running: Any, carried: Any, crossCheck: Any, oldAfterMin: float) -> Iterator[str]:
+    image = running.image.image
+    if image.acquired_utc_s is None:
+        yield colored(_("Image {name}: time unknown").format(name=image.name), CHECK, 13)
+    else:
+        old_s = max(0.0, time.time() - image.acquired_utc_s)
+        words = _("Image {name}: {age} old").format(name=image.name or running.image.role, age=age(old_s))
+        yield colored(words, CHECK, 13) if old_s > 60.0 * oldAfterMin else escape(words)
+    verdict = (running.shift or running.registered.registration).verdict
+    words = {Level.GOOD: _("good"), Level.CHECK: _("check")}[verdict.level]
+    against = [reason.name for reason in verdict.reasons if reason.level is not Level.GOOD]
+    line = _("Registration {verdict}, confirmed").format(verdict=words) + (f": {', '.join(against)}" if against else "")
+    yield escape(line) if verdict.level is Level.GOOD else colored(line, LEVEL_COLORS[verdict.level], 13)
+    if running.session.plan.tumour is not None and running.shift is None:
+        yield colored(_("Brain shift not followed: outlines are at the rigid pose"), CHECK, 13)
+    items = running.view.items.values()
+    if any(item.offered for item in items):
+        accepted, rejected = (sum(item.accepted is way for item in items) for way in (True, False))
+        yield escape(_("Plan: {yes} carried over, {no} rejected").format(yes=accepted, no=rejected))
+    if carried.count():
+        yield colored(_("{count}: not shown").format(count=carried.count()), CHECK, 13)
+    for measurement in crossCheck.found[:1]:
+        value = number(measurement.value, measurement.unit)
+        yield escape(_("{name}: {value} (p95)").format(name=measurement.name, value=value))
+    for note in running.residualNotes:
+        yield colored(note, CHECK, 13)
+
+
+def _between(measurement: Any) -> str:
+    if measurement.interval is None:
+        return ""
+    return "&nbsp;&nbsp;" + escape(interval(measurement.interval, measurement.unit, measurement.value))
