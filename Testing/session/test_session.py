@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from IntraopMRILib.assess.margin import resection_margin
 from IntraopMRILib.session import Link, Plan, Session, role_of
 from IntraopMRILib.session_pair import agent_notes
 from IntraopMRILib.session_updates import (
@@ -57,6 +58,15 @@ def test_two_scans_become_a_registered_residual(
     assert [image.role for image in record.images] == ["native", "contrast"]
     assert record.residual is not None
     assert record.residual.volume.value == assessment.volume_cm3
+    margin, truth = record.margin, brain.truth
+    assert margin is not None
+    assert margin.image_uid == record.images[1].uid
+    labels = (each.with_array(each.array.astype(np.uint8)) for each in (truth.cavity, truth.brain))
+    true = resection_margin(brain.tumour, *labels, truth.intraop_from_preop_points, lambda p: np.zeros(len(p)))
+    assert true.closest.value is not None
+    assert margin.closest.interval is not None
+    assert margin.closest.interval[0] <= true.closest.value <= margin.closest.interval[1]
+    assert true.side in margin.closest.definition
     assert {timing.stage.partition(":")[0] for timing in record.timings} >= {"reconstruct", "register"}
 
 
@@ -70,6 +80,7 @@ def test_a_new_image_withdraws_the_residual_of_the_old_one_from_the_record(
     send(scanner, scans["T1 native"])
     wait_for(session, ImageReady)
     assert session.journal.record.residual is None
+    assert session.journal.record.margin is None
 
 
 def test_a_scan_of_another_patient_is_refused_and_named(session: Session, scanner: Server, brain: BrainCase) -> None:

@@ -37,8 +37,8 @@ class Margin:
     """``closest``: mm, + is inside the cavity. ``outside``: part of the border outside the cavity, %.
 
     ``side``: where the closest point lies, seen from the tumour's middle in the patient's axes; ``at_ras_mm``: the
-    point itself, (3,) intraoperative RAS. ``not_reached``: sides whose border lies outside the cavity, worst first.
-    Without a cavity the measurements have no value, and there is no point.
+    point itself, (3,) intraoperative RAS. ``not_reached``: sides whose border lies outside the cavity for certain,
+    beyond every interval, worst first. Without a cavity the measurements have no value, and there is no point.
     """
 
     closest: Measurement
@@ -54,7 +54,11 @@ class Margin:
             return f"No margin is given: {self.closest.missing_because}."
         low, high = self.closest.interval or (self.closest.value,) * 2
         sides = ", ".join(self.not_reached)
-        reached = f"tumour border not reached in: {sides}" if sides else "the cavity encloses the tumour's border"
+        reached = (
+            "the cavity encloses the tumour's border" if low >= 0 else "whether it is reached all round cannot be told"
+        )
+        if sides:
+            reached = f"tumour border not reached in: {sides}"
         return f"Closest margin {self.closest.value:.1f} mm ({low:.1f} to {high:.1f}), {self.side}; {reached}."
 
 
@@ -70,7 +74,7 @@ def resection_margin(
     ``tumour``: preoperative label; 3 and above (infiltration) is no part of the mass. ``cavity``, ``brain``: labels on
     one intraoperative grid. The wall is where the cavity meets brain: its opening to the outside is none.
     ``intraop_from_preop``: as in :mod:`.carry`. ``uncertainty_mm``: 95 % radius (n,) at intraoperative RAS points.
-    Interval: that radius and half a voxel of the cavity, together, at each point of the border.
+    Interval: that radius and a voxel of the cavity, together, at each point of the border.
     Raises AssessmentError for an empty tumour or labels on different grids.
     """
     labels = np.asarray(tumour.array)
@@ -95,7 +99,8 @@ def resection_margin(
     if not counted.any():
         return _missing("the border of the tumour lies outside the brain", based_on)
     margin = KDTree(wall).query(now)[0] * np.where(inside, 1.0, -1.0)
-    error = np.hypot(uncertainty_mm(now), 0.5 * float(cavity.spacing_mm.max()))
+    # The wall is as sure as in the volume of the cavity: to one voxel.
+    error = np.hypot(uncertainty_mm(now), float(cavity.spacing_mm.max()))
     before, now, weights, margin, error = (a[counted] for a in (before, now, weights, margin, error))
     worst = int(np.argmin(margin))
     sides = _sides(before - before.mean(axis=0))
@@ -105,7 +110,7 @@ def resection_margin(
         "mm",
         "Least distance from the tumour's border before surgery, carried over, to the wall of the cavity: + where the "
         "border lies inside the cavity, - where it lies outside and is left, by geometry; interval: 95 % radius of the "
-        f"registration and half a voxel. Closest {sides[worst]}",
+        f"registration and a voxel of the cavity. Closest {sides[worst]}",
         SOURCE,
         (float((margin - error).min()), float((margin + error).min())),
         based_on=based_on,
@@ -119,7 +124,7 @@ def resection_margin(
         (_percent(margin + error < 0, weights), _percent(margin - error < 0, weights)),
         based_on=based_on,
     )
-    return Margin(closest, outside, sides[worst], now[worst], _not_reached(sides, margin < 0, weights))
+    return Margin(closest, outside, sides[worst], now[worst], _not_reached(sides, margin + error < 0, weights))
 
 
 def _missing(why: str, based_on: tuple[str, ...]) -> Margin:
