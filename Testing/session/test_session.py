@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -61,8 +62,8 @@ def test_two_scans_become_a_registered_residual(
     margin, truth = record.margin, brain.truth
     assert margin is not None
     assert margin.image_uid == record.images[1].uid
-    labels = (each.with_array(each.array.astype(np.uint8)) for each in (truth.cavity, truth.brain))
-    true = resection_margin(brain.tumour, *labels, truth.intraop_from_preop_points, lambda p: np.zeros(len(p)))
+    moved: Callable[..., np.ndarray] = truth.intraop_from_preop_points
+    true = resection_margin(brain.tumour, truth.cavity, truth.brain, moved, lambda p: np.zeros(len(p)))
     assert true.closest.value is not None
     assert margin.closest.interval is not None
     assert margin.closest.interval[0] <= true.closest.value <= margin.closest.interval[1]
