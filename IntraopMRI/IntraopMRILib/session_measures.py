@@ -8,7 +8,7 @@ there give the value before surgery and the change.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -26,6 +26,8 @@ from .session_plan import Plan
 
 Points = npt.NDArray[np.float64]
 Groups = Mapping[str, Points]
+#: Measurements, and what must be known beside them.
+Numbers = tuple[tuple[Measurement, ...], str]
 
 #: Standard deviation (mm, each axis) with which a person places a landmark in a picture of 1 mm voxels; in a coarser
 #: one half a voxel.
@@ -79,10 +81,10 @@ class Recipe:
 
     title: str
     hint: str
+    work: Callable[[Plan, Drawn, Scan], Numbers]
     groups: Mapping[str, int] = field(default_factory=dict)
     outline: bool = False
     options: tuple[str, ...] = ()
-    work: Callable[[Plan, Drawn, Scan], tuple[tuple[Measurement, ...], str]] = lambda _plan, _drawn, _scan: ((), "")
 
 
 def measured(plan: Plan, kind: str, drawn: Drawn, scan: Scan) -> Found:
@@ -101,7 +103,7 @@ def measured(plan: Plan, kind: str, drawn: Drawn, scan: Scan) -> Found:
     return Found(kind, recipe.title, tuple(replace(m, based_on=based_on) for m in measurements), note)
 
 
-def _vascular(plan: Plan, drawn: Drawn, scan: Scan) -> tuple[tuple[Measurement, ...], str]:
+def _vascular(plan: Plan, drawn: Drawn, scan: Scan) -> Numbers:
     if plan.nidus is None:
         raise SessionError("the plan has no nidus: outline it on the preoperative volume and call it Nidus")
     assert drawn.label is not None
@@ -117,7 +119,7 @@ def _vascular(plan: Plan, drawn: Drawn, scan: Scan) -> tuple[tuple[Measurement, 
     return found.measurements, found.text
 
 
-def _cord(plan: Plan, drawn: Drawn, scan: Scan) -> tuple[tuple[Measurement, ...], str]:
+def _cord(plan: Plan, drawn: Drawn, scan: Scan) -> Numbers:
     assert drawn.label is not None
     if drawn.points:
         return cord_residual(drawn.label, np.array([np.asarray(point) for _name, point in drawn.points])), ""
@@ -128,24 +130,33 @@ def _cord(plan: Plan, drawn: Drawn, scan: Scan) -> tuple[tuple[Measurement, ...]
 
 
 def _by_landmarks(
-    groups: Mapping[str, int], work: Callable[[Groups, str], tuple[Measurement, ...]], signed: bool = True
-) -> Callable[[Plan, Drawn, Scan], tuple[tuple[Measurement, ...], str]]:
-    """A measure of named landmarks: its value now, before surgery when they were placed there too, and the change."""
+    groups: Mapping[str, int],
+    work: Callable[[Groups, str], tuple[Measurement, ...]],
+    signed: bool = True,
+    unmoved: tuple[str, ...] = (),
+) -> Callable[[Plan, Drawn, Scan], Numbers]:
+    """A measure of named landmarks: its value now, before surgery when they were placed there too, and the change.
 
-    def both(plan: Plan, drawn: Drawn, scan: Scan) -> tuple[tuple[Measurement, ...], str]:
-        back = invert(scan.intraop_from_preop)
-        places = {name: apply(back, points) for name, points in grouped(drawn.points).items()}
-        now = _sure(
-            lambda points: work(points, drawn.option), _complete(places, groups, "intraoperative"), scan, signed
-        )
+    ``unmoved``: groups on the bone that carries the registration; placed before surgery, they need not be placed again.
+    """
+
+    def both(plan: Plan, drawn: Drawn, scan: Scan) -> Numbers:
+        def sure(points: Groups, where: str, place: Scan) -> tuple[Measurement, ...]:
+            complete = _complete(points, groups, where)
+            return _sure(lambda moved: work(moved, drawn.option), complete, place, signed)
+
         before = {name: points for name, points in grouped(plan.landmarks.items()).items() if name in groups}
-        if not before:
-            return now, ""
-        fine = Scan(np.eye(4), 0.0, float(plan.preoperative.spacing_mm.max()))
-        first = _sure(
-            lambda points: work(points, drawn.option), _complete(before, groups, "preoperative"), fine, signed
-        )
-        return (*now, *(m for pair in zip(first, now, strict=True) for m in _change(*pair))), ""
+        back = invert(scan.intraop_from_preop)
+        now = {name: before[name] for name in unmoved if name in before}
+        now |= {name: apply(back, points) for name, points in grouped(drawn.points).items()}
+        found = sure(now, "intraoperative", scan)
+        if not set(before) - set(unmoved):
+            return found, ""
+        try:
+            first = sure(before, "preoperative", Scan(np.eye(4), 0.0, float(plan.preoperative.spacing_mm.max())))
+        except SessionError as error:
+            return found, f"Not compared with before surgery: {error}."
+        return (*found, *(m for pair in zip(first, found, strict=True) for m in _change(*pair))), ""
 
     return both
 
@@ -209,7 +220,7 @@ def _cup(points: Groups, option: str) -> tuple[Measurement, ...]:
     return cup_orientation(plane_normal(points["rim"], outward), side, frame)
 
 
-def _osteotomy(plan: Plan, drawn: Drawn, scan: Scan) -> tuple[tuple[Measurement, ...], str]:
+def _osteotomy(plan: Plan, drawn: Drawn, scan: Scan) -> Numbers:
     """The fragment's own motion against that of the bone which carries the registration."""
     if plan.correction is None:
         raise SessionError("the plan has no correction: give the planned motion of the bone")
@@ -253,10 +264,10 @@ def kinds_of(landmarks: Mapping[str, npt.ArrayLike], nidus: bool, correction: bo
     return tuple(["vascular"] * nidus + by_name + ["osteotomy"] * correction)
 
 
-def grouped(points: object) -> dict[str, Points]:
+def grouped(points: Iterable[tuple[str, npt.ArrayLike]]) -> dict[str, Points]:
     """Points (n, 3) by the name that they share, without its number, in small letters: 'Upper 1' is one of 'upper'."""
     found: dict[str, list[Points]] = {}
-    for name, point in points:  # type: ignore[attr-defined]
+    for name, point in points:
         place = np.asarray(point, dtype=np.float64)
         if place.shape != (3,) or not np.isfinite(place).all():
             raise SessionError(f"the point '{name}' must be three finite coordinates in mm: place it or remove it")
@@ -305,7 +316,7 @@ RECIPES: Mapping[str, Recipe] = {
         "Cobb angle",
         "three points or more on the upper endplate of the upper end vertebra, called 'upper 1' and so on, and on the "
         "lower endplate of the lower one, 'lower 1' and so on",
-        _COBB,
+        groups=_COBB,
         options=("coronal", "sagittal"),
         work=_by_landmarks(_COBB, _cobb, signed=False),
     ),
@@ -313,15 +324,16 @@ RECIPES: Mapping[str, Recipe] = {
         "Sagittal balance",
         "'L1' three times or more on its upper endplate, 'S1 posterior' and 'S1 anterior' on its corners, 'hip' in "
         "both femoral heads, 'C7' in its middle when it is in the scan",
-        _SAGITTAL,
+        groups=_SAGITTAL,
         work=_by_landmarks(_SAGITTAL, _sagittal),
     ),
     "hip": Recipe(
         "Acetabular cup",
-        "three points or more on the rim of the cup, 'rim 1' and so on; 'ASIS right', 'ASIS left', 'pubis'",
-        _CUP,
+        "three points or more on the rim of the cup, 'rim 1' and so on; 'ASIS right', 'ASIS left' and 'pubis' here or "
+        "before surgery",
+        groups=_CUP,
         options=("right", "left"),
-        work=_by_landmarks(_CUP, _cup),
+        work=_by_landmarks(_CUP, _cup, unmoved=("asis right", "asis left", "pubis")),
     ),
     "osteotomy": Recipe(
         "Correction of a bone",
