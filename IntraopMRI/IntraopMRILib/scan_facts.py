@@ -28,7 +28,7 @@ NO_AGENT = ("", "none", "no", "n", "0", "no contrast", "without", "without contr
 ACQUIRED = (("AcquisitionDateTime",), ("AcquisitionDate", "AcquisitionTime"))
 TAGS = [
     "PatientID", "SeriesDescription", AGENT, FRAME, "TimezoneOffsetFromUTC",
-    "SeriesInstanceUID", *(tag for tags in ACQUIRED for tag in tags),
+    "SeriesInstanceUID", "SOPInstanceUID", *(tag for tags in ACQUIRED for tag in tags),
 ]  # fmt: skip
 
 
@@ -65,6 +65,8 @@ def read_facts(path: str | Path) -> DicomFacts:
 
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+        if not header.get("SOPInstanceUID"):
+            raise InvalidDicomError("it names no SOP instance")
         facts = _facts(header)
         if facts.taken_utc_s is None or not facts.agent:
             # An enhanced object has them in its sequences, which take long to read.

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import pytest
 import slicer
 from host.fixtures import app, wait_until
 from IntraopMRIReconstructionLib.data import Image
+from IntraopMRIReconstructionLib.simulate.kspace import simulate_scan
 from IntraopMRIReconstructionLib.simulate.phantom import BrainCase, make_brain_case
+from IntraopMRIReconstructionLib.wire.mrd_file import write_mrd
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
@@ -244,6 +247,44 @@ def test_bad_choices_are_refused_with_a_sentence(session: Any, brain: BrainCase)
     wait_until(lambda: session.registered is not None, 120, "the registration")
     assert "is the scan without contrast agent already" in refused(native, 2)
     assert session.registered is not None, "a refused choice withdraws nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_raw_data_that_were_reconstructed_from_a_file_become_a_scan(app: Any, brain: BrainCase, tmp_path: Path) -> None:
+    open_case(brain)
+    scan = simulate_scan(replace(brain.intraop["T1 native"], patient_id=PATIENT), "T1 native", coils=2)
+    path = tmp_path / "native.h5"
+    write_mrd(path, scan.encoding, scan.blocks())
+    slicer.util.selectModule("IntraopMRIReconstruction")
+    raw = slicer.util.getModuleWidget("IntraopMRIReconstruction").panel
+    raw.ui.source.currentIndex = 1
+    raw.ui.recording.currentPath = str(path)
+    raw.ui.nextButton.click()
+    wait_until(lambda: raw.problem or raw.ui.nextButton.text == "Reconstruct again", 120, "the image")
+    node = raw.parameters.outputVolume
+    slicer.util.selectModule("IntraopMRI")
+    go_on_without_scanner()
+    panel().open(page("SCAN").phase)
+    choose(node, 1, "")
+    assert f"Reconstructed from raw data: {raw.result.method}" in rows().sceneScanLabel.text
+    assert "Without the time" in rows().sceneScanLabel.text, "a file does not say when it was taken"
+    use(node, 1, "2025-01-31 10:00")
+    wait_until(lambda: panel().running.registered is not None, 120, "the registration")
+    entry = panel().running.session.journal.record.images[0]
+    assert entry.metadata["method"] == raw.result.method
+    assert entry.metadata["input_sha256"] == raw.result.provenance["input_sha256"]
+    assert entry.metadata["TakenFrom"] == "entered by hand"
+    assert panel().running.image.image.patient_id == PATIENT, "as the raw data say"
+
+    # Reconstructed anew into the same node: what was said of the image before is not said of this one
+    taken = Image(brain.intraop["T1 contrast"].array, brain.intraop["T1 contrast"].ras_from_ijk, "new")
+    raw._nodes.showImage(replace(taken, metadata={"method": "fft", "input_sha256": "f" * 64}), node)
+    panel().refresh()
+    assert rows().sceneScanRoleBox.currentIndex == 0
+    assert rows().sceneScanTakenEdit.text == ""
+    assert not rows().sceneScanButton.enabled
+    panel().running.close()
 
 
 def test_a_deleted_volume_is_said_and_no_neighbour_takes_its_place(session: Any, brain: BrainCase) -> None:

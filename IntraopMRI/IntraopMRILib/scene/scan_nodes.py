@@ -11,8 +11,15 @@ import numpy.typing as npt
 import slicer
 from IntraopMRIReconstructionLib.data import Image, checked_rigid
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
-from IntraopMRIReconstructionLib.scene.results import PREVIEW_ATTRIBUTE, PROVENANCE_ATTRIBUTE, UNIT_ATTRIBUTE
-from slicer.i18n import tr as _
+from IntraopMRIReconstructionLib.scene.attributes import (
+    ACQUIRED_ATTRIBUTE,
+    PATIENT_ATTRIBUTE,
+    PREVIEW_ATTRIBUTE,
+    PROVENANCE_ATTRIBUTE,
+    SCAN_ROLE_ATTRIBUTE,
+    TAKEN_FROM_ATTRIBUTE,
+    UNIT_ATTRIBUTE,
+)
 
 from ..scan_facts import TAKEN_FROM
 from ..session_updates import Role
@@ -21,10 +28,8 @@ from .contents import ATTRIBUTE, ROLE
 
 #: Attribute of volumes that Slicer has loaded from its DICOM database: instance UIDs, a blank between them.
 INSTANCES = "DICOM.instanceUIDs"
-#: Attributes of a session's volumes (see recipes.origin): time and patient, and the prefix of all else that is known.
-ACQUIRED, PATIENT, SOURCE = f"{ATTRIBUTE}AcquiredUtc", f"{ATTRIBUTE}PatientId", f"{ATTRIBUTE}Source."
-#: Attribute of a volume that was used as a scan: its role.
-CHOSEN_ROLE = f"{ATTRIBUTE}ScanRole"
+#: Prefix of what else is known of a session's volume (see recipes.origin), such as where its time comes from.
+SOURCE = f"{ATTRIBUTE}Source."
 #: What the record says of a time that nothing but a person tells.
 BY_HAND = "entered by hand"
 
@@ -35,41 +40,35 @@ def scanOf(node: Any) -> Image:
     A rigid transform above it is taken into its matrix. Main thread, voxels are copied. Raises SessionError with the
     reason for what is no picture of one scan, and for what hangs under any other transform.
     """
-    name = node.GetName()
+    name, role = node.GetName(), node.GetAttribute(ROLE) or "intraop."
     if node.GetAttribute(PREVIEW_ATTRIBUTE):
-        raise SessionError(_("'{name}' is a preview of a scan that is not complete: wait for it").format(name=name))
-    unit = node.GetAttribute(UNIT_ATTRIBUTE) or (_("labels") if node.IsA("vtkMRMLLabelMapVolumeNode") else "")
+        raise SessionError(f"'{name}' is a preview of a scan that is not complete: wait for it")
+    unit = node.GetAttribute(UNIT_ATTRIBUTE) or ("labels" if node.IsA("vtkMRMLLabelMapVolumeNode") else "")
     if unit:
-        raise SessionError(
-            _("'{name}' holds {unit}, no picture: choose the scan that it was made from").format(name=name, unit=unit)
-        )
-    if (node.GetAttribute(ROLE) or "intraop.").partition(".")[0] != "intraop":
-        raise SessionError(_("'{name}' was made by a session, no scanner took it: choose a scan").format(name=name))
+        raise SessionError(f"'{name}' holds {unit}, no picture: choose the scan that it was made from")
+    if not role.startswith("intraop."):
+        raise SessionError(f"'{name}' was made by a session, no scanner took it: choose a scan")
     voxels = node.GetImageData()
     if voxels is None or 0 in voxels.GetDimensions():
-        raise SessionError(_("the volume '{name}' has no voxels: load it again").format(name=name))
+        raise SessionError(f"the volume '{name}' has no voxels: load it again")
     if voxels.GetNumberOfScalarComponents() != 1:
-        raise SessionError(
-            _("'{name}' holds {count} values a voxel: choose a volume of grey values").format(
-                name=name, count=voxels.GetNumberOfScalarComponents()
-            )
-        )
+        count = voxels.GetNumberOfScalarComponents()
+        raise SessionError(f"'{name}' holds {count} values a voxel: choose a volume of grey values")
     matrix = conversion.vtkMatrix(np.eye(4))
     node.GetIJKToRASMatrix(matrix)
-    known = _known(node)
     return Image(
         slicer.util.arrayFromVolume(node).copy(),
         _worldFromLocal(node) @ slicer.util.arrayFromVTKMatrix(matrix),
         name=name,
         acquired_utc_s=takenOf(node),
-        patient_id=node.GetAttribute(PATIENT) or "",
-        metadata=known,
+        patient_id=node.GetAttribute(PATIENT_ATTRIBUTE) or "",
+        metadata=_known(node),
     )
 
 
 def takenOf(node: Any) -> float | None:
     """When the scan was taken (POSIX seconds) as far as the node knows; None otherwise."""
-    taken = node.GetAttribute(ACQUIRED)
+    taken = node.GetAttribute(ACQUIRED_ATTRIBUTE)
     try:
         return None if not taken else datetime.fromisoformat(taken).timestamp()
     except ValueError:
@@ -78,22 +77,22 @@ def takenOf(node: Any) -> float | None:
 
 def remember(node: Any, image: Image, role: Role) -> None:
     """Write on the node what it was used as, and a time that a person entered, so that a saved scene knows both."""
-    node.SetAttribute(CHOSEN_ROLE, role)
-    if image.metadata.get(TAKEN_FROM) == BY_HAND or node.GetAttribute(SOURCE + TAKEN_FROM) == BY_HAND:
+    node.SetAttribute(SCAN_ROLE_ATTRIBUTE, role)
+    if image.metadata.get(TAKEN_FROM) == BY_HAND or node.GetAttribute(TAKEN_FROM_ATTRIBUTE) == BY_HAND:
         taken = image.acquired_utc_s
-        node.SetAttribute(ACQUIRED, None if taken is None else recipes.utc(taken))
-        node.SetAttribute(SOURCE + TAKEN_FROM, None if taken is None else BY_HAND)
+        node.SetAttribute(ACQUIRED_ATTRIBUTE, None if taken is None else recipes.utc(taken))
+        node.SetAttribute(TAKEN_FROM_ATTRIBUTE, None if taken is None else BY_HAND)
 
 
 def roleOf(node: Any) -> Role | None:
     """What the node was used as before, in this session or in the one that is saved with the scene."""
-    known = node.GetAttribute(CHOSEN_ROLE) or (node.GetAttribute(ROLE) or "").removeprefix("intraop.")
+    known = node.GetAttribute(SCAN_ROLE_ATTRIBUTE) or (node.GetAttribute(ROLE) or "").removeprefix("intraop.")
     return next((role for role in get_args(Role) if role == known), None)
 
 
 def isByHand(node: Any) -> bool:
     """Whether a person may enter the time: nothing else tells it."""
-    return takenOf(node) is None or node.GetAttribute(SOURCE + TAKEN_FROM) == BY_HAND
+    return takenOf(node) is None or node.GetAttribute(TAKEN_FROM_ATTRIBUTE) == BY_HAND
 
 
 def dicomFile(node: Any) -> str:
@@ -123,13 +122,10 @@ def _worldFromLocal(node: Any) -> npt.NDArray[np.float64]:
     above = node.GetParentTransformNode()
     if above is None:
         return np.eye(4)
-    names = {"volume": node.GetName(), "transform": above.GetName()}
     if not above.IsTransformToWorldLinear():
         raise SessionError(
-            _(
-                "'{volume}' is bent by the transform '{transform}': it does not show what the scanner saw. Choose the "
-                "volume without it"
-            ).format(**names)
+            f"'{node.GetName()}' is bent by the transform '{above.GetName()}': it does not show what the scanner saw. "
+            "Choose the volume without it"
         )
     matrix = conversion.vtkMatrix(np.eye(4))
     above.GetMatrixTransformToWorld(matrix)
@@ -137,7 +133,5 @@ def _worldFromLocal(node: Any) -> npt.NDArray[np.float64]:
         return checked_rigid(slicer.util.arrayFromVTKMatrix(matrix), above.GetName())
     except DataError as error:
         raise SessionError(
-            _("'{volume}' hangs under a transform that is no rigid motion: {why}. Choose it without").format(
-                volume=node.GetName(), why=error
-            )
+            f"'{node.GetName()}' hangs under a transform that is no rigid motion: {error}. Choose it without"
         ) from error

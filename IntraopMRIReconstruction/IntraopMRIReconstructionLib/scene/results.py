@@ -5,6 +5,7 @@ Every node carries how it came about as attributes ``IntraopMRI.Reconstruction.*
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,15 @@ from slicer.i18n import tr as _
 from ..data import Image
 from ..reconstruct.quantity_image import COOLED_FROM, QUANTITY, UNIT
 from ..reconstruct.result import Reconstruction
+from .attributes import (
+    ACQUIRED_ATTRIBUTE,
+    PATIENT_ATTRIBUTE,
+    PREVIEW_ATTRIBUTE,
+    PROVENANCE_ATTRIBUTE,
+    SAID_ATTRIBUTES,
+    UNIT_ATTRIBUTE,
+)
 
-#: Node attribute of a preview: percent of the scan that it was made of.
-PREVIEW_ATTRIBUTE = "IntraopMRI.PreviewPercent"
-#: Prefix of the attributes that tell how a volume came about.
-PROVENANCE_ATTRIBUTE = "IntraopMRI.Reconstruction."
-#: Attribute of a volume whose voxels are a quantity: its unit.
-UNIT_ATTRIBUTE = "IntraopMRI.Unit"
 #: Attribute of a colour table of a volume's own: the scale that it was made for.
 SCALE_ATTRIBUTE = "IntraopMRI.Scale"
 #: How much of the anatomy a quantity lets through.
@@ -149,8 +152,13 @@ class ResultNodes:
 def _fill(node: Any, image: Image) -> None:
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(image.ras_from_ijk))
     slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(image.array))
+    for key in [key for key in node.GetAttributeNames() if key.startswith((PROVENANCE_ATTRIBUTE, *SAID_ATTRIBUTES))]:
+        node.SetAttribute(key, None)  # of the image that was in this node before
     for key, value in image.metadata.items():
         node.SetAttribute(PROVENANCE_ATTRIBUTE + key, value)
+    taken = image.acquired_utc_s
+    node.SetAttribute(ACQUIRED_ATTRIBUTE, None if taken is None else datetime.fromtimestamp(taken, UTC).isoformat())
+    node.SetAttribute(PATIENT_ATTRIBUTE, image.patient_id or None)
     node.SetAttribute(UNIT_ATTRIBUTE, image.metadata.get(UNIT) or None)
 
 

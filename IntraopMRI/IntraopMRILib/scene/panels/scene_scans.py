@@ -11,13 +11,13 @@ from typing import Any
 import slicer
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import IntraopError
-from IntraopMRIReconstructionLib.scene.results import PROVENANCE_ATTRIBUTE
+from IntraopMRIReconstructionLib.scene.attributes import PATIENT_ATTRIBUTE, PROVENANCE_ATTRIBUTE
 from IntraopMRIReconstructionLib.scene.task import BackgroundTask
 from slicer.i18n import tr as _
 
 from ...scan_facts import FRAME, TAKEN_FROM, DicomFacts, local_text, local_utc_s, read_facts
 from ...session_updates import Role
-from ..scan_nodes import BY_HAND, INSTANCES, PATIENT, dicomFile, isByHand, remember, roleOf, scanOf, takenOf
+from ..scan_nodes import BY_HAND, INSTANCES, dicomFile, isByHand, remember, roleOf, scanOf, takenOf
 from .page import Action
 
 #: What is offered, in this order; the first says that nobody has chosen yet.
@@ -45,6 +45,7 @@ class SceneScans:
         self.ui.sceneScanTakenEdit.connect("textChanged(QString)", lambda _text: page.panel.askRefresh())
         self.ui.sceneScanButton.connect("clicked()", self.use)
         self._node: Any = None
+        self._known = ""
         self._header = DicomFacts()
         self._headerProblem = ""
         self._reading: BackgroundTask | None = None
@@ -70,7 +71,7 @@ class SceneScans:
     def refresh(self) -> None:
         """Follow the chosen volume; say what is known of it."""
         node = self._page.parameters.sceneScan
-        if node is not self._node:
+        if node is not self._node or _content(node) != self._known:
             self._choose(node)
         hasScanner = self._running.hasScanner
         if self._running.connected and hasScanner is not self._hadScanner:
@@ -100,6 +101,9 @@ class SceneScans:
     def use(self) -> None:
         """Hand the chosen volume to the session; what is wrong with it is said, and nothing changes then."""
         node, role, session = self._page.parameters.sceneScan, self.role, self._running.session
+        if node is None or _content(node) != self._known:
+            self._page.panel.refresh()  # what was said of it belongs to what it held before
+            return
         try:
             image = self._told(scanOf(node))
         except IntraopError as error:
@@ -132,7 +136,7 @@ class SceneScans:
         )
 
     def _choose(self, node: Any) -> None:
-        self._node, self._header, self._headerProblem = node, DicomFacts(), ""
+        self._node, self._known, self._header, self._headerProblem = node, _content(node), DicomFacts(), ""
         if self._reading is not None:
             self._reading.abandon()
             self._reading = None
@@ -182,7 +186,7 @@ class SceneScans:
             lines.append(_("Reconstructed from raw data: {method}.").format(method=method))
         elif node.GetAttribute(INSTANCES):
             lines.append(_("Its DICOM files are not in this computer's database: enter what they say."))
-        if not (header.patient_id or node.GetAttribute(PATIENT)):
+        if not (header.patient_id or node.GetAttribute(PATIENT_ATTRIBUTE)):
             lines.append(_("Nothing says whose scan this is: make sure that it is this patient's."))
         if not self.ui.sceneScanTakenEdit.text.strip():
             lines.append(_("Without the time at which it was taken no residual is given."))
@@ -197,3 +201,8 @@ class SceneScans:
         if before == header.frame_uid:
             return [_("Same frame of reference as the scan before; the registration verifies it.")]
         return [_("Another frame of reference than the scan before: the patient was positioned anew.")]
+
+
+def _content(node: Any) -> str:
+    """What a volume was made from: raw data that are reconstructed anew go into the same node."""
+    return "" if node is None else node.GetAttribute(PROVENANCE_ATTRIBUTE + "input_sha256") or ""
