@@ -80,7 +80,7 @@ class Operation:
         p.riskSegmentation = segmentation("Risk", p.preopVolume, {"Motor tract": ball(RISK, 6.0)})
         p.plannedTarget = markups("Target", {"Biopsy": TARGET})
         p.plannedLandmarks = markups("Landmarks", {"Tent": DEEP})
-        self.session = product("session").Session(product("scene.panels.nodes").planOf(p))
+        self.session = product("session").Session(product("scene.panels.nodes").planLater(p)())
         self.running = self.panel.running
         self.running._connected((self.session, product("scene.prepared").preparePlan(self.session.plan)))
         self.image = self.scan()

@@ -75,7 +75,7 @@ class Operation:
         p.plannedLandmarks = markups("Before", endplates(14.0, -11.0))
         p.riskSegmentation = segmentation("Structures", "Nidus", ball(16.0))
         self.running, self.values = self.panel.running, values
-        self.session = product("session").Session(product("scene.panels.nodes").planOf(p))
+        self.session = product("session").Session(product("scene.panels.nodes").planLater(p)())
         self.running._connected((self.session, product("scene.prepared").preparePlan(self.session.plan)))
         self.page = next(page for phase, page in self.panel.pages.items() if phase.name == "DECIDE")
         self.panel.open(self.page.phase)

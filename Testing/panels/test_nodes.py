@@ -51,13 +51,13 @@ def parts() -> np.ndarray:
 
 @pytest.mark.parametrize("matrix", [np.eye(4), oblique()], ids=["RAS", "oblique"])
 def test_segments_on_the_grid_of_the_volume(app: Any, matrix: np.ndarray) -> None:
-    from IntraopMRILib.scene.panels.nodes import structuresOf, tumourOf
+    from IntraopMRILib.scene.panels.nodes import Segments
 
     node = segmentation(Image(parts(), matrix), {1: "enhancing", 2: "cyst"})
-    labels = tumourOf(node, volume(matrix)).array
+    labels = Segments(node, volume(matrix)).tumour().array
     np.testing.assert_array_equal(labels == 1, parts() == 1)
     np.testing.assert_array_equal(labels == 2, parts() == 2)
-    found = structuresOf(node, volume(matrix))
+    found = Segments(node, volume(matrix)).structures()
     assert found["enhancing"].array.shape == (6, 6, 8)
     corner = apply(found["enhancing"].ras_from_ijk, np.zeros(3))
     np.testing.assert_allclose(corner, apply(matrix, np.array([4.0, 3.0, 2.0])), atol=1e-9)
@@ -65,30 +65,30 @@ def test_segments_on_the_grid_of_the_volume(app: Any, matrix: np.ndarray) -> Non
 
 def test_a_labelmap_on_another_grid_is_resampled(app: Any) -> None:
     """Half a voxel finer and shifted: the middle of the part is where it was."""
-    from IntraopMRILib.scene.panels.nodes import tumourOf
+    from IntraopMRILib.scene.panels.nodes import Segments
 
     fine = np.diag([0.5, 0.5, 0.5, 1.0])
     fine[:3, 3] = -2.0, -2.0, -2.0
     labels = np.zeros((50, 50, 50), np.uint8)
     labels[16:28, 16:28, 16:28] = 1
-    array = tumourOf(segmentation(Image(labels, fine), {1: "tumour"}), volume(np.eye(4))).array
+    array = Segments(segmentation(Image(labels, fine), {1: "tumour"}), volume(np.eye(4))).tumour().array
     truth = apply(fine, np.array([21.5, 21.5, 21.5]))
     np.testing.assert_allclose(np.argwhere(array).mean(axis=0)[::-1], truth, atol=0.5)
 
 
 def test_what_lies_outside_the_volume_is_cut_off(app: Any) -> None:
-    from IntraopMRILib.scene.panels.nodes import tumourOf
+    from IntraopMRILib.scene.panels.nodes import Segments
 
     big = np.zeros((40, 40, 40), np.uint8)
     big[15:40, 20:40, 20:40] = 1
-    array = tumourOf(segmentation(Image(big, np.eye(4)), {1: "tumour"}), volume(np.eye(4))).array
+    array = Segments(segmentation(Image(big, np.eye(4)), {1: "tumour"}), volume(np.eye(4))).tumour().array
     np.testing.assert_array_equal(array, big[:20, :24, :28])
 
 
 def test_an_empty_structure_is_refused_by_name(app: Any) -> None:
-    from IntraopMRILib.scene.panels.nodes import structuresOf
+    from IntraopMRILib.scene.panels.nodes import Segments
     from IntraopMRIReconstructionLib.errors import SessionError
 
     node = segmentation(Image(parts(), np.eye(4)), {1: "tract", 7: "nothing"})
     with pytest.raises(SessionError, match="'nothing' is empty"):
-        structuresOf(node, volume(np.eye(4)))
+        Segments(node, volume(np.eye(4))).structures()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,36 +36,57 @@ class ViewTexts:
 
     def __init__(self, renderer: Any) -> None:
         self._renderer = renderer
+        #: What each part shows, and its actors.
+        self._parts: dict[str, tuple[Any, list[Any]]] = {}
         self._props: list[Any] = []
 
     def update(
         self, corners: Corners, sliceToRas: npt.ArrayLike | None = None, mmPerPixel: float | None = None
     ) -> None:
-        """Draw ``corners``; with ``sliceToRas`` (4, 4) also orientation letters, with ``mmPerPixel`` a scale bar."""
-        self.close()
+        """Draw ``corners``; with ``sliceToRas`` (4, 4) also orientation letters, with ``mmPerPixel`` a scale bar.
+
+        Only parts that show something else than before are made anew: setting letters takes most of the time.
+        """
         width, height = self._renderer.GetSize()
         # A view that is narrower than high, beside two others, has no room for letters made for its height.
         size = min(width, height)
-        top = height - self._banners(corners.banners, width, height, size)
+        bands = [_fitted(banner, width / size) for banner in corners.banners]
+        top = height - sum(_bandHeight(rows) for rows in bands) * size
         margin = _MARGIN * size
-        self._stack(corners.topLeft, margin, top - margin, size, "Left")
-        self._stack(corners.topRight, width - margin, top - margin, size, "Right")
-        self._stack(corners.bottomLeft, margin, margin + _heightOf(corners.bottomLeft, size), size, "Left")
         right = margin + _heightOf(corners.bottomRight, size)
-        self._stack(corners.bottomRight, width - margin, right, size, "Right")
-        if corners.footer:
-            footer = Line(corners.footer, SMALL, colors.TEXT_QUIET)
-            self._text(footer, width / 2, 0.4 * margin, size, "Centered", "Bottom")
-        if sliceToRas is not None:
-            self._letters(np.asarray(sliceToRas, dtype=np.float64), width, height, top, size)
-        if mmPerPixel is not None:
-            self._scaleBar(mmPerPixel, width, size)
+        stacks = {
+            "top left": (corners.topLeft, margin, top - margin, size, "Left"),
+            "top right": (corners.topRight, width - margin, top - margin, size, "Right"),
+            "bottom left": (corners.bottomLeft, margin, margin + _heightOf(corners.bottomLeft, size), size, "Left"),
+            "bottom right": (corners.bottomRight, width - margin, right, size, "Right"),
+        }
+        footer = Line(corners.footer, SMALL, colors.TEXT_QUIET) if corners.footer else None
+        letters = () if sliceToRas is None else _lettersOf(np.asarray(sliceToRas, dtype=np.float64))
+        self._part("banners", self._banners, corners.banners, bands, width, height, size)
+        for name, stack in stacks.items():
+            self._part(name, self._stack, *stack)
+        self._part("footer", self._footer, footer, width, margin, size)
+        self._part("letters", self._letters, letters, width, height, top, size)
+        self._part("scale bar", self._scaleBar, mmPerPixel, width, size)
 
     def close(self) -> None:
         """Remove all that was drawn."""
-        for prop in self._props:
+        for _state, props in self._parts.values():
+            self._remove(props)
+        self._parts.clear()
+
+    def _part(self, name: str, draw: Callable[..., None], *state: Any) -> None:
+        """Draw a part of ``state``, unless that is what it shows already."""
+        shown, props = self._parts.get(name, (None, []))
+        if shown != state:
+            self._remove(props)
+            self._props = []
+            draw(*state)
+            self._parts[name] = (state, self._props)
+
+    def _remove(self, props: Sequence[Any]) -> None:
+        for prop in props:
             self._renderer.RemoveViewProp(prop)
-        self._props.clear()
 
     def _add(self, prop: Any) -> None:
         self._renderer.AddViewProp(prop)
@@ -113,33 +134,40 @@ class ViewTexts:
         actor.GetSize(self._renderer, size)
         return size[0], size[1]
 
-    def _banners(self, banners: Sequence[Banner], width: int, height: int, size: int) -> float:
-        """Draw alarms from the top edge down; returns the height that they take."""
-        used = 0.0
-        for banner in banners:
-            rows = _fitted(banner, width / size)
-            tall = (sum(_LEADING * row.size for row in rows) + 0.5 * READ) * size
-            self._rectangle(0, height - used - tall, width, tall, _BANDS[banner.tone])
-            y = height - used - 0.4 * READ * size
+    def _banners(
+        self, banners: Sequence[Banner], bands: Sequence[Sequence[Line]], width: int, height: int, size: int
+    ) -> None:
+        """Alarms from the top edge down."""
+        top = float(height)
+        for banner, rows in zip(banners, bands, strict=True):
+            tall = _bandHeight(rows) * size
+            self._rectangle(0, top - tall, width, tall, _BANDS[banner.tone])
+            y = top - 0.4 * READ * size
             for row in rows:
                 self._add(self._actor(row, width / 2, y, size, "Centered"))
                 y -= _LEADING * row.size * size
-            used += tall
-        return used
+            top -= tall
 
-    def _letters(self, sliceToRas: npt.NDArray[np.float64], width: int, height: int, top: float, size: int) -> None:
-        across, up = sliceToRas[:3, 0], sliceToRas[:3, 1]
+    def _footer(self, line: Line | None, width: int, margin: float, size: int) -> None:
+        if line is not None:
+            self._text(line, width / 2, 0.4 * margin, size, "Centered", "Bottom")
+
+    def _letters(self, letters: Sequence[str], width: int, height: int, top: float, size: int) -> None:
+        """Orientation letters in the middle of the left, right, upper and lower edge."""
         margin = 0.5 * _MARGIN * size
-        for direction, x, y, justify, vertical in (
-            (-across, margin, height / 2, "Left", "Centered"),
-            (across, width - margin, height / 2, "Right", "Centered"),
-            (up, width / 2, top - margin, "Centered", "Top"),
-            (-up, width / 2, margin, "Centered", "Bottom"),
-        ):
-            line = Line(orientationLetters(direction), 1.25 * READ, colors.TEXT, bold=True)
-            self._text(line, x, y, size, justify, vertical)
+        places = (
+            (margin, height / 2, "Left", "Centered"),
+            (width - margin, height / 2, "Right", "Centered"),
+            (width / 2, top - margin, "Centered", "Top"),
+            (width / 2, margin, "Centered", "Bottom"),
+        )
+        for text, place in zip(letters, places, strict=False):
+            x, y, justify, vertical = place
+            self._text(Line(text, 1.25 * READ, colors.TEXT, bold=True), x, y, size, justify, vertical)
 
-    def _scaleBar(self, mmPerPixel: float, width: int, height: int) -> None:
+    def _scaleBar(self, mmPerPixel: float | None, width: int, height: int) -> None:
+        if mmPerPixel is None:
+            return
         longest = 0.28 * width * mmPerPixel
         length = next((bar for bar in _BARS_MM if bar <= longest), _BARS_MM[-1])
         pixels, margin, thick = length / mmPerPixel, _MARGIN * height, max(2.0, 0.006 * height)
@@ -167,6 +195,12 @@ class ViewTexts:
         self._add(actor)
 
 
+def _lettersOf(sliceToRas: npt.NDArray[np.float64]) -> tuple[str, ...]:
+    """Letters at the left, right, upper and lower edge of a slice."""
+    across, up = sliceToRas[:3, 0], sliceToRas[:3, 1]
+    return tuple(orientationLetters(direction) for direction in (-across, across, up, -up))
+
+
 def orientationLetters(direction: npt.ArrayLike) -> str:
     """Letters of the anatomical side that ``direction`` (3,), RAS, points to: ``R``, or ``RA`` when oblique."""
     vector = np.asarray(direction, dtype=np.float64)
@@ -182,6 +216,11 @@ def _fitted(banner: Banner, aspect: float) -> list[Line]:
     size = min(1.7 * READ, 0.94 * aspect / (_CAPITAL_WIDTH * max(1, len(banner.title))))
     details = textwrap.wrap(banner.detail, int(0.94 * aspect / (_LETTER_WIDTH * READ)))
     return [Line(banner.title, size, color, bold=True), *(Line(row, READ, color) for row in details)]
+
+
+def _bandHeight(rows: Sequence[Line]) -> float:
+    """Height of an alarm's band, as part of the view's."""
+    return sum(_LEADING * row.size for row in rows) + 0.5 * READ
 
 
 def _heightOf(lines: Sequence[Line], height: int) -> float:

@@ -145,7 +145,8 @@ class SessionPanel(Panel):
         """Open a page."""
         if self.parameters is not None:
             self.parameters.phase = phase
-            self.refresh()
+            if self._shownPage is not self.pages[phase]:
+                self.refresh()
 
     # inside
 
@@ -249,7 +250,7 @@ class SessionPanel(Panel):
 
     def _tick(self) -> None:
         before, sent = self.running.pose, self.running.rawPose
-        self.running.tick()
+        worked = self.running.tick()
         if self.parameters is None:
             return
         if self.running.rawPose is not sent and self.running.rawPose is not None:
@@ -262,9 +263,12 @@ class SessionPanel(Panel):
         if self._torn:
             self._putBack()
         now = time.monotonic()
+        # One thing a tick: together they would be felt. The next tick is not far.
+        if worked:
+            return
         if self._asked and now - self._refreshed_s > REFRESH_S:
             self.refresh()
-        if now - self._slow_s > SLOW_TICK_S:
+        elif now - self._slow_s > SLOW_TICK_S:
             self._slow_s = now
             if self._shownPage is not None:
                 self._shownPage.tick()

@@ -1,5 +1,6 @@
 """What both panels have in common: a .ui file, a typed parameter node, and a scene that may close at any time."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CalledProcessError
@@ -39,6 +40,7 @@ class Panel(VTKObservationMixin):
 
     def enter(self) -> None:
         """Follow the scene's parameter node; called when the module is opened."""
+        lookForPackages()
         self.setParameters(self.logic.getParameterNode())
 
     def exit(self) -> None:
@@ -90,6 +92,10 @@ class Panel(VTKObservationMixin):
             self.enter()
 
 
+#: Set once all packages were there: what is installed does not go away while the application runs.
+_PACKAGES_FOUND = threading.Event()
+
+
 def ensurePackages(requester: str) -> None:
     """Ask the person to install what Slicer does not bundle. To be called from an action, never before.
 
@@ -97,14 +103,35 @@ def ensurePackages(requester: str) -> None:
     """
     import slicer.packaging
 
-    resources = Path(__file__).resolve().parents[2] / "Resources"
-    wanted = slicer.packaging.load_requirements(resources / "Requirements" / "IntraopMRIReconstruction.txt")
+    if _PACKAGES_FOUND.is_set():
+        return
     try:
-        slicer.packaging.pip_ensure(wanted, requester=requester)
+        slicer.packaging.pip_ensure(_wantedPackages(), requester=requester)
     except (RuntimeError, CalledProcessError) as error:
         raise PackagesMissing(
             _("Python packages are missing ({reason}): start again and agree to install them").format(reason=error)
         ) from error
+    _PACKAGES_FOUND.set()
+
+
+def lookForPackages() -> None:
+    """Look in the background whether all packages are there: it takes longer than a click may. Asks nobody."""
+
+    def look() -> None:
+        import slicer.packaging
+
+        if all(slicer.packaging.pip_check(requirement) for requirement in _wantedPackages()):
+            _PACKAGES_FOUND.set()
+
+    if not _PACKAGES_FOUND.is_set():
+        threading.Thread(target=look, name="looking for packages", daemon=True).start()
+
+
+def _wantedPackages() -> Any:
+    import slicer.packaging
+
+    resources = Path(__file__).resolve().parents[2] / "Resources"
+    return slicer.packaging.load_requirements(resources / "Requirements" / "IntraopMRIReconstruction.txt")
 
 
 class PackagesMissing(IntraopError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -39,6 +40,10 @@ class BackgroundTask:
             self._result = self._work()
         except (IntraopError, OSError, MemoryError) as error:
             self._error = error
+        except Exception as error:
+            # A defect must be said on screen, not end a thread in silence.
+            logging.getLogger(__name__).exception("defect while %s", self.what)
+            self._error = RuntimeError(f"a defect in this software ({type(error).__name__}: {error})")
         with self._lock:
             unheard = self._abandoned and self._error is None
         if unheard:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import threading
 import time
 from typing import Any
 
@@ -14,7 +11,7 @@ from IntraopMRIReconstructionLib.scene.panel import ensurePackages
 from slicer.i18n import tr as _
 
 from ..parameters import Phase
-from .nodes import planOf
+from .nodes import planLater
 from .page import Action, Page, Readiness, State, blocked, done, ready
 from .rawdata import RawDataSection
 
@@ -110,8 +107,6 @@ class ConnectPage(Page):
 
     def enter(self) -> None:
         """The reconstruction panel follows the scene while this page is open."""
-        # Loading what a session needs takes a quarter of a second once: not in the click that connects.
-        threading.Thread(target=_load, name="load session", daemon=True).start()
         self.rawData.enter()
 
     def leave(self) -> None:
@@ -137,27 +132,18 @@ class ConnectPage(Page):
             return
         try:
             ensurePackages("IntraopMRI")
-            from ...session import Link
-
-            plan = planOf(self.parameters)
-            links = {
-                part: Link(peer.host, peer.port) for part in PARTS if (peer := getattr(self.parameters, part)).used
-            }
             p = self.parameters
+            plan = planLater(p)
+            peers = {part: getattr(p, part) for part in PARTS}
+            addresses = {part: (peer.host, peer.port) for part, peer in peers.items() if peer.used}
             chosen = (
                 p.tumourSegmentation, p.riskSegmentation, p.plannedTarget, p.plannedImplant, p.plannedLandmarks
             )  # fmt: skip
             self.running.chosen = [node for node in chosen if node is not None]
-            self.running.connect(plan, links)
+            self.running.connect(plan, addresses)
         except IntraopError as error:
             self.running.problem = str(error)
         self.panel.refresh()
-
-
-def _load() -> None:
-    """Load the session's files; packages that are missing are asked for when the person connects."""
-    with contextlib.suppress(ImportError):
-        importlib.import_module(__name__.partition(".")[0] + ".session")
 
 
 def vars_of(peer: Any) -> dict[str, Any]:

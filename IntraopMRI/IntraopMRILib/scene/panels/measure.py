@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from ...session_measures import RECIPES, Drawn
 from ..display import spread
-from .nodes import pointsOf, tumourOf
+from .nodes import Segments, pointsOf
 from .style import CHECK, colored
 
 #: Which recipes read the points, and which the planned motion.
@@ -85,7 +85,7 @@ class MeasureSection:
         try:
             label = None
             if RECIPES[kind].outline and parameters.measureOutline is not None:
-                label = tumourOf(parameters.measureOutline, self._running.view.volume())
+                label = Segments(parameters.measureOutline, self._running.view.volume()).tumour()
             points = tuple(pointsOf(parameters.measurePoints).items()) if kind in POINTS else ()
             option = self.ui.measureOptionBox.currentText if RECIPES[kind].options else ""
             self._running.session.measure(kind, Drawn(self._uid(), points, label, option), parameters.surgeon)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import slicer
-from IntraopMRIReconstructionLib.data import Image
+from IntraopMRIReconstructionLib.data import AnyArray, Image
 from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.geometry import apply
 from scipy import ndimage
@@ -21,6 +22,8 @@ from ..contents import Content
 #: Parts of a tumour by the words in a segment's name, as the assessment numbers them; the first match counts.
 PARTS = (("non-enhancing", 3), ("non enhancing", 3), ("necro", 2), ("cyst", 2), ("enhancing", 1))
 WHOLE = 1
+#: Matrices of grids that differ by less, in mm, are the same: far below any voxel.
+SAME_GRID = 1e-4
 
 
 def partOf(segmentName: str) -> int:
@@ -29,8 +32,11 @@ def partOf(segmentName: str) -> int:
     return next((value for words, value in PARTS if words in name), WHOLE)
 
 
-def imageOf(node: Any, patientId: str) -> Image:
-    """A volume node as an Image in RAS, mm. Raises SessionError when it has no voxels or hangs under a transform."""
+def imageLater(node: Any, patientId: str) -> Callable[[], Image]:
+    """A volume node as an Image in RAS, mm: taken from the node at once, copied by the call that it returns.
+
+    Raises SessionError when it has no voxels or hangs under a transform.
+    """
     if node.GetImageData() is None or 0 in node.GetImageData().GetDimensions():
         raise SessionError(
             _("the volume '{name}' has no voxels: choose the preoperative volume").format(name=node.GetName())
@@ -41,72 +47,69 @@ def imageOf(node: Any, patientId: str) -> Image:
                 name=node.GetName()
             )
         )
-    array = slicer.util.arrayFromVolume(node).copy()
-    return Image(array, slicer.util.arrayFromVTKMatrix(_ijkToRas(node)), name=node.GetName(), patient_id=patientId)
+    array, name = slicer.util.arrayFromVolume(node), node.GetName()
+    matrix = slicer.util.arrayFromVTKMatrix(_ijkToRas(node))
+    return lambda: Image(array.copy(), matrix, name=name, patient_id=patientId)
 
 
-def tumourOf(segmentation: Any, reference: Any) -> Image:
-    """All segments as one label image on the grid of the volume node ``reference``; see PARTS."""
-    labels = np.zeros(slicer.util.arrayFromVolume(reference).shape[:3], dtype=np.uint8)
-    for segmentId in segmentation.GetSegmentation().GetSegmentIDs():
-        found = _covered(segmentation, segmentId, reference)
-        if found is not None:
-            box, mask = found
-            name = segmentation.GetSegmentation().GetSegment(segmentId).GetName()
-            labels[box][mask & (labels[box] == 0)] = partOf(name)
-    return Image(labels, slicer.util.arrayFromVTKMatrix(_ijkToRas(reference)), name=segmentation.GetName())
+def planLater(parameters: Any) -> Callable[[], Any]:
+    """What is known before the operation: taken from the nodes at once, made by the call that it returns.
 
-
-def planOf(parameters: Any) -> Any:
-    """What is known before the operation. Raises an IntraopError that says what is missing or wrong.
-
-    Structures that are called as a vertebra (C1 to S1) are no risks: each is registered on its own and carries the
-    implant that is planned in it; one that is called Nidus is what shall be gone. Landmarks that are named for a
-    measure, and the planned motion of a bone, say what the procedure is about.
+    That call may be made in any thread: it copies and counts voxels, for which the main thread has no time. Both raise
+    an IntraopError that says what is missing or wrong. Structures that are called as a vertebra (C1 to S1) are no
+    risks: each is registered on its own and carries the implant that is planned in it; one that is called Nidus is what
+    shall be gone. Landmarks that are named for a measure, and the planned motion of a bone, say what the procedure is
+    about.
     """
-    from ...assess.implant import Trajectory
-    from ...session import Plan
-    from ...session_implants import implanted_of, vertebrae_among
-    from ...session_measures import kinds_of
-
-    volume = parameters.preopVolume
+    volume, line = parameters.preopVolume, parameters.plannedImplant
     if volume is None:
         raise SessionError(_("no preoperative volume is chosen: choose it on page 1"))
-    preoperative = imageOf(volume, parameters.patientId)
-    tumour = None
-    if parameters.tumourSegmentation is not None:
-        tumour = tumourOf(parameters.tumourSegmentation, volume)
-    trajectories = []
-    line = parameters.plannedImplant
-    if line is not None:
-        if line.GetNumberOfControlPoints() < 2:
-            raise SessionError(
-                _("the planned implant '{name}' needs two points, entry and tip").format(name=line.GetName())
-            )
-        entry, tip = (np.array(line.GetNthControlPointPosition(index)) for index in (0, 1))
-        trajectories.append(Trajectory(entry, tip, parameters.implantDiameterMm, line.GetName()))
-    procedure = parameters.procedureName or _("Intraoperative control")
-    vertebrae, atRisk = vertebrae_among(structuresOf(parameters.riskSegmentation, volume))
-    nidus = next((atRisk.pop(name) for name in list(atRisk) if name.lower() == "nidus"), None)
-    landmarks, correction = pointsOf(parameters.plannedLandmarks), parameters.plannedCorrection
-    matrix = conversion.vtkMatrix(np.eye(4))
-    if correction is not None:
-        correction.GetMatrixTransformToParent(matrix)
-    return Plan(
-        parameters.patientId,
-        procedure,
-        preoperative,
-        tumour,
-        tuple(trajectories),
-        pointsOf(parameters.plannedTarget),
-        atRisk,
-        landmarks,
-        vertebrae,
-        implanted_of(trajectories, vertebrae),
-        measures=kinds_of(landmarks, nidus is not None, correction is not None),
-        nidus=nidus,
-        correction=None if correction is None else slicer.util.arrayFromVTKMatrix(matrix),
+    if line is not None and line.GetNumberOfControlPoints() < 2:
+        raise SessionError(
+            _("the planned implant '{name}' needs two points, entry and tip").format(name=line.GetName())
+        )
+    patient, procedure = parameters.patientId, parameters.procedureName or _("Intraoperative control")
+    preoperative = imageLater(volume, patient)
+    tumour, risks = (
+        None if node is None else Segments(node, volume)
+        for node in (parameters.tumourSegmentation, parameters.riskSegmentation)
     )
+    targets, landmarks = pointsOf(parameters.plannedTarget), pointsOf(parameters.plannedLandmarks)
+    diameter_mm, screws, motion = parameters.implantDiameterMm, [], None
+    if parameters.plannedCorrection is not None:
+        matrix = conversion.vtkMatrix(np.eye(4))
+        parameters.plannedCorrection.GetMatrixTransformToParent(matrix)
+        motion = slicer.util.arrayFromVTKMatrix(matrix)
+    if line is not None:
+        entry, tip = (np.array(line.GetNthControlPointPosition(index)) for index in (0, 1))
+        screws.append((entry, tip, diameter_mm, line.GetName()))
+
+    def make() -> Any:
+        from ...assess.implant import Trajectory
+        from ...session import Plan
+        from ...session_implants import implanted_of, vertebrae_among
+        from ...session_measures import kinds_of
+
+        trajectories = [Trajectory(*screw) for screw in screws]
+        vertebrae, atRisk = vertebrae_among({} if risks is None else risks.structures())
+        nidus = next((atRisk.pop(name) for name in list(atRisk) if name.lower() == "nidus"), None)
+        return Plan(
+            patient,
+            procedure,
+            preoperative(),
+            None if tumour is None else tumour.tumour(),
+            tuple(trajectories),
+            targets,
+            atRisk,
+            landmarks,
+            vertebrae,
+            implanted_of(trajectories, vertebrae),
+            measures=kinds_of(landmarks, nidus is not None, motion is not None),
+            nidus=nidus,
+            correction=motion,
+        )
+
+    return make
 
 
 def pointsOf(markups: Any) -> dict[str, npt.NDArray[np.float64]]:
@@ -126,63 +129,90 @@ def pointsOf(markups: Any) -> dict[str, npt.NDArray[np.float64]]:
     return found
 
 
-def structuresOf(segmentation: Any, reference: Any) -> dict[str, Image]:
-    """Segments (or None) by their names, each on the part of the grid of ``reference`` that it covers."""
-    found: dict[str, Image] = {}
-    if segmentation is None:
-        return found
-    grid = slicer.util.arrayFromVTKMatrix(_ijkToRas(reference))
-    for segmentId in segmentation.GetSegmentation().GetSegmentIDs():
-        name = segmentation.GetSegmentation().GetSegment(segmentId).GetName()
-        part = _covered(segmentation, segmentId, reference)
-        if part is None:
-            raise SessionError(
-                _("the structure at risk '{name}' is empty: segment it, or remove the segment").format(name=name)
-            )
-        if name in found:
-            raise SessionError(_("two structures at risk are called '{name}': name them apart").format(name=name))
-        box, mask = part
-        corner = grid.copy()
-        corner[:3, 3] = apply(grid, np.array([side.start for side in box[::-1]], dtype=np.float64))
-        found[name] = Image(mask.astype(np.uint8), corner, name)
-    return found
+class Segments:
+    """Segments of a node on the grid of a volume node: taken at once, worked out in any thread."""
 
+    def __init__(self, segmentation: Any, reference: Any) -> None:
+        self.name = segmentation.GetName()
+        self._shape = slicer.util.arrayFromVolume(reference).shape[:3]
+        self._grid = slicer.util.arrayFromVTKMatrix(_ijkToRas(reference))
+        ids = segmentation.GetSegmentation().GetSegmentIDs()
+        self._parts = [self._part(segmentation, segmentId, reference) for segmentId in ids]
 
-def _covered(
-    segmentation: Any, segmentId: str, reference: Any
-) -> tuple[tuple[slice, ...], npt.NDArray[np.bool_]] | None:
-    """The box (k, j, i) of a segment on the grid of ``reference`` and the mask in it; None when it is empty there.
+    def tumour(self) -> Image:
+        """All segments as one label image on the grid of the volume; see PARTS."""
+        labels = np.zeros(self._shape, dtype=np.uint8)
+        for part in self._parts:
+            found = part.covered()
+            if found is not None:
+                box, mask = found
+                labels[box][mask & (labels[box] == 0)] = partOf(part.name)
+        return Image(labels, self._grid, name=self.name)
 
-    A labelmap on that very grid, the usual case, is read where it lies: resampling the whole grid for each segment
-    would hold the main thread for as long as a person notices.
-    """
-    shape = slicer.util.arrayFromVolume(reference).shape[:3]
-    labels = segmentation.GetSegmentation().GetSegment(segmentId).GetRepresentation("Binary labelmap")
-    matrix = conversion.vtkMatrix(np.eye(4))
-    if labels is not None:
-        labels.GetImageToWorldMatrix(matrix)
-    grids = [slicer.util.arrayFromVTKMatrix(m) for m in (matrix, _ijkToRas(reference))]
-    if labels is None or segmentation.GetParentTransformNode() is not None or np.abs(grids[0] - grids[1]).max() > 1e-4:
-        array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, reference)
-        offset = (0, 0, 0)
-    else:
-        array = _within(labels, shape, segmentation.GetSegmentation().GetSegment(segmentId).GetLabelValue())
+    def structures(self) -> dict[str, Image]:
+        """Segments by their names, each on the part of the grid that it covers. SessionError: empty, or twice."""
+        structures: dict[str, Image] = {}
+        for part in self._parts:
+            found, name = part.covered(), part.name
+            if found is None:
+                raise SessionError(
+                    _("the structure at risk '{name}' is empty: segment it, or remove the segment").format(name=name)
+                )
+            if name in structures:
+                raise SessionError(_("two structures at risk are called '{name}': name them apart").format(name=name))
+            box, mask = found
+            corner = self._grid.copy()
+            corner[:3, 3] = apply(self._grid, np.array([side.start for side in box[::-1]], dtype=np.float64))
+            structures[name] = Image(mask.astype(np.uint8), corner, name)
+        return structures
+
+    def _part(self, segmentation: Any, segmentId: str, reference: Any) -> _Part:
+        """A labelmap on that very grid, the usual case, is read where it lies: resampling the whole grid for each
+        segment would hold the main thread for as long as a person notices."""
+        segment = segmentation.GetSegmentation().GetSegment(segmentId)
+        labels = segment.GetRepresentation("Binary labelmap")
+        matrix = conversion.vtkMatrix(np.eye(4))
+        if labels is not None:
+            labels.GetImageToWorldMatrix(matrix)
+        apart = np.abs(slicer.util.arrayFromVTKMatrix(matrix) - self._grid).max()
+        if labels is None or segmentation.GetParentTransformNode() is not None or apart > SAME_GRID:
+            array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segmentId, reference)
+            return _Part(segment.GetName(), array, (0, 0, 0), 1)
         offset = tuple(max(0, start) for start in labels.GetExtent()[4::-2])
-    if array is None or not np.any(array):
-        return None
-    box = ndimage.find_objects((array > 0).astype(np.uint8))[0]
-    placed = tuple(slice(side.start + start, side.stop + start) for side, start in zip(box, offset, strict=True))
-    return placed, array[box] > 0
+        return _Part(segment.GetName(), _within(labels, self._shape), offset, segment.GetLabelValue())
 
 
-def _within(labels: Any, shape: tuple[int, ...], value: int) -> npt.NDArray[np.bool_] | None:
-    """Voxels of a vtkOrientedImageData with a value, as far as they lie in a grid of that ``shape`` (k, j, i)."""
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A segment where ``array`` (k, j, i), whose first voxel is ``offset`` of the grid, has ``value``; or None."""
+
+    name: str
+    array: AnyArray | None
+    offset: tuple[int, ...]
+    value: int
+
+    def covered(self) -> tuple[tuple[slice, ...], npt.NDArray[np.bool_]] | None:
+        """The box (k, j, i) that it covers on the grid and the mask in it; None when it is empty there."""
+        if self.array is None:
+            return None
+        mask = self.array == self.value
+        boxes = ndimage.find_objects(mask.view(np.uint8))
+        if not boxes:
+            return None
+        placed = tuple(
+            slice(side.start + start, side.stop + start) for side, start in zip(boxes[0], self.offset, strict=True)
+        )
+        return placed, mask[boxes[0]]
+
+
+def _within(labels: Any, shape: tuple[int, ...]) -> AnyArray | None:
+    """Voxels of a vtkOrientedImageData as far as they lie in a grid of that ``shape`` (k, j, i)."""
     i0, i1, j0, j1, k0, k1 = labels.GetExtent()
     if i1 < i0 or j1 < j0 or k1 < k0 or labels.GetPointData().GetScalars() is None:
         return None
     array = vtk_to_numpy(labels.GetPointData().GetScalars()).reshape(k1 - k0 + 1, j1 - j0 + 1, i1 - i0 + 1)
     inside = tuple(slice(max(0, -start), max(0, size - start)) for start, size in zip((k0, j0, i0), shape, strict=True))
-    return np.asarray(array[inside] == value)
+    return np.asarray(array[inside])
 
 
 @dataclass(frozen=True, eq=False)

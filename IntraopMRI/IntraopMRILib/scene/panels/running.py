@@ -7,7 +7,7 @@ confirmation.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -108,15 +108,21 @@ class Running:
         self.task = BackgroundTask(what, work, finished, self._failed, discarded or (lambda _result: None))
         self._changed()
 
-    def connect(self, plan: Any, links: dict[str, Any]) -> None:
-        """Open the links in the background; then bring the plan into the scene."""
-        from ...session import Session
-        from ..prepared import preparePlan
+    def connect(self, plan: Callable[[], Any], addresses: Mapping[str, tuple[str, int]]) -> None:
+        """Make the plan and open the links in the background; then bring the plan into the scene.
 
-        session = Session(plan)
+        ``addresses``: host and port of scanner, tracker and live, of those that are used.
+        """
 
         def work() -> Any:
-            prepared = preparePlan(plan)
+            # Loading what a session needs takes as long as a person notices: not in the click, nor in what follows it.
+            from ...session import Link, Session
+            from .. import session_view  # noqa: F401
+            from ..prepared import preparePlan
+
+            session = Session(plan())
+            prepared = preparePlan(session.plan)
+            links = {part: Link(*address) for part, address in addresses.items()}
             session.connect(links.get("scanner"), links.get("tracker"), links.get("live"))
             return session, prepared
 
@@ -200,15 +206,17 @@ class Running:
 
     # the timer
 
-    def tick(self) -> None:
-        """Take in what arrived. Quick: at most one update a tick changes nodes."""
+    def tick(self) -> bool:
+        """Take in what arrived: at most one thing a tick changes nodes. Whether one did: leave the rest for later."""
+        worked = False
         if self.task is not None:
             task = self.task
-            if task.poll() and self.task is task:
+            worked = task.poll()
+            if worked and self.task is task:
                 self.task = None
                 self._changed()
-        if self.session is None:
-            return
+        if worked or self.session is None:
+            return worked
         for update in self.session.drain():
             if isinstance(update, ScanProgress | StageProgress | DeviceSaid):
                 self._take(update)
@@ -220,6 +228,7 @@ class Running:
         elif prepared is not None:
             self.view.draw(prepared)
         self._follow()
+        return prepared is not None
 
     def _follow(self) -> None:
         try:
