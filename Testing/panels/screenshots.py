@@ -132,7 +132,7 @@ class Session:
             self.app.layoutManager().sliceWidget(name).mrmlSliceNode().JumpSliceByCentering(*centroid)
         self.running.confirm()
         self.open("NAVIGATE")
-        self.take(NAMES["IMPLANT"])
+        self.take(NAMES["IMPLANT"], lambda: self.running.trusted)
 
 
 def main() -> int:

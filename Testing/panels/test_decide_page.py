@@ -46,6 +46,22 @@ def measured(operation: Operation) -> None:
     )  # fmt: skip
 
 
+def test_numbers_stand_on_a_dark_ground_that_is_given_back(operation: Operation) -> None:
+    node = slicer.app.layoutManager().threeDWidget(0).mrmlViewNode()
+    overlay = operation.panel.overlay
+    overlay.close()
+    node.SetBackgroundColor(0.7, 0.7, 0.9)
+    node.SetBoxVisible(True)
+    overlay.annotate(operation.running.view.readout())
+    assert node.GetBackgroundColor() == (0.0, 0.0, 0.0)
+    assert not node.GetBoxVisible()
+    overlay.close()
+    assert node.GetBackgroundColor() == (0.7, 0.7, 0.9)
+    assert node.GetBoxVisible()
+    node.SetBackgroundColor(0.0, 0.0, 0.0)
+    node.SetBoxVisible(False)
+
+
 def test_nothing_is_said_before_the_confirmation(operation: Operation) -> None:
     said, basis = texts(operation)
     assert "registration not confirmed" in said

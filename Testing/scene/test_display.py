@@ -181,6 +181,7 @@ def test_red_is_for_residual_and_danger_only() -> None:
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
     [
+        (-0.04, "mm", "0.0 mm"),
         (99.96, "%", "99 %"),
         (100.0, "%", "100 %"),
         (0.004, "cm3", "< 0.01 cm³"),

@@ -23,6 +23,8 @@ HUGE, LARGE, MIDDLE, READ, SMALL = 0.125, 0.085, 0.06, 0.05, 0.032
 #: Characters and lines that a reason may take in a corner.
 _WRAP, _MAX_LINES = 27, 4
 _UNITS = {"cm3": "cm³", "ml": "cm³", "mL": "cm³", "deg": "°", "percent": "%"}
+#: Measurements of an implant that fit beside a picture, by the end of their name; the report has all of them.
+SHOWN_OF_IMPLANT = ("entry deviation", "tip deviation", "radial deviation", "angular deviation", "pedicle breach")
 NOT_CLINICAL = "Research use only. Not for clinical use."
 
 
@@ -204,7 +206,9 @@ def _digits(number: float, unit: str, like: float) -> str:
         return f"{math.floor(number) if number < 100 else number:.0f}"
     if unit == "cm³" and 0 < number < 0.01:
         return "< 0.01"
-    return f"{number:.{2 if unit == 'cm³' and abs(like) < 1 else 1}f}".replace("-", "−")
+    text = f"{number:.{2 if unit == 'cm³' and abs(like) < 1 else 1}f}"
+    # What rounds to zero has no sign.
+    return text.lstrip("-") if float(text) == 0.0 else text.replace("-", "−")
 
 
 def _value(measurement: Measurement | None) -> float | None:

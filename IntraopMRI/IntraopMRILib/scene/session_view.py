@@ -32,11 +32,8 @@ from ..session_updates import (
 )
 from .bridge import SceneBridge
 from .contents import ATTRIBUTE
-from .display import Readout
+from .display import SHOWN_OF_IMPLANT, Readout
 from .prepared import Prepared, PreparedPlan, prepare, preparePlan
-
-#: Measurements of an implant that fit beside a picture, by the end of their name; the report has all of them.
-SHOWN_OF_IMPLANT = ("entry deviation", "tip deviation", "radial deviation", "angular deviation", "pedicle breach")
 
 
 class SessionView:

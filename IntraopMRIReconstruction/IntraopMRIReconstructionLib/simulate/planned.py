@@ -21,7 +21,7 @@ from .grids import index_coordinates, points_of, sampled
 from .lesion import SPACING_MM
 from .phantom import BrainCase
 
-BIOPSY, ENTRY, TRACT = "Biopsy", "Biopsy entry", "Motor tract"
+BIOPSY, ENTRY, TRACT = "Biopsy", "Entry", "Motor tract"
 #: The biopsy and the axis of the tract are this far from the tumour's rim and from all that was taken out (mm).
 BIOPSY_MARGIN_MM, TRACT_MARGIN_MM = 4.0, 9.0
 #: A needle keeps this clear of what is taken out, is at most this long (mm), and enters within this part of the bone

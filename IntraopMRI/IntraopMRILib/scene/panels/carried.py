@@ -247,8 +247,7 @@ def _words(item: Carried, place: str) -> str:
     """Name, place in the list, shift and state of one thing as rich text; against it, the first reason."""
     moved = ""
     if item.offered:
-        radius = number(item.uncertainty_mm, "mm")
-        moved = _("moved {mean} ± {radius}").format(mean=number(item.mean_shift_mm, "mm"), radius=radius)
+        moved = _("moved {mean:.1f} ± {radius:.1f} mm").format(mean=item.mean_shift_mm, radius=item.uncertainty_mm)
     against = [reason for reason in item.verdict.reasons if reason.level is not Level.GOOD]
     why = f" – {against[0].name} {number(against[0].value, against[0].unit)}" if against and not item.accepted else ""
     state = colored(position(item) + why, LEVEL_COLORS[_level(item)], 13)

@@ -16,7 +16,7 @@ from ...navigate.distance import ResidualDistance
 from ...navigate.watch import AlarmLevel
 from ...register.carry_over import Carried, LocalShift
 from .. import colors, looks
-from ..display import Line, number, spread
+from ..display import SHOWN_OF_IMPLANT, Line, number, spread
 from ..parameters import Phase
 from .layouts import DUAL, FOUR_UP, show
 from .overlay import Guidance
@@ -72,7 +72,7 @@ class NavigatePage(Page):
         if scan.carried.open:
             return blocked(_("{count}: decide on page 4, or go on without them there.").format(count=scan.carried.open))
         if not self.parameters.tracker.used:
-            return done(_("No tracker in this session: the implant and the residual are shown."))
+            return done(_("No tracker in this session: what was found is shown."))
         if self.running.rawPose is not None and self.running.pose is None:
             return blocked(_("The pointer has no place yet: see page 3."))
         if self.guidance is not None and self.guidance.why:
@@ -85,6 +85,12 @@ class NavigatePage(Page):
         """What does not move by itself."""
         tracked = bool(self.parameters.tracker.used)
         self.ui.distanceSection.visible = self.ui.alarmSection.visible = tracked
+        session = self.running.session
+        tumour = session is None or session.plan.tumour is not None
+        for widget in (self.ui.label_12, self.ui.resliceBox, self.ui.followBox):
+            widget.visible = tracked
+        for widget in (self.ui.label_13, self.ui.residualOpacitySlider, self.ui.fillResidualBox):
+            widget.visible = tumour
         self.ui.implantSection.visible = bool(self.running.implants) or not tracked
         cards = [scorecard(name, found) for name, found in self.running.implants.items()]
         self.ui.implantLabel.text = "<br>".join(cards) or "–"
@@ -235,6 +241,7 @@ class NavigatePage(Page):
                 qt.QApplication.beep()
         if self.ui.alarmLabel.text != text:
             self.ui.alarmLabel.text = text
+            self.ui.alarmLabel.visible = bool(text)
 
     def _named(self, risk: Measurement) -> str:
         item = self._measured.get(risk.name)
@@ -277,13 +284,22 @@ class NavigatePage(Page):
 
 
 def scorecard(name: str, found: Any) -> str:
-    """Grade of an implant and its deviations with their intervals, one a line, as rich text."""
-    grade = colored(f"{name}: {found.grade}", GRADES.get(found.grade, CHECK), 15)
-    known = [(spread(m), m.name.removeprefix(f"{name}: ")) for m in found.measurements if m.value is not None]
-    row = "<tr><td align='right'><b>{}</b></td><td>&nbsp;&nbsp;{}</td></tr>"
-    rows = "".join(row.format(escape(value), escape(what)) for value, what in known)
+    """Grade of an implant, the deviations that are judged, large, and the others, each with its interval, rich text."""
+    grade = colored(f"{name}: {found.grade}", GRADES.get(found.grade, CHECK), 16)
+    judged = [m for m in found.measurements if m.name.endswith(SHOWN_OF_IMPLANT)]
+    others = [m for m in found.measurements if m not in judged]
+    table = "".join(_row(m, name, 16) for m in judged) + "".join(_row(m, name, 11) for m in others)
     basis = escape(_("Plan: {basis}").format(basis=found.basis))
-    return f"{grade}<table>{rows}</table>{basis}"
+    return f"{grade}<table>{table}</table>{basis}"
+
+
+def _row(measurement: Measurement, name: str, size: int) -> str:
+    """Value and interval, or a dash with its reason."""
+    what = measurement.name.removeprefix(f"{name}: ")
+    value = spread(measurement) if measurement.value is not None else "–"
+    why = f" ({measurement.missing_because})" if measurement.value is None else ""
+    cell = f"<span style='font-size:{size}px'>{escape(what + why)}</span>"
+    return f"<tr><td align='right'>{sized(value, size)}</td><td>&nbsp;&nbsp;{cell}</td></tr>"
 
 
 def cursor() -> Any:

@@ -13,6 +13,7 @@ from IntraopMRIReconstructionLib.data import Measurement, Pose
 from ...navigate.distance import SurfaceDistance, target_distance
 from ...navigate.reslice import Plane, PoseSmoother, slice_to_ras
 from ...navigate.watch import AlarmLevel, DistanceAlarm, PoseWatch
+from .. import colors
 from ..corner_text import ViewTexts
 from ..display import Corners, Line, Readout, banners, corners
 from ..parameters import Reslice
@@ -99,6 +100,7 @@ class Overlay:
     def __init__(self) -> None:
         self._texts: dict[str, tuple[Any, ViewTexts]] = {}
         self._shown: dict[str, Any] = {}
+        self._ground = Ground()
 
     def follow(self, pose: Pose, planes: tuple[Any, ...]) -> None:
         """Move the slice views to the tip, or to the pointer's own planes."""
@@ -134,6 +136,7 @@ class Overlay:
                 self._draw(name, widget.sliceView(), texts, toRas, node.GetFieldOfView()[1] / max(1, height))
         threeD = manager.threeDWidget(0)
         if threeD is not None:
+            self._ground.lay(threeD.mrmlViewNode())
             self._draw("3D", threeD.threeDView(), corners(readout), None, None)
 
     def _draw(self, name: str, view: Any, texts: Corners, toRas: Any, mmPerPixel: float | None) -> None:
@@ -153,3 +156,37 @@ class Overlay:
             texts.close()
         self._texts.clear()
         self._shown.clear()
+        self._ground.lift()
+
+
+class Ground:
+    """Black behind the numbers of the 3D view, without a box and its letters; given back as it was."""
+
+    def __init__(self) -> None:
+        self._before: tuple[Any, ...] | None = None
+
+    def lay(self, node: Any) -> None:
+        """Make a 3D view node dark; it has the bright ground again after its scene was closed."""
+        if node.GetBackgroundColor() == colors.BACKGROUND and not node.GetBoxVisible():
+            return
+        look = (
+            node.GetBackgroundColor(),
+            node.GetBackgroundColor2(),
+            node.GetBoxVisible(),
+            node.GetAxisLabelsVisible(),
+        )
+        self._before = (node, *look)
+        self._set(node, colors.BACKGROUND, colors.BACKGROUND, False, False)
+
+    def lift(self) -> None:
+        """Give back what was there."""
+        if self._before is not None and self._before[0].GetScene() is not None:
+            self._set(*self._before)
+        self._before = None
+
+    @staticmethod
+    def _set(node: Any, first: colors.Color, second: colors.Color, box: bool, letters: bool) -> None:
+        node.SetBackgroundColor(*first)
+        node.SetBackgroundColor2(*second)
+        node.SetBoxVisible(box)
+        node.SetAxisLabelsVisible(letters)
