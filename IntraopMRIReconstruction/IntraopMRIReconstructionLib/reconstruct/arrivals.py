@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..data import Acquisition, Encoding, LineFlag
 from ..errors import ReconstructionError
+from .noise import covariance_of, whitening_matrix
 
 #: Refuse to allocate a frame beyond this: a header with a wrong matrix must not take the computer down.
 MAX_FRAME_BYTES = 8 * 2**30
@@ -33,6 +34,8 @@ class Arrivals:
         self._hash = hashlib.sha256()
         self._events: Counter[str] = Counter()
         self._released = 0
+        self._known: tuple[int, bytes] | None = None
+        self._mixed: tuple[npt.NDArray[np.complex64] | None, str] = (None, "")
 
     @property
     def frames(self) -> tuple[tuple[int, int], ...]:
@@ -51,6 +54,33 @@ class Arrivals:
         if self.dead_coils:
             found.append(f"coils dropped because they failed during the scan: {', '.join(map(str, self.dead_coils))}")
         return tuple(found)
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether noise lines have come."""
+        return bool(self._noise)
+
+    def mixing(self) -> tuple[npt.NDArray[np.complex64] | None, str]:
+        """(matrix (live, coils) that drops dead coils and whitens, or None for neither; why it cannot whiten).
+
+        It may change with every block: noise lines are added up, and coils die.
+        """
+        known = len(self._noise), self._alive.tobytes()
+        if self._known != known:
+            self._known, self._mixed = known, self._new_mixing()
+        return self._mixed
+
+    def _new_mixing(self) -> tuple[npt.NDArray[np.complex64] | None, str]:
+        live = np.flatnonzero(self._alive)
+        why = ""
+        matrix = np.eye(len(self._alive), dtype=np.complex64)[live]
+        if self._noise:
+            try:
+                matrix[:, live] = whitening_matrix(covariance_of(np.concatenate(self._noise, axis=1)[live]))
+                return matrix, ""
+            except ReconstructionError as error:
+                why = f"the noise lines are not used: {error}"
+        return (None if self._alive.all() else matrix), why
 
     def _check_scan(self, acquisition: Acquisition) -> None:
         """Raises ReconstructionError for the data of another scan."""

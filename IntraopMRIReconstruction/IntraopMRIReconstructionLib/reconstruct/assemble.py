@@ -16,7 +16,7 @@ from ..data import Acquisition, Encoding, KSpace, LineFlag
 from ..errors import ReconstructionError
 from ..operators.sampling import begun_offset, describe, planned_mask
 from .arrivals import MAX_FRAME_BYTES, Arrivals, flags_of, silent_of
-from .noise import covariance_of, mixed, whitening_matrix
+from .noise import mixed
 from .readouts import Readouts
 
 #: A frame with less than this part of the lines that the header announces need not be looked at line by line.
@@ -88,8 +88,6 @@ class Assembler(Arrivals):
         #: Whitening that the stored lines have gone through, (coils, coils); None while none was known.
         self._applied: npt.NDArray[np.complex64] | None = None
         self._stored = False
-        self._known: tuple[int, bytes] | None = None
-        self._mixed: tuple[npt.NDArray[np.complex64] | None, str] = (None, "")
         self._planned = int(planned_mask(encoding).sum())
 
     @property
@@ -161,7 +159,7 @@ class Assembler(Arrivals):
         # A scan may calibrate in its first repetition only.
         calibrating = self._calibrating.get(contrast, frame) if frame.calibration is None else frame
         calibration = calibrating.calibration
-        mixing, why = self._mixing()
+        mixing, why = self.mixing()
         if why:
             warnings = (*warnings, why)
         rest = self._left_to_mix(mixing)
@@ -307,26 +305,7 @@ class Assembler(Arrivals):
         if not self._stored:
             self._stored = True
             if self._noise:
-                self._applied = self._mixing()[0]
-
-    def _mixing(self) -> tuple[npt.NDArray[np.complex64] | None, str]:
-        """(matrix (live, coils) that drops dead coils and whitens, or None for neither; why it cannot whiten)."""
-        known = len(self._noise), self._alive.tobytes()
-        if self._known != known:
-            self._known, self._mixed = known, self._new_mixing()
-        return self._mixed
-
-    def _new_mixing(self) -> tuple[npt.NDArray[np.complex64] | None, str]:
-        live = np.flatnonzero(self._alive)
-        why = ""
-        matrix = np.eye(len(self._alive), dtype=np.complex64)[live]
-        if self._noise:
-            try:
-                matrix[:, live] = whitening_matrix(covariance_of(np.concatenate(self._noise, axis=1)[live]))
-                return matrix, ""
-            except ReconstructionError as error:
-                why = f"the noise lines are not used: {error}"
-        return (None if self._alive.all() else matrix), why
+                self._applied = self.mixing()[0]
 
     def _left_to_mix(self, wanted: npt.NDArray[np.complex64] | None) -> npt.NDArray[np.complex64] | None:
         """What the stored lines still lack of the matrix ``wanted``: more noise or a coil that died came after them."""

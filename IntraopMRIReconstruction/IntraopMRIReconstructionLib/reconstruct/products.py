@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -93,24 +94,19 @@ def lacks_calibration(scan: Frames, frame: Frame) -> bool:
 
 def neighbours_have_come(scan: Frames, frame: Frame) -> bool:
     """Whether the repetitions so far bring every line that calibrates a frame that lacks some."""
-    have = np.zeros(frame.encoding.encoded_matrix[:2], dtype=bool)
-    for contrast, number in scan.frames:
-        other = scan.kspace(contrast, number)
-        if contrast == frame.contrast and isinstance(other, KSpace):
-            have |= other.acquired > 0
-    return bool(have.all())
+    assert isinstance(frame, KSpace)
+    have = np.asarray(frame.acquired > 0)
+    return bool(have.all()) or any(np.logical_or(have, other.acquired, out=have).all() for other in _near(scan, frame))
 
 
 def _calibrated_by_others(scan: Frames, frame: Frame) -> Frame:
     """The frame, calibrated by the lines of the repetitions nearest to it; itself when those do not suffice."""
     assert isinstance(frame, KSpace)
     merged, have = frame.samples.copy(), (frame.acquired > 0).copy()
-    others = [number for contrast, number in scan.frames if contrast == frame.contrast]
-    for number in sorted(others, key=lambda other: abs(other - frame.repetition)):
+    for other in _near(scan, frame):
         if have.all():
             break
-        other = scan.kspace(frame.contrast, number)
-        if isinstance(other, KSpace) and other.samples.shape == merged.shape:
+        if other.samples.shape == merged.shape:
             new = (other.acquired > 0) & ~have
             merged[:, new] = other.samples[:, new]
             have |= new
@@ -118,3 +114,11 @@ def _calibrated_by_others(scan: Frames, frame: Frame) -> Frame:
         return frame
     note = "calibrated by lines of neighbouring repetitions"
     return replace(frame, calibration=merged, warnings=(*frame.warnings, note))
+
+
+def _near(scan: Frames, frame: KSpace) -> Iterator[KSpace]:
+    """The other repetitions of a frame, the nearest in time first: a scan may have gone on for hundreds."""
+    others = [number for contrast, number in scan.frames if contrast == frame.contrast]
+    for number in sorted(others, key=lambda other: abs(other - frame.repetition)):
+        if number != frame.repetition and isinstance(other := scan.kspace(frame.contrast, number), KSpace):
+            yield other

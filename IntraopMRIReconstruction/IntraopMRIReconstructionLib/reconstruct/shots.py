@@ -16,7 +16,6 @@ from ..errors import ReconstructionError
 from ..operators.fourier import ComplexArray
 from ..operators.trajectory import GOLDEN_ANGLE_RAD, radial
 from .arrivals import MAX_FRAME_BYTES, Arrivals, flags_of, silent_of
-from .noise import covariance_of, whitening_matrix
 
 #: Entry of the encoding's metadata that says in which order the spokes of a radial scan are turned.
 RADIAL_ORDER, GOLDEN = "radial_order", "golden"
@@ -151,29 +150,24 @@ class ShotAssembler(Arrivals):
                 f"begun are {list(self.frames)}"
             )
         self._check_alive()
-        live = np.flatnonzero(self._alive)
         lengths = {part.shape[2] for part in frame.samples}
         if len(lengths) > 1:
             raise ReconstructionError(f"readouts of one image must have one length, got {sorted(lengths)} samples")
-        samples = np.concatenate([part[live] for part in frame.samples], axis=1)
-        warnings, whitened = self.warnings, False
-        if self._noise:
-            try:
-                mixing = whitening_matrix(covariance_of(np.concatenate(self._noise, axis=1)[live]))
-                samples, whitened = np.tensordot(mixing, samples, axes=1), True
-            except ReconstructionError as error:
-                warnings = (*warnings, f"the noise lines are not used: {error}")
+        samples = np.concatenate(frame.samples, axis=1)
+        mixing, why = self.mixing()
+        if mixing is not None:
+            samples = np.tensordot(mixing, samples, axes=1)
         return Shots(
             samples=np.ascontiguousarray(samples, dtype=np.complex64),
             k=np.concatenate(frame.k),
             slices=np.concatenate(frame.slices),
-            encoding=replace(self.encoding, coils=len(live)),
+            encoding=replace(self.encoding, coils=int(self._alive.sum())),
             contrast=contrast,
             repetition=repetition,
-            whitened=whitened,
+            whitened=bool(self._noise) and not why,
             input_hash=self._hash.hexdigest(),
             acquired_utc_s=frame.utc_s,
-            warnings=warnings,
+            warnings=(*self.warnings, why) if why else self.warnings,
         )
 
     def positions(self, acquisition: Acquisition, use: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:

@@ -57,6 +57,8 @@ class RadialWindow:
         self._first: list[tuple[npt.NDArray[np.complex64], float]] = []
         self._since = 0
         self._note: dict[str, Parameter] = {}
+        #: (live, coils) as :meth:`.arrivals.Arrivals.mixing` knew it when the first spoke came.
+        self._mixing: npt.NDArray[np.complex64] | None = None
 
     def add(self, block: Acquisition) -> Reconstruction | None:
         """The newest picture that the spokes of a block allow, None when they complete none.
@@ -79,6 +81,12 @@ class RadialWindow:
 
     def _spoke(self, samples: npt.NDArray[np.complex64], angle: float, received_s: float | None) -> bool:
         """Take in one spoke; whether a picture is due."""
+        if self._stream is None:
+            self._mixing, why = self._scan.mixing()
+            white = self._scan.has_noise and not why
+            self._note["prewhitened"] = "yes" if white else f"no: {why or 'no noise lines came before the spokes'}"
+        if self._mixing is not None:
+            samples = self._mixing @ samples
         if self._stream is None:
             self._stream = SlidingWindow(self._size, len(samples), samples.shape[1], self.window, self._threads)
         self._stream.add(samples, angle, received_s)
