@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,24 @@ import numpy as np
 import pytest
 import slicer
 from host.fixtures import app, wait_until
+from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.reconstruct.methods import METHODS as METHODS_TABLE
 from IntraopMRIReconstructionLib.simulate import raw_scans
 from IntraopMRIReconstructionLib.simulate.analytic import HEAD_2D, object_at
+from IntraopMRIReconstructionLib.simulate.metal_scans import metal_scan
 from IntraopMRIReconstructionLib.simulate.raw_scans import RawScan, in_small_blocks
 from IntraopMRIReconstructionLib.wire.mrd_file import write_mrd
+from IntraopMRIReconstructionLib.wire.mrd_header import format_header
+from IntraopMRIReconstructionLib.wire.mrd_messages import MessageId, TextMessage
+from IntraopMRIReconstructionLib.wire.mrd_stream import connect_mrd
 from IntraopMRIReconstructionLib.wire.raw_data import message_from_acquisition, messages_from_encoding
 from IntraopMRIReconstructionLib.wire.transport import Server
 
 __all__ = ["app"]
 
 #: Order of the selectors.
-MAKES = ["image", "field map", "temperature", "spectral bins"]
+MAKES = ["image", "field map", "temperature", "spectral bins", "SEMAC"]
+SOURCES = ["scanner", "file", "mrd"]
 METHODS = ["auto", *METHODS_TABLE]
 #: Qt's role of the flags of an entry, and the names of the attributes that a person or a script reads.
 FLAGS_ROLE = 0x00FF
@@ -151,6 +158,7 @@ def test_temperature_and_dose_with_what_they_rest_on(panel: Any, tmp_path: Path)
 def test_cooling_is_painted_and_what_did_not_change_is_clear(panel: Any, tmp_path: Path) -> None:
     heated(panel)
     read(panel, raw_scans.heating_scan(64, 4, 3, peak_c=-12.0), tmp_path)
+    wait_until(lambda: panel.result.parameters["frame"] == 2, 30, "the last frame")
     assert panel.problem == ""
     node = volume("temperature change")
     display = node.GetScalarVolumeDisplayNode()
@@ -306,3 +314,83 @@ def test_sample_data_are_made_and_chosen(
     done(panel)
     assert panel.problem == ""
     assert panel.result is not None
+
+
+def listening(panel: Any) -> tuple[str, int]:
+    """Let the panel wait for MRD clients on a free port; where."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    panel.ui.source.currentIndex = SOURCES.index("mrd")
+    panel.ui.listenPort.value = port
+    assert panel.ui.listenHost.visible
+    assert not panel.ui.host.visible
+    assert not panel.ui.recording.visible
+    assert panel.ui.nextButton.text == "Listen"
+    panel.ui.nextButton.click()
+    assert panel.problem == ""
+    assert panel.ui.whyLabel.text == f"Send the scan to 127.0.0.1:{port}."
+    assert not panel.ui.listenPort.enabled
+    return "127.0.0.1", port
+
+
+def test_an_mrd_client_sends_a_scan(panel: Any) -> None:
+    address = listening(panel)
+    scan = raw_scans.interleaved_scan(48, 4, 1, 1)
+    with connect_mrd(*address) as link:
+        link.send_scan(scan.encoding, scan.blocks)
+        done(panel)
+        assert panel.problem == ""
+        assert panel.result.method == "fft"
+        answer = link.receive()
+        assert isinstance(answer, Image)
+        assert np.allclose(answer.array, slicer.util.arrayFromVolume(panel.parameters.outputVolume))
+    assert panel.ui.nextButton.text == "Reconstruct again"
+    panel.ui.connectButton.click()
+    assert panel.reception is None
+    assert panel.ui.nextButton.text == "Listen"
+
+
+def test_an_mrd_client_that_goes_in_mid_scan_is_said(panel: Any) -> None:
+    address = listening(panel)
+    scan = raw_scans.interleaved_scan(48, 4, 1, 1)
+    link = connect_mrd(*address)
+    link.send(TextMessage(MessageId.HEADER, format_header(scan.encoding).decode()))
+    link.close()
+    wait_until(lambda: panel.problem, 20, "a sentence")
+    assert "the link ended before the scan was closed" in panel.ui.whyLabel.text
+    assert panel.reception is not None, "the next client is waited for"
+
+
+def test_a_port_that_is_taken_is_said(panel: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        panel.ui.source.currentIndex = SOURCES.index("mrd")
+        panel.ui.listenPort.value = taken.getsockname()[1]
+        panel.ui.nextButton.click()
+        assert "choose another port" in panel.ui.whyLabel.text
+        assert panel.reception is None
+
+
+def test_slices_beside_metal(panel: Any, tmp_path: Path) -> None:
+    read(panel, metal_scan(48, 2, slices=4, steps=4), tmp_path)
+    assert panel.result.method == "SEMAC (fft)"
+    assert "4 steps of slice encoding (SEMAC)" in panel.ui.recognisedLabel.text
+    assert "view tilted by 27°" in panel.ui.recognisedLabel.text
+    assert "whose blur of 2.0 mm was undone" in panel.ui.methodReasonLabel.text
+    assert allowed(panel.ui.make, MAKES) == {"image", "SEMAC"}
+    assert panel.ui.deblurView.visible
+    assert panel.ui.echo.visible
+    assert panel.ui.echo.value == -1
+    node = volume("magnitude")
+    assert node.GetAttribute(PROVENANCE_ATTRIBUTE + "slice_covered_mm") == "6"
+    # One step on its own is possible, and says what it is.
+    panel.ui.echo.value = 2
+    panel.ui.deblurView.checked = False
+    panel.ui.nextButton.click()
+    wait_until(lambda: panel.result.method == "fft" and not panel.reception.busy, 30, "the step")
+    assert "one of 4 steps of slice encoding alone" in panel.ui.methodReasonLabel.text
+    assert "blurred by 2.0 mm" in panel.ui.methodReasonLabel.text
+
+
+def test_plain_scans_have_no_view_to_sharpen(panel: Any, tmp_path: Path) -> None:
+    read(panel, raw_scans.interleaved_scan(32, 2, 1, 1), tmp_path)
+    assert not panel.ui.deblurView.visible

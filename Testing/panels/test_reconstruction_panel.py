@@ -11,7 +11,7 @@ import pytest
 import slicer
 from host.fixtures import app, wait_until
 from IntraopMRIReconstructionLib.data import Image
-from IntraopMRIReconstructionLib.scene.reception import Dropped, Previewed
+from IntraopMRIReconstructionLib.scene.news import Dropped, Previewed
 from IntraopMRIReconstructionLib.simulate.kspace import R2, simulate_scan
 from IntraopMRIReconstructionLib.wire.mrd_file import write_mrd
 

@@ -15,7 +15,8 @@ from IntraopMRIReconstructionLib.data import Acquisition, Image
 from IntraopMRIReconstructionLib.reconstruct import live
 from IntraopMRIReconstructionLib.reconstruct.products import Wanted
 from IntraopMRIReconstructionLib.reconstruct.result import Reconstruction
-from IntraopMRIReconstructionLib.scene.reception import Dropped, Failed, Previewed, Progressed, Reception, Streamed
+from IntraopMRIReconstructionLib.scene.news import Dropped, Failed, Previewed, Progressed, Streamed
+from IntraopMRIReconstructionLib.scene.reception import Reception
 from IntraopMRIReconstructionLib.simulate.kspace import R2, Scan, simulate_scan
 from IntraopMRIReconstructionLib.wire.messages_text import StringMessage
 from IntraopMRIReconstructionLib.wire.raw_data import message_from_acquisition, messages_from_encoding

@@ -20,20 +20,21 @@ from .unmixing import Ahead, Calibrations
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
-    """``frame``: (contrast, repetition) of an image; when None the first contrast of the newest repetition, or all
-    contrasts together where the header says that they are parts of one image."""
+    """``contrast``: of an image; when None the first, or all together where the header says that they are parts of one
+    image. ``repetition``: of an image, the newest when None."""
 
     quantity: Quantity = "image"
     method: str = "auto"
     options: Options = field(default_factory=Options)
-    frame: tuple[int, int] | None = None
+    contrast: int | None = None
+    repetition: int | None = None
     heating: Heating = field(default_factory=Heating)
     corrections: Corrections = field(default_factory=Corrections)
 
 
 def quantity_of(wanted: Wanted, encoding: Encoding) -> Quantity:
     """What is made of a scan: the image of a scan beside metal is that of all its parts, unless one was chosen."""
-    return combined_by(encoding) if wanted.quantity == "image" and wanted.frame is None else wanted.quantity
+    return combined_by(encoding) if wanted.quantity == "image" and wanted.contrast is None else wanted.quantity
 
 
 def make(scan: Frames, wanted: Wanted, progress: Progress = no_progress, threads: int = 2) -> Reconstruction:
@@ -49,9 +50,11 @@ def make(scan: Frames, wanted: Wanted, progress: Progress = no_progress, threads
             raise ReconstructionError(f"corrections are for images, not for a {quantity}: leave them out")
         result = measured(scan, quantity, wanted.method, wanted.options, wanted.heating, progress, threads)
         return corrected(result, wanted.corrections, scan.encoding, progress)
-    contrast = scan.frames[0][0]
-    newest = max(repetition for number, repetition in scan.frames if number == contrast)
-    return make_image(scan, wanted, scan.kspace(*(wanted.frame or (contrast, newest))), progress, threads)
+    contrast = scan.frames[0][0] if wanted.contrast is None else wanted.contrast
+    repetition = wanted.repetition
+    if repetition is None:
+        repetition = max((known for number, known in scan.frames if number == contrast), default=0)
+    return make_image(scan, wanted, scan.kspace(contrast, repetition), progress, threads)
 
 
 def make_image(

@@ -9,6 +9,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..data import Encoding, Image
+from ..errors import ReconstructionError
+from ..reconstruct import metal
 from ..reconstruct.corrections import Corrections, distortion_refused, gradients_refused
 from ..reconstruct.methods import METHODS, Options, methods_for
 from ..reconstruct.products import Wanted
@@ -26,8 +28,9 @@ def wantedFrom(p: Any) -> Wanted:
     return Wanted(
         quantity=p.make.value,
         method=p.method.value,
-        options=Options(iterations=iterations, delays=p.delays, ghost=p.ghost.value),
-        frame=None if p.frame < 0 and not p.echo else (p.echo, max(0, p.frame)),
+        options=Options(iterations=iterations, delays=p.delays, ghost=p.ghost.value, deblur_view=p.deblurView),
+        contrast=None if p.echo < 0 else p.echo,
+        repetition=None if p.frame < 0 else p.frame,
         heating=Heating(
             reference=p.referenceFrame,
             frame=None if p.frame < 0 else p.frame,
@@ -51,6 +54,14 @@ def _imageOf(node: Any) -> Image:
     return imageFromNode(node)
 
 
+def viewAngle(scan: Encoding) -> float:
+    """Tilt of a scan's view in degrees; 0 when there is none, or one that the reconstruction will refuse."""
+    try:
+        return metal.view_angle_deg(scan)
+    except ReconstructionError:
+        return 0.0
+
+
 def isTable(path: Path) -> bool:
     """Whether a gradient table was chosen; an empty choice is the present folder."""
     return path not in (Path(), Path("."))
@@ -70,6 +81,7 @@ def offer(ui: Any, p: Any, scan: Encoding | None) -> None:
     ):
         getattr(ui, name).visible = getattr(ui, f"{name}Label").visible = shown
     ui.delays.visible = scan is not None and scan.trajectory == "radial"
+    ui.deblurView.visible = scan is not None and viewAngle(scan) > 0
     ui.temperatureSection.visible = p.make is Make.TEMPERATURE
     ui.correctionsSection.visible = image
     ui.heatedRadius.enabled = ui.drift.enabled = ui.referenceless.enabled = p.heatedPlace is not None

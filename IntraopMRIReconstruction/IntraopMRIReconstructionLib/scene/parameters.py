@@ -14,10 +14,15 @@ class Source(Enum):
 
     SCANNER = 1
     FILE = 2
+    MRD = 3
 
     def label(self) -> str:
         """Name for a person."""
-        return {Source.SCANNER: _("Scanner (OpenIGTLink)"), Source.FILE: _("File (ISMRMRD)")}[self]
+        return {
+            Source.SCANNER: _("Scanner (OpenIGTLink)"),
+            Source.FILE: _("File (ISMRMRD)"),
+            Source.MRD: _("Scanner (MRD stream)"),
+        }[self]
 
 
 class Method(Enum):
@@ -47,6 +52,7 @@ class Make(Enum):
     FIELD_MAP = "field map"
     TEMPERATURE = "temperature"
     SPECTRAL_BINS = "spectral bins"
+    SEMAC = "SEMAC"
 
     def label(self) -> str:
         """Name for a person."""
@@ -55,6 +61,7 @@ class Make(Enum):
             Make.FIELD_MAP: _("B0 field map (Hz)"),
             Make.TEMPERATURE: _("Temperature change (°C)"),
             Make.SPECTRAL_BINS: _("Spectral bins together"),
+            Make.SEMAC: _("Slices in place (SEMAC)"),
         }[self]
 
 
@@ -99,15 +106,18 @@ class ReconstructionParameters:
     source: Source = Source.SCANNER
     host: str = "127.0.0.1"
     port: Annotated[int, WithinRange(1, 65535)] = 18944
+    listenHost: str = "127.0.0.1"
+    listenPort: Annotated[int, WithinRange(1, 65535)] = 9002
     recording: Path
     make: Make = Make.IMAGE
     method: Method = Method.AUTO
     iterations: Annotated[int, WithinRange(1, 200)] = 30
     livePreview: bool = True
     frame: Annotated[int, WithinRange(-1, 65535)] = -1
-    echo: Annotated[int, WithinRange(0, 65535)] = 0
+    echo: Annotated[int, WithinRange(-1, 65535)] = -1
     ghost: Ghost = Ghost.AUTO
     delays: bool = True
+    deblurView: bool = True
     referenceFrame: Annotated[int, WithinRange(0, 65535)] = 0
     heatedPlace: vtkMRMLMarkupsFiducialNode
     heatedRadius: Annotated[float, WithinRange(3.0, 100.0)] = 20.0

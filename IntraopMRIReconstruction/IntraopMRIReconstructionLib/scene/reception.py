@@ -5,74 +5,46 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data import Acquisition, Encoding, Image
-from ..errors import Cancelled, IntraopError
+from ..errors import Cancelled, IntraopError, WireError
 from ..reconstruct.auto import Frame
 from ..reconstruct.live import SCAN_SILENT_S, LiveScan
-from ..reconstruct.products import Wanted, lacks_calibration, make, make_image, neighbours_have_come
+from ..reconstruct.products import (
+    Wanted,
+    lacks_calibration,
+    make,
+    make_image,
+    neighbours_have_come,
+    quantity_of,
+)
 from ..reconstruct.quantities import LiveThermometer, missing_for
 from ..reconstruct.quantity_image import Frames
 from ..reconstruct.result import Reconstruction
 from ..reconstruct.window import RadialWindow, radial_window
+from .news import Dropped, Failed, News, Previewed, Progressed, Received, Streamed
 
 if TYPE_CHECKING:
     # Not needed before somebody connects, and then with packages that have to be installed first.
+    from ..wire.mrd_live import ScanItem
+    from ..wire.mrd_stream import MrdConnection
     from ..wire.raw_data import RawDataReader
     from ..wire.transport import Client
     from ..wire.transport import Received as FromWire
 
-
-@dataclass(frozen=True)
-class Progressed:
-    """Work goes on: ``fraction`` 0..1."""
-
-    fraction: float
-    what: str
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """The scan that was arriving is over: whatever was shown of its beginning no longer holds."""
-
-
-@dataclass(frozen=True)
-class Failed:
-    """One sentence for a person."""
-
-    text: str
-
-
-@dataclass(frozen=True, eq=False)
-class Received:
-    """A finished image came from the scanner, without raw data."""
-
-    image: Image
-
-
-@dataclass(frozen=True, eq=False)
-class Previewed:
-    """A coarse picture of a scan of which ``fraction`` 0..1 has arrived."""
-
-    result: Reconstruction
-    fraction: float
-
-
-@dataclass(frozen=True, eq=False)
-class Streamed:
-    """A picture of a scan that goes on; its last line came at ``received_monotonic_s``, None for a file."""
-
-    result: Reconstruction
-    received_monotonic_s: float | None
-
-
-News = Encoding | Progressed | Dropped | Failed | Received | Previewed | Streamed | Reconstruction
+#: How often somebody who waits for messages looks up.
+TICK_S = 0.1
+#: An MRD client that sends nothing while no scan arrives keeps others out for so long: longer than a scanner takes
+#: from its header to its first line.
+CLIENT_SILENT_S = 300.0
+#: So many MRD clients may be connected; all but one of them wait, for so long, and are turned away then.
+CLIENTS, TURN_S = 8, 1.0
 
 
 class Reception:
@@ -93,6 +65,11 @@ class Reception:
         self._window: RadialWindow | None = None
         self._thermometer: LiveThermometer | None = None
         self._strays_told = False
+        #: Where MRD clients are waited for, host:port; "" for other sources.
+        self.address = ""
+        self._patient_id = ""
+        self._turn = threading.Lock()
+        self._answer: Image | None = None
 
     def listen(self, host: str, port: int) -> None:
         """Connect to a scanner. Raises WireError when it cannot be reached."""
@@ -105,6 +82,25 @@ class Reception:
         def work() -> None:
             with links:
                 self._listen(client)
+
+        self._listens = True
+        self._thread = self._start(work)
+
+    def serve(self, host: str, port: int) -> None:
+        """Wait for MRD clients (a scanner, a program that sends a scan), one at a time, as reconstruction servers do.
+
+        Each gets the last image of its scan back. Raises WireError when the port cannot be had.
+        """
+        from ..wire.mrd_stream import MrdServer
+
+        server = MrdServer(self._in_turn, host, port, max_connections=CLIENTS)
+        self.address = f"{host}:{server.port}"
+
+        def work() -> None:
+            with server:
+                while not self._closing.wait(TICK_S):
+                    while server.failures:
+                        self._tell(Failed(server.failures.popleft()))
 
         self._listens = True
         self._thread = self._start(work)
@@ -176,25 +172,96 @@ class Reception:
 
         reader = RawDataReader("")
         while not self._closing.is_set():
-            received = client.receive(0.1)
+            received = client.receive(TICK_S)
             # A scanner may report its state all the time: only lines show that a scan goes on.
-            if self._live is not None and self._cancelled.is_set():
-                self._drop()
-            if self._live is not None and self._live.silent:
-                self._lost(f"no line for {SCAN_SILENT_S:g} s; check the scanner and scan again")
-            if received is None:
-                continue
-            try:
-                self._take(received, reader, client)
-            except Cancelled:
-                self._drop()
-            except IntraopError as error:
-                self._refused(received, error)
-            except Exception as error:
-                logging.getLogger(__name__).exception("defect while receiving")
-                self._drop()
-                self._tell(_defect(error))
+            self._look_up()
+            if received is not None:
+                self._handled(partial(self._take, received, reader, client), partial(self._refused, received))
         self._drop()
+
+    def _in_turn(self, connection: MrdConnection) -> None:
+        """An MRD client, in a thread of its own: it waits a moment for the one before it to leave."""
+        if not self._turn.acquire(timeout=TURN_S):
+            self._tell(Failed(f"{connection.name} was turned away: another client is connected"))
+            return
+        try:
+            self._converse(connection)
+        finally:
+            self._turn.release()
+
+    def _converse(self, connection: MrdConnection) -> None:
+        """The scan of one MRD client, then the last image back to it."""
+        from ..wire.mrd_live import receive_scan
+
+        self._answer, whole = None, False
+        heard_s = time.monotonic()
+
+        def idle() -> None:
+            self._look_up()
+            if self._live is None and time.monotonic() - heard_s > CLIENT_SILENT_S:
+                raise WireError(f"{connection.name} has said nothing for {CLIENT_SILENT_S:g} s: the link was closed")
+
+        try:
+            for item in receive_scan(connection, idle=idle):
+                heard_s = time.monotonic()
+                whole = isinstance(item, Acquisition) and item.last
+                self._handled(partial(self._heard, item), lambda error: self._tell(Failed(str(error))))
+        except WireError as error:
+            if self._live is not None:
+                self._lost(str(error))
+            elif not whole and not self._closing.is_set():
+                self._tell(Failed(str(error)))
+        else:
+            self._send_back(connection)
+        finally:
+            self._drop()
+
+    def _heard(self, item: ScanItem) -> None:
+        """Handle what an MRD client sent."""
+        from ..wire.raw_data import same_patient
+
+        if isinstance(item, Encoding):
+            if self._live is not None:
+                self._lost("a new scan has begun")
+            self._cancelled.clear()
+            self._patient_id = same_patient(item, self._patient_id)
+            self._open(item)
+        elif isinstance(item, Acquisition):
+            if self._live is not None:
+                self._arrived(self._live, item)
+        elif isinstance(item, Image):
+            self._tell(Received(item))
+
+    def _send_back(self, connection: MrdConnection) -> None:
+        """The image that a client waits for; one that does not wait has its scan reconstructed all the same."""
+        from ..wire.mrd_messages import MessageId, TextMessage
+
+        try:
+            if self._answer is not None:
+                connection.send(self._answer)
+            connection.send(TextMessage(MessageId.CLOSE))
+        except IntraopError as error:
+            logging.getLogger(__name__).info("no image went back to %s: %s", connection.name, error)
+
+    def _look_up(self) -> None:
+        """Drop the scan that arrives when a person said so, or when it has stopped."""
+        if self._live is not None and self._cancelled.is_set():
+            self._drop()
+        if self._live is not None and self._live.silent:
+            self._lost(f"no line for {SCAN_SILENT_S:g} s; check the scanner and scan again")
+
+    def _handled(self, work: Callable[[], None], refused: Callable[[IntraopError], None]) -> None:
+        """Handle one message; a fault of it, or of ours, is said and the next one is taken."""
+        try:
+            work()
+        except Cancelled:
+            self._drop()
+        except IntraopError as error:
+            refused(error)
+        except Exception as error:
+            logging.getLogger(__name__).exception("defect while receiving")
+            self._drop()
+            self._tell(_defect(error))
 
     def _take(self, received: FromWire, reader: RawDataReader, client: Client) -> None:
         """Handle one message."""
@@ -218,9 +285,10 @@ class Reception:
         wanted = self.wanted
         self._tell(encoding)
         self._live, self._strays_told = LiveScan(encoding, wanted.method), False
-        looks = wanted.quantity == "image" and self.livePreview
+        quantity = quantity_of(wanted, encoding)
+        looks = quantity == "image" and self.livePreview
         self._window = radial_window(self._live.collector, wanted.options.delays) if looks else None
-        measures = wanted.quantity == "temperature" and not missing_for("temperature", encoding)
+        measures = quantity == "temperature" and not missing_for("temperature", encoding)
         self._thermometer = LiveThermometer(wanted.heating, wanted.method, wanted.options) if measures else None
 
     def _refused(self, received: FromWire, error: IntraopError) -> None:
@@ -266,7 +334,7 @@ class Reception:
             ends = last and number == len(whole) - 1
             streamed = not ends and live.encoding.repetitions > 1
             self._said(partial(self._made, live, frame, ends), received_s, streamed)
-        if last and self._thermometer is None and self.wanted.quantity != "image":
+        if last and self._thermometer is None and quantity_of(self.wanted, live.encoding) != "image":
             self._said(partial(make, live.collector, self.wanted, self._progress))
 
     def _said(
@@ -281,6 +349,7 @@ class Reception:
             self._tell(Failed(str(error)))
             return
         if result is not None:
+            self._answer = result.image
             self._tell(Streamed(result, received_s) if streamed else result)
 
     def _made(self, live: LiveScan, frame: Frame, ends: bool) -> Reconstruction | None:
@@ -292,10 +361,9 @@ class Reception:
             if frame.contrast or frame.repetition < wanted.heating.reference:
                 return None
             return self._thermometer.add(frame, progress)
-        if wanted.quantity != "image":
+        if quantity_of(wanted, live.encoding) != "image":
             return None  # made of all frames, when the last one is there
-        shown = 0 if wanted.frame is None else wanted.frame[0]
-        if frame.contrast != shown or (self._window is not None and not ends):
+        if frame.contrast != (wanted.contrast or 0) or (self._window is not None and not ends):
             return None
         if lacks_calibration(live.collector, frame) and not ends and not neighbours_have_come(live.collector, frame):
             return None

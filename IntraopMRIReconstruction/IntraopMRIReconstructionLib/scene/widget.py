@@ -12,18 +12,26 @@ from slicer.i18n import tr as _
 
 from ..data import Encoding, Image
 from ..errors import IntraopError
+from ..reconstruct.quantities import combined_by
 from ..reconstruct.quantity_image import DEFINITION, QUANTITY, UNIT
 from ..reconstruct.result import Reconstruction
-from .choices import offer, wantedFrom
+from .choices import offer, viewAngle, wantedFrom
+from .news import Dropped, Failed, News, Previewed, Progressed, Received, Streamed
 from .panel import Panel, ensurePackages
 from .parameters import Source
-from .reception import Dropped, Failed, News, Previewed, Progressed, Received, Reception, Streamed
+from .reception import Reception
 from .results import ResultNodes
 
 #: How often the main thread looks for news, ms: part of what passes between the last line and the picture.
 TICK_MS = 10
 #: How units end the names of parameters, and how they are written.
 UNITS = {"c": "°C", "ms": "ms", "hz": "Hz", "t": "T", "rad": "rad", "mm": "mm", "s": "s"}
+#: Widgets of the form that belong to one source.
+SOURCE_ROWS = {
+    Source.SCANNER: ("scannerLabel", "host", "port"),
+    Source.MRD: ("listenLabel", "listenHost", "listenPort"),
+    Source.FILE: ("recordingLabel", "recording"),
+}
 NEXT_BUTTON = (
     "QPushButton { background: #1f6fb2; color: white; font-weight: bold; font-size: 16px; border: none; "
     "border-radius: 6px; padding: 8px; } QPushButton:disabled { background: #c9ced3; color: #3f454b; }"
@@ -68,9 +76,10 @@ class ReconstructionPanel(Panel):
         p = self.parameters
         if p is None or not hasattr(self, "_timer"):
             return
-        scanner = p.source is Source.SCANNER
-        for name, shown in (("host", scanner), ("port", scanner), ("recording", not scanner)):
-            getattr(self.ui, name).enabled = shown and self.reception is None
+        for source, names in SOURCE_ROWS.items():
+            for name in names:
+                getattr(self.ui, name).visible = p.source is source
+                getattr(self.ui, name).enabled = self.reception is None
         self.ui.source.enabled = self.reception is None
         self.ui.connectButton.text = self._sourceWords()
         self.ui.recognisedLabel.text = self._recognised()
@@ -103,6 +112,8 @@ class ReconstructionPanel(Panel):
             reception = Reception(wantedFrom(p), p.livePreview)
             if p.source is Source.SCANNER:
                 reception.listen(p.host, p.port)
+            elif p.source is Source.MRD:
+                reception.serve(p.listenHost, p.listenPort)
             else:
                 reception.read(p.recording)
         except IntraopError as error:
@@ -146,12 +157,16 @@ class ReconstructionPanel(Panel):
             return _("Reconstruct again"), self.again, _("The scan is complete.")
         if self.result is not None:
             return _("Waiting for the next scan"), None, _("The scan is complete.")
+        if reception.address:
+            return _("Waiting for a scan"), None, _("Send the scan to {address}.").format(address=reception.address)
         return _("Waiting for a scan"), None, _("Start the scan at the scanner.")
 
     def _sourceWords(self) -> str:
         if self.reception is not None:
             return _("Close")
-        return _("Connect") if self.parameters.source is Source.SCANNER else _("Read file")
+        return {Source.SCANNER: _("Connect"), Source.FILE: _("Read file"), Source.MRD: _("Listen")}[
+            self.parameters.source
+        ]
 
     def _recognised(self) -> str:
         scan = self.encoding
@@ -167,7 +182,7 @@ class ReconstructionPanel(Panel):
             _("{x} × {y} × {z}, {coils} coils, acceleration {ay} × {az}").format(
                 x=x, y=y, z=z, coils=scan.coils, ay=scan.acceleration[1], az=scan.acceleration[0]
             ),
-            *([_("{echoes} echoes").format(echoes=scan.contrasts)] if scan.contrasts > 1 else []),
+            *_contrasts(scan),
             *([_("{frames} frames").format(frames=scan.repetitions)] if scan.repetitions > 1 else []),
             _("patient {id}").format(id=scan.patient_id or _("not stated")),
         ]
@@ -261,6 +276,17 @@ class ReconstructionPanel(Panel):
             slicer.util.setSliceViewerLayers(
                 background=p.outputVolume, foreground=p.comparisonVolume, foregroundOpacity=p.blend
             )
+
+
+def _contrasts(scan: Encoding) -> list[str]:
+    """What the contrasts of a scan are, and whether its view is tilted."""
+    words = {"spectral bins": _("{number} spectral bins"), "SEMAC": _("{number} steps of slice encoding (SEMAC)")}
+    several = words.get(combined_by(scan), _("{number} echoes"))
+    tilt = viewAngle(scan)
+    return [
+        *([several.format(number=scan.contrasts)] if scan.contrasts > 1 else []),
+        *([_("view tilted by {angle}°").format(angle=f"{tilt:.0f}")] if tilt else []),
+    ]
 
 
 def _words(name: str) -> str:

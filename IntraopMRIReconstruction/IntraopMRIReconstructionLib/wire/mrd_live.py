@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -16,12 +16,15 @@ from .mrd_geometry import PLACE_TOLERANCES
 from .mrd_header import MrdHeader, parse_header
 from .mrd_layout import ACQUISITION_HEAD, MrdFlag
 from .mrd_lines import Lines, has
-from .mrd_messages import AcquisitionMessage, MessageId, TextMessage, Waveform
+from .mrd_messages import AcquisitionMessage, MessageId, MrdMessage, TextMessage, Waveform
 from .mrd_scan import MrdOptions, ScanPlan, for_images, plan_scan
 from .mrd_stream import MrdConnection
 
 #: Readouts are handed on after this many even when more are waiting, so that a preview keeps moving.
 LINES_AT_ONCE = 64
+
+#: While nothing comes, whoever waits is asked so often whether to go on.
+IDLE_S = 0.1
 
 #: A scan that does not say where it lies (a slice of the stack never comes) is given up at this size.
 MAX_WAITING_BYTES = 2 << 30
@@ -120,18 +123,22 @@ class LiveScan:
 
 
 def receive_scan(
-    connection: MrdConnection, options: MrdOptions | None = None, lines_at_once: int = LINES_AT_ONCE
+    connection: MrdConnection,
+    options: MrdOptions | None = None,
+    lines_at_once: int = LINES_AT_ONCE,
+    idle: Callable[[], None] | None = None,
 ) -> Iterator[ScanItem]:
     """Everything that arrives until the peer closes the scan, in order, readouts in blocks as they come.
 
     Yields each :class:`Encoding` before its :class:`Acquisition` blocks, images, waveforms, and texts and
     configurations as :class:`TextMessage`. Whoever iterates slowly slows the sender down; nothing is dropped.
+    ``idle`` is called every ``IDLE_S`` while nothing comes; what it raises ends the reception.
 
     Raises WireError when the link ends before the scan was closed (after all that came whole was yielded) or when the
     scan is wrong.
     """
     scan = LiveScan(options, connection.name)
-    while (message := connection.receive()) is not None:
+    while (message := _next(connection, idle)) is not None:
         if isinstance(message, AcquisitionMessage):
             scan.add(message)
             if scan.waiting >= lines_at_once or not connection.ready():
@@ -148,6 +155,12 @@ def receive_scan(
             yield message
     yield from scan.flush()
     raise WireError(f"{connection.name}: the link ended before the scan was closed; the scan is incomplete")
+
+
+def _next(connection: MrdConnection, idle: Callable[[], None] | None) -> MrdMessage | None:
+    while idle is not None and not connection.ready(IDLE_S):
+        idle()
+    return connection.receive()
 
 
 def _joined(messages: list[AcquisitionMessage]) -> Lines:

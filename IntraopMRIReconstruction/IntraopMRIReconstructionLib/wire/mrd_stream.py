@@ -101,9 +101,13 @@ class MrdConnection:
             self._tapped(Direction.RECEIVED, *self._inlet.taken())
             return message
 
-    def ready(self) -> bool:
-        """Whether more has arrived already, so that :meth:`receive` will not wait for its first byte."""
-        return self._inlet.ready()
+    def ready(self, timeout_s: float = 0.0) -> bool:
+        """Whether more has arrived, or does within ``timeout_s``, so that :meth:`receive` does not wait for its first
+        byte. Also when the link has ended, which :meth:`receive` says."""
+        try:
+            return self._inlet.ready(timeout_s)
+        except OSError:
+            return True
 
     def send(self, message: TextMessage | Image | Waveform) -> None:
         """Send one message. Raises WireError when the peer does not take it in time, DataError for what MRD lacks."""
@@ -303,8 +307,8 @@ class _SocketInlet:
         self._deadline = time.monotonic() + self._limits.message_s
         return True
 
-    def ready(self) -> bool:
-        return self._end > self._start or _wait(self._sock, "read", 0.0)
+    def ready(self, timeout_s: float) -> bool:
+        return self._end > self._start or _wait(self._sock, "read", timeout_s)
 
     def taken(self) -> tuple[bytes, bytes]:
         """Id and rest of the message that was read last; empty unless they are kept."""

@@ -137,12 +137,7 @@ class RawDataReader:
 
     def _open(self, fields: Mapping[str, Any], device: str) -> Encoding:
         encoding = _encoding_from(fields, f"encoding '{device}'")
-        if self.patient_id and encoding.patient_id != self.patient_id:
-            raise WireError(
-                f"scan '{encoding.scan_id}' is of patient '{encoding.patient_id}', this session is of "
-                f"'{self.patient_id}': check the patient at the scanner, or start a new session"
-            )
-        self.patient_id = self.patient_id or encoding.patient_id
+        self.patient_id = same_patient(encoding, self.patient_id)
         self.encoding, self._ended = encoding, False
         return encoding
 
@@ -177,6 +172,16 @@ class RawDataReader:
         _check_lines(acquisition, encoding, what)
         self._ended = acquisition.last
         return acquisition
+
+
+def same_patient(encoding: Encoding, patient_id: str) -> str:
+    """The patient of a session of ``patient_id`` ("" when not known yet). Raises WireError for a scan of another."""
+    if patient_id and encoding.patient_id != patient_id:
+        raise WireError(
+            f"scan '{encoding.scan_id}' is of patient '{encoding.patient_id}', this session is of '{patient_id}': "
+            "check the patient at the scanner, or start a new session"
+        )
+    return patient_id or encoding.patient_id
 
 
 def _check_lines(acquisition: Acquisition, encoding: Encoding, what: str) -> None:

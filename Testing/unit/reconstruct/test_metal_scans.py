@@ -96,8 +96,8 @@ def test_accelerated_steps_share_their_weights() -> None:
 
 def test_one_step_alone_is_chosen_by_hand_and_says_that_it_is_none() -> None:
     scan = collected(scanned())
-    assert quantity_of(Wanted(frame=(4, 0)), scan.encoding) == "image"
-    alone = make(scan, Wanted(frame=(4, 0)))
+    assert quantity_of(Wanted(contrast=4), scan.encoding) == "image"
+    alone = make(scan, Wanted(contrast=4))
     assert any("one of 8 steps of slice encoding alone" in text for text in alone.warnings)
     assert quantity_of(Wanted("temperature"), scan.encoding) == "temperature"
 
