@@ -16,20 +16,34 @@ from .sampling import Float32Array
 
 @dataclass(frozen=True, eq=False)
 class Lattice:
-    """Nodes every ``spacing_mm`` over a box of ``box_mm`` (k, j, i), one more before and two after on each axis."""
+    """Nodes every ``spacing_mm`` over a box of ``box_mm`` (k, j, i), one more before and two after on each axis.
+
+    ``start_mm``: how far into the first cell the box begins.
+    """
 
     spacing_mm: float
     box_mm: tuple[float, float, float]
+    start_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Nodes along k, j, i."""
-        k, j, i = (int(np.ceil(mm / self.spacing_mm - 1e-6)) + 3 for mm in self.box_mm)
+        ends = (start + mm for start, mm in zip(self.start_mm, self.box_mm, strict=True))
+        k, j, i = (int(np.ceil(end / self.spacing_mm - 1e-6)) + 3 for end in ends)
         return k, j, i
+
+    def part(self, start_mm: npt.ArrayLike, box_mm: npt.ArrayLike) -> tuple[Lattice, tuple[slice, slice, slice]]:
+        """The lattice over the box that begins ``start_mm`` into this one's, and which nodes of this one it has."""
+        start, size = np.asarray(start_mm) + self.start_mm, np.asarray(box_mm)
+        first = np.floor(start / self.spacing_mm + 1e-6).astype(int)
+        inside = np.maximum(start - first * self.spacing_mm, 0.0)
+        smaller = Lattice(self.spacing_mm, tuple(size.tolist()), tuple(inside.tolist()))
+        k, j, i = (slice(a, a + n) for a, n in zip(first.tolist(), smaller.shape, strict=True))
+        return smaller, (k, j, i)
 
     def finer(self) -> Lattice:
         """Half the spacing, over the same box."""
-        return Lattice(self.spacing_mm / 2.0, self.box_mm)
+        return Lattice(self.spacing_mm / 2.0, self.box_mm, self.start_mm)
 
     def refined(self, coefficients: Float32Array) -> Float32Array:
         """Coefficients (3, *shape) of the same displacement on :meth:`finer`: exact subdivision of the spline."""
@@ -66,8 +80,10 @@ class Basis:
     def __init__(self, lattice: Lattice, voxels: tuple[int, int, int], voxel_mm: npt.ArrayLike) -> None:
         self.lattice = lattice
         self._matrices = [
-            _basis_matrix(count, float(size), nodes, lattice.spacing_mm)
-            for count, size, nodes in zip(voxels, np.asarray(voxel_mm), lattice.shape, strict=True)
+            _basis_matrix((np.arange(count) + 0.5) * float(size) + start, nodes, lattice.spacing_mm)
+            for count, size, nodes, start in zip(
+                voxels, np.asarray(voxel_mm), lattice.shape, lattice.start_mm, strict=True
+            )
         ]
         self._adjoints = [np.ascontiguousarray(m.T) for m in self._matrices]
 
@@ -94,9 +110,9 @@ def _applied(matrices: list[Float32Array], fields: Float32Array) -> Float32Array
     return result
 
 
-def _basis_matrix(count: int, voxel_mm: float, nodes: int, spacing_mm: float) -> Float32Array:
-    """(count, nodes): weight of node n, at (n - 1) spacings, at each voxel centre."""
-    position = (np.arange(count) + 0.5) * voxel_mm / spacing_mm
+def _basis_matrix(centres_mm: npt.NDArray[np.floating], nodes: int, spacing_mm: float) -> Float32Array:
+    """(count, nodes): weight of node n, at (n - 1) spacings, at each of the voxels' ``centres_mm`` (count,)."""
+    count, position = len(centres_mm), centres_mm / spacing_mm
     cell = np.minimum(position.astype(int), nodes - 4)
     t = position - cell
     weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], axis=1) / 6.0

@@ -37,6 +37,7 @@ class LevelImages:
 
     ``weight`` (k, j, i): what each fixed voxel counts, 0 outside the mask and in the cavity.
     ``moving_weight`` (k, j, i) or None: what each moving voxel counts (0 in the tumour that may be gone).
+    ``moving_start`` (3,): voxels that the moving box reaches beyond the fixed one at its start.
     """
 
     fixed: Float32Array
@@ -44,12 +45,18 @@ class LevelImages:
     weight: Float32Array
     voxel_mm: npt.NDArray[np.float64]
     moving_weight: Float32Array | None = None
+    moving_start: tuple[int, int, int] = (0, 0, 0)
 
 
 class LevelFit:
-    """Points of one resolution, ready to be matched again and again."""
+    """Points of one resolution, ready to be matched again and again.
 
-    def __init__(self, images: LevelImages, lattice: Lattice, stiffness: float, threads: int) -> None:
+    ``held``: nodes at the border of the lattice, which see only some of their voxels, stay as they are.
+    """
+
+    def __init__(
+        self, images: LevelImages, lattice: Lattice, stiffness: float, threads: int, *, held: bool = False
+    ) -> None:
         self._images, self._threads = images, threads
         self.voxel_mm = float(np.cbrt(np.prod(images.voxel_mm)))
         self.basis = Basis(lattice, images.fixed.shape, images.voxel_mm)
@@ -64,6 +71,10 @@ class LevelFit:
         # Stiffness is meant for a mm of bending over a lattice spacing and per voxel that a node sees.
         voxels_a_node = lattice.spacing_mm**3 / float(np.prod(images.voxel_mm))
         self.stiffness = np.float32(stiffness * voxels_a_node / lattice.spacing_mm**2)
+        self._free: Float32Array | None = None
+        if held:
+            self._free = np.zeros(lattice.shape, dtype=np.float32)
+            self._free[3:-3, 3:-3, 3:-3] = 1
 
     def residuals(self, coefficients: Float32Array) -> tuple[Float32Array, Float32Array, BoolArray]:
         """(residual (n,), gradient a mm (3, n), counted (n,)) at the displacement of ``coefficients``."""
@@ -77,9 +88,24 @@ class LevelFit:
             )
         return self._fixed - got.values, np.asarray(gradient, dtype=np.float32), counted
 
+    def misfit(self, coefficients: Float32Array) -> float:
+        """Median absolute residual, deviations; infinite where nothing is matched."""
+        residual, _, counted = self.residuals(coefficients)
+        return float(np.median(np.abs(residual[counted]))) if counted.any() else float("inf")
+
+    def likeness(self, coefficients: Float32Array) -> float:
+        """Correlation of the images at the displacement of ``coefficients``, -1..1; 0 without structure."""
+        residual, _, counted = self.residuals(coefficients)
+        fixed = self._fixed[counted].astype(np.float64)
+        moving = fixed - residual[counted]
+        if fixed.size == 0 or min(fixed.std(), moving.std()) < 1e-6:
+            return 0.0
+        return float(np.corrcoef(fixed, moving)[0, 1])
+
     def _moved(self, coefficients: Float32Array) -> Float32Array:
         displacement = self.basis.evaluated(coefficients).reshape(3, -1)
-        return self.points_kji + displacement[:, self._chosen] * self._inverse_mm
+        start = np.array(self._images.moving_start, dtype=np.float32)[:, None]
+        return self.points_kji + start + displacement[:, self._chosen] * self._inverse_mm
 
     def step(self, coefficients: Float32Array) -> tuple[Float32Array, float]:
         """One Gauss-Newton step: (new coefficients, largest change in mm)."""
@@ -129,7 +155,7 @@ class LevelFit:
             return _times(blocks, x) + ridge * x + stiffness * self._prior(x)
 
         solution = np.zeros_like(right)
-        residual = right.copy()
+        residual = right.copy() if self._free is None else right * self._free
         preconditioned = _times(inverse, residual)
         direction = preconditioned
         power = float(np.vdot(residual, preconditioned))
@@ -138,6 +164,8 @@ class LevelFit:
             if power <= 1e-6 * first or power <= 0.0:
                 break
             image = operator(direction)
+            if self._free is not None:
+                image *= self._free
             rate = np.float32(power / max(float(np.vdot(direction, image)), 1e-30))
             solution += rate * direction
             residual -= rate * image

@@ -103,7 +103,10 @@ class Volume:
 
     def cropped(self, inside: BoolArray, margin_mm: float) -> Volume:
         """Cut to the box around ``inside`` (same grid) with a margin."""
-        box = bounding_box(inside, np.ceil(margin_mm / self.spacing_kji_mm).astype(int))
+        return self.cut(bounding_box(inside, np.ceil(margin_mm / self.spacing_kji_mm).astype(int)))
+
+    def cut(self, box: tuple[slice, slice, slice]) -> Volume:
+        """The voxels of ``box`` (k, j, i)."""
         shift = np.eye(4)
         shift[:3, 3] = [s.start for s in box][::-1]
         return Volume(np.ascontiguousarray(self.values[box]), np.asarray(self.ras_from_ijk @ shift))

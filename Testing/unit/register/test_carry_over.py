@@ -196,10 +196,5 @@ def test_doubt_at_the_pointer(pose: np.ndarray, directions: np.ndarray) -> None:
     np.testing.assert_allclose(uncertainty_at(doubt, [(0, 0, 10.0), (0, 0, -10.0)]), (1.1, 0.9), atol=1e-3)
 
 
-def test_magnitude_and_arrows(pose: np.ndarray, directions: np.ndarray) -> None:
-    moved = deformable(pose, directions)
-    np.testing.assert_allclose(moved.magnitude().array, np.linalg.norm(MOVED), atol=1e-5)
-    tails, heads = moved.arrows(20.0)
-    assert len(heads) > 50
-    assert (np.linalg.norm(heads - HOLE, axis=1) >= 8.0).all()
-    np.testing.assert_allclose(heads - tails, np.broadcast_to(MOVED, heads.shape), atol=1e-5)
+def test_magnitude(pose: np.ndarray, directions: np.ndarray) -> None:
+    np.testing.assert_allclose(deformable(pose, directions).magnitude().array, np.linalg.norm(MOVED), atol=1e-5)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from IntraopMRILib.register import deformable
 from IntraopMRILib.register.deformable import DeformableRegistration, register_deformable
 from IntraopMRILib.register.deformable_verdict import Findings, deformable_verdict, jacobian_determinant
 from IntraopMRIReconstructionLib.data import Image, Level
@@ -22,7 +23,9 @@ SHIFT_MM = 8.0
 class Case:
     """Images and truth: the intraoperative point y shows the head at shifted(pose^-1 y)."""
 
-    def __init__(self, head: Any, scan: Any, pose: Any, shifted: Any, axes: np.ndarray, look: Any = None) -> None:
+    def __init__(
+        self, head: Any, scan: Any, pose: Any, shifted: Any, axes: np.ndarray, look: Any = None, **grid: Any
+    ) -> None:
         self.pose = pose((0.4, 1.0, 0.2), 6.0, (5.0, -4.0, 3.0))
         self._warp = lambda p: shifted(p, SHIFT_MM)
 
@@ -32,11 +35,11 @@ class Case:
             return np.where(cavity, 18.0, values if look is None else look(values))
 
         back = invert(self.pose)
-        self.preop = scan(head, seed=5)
-        self.intraop = scan(resected, head_from_ras=back, warp=self._warp, axes=axes, noise=3.0, seed=6)
+        self.preop = scan(head, seed=5, **grid)
+        self.intraop = scan(resected, head_from_ras=back, warp=self._warp, axes=axes, noise=3.0, seed=6, **grid)
 
         def mask(inside: Callable[[np.ndarray], np.ndarray], **more: Any) -> Image:
-            drawn = scan(lambda p: inside(p).astype(float), noise=0.0, **more)
+            drawn = scan(lambda p: inside(p).astype(float), noise=0.0, **grid, **more)
             return drawn.with_array((drawn.array > 0.5).astype(np.uint8))
 
         self.cavity = mask(
@@ -62,7 +65,10 @@ class Case:
 
 @pytest.fixture
 def make(head: Any, scan: Any, pose: Any, shifted: Any) -> Callable[..., Case]:
-    return lambda axes=None, look=None: Case(head, scan, pose, shifted, np.eye(3) if axes is None else axes, look)
+    def case(axes: np.ndarray | None = None, look: Any = None, **grid: Any) -> Case:
+        return Case(head, scan, pose, shifted, np.eye(3) if axes is None else axes, look, **grid)
+
+    return case
 
 
 def test_follows_the_shift_in_every_orientation(make: Any, directions: np.ndarray) -> None:
@@ -92,6 +98,22 @@ def test_cavity_is_found_where_it_is(make: Any) -> None:
         case.intraop, case.preop, case.pose, fixed_mask=case.brain, moving_mask=case.preop_brain, cavity=case.cavity
     )
     assert case.errors(found).mean() < 1.1 * case.errors(known).mean() + 0.01
+
+
+def test_finer_steps_around_the_cavity_help_there(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = make(spacing=(1.25, 1.25, 1.25))
+    ijk = apply(invert(case.cavity.ras_from_ijk), case.intraop_points)
+    distance = ndimage.distance_transform_edt(case.cavity.array == 0, sampling=case.cavity.spacing_mm[::-1])
+    near = distance[tuple(np.round(ijk[:, ::-1]).astype(int).T)] < 12.0
+
+    def near_error() -> float:
+        masks = {"fixed_mask": case.brain, "moving_mask": case.preop_brain}
+        return float(case.errors(register_deformable(case.intraop, case.preop, case.pose, **masks))[near].mean())
+
+    finer = near_error()
+    monkeypatch.setattr(deformable, "NEAR_STEPS", 0)
+    assert finer < 0.4
+    assert finer < 0.95 * near_error()
 
 
 def test_without_masks(make: Any) -> None:
@@ -125,6 +147,25 @@ def test_another_head_is_not_good(make: Any, head: Any, scan: Any) -> None:
     other = scan(type(head)(seed=33), seed=8)
     found = register_deformable(case.intraop, other, case.pose, fixed_mask=case.brain, moving_mask=case.preop_brain)
     assert found.verdict.level is not Level.GOOD
+    assert likeness(found) < 0.8
+
+
+def test_noise_does_not_make_one_head_unlike_itself(make: Any) -> None:
+    case = make()
+    rng = np.random.default_rng(2)
+    noisy = np.abs(case.intraop.array + rng.normal(0, 12.0, case.intraop.array.shape))
+    found = register_deformable(
+        case.intraop.with_array(noisy.astype(np.float32)),
+        case.preop,
+        case.pose,
+        fixed_mask=case.brain,
+        moving_mask=case.preop_brain,
+    )
+    assert likeness(found) > 0.88
+
+
+def likeness(found: DeformableRegistration) -> float:
+    return next(reason.value for reason in found.verdict.reasons if "likeness" in reason.name)
 
 
 def test_mirrored_head_is_not_good(make: Any) -> None:
@@ -252,6 +293,7 @@ def test_verdict_rules(findings: Findings) -> None:
         "covered by the preoperative": replace(findings, matched=Image(covered, matrix)),
         "largest displacement": replace(findings, shift=moved(35.0), inverse_shift=moved(-35.0)),
         "misfit": replace(findings, misfit=0.9),
+        "likeness": replace(findings, likeness=0.1),
         "uncertainty": replace(findings, uncertainty=Image(np.full((40, 40, 40), 7.0), matrix)),
     }
     for text, bad in rules.items():
@@ -261,6 +303,8 @@ def test_verdict_rules(findings: Findings) -> None:
     assert deformable_verdict(replace(findings, inverse_shift=moved(3.0))).level is Level.CHECK
     assert deformable_verdict(replace(findings, remapped=True)).level is Level.CHECK
     assert deformable_verdict(replace(findings, thickest_mm=6.0)).level is Level.CHECK
+    assert deformable_verdict(replace(findings, likeness=0.7)).level is Level.CHECK
+    assert deformable_verdict(replace(findings, likeness=float("nan"))).level is Level.REFUSED
     rng = np.random.default_rng(0)
     torn = Image(rng.normal(0, 4, (40, 40, 40, 3)), matrix)
     assert "folded" in deformable_verdict(replace(findings, shift=torn, inverse_shift=torn)).text

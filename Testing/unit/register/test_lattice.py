@@ -57,6 +57,18 @@ def test_resolutions_see_the_same_displacement(lattice: Lattice) -> None:
     np.testing.assert_allclose(coarse, averaged, atol=0.05)
 
 
+@pytest.mark.parametrize("first", [(0, 0, 0), (8, 16, 8), (3, 9, 6)])
+def test_part_of_a_lattice_shows_the_same_displacement(lattice: Lattice, first: tuple[int, int, int]) -> None:
+    nodes = noise((3, *lattice.shape))
+    whole = Basis(lattice, VOXELS, VOXEL_MM).evaluated(nodes)
+    size = (10, 12, 9)
+    part, (k, j, i) = lattice.part(np.array(first) * 2.0, np.array(size) * 2.0)
+    assert nodes[:, k, j, i].shape[1:] == part.shape
+    shown = Basis(part, size, VOXEL_MM).evaluated(nodes[:, k, j, i])
+    box = tuple(slice(a, a + n) for a, n in zip(first, size, strict=True))
+    np.testing.assert_allclose(shown, whole[(slice(None), *box)], atol=1e-5)
+
+
 def test_bending_is_zero_for_affine_motion_and_symmetric(lattice: Lattice) -> None:
     bending = Bending(lattice.shape)
     assert np.abs(bending((linear_nodes(lattice) * 0.3 + 2.0).astype(np.float32))).max() < 1e-3

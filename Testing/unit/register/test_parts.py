@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from IntraopMRILib.register import engines
 from IntraopMRILib.register.brain_mask import make_brain_mask
-from IntraopMRILib.register.cavity import find_cavity
+from IntraopMRILib.register.cavity import find_cavity, find_stains
 from IntraopMRILib.register.deformable import DeformableRegistration
 from IntraopMRILib.register.engines import greedy_disagreement
 from IntraopMRILib.register.normalise import locally_normalised
@@ -123,6 +123,28 @@ def test_cavity_with_and_without_a_dark_tumour() -> None:
     for tumour in (nowhere, hole):
         found = find_cavity(fixed, carried, brain, brain, tumour, voxel)
         assert 2 * (found & hole).sum() / (found.sum() + hole.sum()) > 0.9
+
+
+def test_blood_on_the_wall_is_seen_and_other_contrast_is_not() -> None:
+    shape, voxel = (48, 48, 48), (2.0, 2.0, 2.0)
+    grid = np.moveaxis(np.indices(shape), 0, -1)
+    from_hole = np.linalg.norm(grid - (24, 24, 30), axis=-1)
+    brain = np.linalg.norm(grid - 24.0, axis=-1) < 22
+    white = (grid[..., 2] // 6) % 2 == 0
+    rng = np.random.default_rng(0)
+    carried = (np.where(white, 110.0, 90.0) + rng.normal(0, 3.0, shape)).astype(np.float32)
+    fixed = (np.where(white, 55.0, 49.0) + rng.normal(0, 1.5, shape)).astype(np.float32)
+    cavity = from_hole < 6
+    fixed[cavity] = 8.0
+    assert not (find_stains(fixed, carried, brain, cavity, voxel) & (from_hole > 8)).any()
+    clot = brain & (from_hole < 8) & (grid[..., 0] < 24)
+    far = brain & (np.linalg.norm(grid - (24, 24, 10), axis=-1) < 4)
+    fixed[clot | far] = 110.0
+    found = find_stains(fixed, carried, brain, cavity, voxel)
+    assert found[clot & ~cavity].all()
+    assert not found[far].any()
+    assert not (found & (from_hole > 9.5)).any(), "one voxel around, no more"
+    assert not find_stains(fixed, carried, brain, np.zeros_like(cavity), voxel).any()
 
 
 #: Stands in for the package: counts as greedy does, and writes a field of 1, 2, 3 voxels.
