@@ -417,9 +417,9 @@ class Session:
         image, plan = self._pair.images[scan.role], self.plan
         assert self._whole is not None
         found = carriers(plan, image, self._whole, self._teller.progress("assess implants"), self._threads)
-        self.journal.parts(found.vertebrae)
         for measurement in found.measurements:
             self.journal.measurement(measurement)
+        self.journal.parts(found.vertebrae)
         levels = {self._whole.verdict.level, *(each.verdict.level for each in found.vertebrae)}
         if levels == {Level.REFUSED}:
             raise SessionError("no vertebra was found on its own either: check that both volumes show this patient")

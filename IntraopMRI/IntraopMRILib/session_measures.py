@@ -253,15 +253,16 @@ def _osteotomy(plan: Plan, drawn: Drawn, scan: Scan) -> Numbers:
     return sure, f"Landmarks fit to {fit.fre_mm:.1f} mm."
 
 
-def kinds_of(landmarks: Mapping[str, npt.ArrayLike], nidus: bool, correction: bool) -> tuple[str, ...]:
-    """Measures that a plan with these landmarks (by name), a nidus or a planned correction of a bone is about."""
+def kinds_of(landmarks: Mapping[str, npt.ArrayLike], nidus: bool, correction: bool, alignment: bool) -> tuple[str, ...]:
+    """Measures that a plan is about: by its landmarks (by name), a nidus, a planned correction of a bone, or vertebrae
+    without an implant, whose alignment it must be."""
     counts = {name: len(places) for name, places in grouped(landmarks.items()).items()}
     by_name = [
         kind
         for kind, recipe in RECIPES.items()
         if recipe.groups and all(counts.get(name, 0) >= least for name, least in recipe.groups.items())
     ]
-    return tuple(["vascular"] * nidus + by_name + ["osteotomy"] * correction)
+    return tuple(["vascular"] * nidus + by_name + ["osteotomy"] * correction + ["alignment"] * alignment)
 
 
 def grouped(points: Iterable[tuple[str, npt.ArrayLike]]) -> dict[str, Points]:

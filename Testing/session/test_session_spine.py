@@ -100,6 +100,23 @@ def test_the_plan_goes_with_its_vertebra(bent: SpineCase, scan: Image, rigid: Ri
     assert moved[1].interval[1] - moved[1].interval[0] < 1.0
 
 
+def test_a_correction_without_implants_is_the_alignment_of_all_vertebrae(
+    bent: SpineCase, scan: Image, rigid: RigidRegistration
+) -> None:
+    plan = replace(plan_of(bent), trajectories=(), implanted={}, pedicles={}, measures=("alignment",))
+    found = carriers(plan, scan, rigid, no_progress, 2)
+    assert [each.name for each in found.vertebrae] == list(LEVELS_MM)
+    upper, lower = (bent.truth.vertebrae[name][:3, :3] for name in ("L1", "L5"))
+    true = Rotation.from_matrix(lower.T @ upper).as_rotvec(degrees=True) * (1, -1, 1)
+    changes = [m for m in found.measurements if m.name.startswith("L1 to L5: change of")]
+    for change, expected in zip(changes, true, strict=True):
+        assert change.interval is not None
+        assert change.interval[0] <= expected <= change.interval[1]
+        assert change.value == pytest.approx(expected, abs=1.0)
+    with pytest.raises(SessionError, match="two vertebrae or more"):
+        replace(plan, vertebrae={"L1": plan.vertebrae["L1"]})
+
+
 def test_grade_is_told_with_its_range(bent: SpineCase, scan: Image) -> None:
     plan = plan_of(bent)
     carrier = Carrier(bent.truth.intraop_from_preop, 0.2, "pose of L3")

@@ -93,6 +93,8 @@ def planLater(parameters: Any) -> Callable[[], Any]:
         trajectories = [Trajectory(*screw) for screw in screws]
         vertebrae, atRisk = vertebrae_among({} if risks is None else risks.structures())
         nidus = next((atRisk.pop(name) for name in list(atRisk) if name.lower() == "nidus"), None)
+        # Vertebrae with nothing else to assess: the alignment is what matters.
+        alignment = len(vertebrae) > 1 and tumour is None and not trajectories
         return Plan(
             patient,
             procedure,
@@ -104,7 +106,7 @@ def planLater(parameters: Any) -> Callable[[], Any]:
             landmarks,
             vertebrae,
             implanted_of(trajectories, vertebrae),
-            measures=kinds_of(landmarks, nidus is not None, motion is not None),
+            measures=kinds_of(landmarks, nidus is not None, motion is not None, alignment),
             nidus=nidus,
             correction=motion,
         )
