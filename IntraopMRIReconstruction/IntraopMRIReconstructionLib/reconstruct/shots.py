@@ -16,6 +16,7 @@ from ..errors import ReconstructionError
 from ..operators.fourier import ComplexArray
 from ..operators.trajectory import GOLDEN_ANGLE_RAD, radial
 from .arrivals import MAX_FRAME_BYTES, Arrivals, flags_of, silent_of
+from .stack import flat, slices_of
 
 #: Entry of the encoding's metadata that says in which order the spokes of a radial scan are turned.
 RADIAL_ORDER, GOLDEN = "radial_order", "golden"
@@ -32,8 +33,8 @@ class Shots:
     """Readouts of one frame (one contrast of one repetition).
 
     ``samples``: (coils, shots, readout) complex64. ``k``: (shots, readout, 2) = (kx, ky) float32 in cycles per field
-    of view of ``encoding``, from which readout oversampling is taken away. ``slices``: (shots,) the slice of each.
-    Other fields as in KSpace.
+    of view of ``encoding``, from which readout oversampling is taken away. ``slices``: (shots,) the slice of each;
+    of a 3D scan too, whose transform across the partitions has been done. Other fields as in KSpace.
     """
 
     samples: ComplexArray
@@ -58,17 +59,13 @@ class _Parts:
 
 
 class ShotAssembler(Arrivals):
-    """Collects the readouts of one 2D radial or spiral scan; used as :class:`.assemble.Assembler` is."""
+    """Collects the readouts of one radial or spiral scan, of slices or of a stack (:mod:`.stack`); used as
+    :class:`.assemble.Assembler` is."""
 
     def __init__(self, encoding: Encoding) -> None:
-        """Raises ReconstructionError for 3D scans and other trajectories."""
+        """Raises ReconstructionError for other trajectories."""
         if encoding.trajectory not in ("radial", "spiral"):
             raise ReconstructionError(f"shots are radial or spiral, the scan '{encoding.scan_id}' is neither")
-        if encoding.is_3d:
-            raise ReconstructionError(
-                f"the {encoding.trajectory} scan '{encoding.scan_id}' is three-dimensional: only 2D slices of radial "
-                "and spiral scans can be reconstructed"
-            )
         super().__init__(encoding)
         z, y, x = encoding.encoded_matrix
         fov, recon = encoding.encoded_fov_mm, encoding.recon_fov_mm
@@ -157,17 +154,23 @@ class ShotAssembler(Arrivals):
         mixing, why = self.mixing()
         if mixing is not None:
             samples = np.tensordot(mixing, samples, axes=1)
+        k, slices = np.concatenate(frame.k), np.concatenate(frame.slices)
+        warnings = [*self.warnings, why]
+        if self.encoding.is_3d:
+            centre = self._source.centre_index[0]
+            samples, k, slices, lost = slices_of(samples, k, slices, self.encoding, centre)
+            warnings.append(lost)
         return Shots(
             samples=np.ascontiguousarray(samples, dtype=np.complex64),
-            k=np.concatenate(frame.k),
-            slices=np.concatenate(frame.slices),
+            k=k,
+            slices=slices,
             encoding=replace(self.encoding, coils=int(self._alive.sum())),
             contrast=contrast,
             repetition=repetition,
             whitened=bool(self._noise) and not why,
             input_hash=self._hash.hexdigest(),
             acquired_utc_s=frame.utc_s,
-            warnings=(*self.warnings, why) if why else self.warnings,
+            warnings=tuple(text for text in warnings if text),
         )
 
     def positions(self, acquisition: Acquisition, use: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
@@ -176,10 +179,12 @@ class ShotAssembler(Arrivals):
         if not use.any():
             return np.zeros((0, acquisition.samples.shape[2], 2), np.float32)
         if acquisition.trajectory is not None:
-            k = acquisition.trajectory[use][..., :2]
+            k = acquisition.trajectory[use]
             if not np.isfinite(k).all():
                 raise ReconstructionError(f"the trajectory of scan '{source.scan_id}' has NaN or infinite positions")
-            return np.asarray(k * self._scale, dtype=np.float32)
+            if source.is_3d and k.shape[-1] == 3:
+                flat(k, acquisition.kz[use], source)
+            return np.asarray(k[..., :2] * self._scale, dtype=np.float32)
         if source.trajectory != "radial" or source.metadata.get(RADIAL_ORDER) != GOLDEN:
             raise ReconstructionError(
                 f"the readouts of the {source.trajectory} scan '{source.scan_id}' carry no trajectory, and its header "

@@ -181,15 +181,11 @@ def test_broken_readouts_and_coils_are_dropped_and_named() -> None:
     assert any("coils dropped" in text and "1" in text for text in result.warnings)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [({"is_3d": True}, "three-dimensional"), ({"trajectory": "cartesian"}, "neither")],
-)
-def test_scans_that_cannot_be_collected(changes: dict[str, Any], message: str) -> None:
+def test_scans_that_cannot_be_collected() -> None:
     from IntraopMRIReconstructionLib.reconstruct.shots import ShotAssembler
 
-    with pytest.raises(ReconstructionError, match=message):
-        ShotAssembler(replace(radial().encoding, **changes))
+    with pytest.raises(ReconstructionError, match="neither"):
+        ShotAssembler(replace(radial().encoding, trajectory="cartesian"))
 
 
 def test_methods_know_their_trajectories() -> None:
