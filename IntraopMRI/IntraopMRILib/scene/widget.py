@@ -62,7 +62,9 @@ class SessionPanel(Panel):
         self._names = {phase: button.text for phase, button in self._steps.items()}
         self._shownPage: Page | None = None
         for phase, page in self.pages.items():
-            self.ui.pageStack.addWidget(page.widget)
+            # No stacked widget: there every page is as high as the highest, and needs a scroll bar.
+            self.ui.pageArea.layout().addWidget(page.widget)
+            page.widget.visible = False
             self._steps[phase].connect("clicked()", lambda phase=phase: self.open(phase))
         self.ui.nextButton.connect("clicked()", self._onNext)
         self.ui.cancelButton.connect("clicked()", self.running.cancel)
@@ -182,7 +184,8 @@ class SessionPanel(Panel):
         if page is not self._shownPage:
             self._leavePage()
             self._shownPage = page
-            self.ui.pageStack.setCurrentWidget(page.widget)
+            for other in self.pages.values():
+                other.widget.visible = other is page
             page.enter()
         page.refresh()
         self.ui.whyLabel.text = "\n".join([page.state().text, *self.running.warnings[-2:]])

@@ -95,7 +95,8 @@ class ScanPage(Page):
         found = self.running.registered
         if found is None:
             self.ui.verdictLabel.text = "–"
-            self.ui.reasonsLabel.text = ""
+            self.ui.reasonsLabel.text = self._notRegistered()
+            self.ui.reasonsLabel.toolTip = ""
         else:
             shift = self.running.shift
             verdict = found.registration.verdict if shift is None else shift.verdict
@@ -108,6 +109,7 @@ class ScanPage(Page):
             )
             self.ui.reasonsLabel.toolTip = _lines(verdict.reasons)
         self.ui.residualLabel.text = self._residual()
+        self.ui.residualLabel.visible = bool(self.ui.residualLabel.text)
         p = self.parameters
         self.compare.show(p.comparison, p.blend, p.pair, p.shiftMap)
         view = self.running.view
@@ -149,6 +151,11 @@ class ScanPage(Page):
         """The comparison stays as it is; its checkerboard goes."""
         self.sceneScans.close()
         self.compare.close()
+
+    def _notRegistered(self) -> str:
+        if not self.running.connected:
+            return _("no registration: nothing is connected")
+        return _("no registration: no scan yet") if self.running.image is None else _("not registered yet")
 
     def _residual(self) -> str:
         """The residual, large, and below it what else was measured, as rich text."""
