@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ from IntraopMRIReconstructionLib.simulate.analytic import (
     ring_of_coils,
     voxel_means,
 )
+from IntraopMRIReconstructionLib.wire.mrd_file import read_mrd, write_mrd
+from IntraopMRIReconstructionLib.wire.raw_data import RawDataReader, message_from_acquisition, messages_from_encoding
 
 MATRIX, PARTITIONS, COILS, SPOKES, FIELD_MM = 24, 12, 4, 40, 240.0
 SHAPE, FIELD = (PARTITIONS, MATRIX, MATRIX), (FIELD_MM, FIELD_MM, FIELD_MM)
@@ -157,3 +160,18 @@ def test_what_is_no_stack_is_refused() -> None:
     half = part(block(), np.flatnonzero(block().kz >= 3))
     with pytest.raises(ReconstructionError, match="partitions left out"):
         made(half)
+
+
+def test_the_same_from_a_file_and_over_the_link(tmp_path: Path) -> None:
+    direct = made(block())[0]
+    write_mrd(tmp_path / "stack.h5", encoding(), (block(),))
+    read = read_mrd(tmp_path / "stack.h5")
+    assert read.encoding.is_3d
+    filed = made(*read.acquisitions, header=read.encoding)[0]
+    assert np.abs(filed - direct).max() < 1e-4 * direct.max()
+    reader = RawDataReader()
+    header = reader.feed(messages_from_encoding(encoding())[0])
+    item = reader.feed(message_from_acquisition(block()))
+    assert isinstance(header, Encoding)
+    assert isinstance(item, Acquisition)
+    assert np.abs(made(item, header=header)[0] - direct).max() < 1e-4 * direct.max()
