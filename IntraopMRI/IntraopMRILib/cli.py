@@ -2,7 +2,8 @@
 
 ``demo`` makes a simulated theatre, runs the session against it and compares with the truth. ``session`` runs against
 any OpenIGTLink scanner and tracker, ``replay`` against what such a session recorded; ``measure`` adds what a person
-has drawn on its scan since. ``lab`` only makes a case and keeps the theatre open for others to connect.
+has drawn on its scan since. ``assess`` takes finished volumes from files. ``lab`` only makes a case and keeps the
+theatre open for others to connect.
 """
 
 from __future__ import annotations
@@ -71,6 +72,21 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--wait", type=float, default=60.0, metavar="S", help="longest silence of the scanner (s)")
         command.add_argument("--navigate", type=float, default=10.0, metavar="S", help="time to follow the pointer (s)")
         command.add_argument("--out", type=Path, default=Path("session-output"), help="folder for the results")
+    assess = commands.add_parser("assess", help="a session from files: residual of two scans, no scanner needed")
+    for name, text in (
+        ("preop", "preoperative volume"),
+        ("tumour", "enhancing tumour, drawn on the preoperative volume"),
+        ("native", "intraoperative scan without contrast agent"),
+        ("contrast", "the same with contrast agent"),
+    ):
+        assess.add_argument(f"--{name}", type=Path, required=True, help=f"{text} (NIfTI, NRRD or DICOM)")
+    assess.add_argument("--label", type=int, help="value of the enhancing tumour, when --tumour holds several")
+    assess.add_argument("--patient", default="", help="identifier of the patient, where no DICOM header says it")
+    for name in ("native", "contrast"):
+        text = "when it was taken, by this computer's clock, where no DICOM header says it"
+        assess.add_argument(f"--{name}-taken", default="", metavar="TIME", help=text)
+    assess.add_argument("--out", type=Path, default=Path("session-output"), help="folder for the results")
+    assess.set_defaults(run=_assess)
     measure = commands.add_parser("measure", help="numbers from what was drawn on a session's scan since")
     measure.add_argument("kind", choices=tuple(RECIPES))
     measure.add_argument("--results", type=Path, default=Path("session-output"), help="folder of a finished session")
@@ -124,6 +140,16 @@ def _replay(options: argparse.Namespace) -> None:
     print(f"\nResults are in {options.out}/ (open report.html)")
 
 
+def _assess(options: argparse.Namespace) -> None:
+    from .cli_files import CaseFiles, run_files
+
+    o = options
+    times = o.native_taken, o.contrast_taken
+    with finished_or_nothing(o.out) as folder:
+        run_files(CaseFiles(o.preop, o.tumour, o.native, o.contrast, o.label, o.patient, *times), folder)
+    print(f"\nResults are in {o.out}/ (open report.html)")
+
+
 def _measure(options: argparse.Namespace) -> None:
     from .cli_measure import add_measure
 
@@ -159,13 +185,18 @@ def plan_of_case(case: Path, procedure: str) -> Plan:
             targets=content.plan.points,
             at_risk={} if content.at_risk is None else vertebrae_of(content.at_risk, content.plan.at_risk),
         )
-    if content.spine_preop is None or content.plan.implant is None:
-        raise SessionError(f"{case} has no spine_preop.nrrd or no planned implant: a spine session needs both")
+    bones = {} if content.vertebrae is None else vertebrae_of(content.vertebrae, content.plan.vertebrae)
     implant = content.plan.implant
+    if content.spine_preop is None or (implant is None and len(bones) < 2):
+        raise SessionError(
+            f"{case} has no spine_preop.nrrd, or neither a planned implant nor vertebrae: a spine session needs them"
+        )
+    if implant is None:
+        procedure = "Correction of the spine, intraoperative control"
+        return Plan(patient, procedure, content.spine_preop, vertebrae=bones, measures=("alignment",))
     planned = Trajectory(
         implant.entry_ras_mm, implant.tip_ras_mm, implant.diameter_mm, "Pedicle screw", implant.susceptibility_ppm
     )
-    bones = {} if content.vertebrae is None else vertebrae_of(content.vertebrae, content.plan.vertebrae)
     return Plan(
         patient,
         "Pedicle screw, intraoperative control",

@@ -102,7 +102,12 @@ def run_session(
                 taps[part] = recorders.enter_context(Recorder(folder / RECORDING / f"{part}{SUFFIX}"))
         with Session(plan, taps=taps) as session:
             session.connect(scanner, tracker, live)
-            return _Run(plan, session, folder, wait_s).to_the_end(navigate_s if tracker is not None else 0.0)
+            return follow(plan, session, folder, wait_s, navigate_s if tracker is not None else 0.0)
+
+
+def follow(plan: Plan, session: Session, folder: Path, wait_s: float, navigate_s: float = 0.0) -> Outcome:
+    """Show what a running session finds until everything is assessed, then write the results. Raises as above."""
+    return _Run(plan, session, folder, wait_s).to_the_end(navigate_s)
 
 
 def run_replay(
@@ -140,7 +145,7 @@ class _Run:
         self._bars: dict[str, Any] = {}
         self._open = {planned.name for planned in plan.trajectories} | ({"residual"} if plan.tumour else set())
         # Where a person draws later, the session is done when the scan is registered.
-        self._open = self._open or {"registration"}
+        self._open = self._open or {"alignment" if "alignment" in plan.measures else "registration"}
         self._last_byte_s: float | None = None
 
     def to_the_end(self, navigate_s: float) -> Outcome:
@@ -179,6 +184,8 @@ class _Run:
             updates = self.session.drain()
             for update in updates:
                 self._take(update, bars)
+            if self.session.journal.record.parts:
+                self._open.discard("alignment")
             self._listen()
             if updates:
                 heard_s = time.monotonic()

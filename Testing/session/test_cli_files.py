@@ -1,0 +1,146 @@
+"""The command line on files alone: from NIfTI or DICOM to report, record and scene; what is missing is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from IntraopMRILib.cli import main
+from IntraopMRILib.cli_files import CaseFiles, read_case_files
+from IntraopMRILib.workflow.record import read_record
+from IntraopMRIReconstructionLib.data import Image
+from IntraopMRIReconstructionLib.errors import DataError, IntraopError
+from IntraopMRIReconstructionLib.geometry import RAS_FROM_LPS
+from IntraopMRIReconstructionLib.simulate.phantom import BrainCase
+from IntraopMRIReconstructionLib.simulate.volumes import write_volume
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+TIMES = ["--native-taken", "2025-01-31 10:00", "--contrast-taken", "2025-01-31 10:20"]
+
+
+@pytest.fixture
+def files(brain: BrainCase, tmp_path: Path) -> dict[str, Path]:
+    images = {"preop": brain.preop, "tumour": replace(brain.tumour, array=(brain.tumour.array == 1).astype(np.uint8))}
+    images |= {name: brain.intraop[f"T1 {name}"] for name in ("native", "contrast")}
+    paths = {name: tmp_path / f"{name}.nii.gz" for name in images}
+    for name, image in images.items():
+        write_volume(image, paths[name])
+    return paths
+
+
+def arguments(files: dict[str, Path], out: Path) -> list[str]:
+    return ["assess", *(part for name, path in files.items() for part in (f"--{name}", str(path))), "--out", str(out)]
+
+
+def write_series(folder: Path, image: Image, series: str, **facts: str) -> Path:
+    """A DICOM series of one slice a file, as scanners write them."""
+    folder.mkdir()
+    lps_from_ijk = RAS_FROM_LPS @ image.ras_from_ijk
+    axes = lps_from_ijk[:3, :3] / image.spacing_mm
+    uid, scale = generate_uid(), 4000.0 / float(image.array.max())
+    for k, plane in enumerate(image.array):
+        header = Dataset()
+        header.file_meta = FileMetaDataset()
+        header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = MRImageStorage
+        header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        header.SeriesInstanceUID, header.Modality, header.SeriesDescription = uid, "MR", series
+        header.Rows, header.Columns = plane.shape
+        header.PixelSpacing = [float(image.spacing_mm[1]), float(image.spacing_mm[0])]
+        header.SliceThickness, header.InstanceNumber = float(image.spacing_mm[2]), k + 1
+        header.ImageOrientationPatient = [*axes[:, 0].tolist(), *axes[:, 1].tolist()]
+        header.ImagePositionPatient = (lps_from_ijk @ (0, 0, k, 1))[:3].tolist()
+        header.SamplesPerPixel, header.PhotometricInterpretation, header.PixelRepresentation = 1, "MONOCHROME2", 0
+        header.BitsAllocated, header.BitsStored, header.HighBit = 16, 16, 15
+        header.PixelData = np.round(plane * scale).astype("<u2").tobytes()
+        for key, value in facts.items():
+            setattr(header, key, value)
+        header.save_as(folder / f"{k:03d}.dcm", enforce_file_format=True)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_nifti_files_become_a_report(files: dict[str, Path], brain: BrainCase, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main([*arguments(files, out), "--patient", "P-1", *TIMES]) == 0
+    record = read_record(out / "session.json")
+    assert record.residual is not None
+    assert record.residual.volume.interval is not None
+    low, high = record.residual.volume.interval
+    assert low <= brain.truth.residual_ml <= high
+    assert [image.role for image in record.images] == ["native", "contrast"]
+    assert {image.metadata["TakenFrom"] for image in record.images} == {"entered by hand"}
+    assert not any("k-space" in measurement.name for measurement in record.measurements)
+    assert (out / "report.html").is_file()
+    assert (out / "scene" / "scene.mrml").is_file()
+
+
+@pytest.mark.slow
+def test_dicom_folders_say_time_patient_and_agent(
+    files: dict[str, Path], brain: BrainCase, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    date = {"AcquisitionDate": "20250131", "PatientID": "P-9", "FrameOfReferenceUID": "1.2.3"}
+    native = write_series(tmp_path / "n", brain.intraop["T1 native"], "T1 pre", AcquisitionTime="100000", **date)
+    agent = {"AcquisitionTime": "102000", "ContrastBolusAgent": "Gadovist"}
+    contrast = write_series(tmp_path / "c", brain.intraop["T1 contrast"], "T1 post", **date, **agent)
+    plan, scans = read_case_files(CaseFiles(files["preop"], files["tumour"], native, contrast))
+    assert plan.patient_id == "P-9"
+    for role in ("native", "contrast"):
+        np.testing.assert_allclose(scans[role].ras_from_ijk, brain.intraop[f"T1 {role}"].ras_from_ijk, atol=1e-4)
+    times = [scans[role].acquired_utc_s for role in ("native", "contrast")]
+    assert times[1] - times[0] == pytest.approx(1200.0)  # type: ignore[operator]
+    # The same folders the wrong way round: the header names the agent in what is called native
+    swapped = arguments(files | {"native": contrast, "contrast": native}, tmp_path / "out")
+    assert main(swapped) == 1
+    assert "names the agent 'Gadovist'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*arguments(files | {"native": native, "contrast": contrast}, tmp_path / "out"), *TIMES]) == 1
+    assert "leave the option out" in capsys.readouterr().err
+    assert main([*arguments(files | {"native": native, "contrast": contrast}, tmp_path / "out"), "--patient", "X"]) == 1
+    assert "is of patient 'P-9', the session of 'X'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"patient_id": ""}, "name the patient with --patient"),
+        ({"native_taken": ""}, "native.nii.gz does not say when it was taken.*--native-taken"),
+        ({"contrast_taken": ""}, "--contrast-taken"),
+        ({"native_taken": "noon"}, "'noon' is no time"),
+        ({"native": Path("gone.nii")}, "there is no volume at gone.nii"),
+        ({"label": 7}, "no voxel of the value 7"),
+    ],
+)
+def test_what_is_missing_is_said(files: dict[str, Path], changes: dict[str, object], said: str) -> None:
+    whole = CaseFiles(**files, patient_id="P-1", native_taken="2025-01-31 10:00", contrast_taken="2025-01-31 10:20")  # type: ignore[arg-type]
+    with pytest.raises(IntraopError, match=said):
+        read_case_files(replace(whole, **changes))  # type: ignore[arg-type]
+
+
+def test_a_segmentation_of_several_values_needs_the_one_that_is_meant(
+    files: dict[str, Path], brain: BrainCase, tmp_path: Path
+) -> None:
+    path = tmp_path / "parts.nrrd"
+    write_volume(brain.tumour, path)
+    case = CaseFiles(files["preop"], path, files["native"], files["contrast"], None, "P-1")
+    case = replace(case, native_taken="2025-01-31 10:00", contrast_taken="2025-01-31 10:20")
+    with pytest.raises(IntraopError, match="name that of the enhancing tumour with --label"):
+        read_case_files(case)
+    plan, _scans = read_case_files(replace(case, label=1))
+    assert plan.tumour is not None
+    np.testing.assert_array_equal(plan.tumour.array, brain.tumour.array == 1)
+
+
+def test_a_four_dimensional_file_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    import SimpleITK
+
+    path = tmp_path / "series.nii.gz"
+    image = SimpleITK.ReadImage(str(files["native"]))
+    SimpleITK.WriteImage(SimpleITK.JoinSeries([image, image]), str(path))
+    case = CaseFiles(files["preop"], files["tumour"], path, files["contrast"], None, "P-1", "10:00")
+    with pytest.raises(DataError, match="three axes"):
+        read_case_files(case)
