@@ -217,6 +217,8 @@ class _Run:
             self._open.discard("residual")
         elif isinstance(update, PlanCarried):
             self.outcome.carried = update.items
+            # Nobody decides here, and what nobody has decided on is not shown.
+            self.bridge.leaveOut(frozenset(item.key for item in update.items if item.undecided))
         elif isinstance(update, ImplantFound):
             self._open.discard(update.planned.name)
 

@@ -54,6 +54,15 @@ class CrossCheck:
         """95th percentiles for the registration that is shown now; empty when it was not checked."""
         return self._found if self._of is not None and self._of is self._page.running.shift else ()
 
+    def words(self) -> str:
+        """What was found, in one line; empty when nothing was."""
+        known = [m for m in self.found if m.value is not None]
+        if not known:
+            return ""
+        engine = known[0].name.partition(",")[0]
+        places = [f"{number(m.value or 0.0, m.unit)} {m.name.partition(', ')[2]}" for m in known]
+        return _("{engine}, p95: {places}").format(engine=engine, places=", ".join(places))
+
     @property
     def _engine(self) -> str:
         return self._engines[max(0, self._ui.engineBox.currentIndex)]
@@ -76,12 +85,7 @@ class CrossCheck:
         elif busy:
             text = _("Runs in the background; nothing that is shown moves.")
         elif self.found:
-            text = "\n".join(
-                f"{m.name}: {number(m.value, m.unit)} (p95)"
-                if m.value is not None
-                else f"{m.name}: {m.missing_because}"
-                for m in self.found
-            )
+            text = self.words()
         self._ui.crossCheckLabel.text = text
         self._ui.crossCheckLabel.visible = bool(text)
         self._ui.crossCheckLabel.toolTip = "\n".join(m.definition for m in self.found)

@@ -174,6 +174,8 @@ class ScanPage(Page):
         if shift is not None:
             found = [f"{m.name} {spread(m)}" for m in (shift.shift, shift.cavity) if m.value is not None]
             lines += [escape(words) for words in found]
+        if self.crossCheck.found:
+            lines.append(escape(self.crossCheck.words()))
         lines += [escape(note) for note in (self.running.residualNotes if assessment is not None else ())]
         return "<br>".join(lines)
 
