@@ -3,11 +3,12 @@
 # Usage: system-packages.sh demo|app|test|bench
 set -u
 render="libegl1 libgl1 libgl1-mesa-dri libopengl0 libglx0 libxrender1 libxkbcommon0 libfontconfig1 libdbus-1-3"
+window="libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 libxcb-image0 libxcb-render-util0 libxcb-xinerama0 libxkbcommon-x11-0"
 peers="openigtlink-examples libopenigtlink-dev cmake g++ make ismrmrd-tools"
 case "${1:-}" in
     demo) packages=$render ;;
-    app) packages="$render libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 libxcb-image0 libxcb-render-util0 libxcb-xinerama0 libxkbcommon-x11-0" ;;
-    test) packages="$render $peers" ;;
+    app) packages="$render $window" ;;
+    test) packages="$render $window xvfb $peers" ;;
     bench) packages="$render $peers bart mricron-data" ;;
     *) echo "usage: $0 demo|app|test|bench" >&2; exit 2 ;;
 esac
