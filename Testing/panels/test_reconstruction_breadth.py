@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -380,7 +381,11 @@ def test_slices_beside_metal(panel: Any, tmp_path: Path) -> None:
     assert panel.ui.deblurView.visible
     assert panel.ui.echo.visible
     assert panel.ui.echo.value == -1
-    node = volume("magnitude")
+    assert "view angle (°) 26.6" in panel.ui.methodReasonLabel.text
+    node = panel.parameters.outputVolume
+    assert len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")) == 1
+    assert node.GetScalarVolumeDisplayNode().GetColorNode().GetName() == "Grey", "an image, not a map"
+    assert slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node) is None
     assert node.GetAttribute(PROVENANCE_ATTRIBUTE + "slice_covered_mm") == "6"
     # One step on its own is possible, and says what it is.
     panel.ui.echo.value = 2
@@ -389,6 +394,18 @@ def test_slices_beside_metal(panel: Any, tmp_path: Path) -> None:
     wait_until(lambda: panel.result.method == "fft" and not panel.reception.busy, 30, "the step")
     assert "one of 4 steps of slice encoding alone" in panel.ui.methodReasonLabel.text
     assert "blurred by 2.0 mm" in panel.ui.methodReasonLabel.text
+
+
+def test_spectral_bins_are_an_image_and_keep_their_field_as_a_map(panel: Any, tmp_path: Path) -> None:
+    scan = raw_scans.multi_echo_scan(48, 4, hz_per_mm=(0.0, 0.0), hz_centre=0.0)
+    bins = replace(scan, encoding=replace(scan.encoding, metadata={"bin_centres_hz": "-1000 0 1000"}))
+    read(panel, bins, tmp_path)
+    assert "3 spectral bins" in panel.ui.recognisedLabel.text
+    assert panel.result.method == "multi-spectral (fft)"
+    assert volume("off-resonance").GetAttribute(UNIT_ATTRIBUTE) == "Hz"
+    composite = slicer.app.layoutManager().sliceWidget("Red").sliceLogic().GetSliceCompositeNode()
+    assert composite.GetBackgroundVolumeID() == panel.parameters.outputVolume.GetID()
+    assert "frequency of water" in panel.ui.methodReasonLabel.toolTip
 
 
 def test_plain_scans_have_no_view_to_sharpen(panel: Any, tmp_path: Path) -> None:

@@ -90,6 +90,14 @@ class ResultNodes:
         _legend(node, result.image)
         return node
 
+    def keepMaps(self, result: Reconstruction) -> None:
+        """The maps of an image that carry a unit, each in a node of its own; no view shows them yet."""
+        for image in result.maps.values():
+            if image.metadata.get(UNIT):
+                node, _first = self._quantityNode(image)
+                _fill(node, image)
+                _inColour(node, image)
+
     def showPreview(self, image: Image, fraction: float) -> None:
         """Into a node of its own that says what it is, is not saved, and goes when the scan is complete or dropped."""
         node = self._node(self._previewId)

@@ -25,7 +25,7 @@ from .results import ResultNodes
 #: How often the main thread looks for news, ms: part of what passes between the last line and the picture.
 TICK_MS = 10
 #: How units end the names of parameters, and how they are written.
-UNITS = {"c": "°C", "ms": "ms", "hz": "Hz", "t": "T", "rad": "rad", "mm": "mm", "s": "s"}
+UNITS = {"c": "°C", "ms": "ms", "hz": "Hz", "t": "T", "rad": "rad", "mm": "mm", "s": "s", "deg": "°"}
 #: Widgets of the form that belong to one source.
 SOURCE_ROWS = {
     Source.SCANNER: ("scannerLabel", "host", "port"),
@@ -79,7 +79,7 @@ class ReconstructionPanel(Panel):
         for source, names in SOURCE_ROWS.items():
             for name in names:
                 getattr(self.ui, name).visible = p.source is source
-                getattr(self.ui, name).enabled = self.reception is None
+                getattr(self.ui, name).enabled = self.reception is None or name.endswith("Label")
         self.ui.source.enabled = self.reception is None
         self.ui.connectButton.text = self._sourceWords()
         self.ui.recognisedLabel.text = self._recognised()
@@ -258,10 +258,12 @@ class ReconstructionPanel(Panel):
 
     def _showResult(self, result: Reconstruction) -> None:
         self.result = result
-        if QUANTITY in result.image.metadata:
+        if result.image.metadata.get(UNIT):
             self._nodes.showQuantity(result)
         else:
+            # An image, also when it was put together from the parts of a scan beside metal.
             self._show(result.image)
+            self._nodes.keepMaps(result)
 
     def _show(self, image: Image) -> None:
         """Into the output volume; a new one when none is chosen."""
