@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy.spatial import Voronoi
 
 from ..errors import ReconstructionError
+from .remembered import remembered
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -83,11 +84,13 @@ def spiral(interleaves: int, samples: int, matrix: int) -> FloatArray:
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).astype(np.float32)
 
 
+@remembered
 def density(k: npt.NDArray[Any]) -> FloatArray:
     """Area of each sample of any trajectory ``k`` (..., 2), shape (...): what lies nearest to it (Voronoi cells).
 
     Samples at the same place share their cell; cells at the rim end half a cycle per field of view outside. Takes
-    about a second for 50,000 samples: once for a trajectory. Raises ReconstructionError for fewer than 4 places.
+    about a second for 50,000 samples, once for a trajectory; the result is read-only. Raises ReconstructionError for
+    fewer than 4 places.
     Source: Rasche et al., IEEE Trans Med Imaging 18:385 (1999).
     """
     places, index, shared = np.unique(

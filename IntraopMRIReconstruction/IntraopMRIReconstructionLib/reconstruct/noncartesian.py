@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 from ..errors import ReconstructionError
 from ..operators.fourier import ComplexArray, kspace_from_image, resized
 from ..operators.nufft import Nufft
+from ..operators.remembered import remembered
 from ..operators.sensitivity import low_resolution
 from ..operators.trajectory import density, radial, radial_density
 from . import sense
@@ -167,6 +168,7 @@ def _even(angles: npt.NDArray[np.float64]) -> bool:
     return bool(gaps.max() <= EVEN * np.pi / len(angles))
 
 
+@remembered
 def _coverage(k: npt.NDArray[np.float32], shape: tuple[int, int]) -> tuple[float, int]:
     """(width of the gaps in cycles per field of view, side of the square in the centre that has none)."""
     places = k.reshape(-1, 2)

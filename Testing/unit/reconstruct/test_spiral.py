@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 from IntraopMRIReconstructionLib.errors import ReconstructionError
 from IntraopMRIReconstructionLib.operators import trajectory
+from IntraopMRIReconstructionLib.operators.remembered import REMEMBERED, remembered
+from IntraopMRIReconstructionLib.reconstruct.auto import reconstruct
+from IntraopMRIReconstructionLib.reconstruct.collect import collector
+from IntraopMRIReconstructionLib.reconstruct.shots import Shots
 from IntraopMRIReconstructionLib.reconstruct.spiral import KnownTrajectory
 from IntraopMRIReconstructionLib.simulate.analytic import HEAD_2D, grid_points_mm, kspace_at, ring_of_coils, voxel_means
+from IntraopMRIReconstructionLib.simulate.raw_scans import spiral_scan
 
 SHAPE, COILS, FIELD, SHOTS = (80, 80), 4, 240.0, 16
 
@@ -58,3 +63,49 @@ def test_refused(case: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]) ->
         scan.iterative(samples)
     with pytest.raises(ReconstructionError, match="maps must have shape"):
         KnownTrajectory(k, SHAPE, COILS, maps[:2])
+
+
+def test_frames_of_a_live_scan_share_what_depends_on_the_trajectory(monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = spiral_scan(48, 4, 7)
+    made = collector(scan.encoding)
+    for block in scan.blocks:
+        made.add(block)
+    shots = made.kspace()
+    assert isinstance(shots, Shots)
+    calls: list[int] = []
+    voronoi = trajectory.Voronoi
+
+    def counted(points: np.ndarray) -> object:
+        calls.append(len(points))
+        return voronoi(points)
+
+    monkeypatch.setattr(trajectory, "Voronoi", counted)
+    first, again = reconstruct(shots, "gridding"), reconstruct(shots, "gridding")
+    assert len(calls) == 1
+    assert np.array_equal(first.image.array, again.image.array)
+    # By content, not by the array that carries it.
+    shots.k[0] *= 0.5
+    other = reconstruct(shots, "gridding")
+    assert len(calls) == 2
+    assert not np.array_equal(first.image.array, other.image.array)
+
+
+def test_what_is_remembered_cannot_be_changed_and_is_forgotten_in_turn() -> None:
+    calls: list[float] = []
+
+    @remembered
+    def doubled(array: np.ndarray, factor: float = 2.0) -> np.ndarray:
+        calls.append(factor)
+        return np.asarray(array * factor)
+
+    one = doubled(np.ones(3))
+    with pytest.raises(ValueError, match="read-only"):
+        one[0] = 5
+    assert doubled(np.ones(3)) is one
+    assert doubled(np.ones(3), 3.0)[0] == 3
+    assert doubled(np.ones(3), factor=4.0)[0] == 4
+    assert doubled(np.ones((3, 1))).shape == (3, 1)
+    assert len(calls) == 4
+    for number in range(REMEMBERED):
+        doubled(np.full(2, number))
+    assert doubled(np.ones(3)) is not one
