@@ -338,6 +338,26 @@ def planes(bench: Bench) -> list[TransformMessage]:
     return [message for message in bench.sent if isinstance(message, TransformMessage)]
 
 
+def test_a_peer_whose_kind_takes_no_plane_is_sent_none() -> None:
+    bench = Bench(MR_ROBOT).ready()
+    assert not bench.control.may_steer
+    assert not bench.control.set_plane(bench.pose(1.0))
+    bench.wait(1.0)
+    assert not planes(bench)
+
+
+def test_only_what_a_person_must_end_is_stuck() -> None:
+    bench = Bench().ready()
+    assert bench.control.may_steer
+    assert not bench.control.stuck
+    bench.control.panic("a person pressed it")
+    assert bench.control.stuck
+    assert not bench.control.may_steer
+    bench.control.reset()
+    assert not bench.control.stuck
+    assert not bench.control.may_steer, "until the scanner says what it does"
+
+
 def test_planes_follow_the_pointer_at_most_ten_times_a_second() -> None:
     bench = Bench().ready()
     for step in range(1000):
