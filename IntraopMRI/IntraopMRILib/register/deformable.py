@@ -118,7 +118,8 @@ def register_deformable(
 
     ``rigid``: the pose to start from. ``fixed_mask`` / ``moving_mask``: brain in either image, made when None.
     ``tumour``: preoperative tumour, not trusted in the coarse pass. ``cavity``: resection cavity in the
-    intraoperative image, found when None. ``finest_mm``: 2 for seconds, 1 for the last tenths of a millimetre.
+    intraoperative image, found when None. ``finest_mm``: 2 for seconds (with 1 around the cavity), 1 for
+    the last tenths of a millimetre everywhere.
     Raises DataError for images or masks that cannot be used, RegistrationError when no brain is found, Cancelled.
     """
     started = time.perf_counter()
