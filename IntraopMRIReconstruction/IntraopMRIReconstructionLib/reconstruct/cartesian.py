@@ -64,11 +64,11 @@ def _slice(kspace: ComplexArray, power_scale: np.float32, result: FloatArray, th
     powers: dict[int, FloatArray] = {}
 
     def add_up(coils: range) -> None:
+        # Few calls: two threads that do little in each wait for the interpreter's lock.
+        images = scipy.fft.ifft2(kspace[coils.start : coils.stop], norm="forward").view(np.float32)
+        squares = np.einsum("cyx,cyx->yx", images, images)
         with np.errstate(over=OVERFLOW):
-            total = _squares(kspace[coils.start])
-            for coil in coils[1:]:
-                total += _squares(kspace[coil])
-            power = total[:, 0::2] + total[:, 1::2]
+            power = squares[:, 0::2] + squares[:, 1::2]
         power *= power_scale
         powers[coils.start] = power
 
@@ -77,12 +77,6 @@ def _slice(kspace: ComplexArray, power_scale: np.float32, result: FloatArray, th
     for coils in parts[1:]:
         total += powers[coils.start]
     _centred_root(total, result)
-
-
-def _squares(kspace: ComplexArray) -> FloatArray:
-    """Squared real and imaginary parts (y, 2 x) of the image of one coil, while it is in the cache."""
-    parts = scipy.fft.ifft2(kspace, norm="forward").view(np.float32)
-    return np.multiply(parts, parts, out=parts)
 
 
 def _volume(
