@@ -354,11 +354,12 @@ def end_shift(displacement_mm: float, radius_mm: float) -> float:
 def end_void(displacement_mm: float, radius_mm: float) -> float:
     """How far beyond an end of a rod signal may be stretched to less than half, mm; the shaft need not show it.
 
-    A field along the rod leaves its shaft alone and comes out of its ends. At z from an end it displaces signal by
-    D (a^2 / 2) z / (z^2 + s^2)^(3/2) at s beside the axis, whose steepest slope across is 0.43 D a^2 / z^3: below 1
-    signal is stretched to no less than half.
+    A field along the rod leaves its shaft alone and comes out of its ends. Far from an end, at z, it displaces signal
+    by D (a^2 / 2) z / (z^2 + s^2)^(3/2) at s beside the axis, whose steepest slope across is 0.43 D a^2 / z^3; near it,
+    above its rim, the slope is that over the edge of a half plane, D / (pi z). Below 1 signal is stretched to no less
+    than half.
     """
-    return float(np.cbrt(0.43 * displacement_mm * radius_mm**2))
+    return min(displacement_mm / np.pi, float(np.cbrt(0.43 * displacement_mm * radius_mm**2)))
 
 
 def _end_shift_along(line_mm: npt.NDArray[np.float64], axis: npt.NDArray[np.float64], radius_mm: float) -> float:
