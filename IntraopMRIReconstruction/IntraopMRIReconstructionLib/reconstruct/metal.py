@@ -241,7 +241,7 @@ def scan_facts(encoding: Encoding) -> dict[str, str]:
             facts["slice_hz_per_mm"] = f"{sliced:.6g}"
     if encoding.dwell_time_s:
         mm_per_hz = encoding.dwell_time_s * encoding.encoded_fov_mm[2]
-        tilt = view_angle_deg(encoding)
+        tilt = 0.0 if sliced is None else view_angle_deg(encoding)
         if tilt and sliced is not None:
             # What a slice gradient moves back while the signal is read. When it is not known, nothing is taken off.
             left = abs(mm_per_hz - float(np.tan(np.deg2rad(tilt))) / sliced)
