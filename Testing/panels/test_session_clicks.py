@@ -186,7 +186,7 @@ def test_a_spine_session(app: Any, tmp_path: Path) -> None:
     press_next("Connect")
     panel().open(next(phase for phase in panel().pages if phase.name == "SCAN"))
     wait_until(lambda: panel().running.implants, 240, "the screw")
-    assert "Screw L3 left" in page("SCAN").ui.residualLabel.text
+    wait_until(lambda: "Screw L3 left" in page("SCAN").ui.residualLabel.text, 10, "the grade")
     assert states()[2] == "D", "no tracker is part of this session"
     press_next("Confirm registration")
     press_next("Go on: 5")

@@ -167,7 +167,7 @@ class ScanPage(Page):
             lines.append(colored(words.format(value=number(volume.value, volume.unit), low=low, high=high), DANGER, 15))
         elif assessment is not None:
             lines.append(escape(_("Residual: – ({why})").format(why=assessment.measurements[0].missing_because)))
-        elif not implants and self.running.image is not None:
+        elif self.running.image is not None and self.running.session.plan.tumour is not None:
             lines.append(escape(_("Residual: – (it needs a scan with contrast agent and one without)")))
         lines += [sized(_("{name}: {grade}").format(name=name, grade=found.grade), 14) for name, found in implants]
         shift = self.running.shift
