@@ -202,3 +202,37 @@ def test_a_scanner_that_dies_in_mid_scan_is_said_and_the_panel_goes_on(app: Any,
     wait_until(lambda: not panel().running.connected and panel().running.task is None, 30, "the session to end")
     panel().running.close()
     wait_until(lambda: not threads(), 20, "the threads to end")
+
+
+def test_a_volume_deleted_while_the_session_is_being_made_does_not_reach_it(app: Any) -> None:
+    slicer.util.selectModule("IntraopMRI")
+    array = np.random.default_rng(0).random((96, 96, 96)).astype(np.float32)
+    parameters = panel().parameters
+    parameters.patientId, parameters.preopVolume = "P-1", slicer.util.addVolumeFromArray(array, name="Mine")
+    parameters.plannedImplant = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", "Screw")
+    parameters.plannedImplant.AddControlPoint(0, 0, 0)
+    parameters.plannedImplant.AddControlPoint(0, 0, 30)
+    plan = library("scene.panels.nodes").planLater(parameters)
+    release = threading.Event()
+    panel().running.connect(lambda: release.wait(30) and plan(), {})
+    slicer.mrmlScene.RemoveNode(parameters.preopVolume)
+    release.set()
+    wait_until(lambda: panel().running.task is None, 30, "the session")
+    assert panel().running.connected, panel().running.problem
+    np.testing.assert_array_equal(panel().running.session.plan.preoperative.array, array)
+    panel().running.close()
+    wait_until(lambda: not threads(), 20, "the threads to end")
+
+
+def test_a_defect_in_the_background_is_said_and_the_panel_goes_on(app: Any, caplog: pytest.LogCaptureFixture) -> None:
+    slicer.util.selectModule("IntraopMRI")
+
+    def work() -> None:
+        raise ZeroDivisionError("by mistake")
+
+    panel().running.start("trying", work, lambda _result: pytest.fail("there is no result"))
+    wait_until(lambda: panel().running.task is None, 20, "the end of the work")
+    panel().refresh()
+    assert "a defect in this software (ZeroDivisionError: by mistake)" in panel().ui.bannerLabel.text
+    assert "defect while trying" in caplog.text
+    wait_until(lambda: not threads(), 20, "the thread to end")
