@@ -16,7 +16,7 @@ from scipy import ndimage
 from slicer.i18n import tr as _
 from vtkmodules.util.numpy_support import vtk_to_numpy
 
-from .. import colors, conversion, recipes
+from .. import colors, conversion, looks, recipes
 from ..contents import Content
 
 #: Parts of a tumour by the words in a segment's name, as the assessment numbers them; the first match counts.
@@ -264,6 +264,7 @@ def showSimulatedCase(prepared: PreparedCase, parameters: Any) -> None:
         if plan.points:
             target = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", _("Target"))
             target.CreateDefaultDisplayNodes()
+            looks.targets(target)
             for name, place in plan.points.items():
                 target.AddControlPoint(*place, name)
             parameters.plannedTarget = target
