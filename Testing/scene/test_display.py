@@ -205,7 +205,7 @@ def test_intervals_keep_the_decimals_of_their_number() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.08, "0.1 s"), (9.94, "9.9 s"), (45, "45 s"), (190, "3 min"), (7500, "2 h 05 min")],
+    [(0.08, "0.1 s"), (9.94, "9.9 s"), (45, "45 s"), (190, "3 min"), (7500, "2 h 05 min"), (172800, "2 days")],
 )
 def test_age(seconds: float, text: str) -> None:
     assert age(seconds) == text

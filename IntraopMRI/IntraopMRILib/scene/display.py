@@ -191,13 +191,16 @@ def spread(measurement: Measurement) -> str:
 
 
 def age(seconds: float) -> str:
-    """0.1 s, 45 s, 3 min, 2 h 05 min."""
+    """0.1 s, 45 s, 3 min, 2 h 05 min, 3 days."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes < 90:
+        return f"{minutes} min"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60:02d} min" if hours < 48 else f"{hours // 24} days"
 
 
 def _digits(number: float, unit: str, like: float) -> str:
