@@ -110,6 +110,24 @@ def test_distances_say_what_they_rest_on(operation: Operation) -> None:
     assert "in the cavity" in ui.tipShiftLabel.toolTip
 
 
+def test_distances_of_an_older_scan_are_gone_before_page_5_is_seen_again(operation: Operation) -> None:
+    operation.register()
+    operation.running.confirm()
+    operation.panel.parameters.surgeon = "Dr. Example"
+    operation.open("NAVIGATE")
+    operation.point(apply(pose(), TARGET))
+    page = operation.page("NAVIGATE")
+    assert page.guidance is not None
+    operation.open("SCAN")
+    operation.image = operation.scan()
+    operation.register()
+    assert page.guidance is None, "nobody has confirmed"
+    operation.running.confirm()
+    assert page.guidance is None, "confirmed, but made for the scan before"
+    operation.open("NAVIGATE")
+    assert page.guidance is not None
+
+
 def test_nobody_goes_on_past_what_is_undecided(operation: Operation) -> None:
     operation.register()
     operation.running.confirm()

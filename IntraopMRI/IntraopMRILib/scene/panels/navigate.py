@@ -39,8 +39,8 @@ class NavigatePage(Page):
 
     def __init__(self, panel: Any) -> None:
         super().__init__(panel)
-        self.guidance: Guidance | None = None
-        self._guides: Any = None
+        self._guidance: Guidance | None = None
+        self._rested: tuple[Any, ...] = ()
         self._hasResidual = False
         #: What nobody has decided on: nothing is measured to it.
         self._undecided: tuple[Carried, ...] = ()
@@ -62,6 +62,11 @@ class NavigatePage(Page):
             )
         }
 
+    @property
+    def guidance(self) -> Guidance | None:
+        """Distances and planes; None as soon as what they were made from is not what the session has now."""
+        return self._guidance if _same(self._rests(), self._rested) else None
+
     def state(self) -> State:
         """Done while the pointer guides."""
         if not self.running.connected:
@@ -75,8 +80,9 @@ class NavigatePage(Page):
             return done(_("No tracker in this session: what was found is shown."))
         if self.running.rawPose is not None and self.running.pose is None:
             return blocked(_("The pointer has no place yet: see page 3."))
-        if self.guidance is not None and self.guidance.why:
-            return ready(self.guidance.why)
+        guide = self.guidance
+        if guide is not None and guide.why:
+            return ready(guide.why)
         if scan.steering.following:
             return done(_("The pointer guides, and the scanner's image plane follows it."))
         return done(_("The pointer guides."))
@@ -96,7 +102,6 @@ class NavigatePage(Page):
         self.ui.implantLabel.text = "<br>".join(cards) or "–"
         if self.running.view is not None:
             self._show(self.running.view.bridge)
-        self._prepare()
         self.tick()
 
     def _show(self, bridge: Any) -> None:
@@ -112,37 +117,36 @@ class NavigatePage(Page):
 
     def poseArrived(self) -> None:
         """One pose: planes, distances, alarm."""
-        pose = self.running.pose
-        if self.guidance is None or pose is None or not self.running.trusted:
+        pose, guide = self.running.pose, self.guidance
+        if guide is None or pose is None:
             return
         p = self.parameters
-        self.guidance.process(pose, p.reslice, p.riskAlarmMm, time.monotonic)
-        if p.followPointer and self.guidance.pose is not None and not self.guidance.why:
-            self.panel.overlay.follow(self.guidance.pose, self.guidance.planes)
+        guide.process(pose, p.reslice, p.riskAlarmMm, time.monotonic)
+        if p.followPointer and guide.pose is not None and not guide.why:
+            self.panel.overlay.follow(guide.pose, guide.planes)
 
     def tick(self) -> None:
         """Numbers, large; a dash where nothing may be said."""
+        self._prepare()
         guide = self.guidance
         if guide is not None:
             guide.refresh(self.parameters.riskAlarmMm)
-        trusted = guide is not None and self.running.trusted
-        shown = guide if trusted else None
-        nothing = self._nothingBecause(shown)
+        nothing = self._nothingBecause(guide)
         self._distance(
             self.ui.residualDistanceLabel,
-            None if shown is None else shown.residual,
-            "" if shown is None else shown.direction,
+            None if guide is None else guide.residual,
+            "" if guide is None else guide.direction,
             nothing or self._noResidual(),
         )
         for label, measurement, kind in (
-            (self.ui.riskDistanceLabel, None if shown is None else shown.risk, "risk"),
-            (self.ui.targetDistanceLabel, None if shown is None else shown.target, "target"),
+            (self.ui.riskDistanceLabel, None if guide is None else guide.risk, "risk"),
+            (self.ui.targetDistanceLabel, None if guide is None else guide.target, "target"),
         ):
             self._distance(label, measurement, "", nothing or self._noThing(kind), self._basis(measurement))
         self._local(self.ui.tipShiftLabel, self._tip(), nothing)
         place = cursor()
         self._local(self.ui.cursorShiftLabel, place, "" if place is not None else _("point at a slice"))
-        self._alarm(guide if trusted else None)
+        self._alarm(guide)
 
     def shiftLines(self) -> tuple[Line, ...]:
         """Brain shift at the tip and under the cursor for the corner of the slices; nothing where it is not known."""
@@ -249,20 +253,24 @@ class NavigatePage(Page):
             return risk.name
         return f"{item.name} ({_('carried over') if item.accepted else _('rigid pose')})"
 
-    def _prepare(self) -> None:
-        """Make the distances anew when the residual, the registration or a decision about the plan has changed."""
+    def _rests(self) -> tuple[Any, ...]:
+        """What the distances rest on: residual, registration and the decisions about the plan; () before them all."""
         running = self.running
-        registered = running.registered
-        if not running.trusted or registered is None:
-            self.guidance, self._guides = None, None
-            self._measured, self._undecided = {}, ()
+        if not running.trusted or running.registered is None:
+            return ()
+        view = running.view
+        return (view, running.registered, running.residual, view.risks, *view.items.values())
+
+    def _prepare(self) -> None:
+        """Make the distances anew when what they rest on has changed."""
+        rests, running = self._rests(), self.running
+        if rests and _same(rests, self._rested):
+            return
+        self._guidance, self._rested = None, rests
+        self._measured, self._undecided = {}, ()
+        if not rests:
             return
         items = running.view.items
-        decided = tuple((key, item.accepted) for key, item in items.items())
-        guides = (registered.image.uid, id(running.residual), id(running.view.risks), decided)
-        if guides == self._guides:
-            return
-        self._guides, self._measured = guides, {}
         self._undecided = tuple(item for item in items.values() if item.undecided)
         residual = None
         self._hasResidual = running.residual is not None and bool(np.any(running.residual.residual.array))
@@ -280,7 +288,12 @@ class NavigatePage(Page):
             target = None
         if target is not None:
             self._measured["Tip to target"] = target
-        self.guidance = Guidance(residual, tuple(risks), None if target is None else target.position_mm[0])
+        self._guidance = Guidance(residual, tuple(risks), None if target is None else target.position_mm[0])
+
+
+def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    """Whether both are the very same things."""
+    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
 
 
 def scorecard(name: str, found: Any) -> str:
