@@ -88,6 +88,16 @@ def test_the_result_and_what_it_rests_on(operation: Operation) -> None:
     assert "Plan: 2 carried over, 0 rejected" in texts(operation)[1]
 
 
+@pytest.mark.parametrize(("low", "high", "stands"), [(8.0, 97.0, False), (30.0, 52.0, True)])
+def test_a_percentage_that_says_little_stands_in_the_table_alone(
+    operation: Operation, low: float, high: float, stands: bool
+) -> None:
+    operation.running.confirm()
+    result = product("scene.panels.basis").result
+    outside = Measurement("Tumour border outside the cavity", 41.0, "%", "part", interval=(low, high))
+    assert (outside.name in result(operation.running, [outside])) is stands
+
+
 def test_the_picture_is_the_scan_alone_and_the_views_come_back(operation: Operation, tmp_path: Path) -> None:
     operation.running.confirm()
     operation.running.view.centroid = PLACE

@@ -15,6 +15,8 @@ from .style import CHECK, DANGER, LEVEL_COLORS, colored, sized
 
 #: Measures by a person's drawing, and the margin, that stand beside the result; the table has all of them.
 MOST_BESIDE = 4
+#: A percentage whose interval is wider than this says too little to stand large: the table has it.
+TOO_WIDE_PERCENT = 50.0
 
 
 def result(running: Any, drawn: Sequence[Measurement]) -> str:
@@ -39,12 +41,19 @@ def result(running: Any, drawn: Sequence[Measurement]) -> str:
     elif running.session.plan.tumour is not None:
         lines.append(f"{sized(_('Residual –'), 18)}&nbsp;&nbsp;{escape(_('needs a scan with contrast agent'))}")
     lines += [sized(f"{name}: {found.grade}", 16) for name, found in running.implants.items()]
-    for measurement in drawn[:MOST_BESIDE]:
+    for measurement in [m for m in drawn if not _says_little(m)][:MOST_BESIDE]:
         if measurement.value is None:
             lines.append(f"{sized('–', 15)}&nbsp;&nbsp;{escape(f'{measurement.name}: {measurement.missing_because}')}")
         else:
             lines.append(f"{sized(spread(measurement), 15)}&nbsp;&nbsp;{escape(measurement.name)}")
     return "<br>".join(lines)
+
+
+def _says_little(measurement: Measurement) -> bool:
+    if measurement.unit != "%" or measurement.interval is None:
+        return False
+    low, high = measurement.interval
+    return high - low > TOO_WIDE_PERCENT
 
 
 def rests_on(running: Any, carried: Any, crossCheck: Any, oldAfterMin: float) -> str:
