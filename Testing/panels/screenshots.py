@@ -70,7 +70,7 @@ class Session:
         case = self.pages["CASE"].ui
         case.simulateButton.click()
         self.wait(lambda: self.running.theatre is not None and self.running.task is None, "the theatre")
-        self.take(NAMES["CASE"])
+        self.take(NAMES["CASE"], lambda: not self.running.busy and self.panel.ui.nextButton.enabled)
         self.open("CONNECT")
         self.pages["CONNECT"].ui.connectButton.click()
         self.wait(lambda: self.running.connected and self.running.pose is not None, "the links")
