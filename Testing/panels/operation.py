@@ -54,14 +54,15 @@ def markups(name: str, points: dict[str, np.ndarray]) -> Any:
     return node
 
 
-def segmentation(name: str, volume: Any, masks: dict[str, np.ndarray]) -> Any:
+def segmentation(name: str, matrix: np.ndarray, masks: dict[str, np.ndarray]) -> Any:
+    """A node with a segment for each of the ``masks``, which lie on one grid of ``matrix``."""
     colors, conversion = product("scene.colors"), product("scene.conversion")
-    labels = np.zeros((SIZE, SIZE, SIZE), np.uint8)
+    labels = np.zeros(next(iter(masks.values())).shape, np.uint8)
     for value, mask in enumerate(masks.values(), 1):
         labels[mask] = value
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     segments = {value: (label, label, colors.AT_RISK) for value, label in enumerate(masks, 1)}
-    node.SetAndObserveSegmentation(conversion.segmentationOf(Image(labels, grid()), segments))
+    node.SetAndObserveSegmentation(conversion.segmentationOf(Image(labels, matrix), segments))
     node.CreateDefaultDisplayNodes()
     return node
 
@@ -76,8 +77,8 @@ class Operation:
         head = ball(np.zeros(3), 48.0) * (300 + 200 * np.sin(places()[..., 0] / 6.0))
         p.patientId, p.patientName, p.surgeon = "P-1", "Test", ""
         p.preopVolume = slicer.util.addVolumeFromArray(head.astype(np.float32), grid(), "T1 before")
-        p.tumourSegmentation = segmentation("Tumour", p.preopVolume, {"enhancing": ball(np.array([-20.0, 0, 10]), 9.0)})
-        p.riskSegmentation = segmentation("Risk", p.preopVolume, {"Motor tract": ball(RISK, 6.0)})
+        p.tumourSegmentation = segmentation("Tumour", grid(), {"enhancing": ball(np.array([-20.0, 0, 10]), 9.0)})
+        p.riskSegmentation = segmentation("Risk", grid(), {"Motor tract": ball(RISK, 6.0)})
         p.plannedTarget = markups("Target", {"Biopsy": TARGET})
         p.plannedLandmarks = markups("Landmarks", {"Tent": DEEP})
         self.session = product("session").Session(product("scene.panels.nodes").planLater(p)())

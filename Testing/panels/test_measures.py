@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
 import pytest
 import slicer
 from host.fixtures import app, wait_until
-from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Reason, Verdict
+from IntraopMRIReconstructionLib.data import Image, Measurement
 from IntraopMRIReconstructionLib.geometry import apply, rotation_about
+from panels.operation import GOOD, markups, pose, product, segmentation
 
 __all__ = ["app"]
 
-GOOD = Verdict((Reason("truth", 0.0, "mm", "0", Level.GOOD),))
 SIZE = 32
-POSE = np.eye(4)
-POSE[:3, :3] = rotation_about((0, 0, 1), 20.0)
-POSE[:3, 3] = (2.0, 1.0, -1.0)
-
-
-def product(module: str) -> Any:
-    """A module of the extension as it is now: the tests beside this one reload it."""
-    return importlib.import_module(f"IntraopMRILib.{module}")
+POSE = pose()
 
 
 def grid(spacing_mm: float = 4.0) -> np.ndarray:
@@ -46,22 +38,6 @@ def endplates(upper_deg: float, lower_deg: float) -> dict[str, np.ndarray]:
     }
 
 
-def markups(name: str, points: dict[str, np.ndarray]) -> Any:
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", name)
-    for label, point in points.items():
-        node.AddControlPoint(*point, label)
-    return node
-
-
-def segmentation(name: str, segment: str, mask: np.ndarray) -> Any:
-    colors, conversion = product("scene.colors"), product("scene.conversion")
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
-    labels = Image(mask.astype(np.uint8), grid())
-    node.SetAndObserveSegmentation(conversion.segmentationOf(labels, {1: (segment, segment, colors.AT_RISK)}))
-    node.CreateDefaultDisplayNodes()
-    return node
-
-
 class Operation:
     """A spine and a nidus in one patient: a session without a scanner, its registration exact."""
 
@@ -73,7 +49,7 @@ class Operation:
         p.patientId, p.surgeon = "P-1", "Dr. Example"
         p.preopVolume = slicer.util.addVolumeFromArray(values, grid(), "T1 before")
         p.plannedLandmarks = markups("Before", endplates(14.0, -11.0))
-        p.riskSegmentation = segmentation("Structures", "Nidus", ball(16.0))
+        p.riskSegmentation = segmentation("Structures", grid(), {"Nidus": ball(16.0)})
         self.running, self.values = self.panel.running, values
         self.session = product("session").Session(product("scene.panels.nodes").planLater(p)())
         self.running._connected((self.session, product("scene.prepared").preparePlan(self.session.plan)))
@@ -158,7 +134,7 @@ def test_an_outline_on_the_scan_is_what_is_left_of_a_nidus(operation: Operation)
     ui.measureButton.click()
     assert "outline it on the intraoperative scan first" in ui.measureResult.text
     assert not ui.measurePoints.visible
-    operation.panel.parameters.measureOutline = segmentation("Left", "residual", ball(9.0))
+    operation.panel.parameters.measureOutline = segmentation("Left", grid(), {"residual": ball(9.0)})
     ui.measureOptionBox.currentIndex = 2
     ui.measureButton.click()
     (entry,) = operation.session.journal.record.drawn
