@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Mapping
 
 from IntraopMRIReconstructionLib.data import Image, Level, Pose
 from IntraopMRIReconstructionLib.errors import RegistrationError, SessionError
-from IntraopMRIReconstructionLib.reconstruct.auto import reconstruct
+from IntraopMRIReconstructionLib.reconstruct.quantity_image import UNIT
 from IntraopMRIReconstructionLib.wire.recorder import ByteTap
 from IntraopMRIReconstructionLib.wire.scanner_control import ScannerControl
 
 from .register.carry_over import Carried, shift_at
 from .register.deformable import DeformableRegistration, register_deformable
 from .register.rigid import RigidRegistration, register_rigid
+from .session_bones import Bone, bones_of, standing
 from .session_implants import carriers, compared, found_implant, unknown_of
 from .session_journal import Journal
 from .session_links import Link, Links
@@ -29,10 +30,12 @@ from .session_measures import RECIPES, Drawn, Found, Scan, measured
 from .session_offer import WORDS, check_offer
 from .session_pair import ScanPair
 from .session_plan import Plan, carried_plan, moved_trajectory
+from .session_products import Products, is_map, map_of
 from .session_receive import ArrivedScan, Reception, role_of
 from .session_resection import margin_found, residual_found, shift_found
 from .session_tell import Teller
 from .session_updates import (
+    BonesFound,
     ImageReady,
     ImplantFound,
     PlanCarried,
@@ -62,14 +65,18 @@ class Session:
         self.plan = plan
         titles = {kind: RECIPES[kind].title for kind in plan.measures if kind in RECIPES}
         self.journal = Journal(plan.patient_id, plan.procedure, titles)
-        self._threads = threads
+        self._threads, self._products = threads, Products(threads)
         self._scans: queue.Queue[ArrivedScan] = queue.Queue(WAITING_SCANS)
         self._pair = ScanPair(plan.preoperative)
         #: What a person has chosen as scans, some of it before the worker has come to it.
         self._offered: dict[Role, Image] = {}
+        #: Whether what came of the present scan is a picture; nothing is registered to a map.
+        self._shows_patient = False
         # What a person decides belongs to the newest image: neither may change while the other is written down.
         self._deciding = threading.Lock()
         self._implants: dict[str, ImplantFound] = {}
+        #: Vertebrae by name where the whole was refused, with what a person has decided.
+        self._bones: dict[str, Bone] = {}
         #: The newest pose of the whole, refused or not.
         self._whole: RigidRegistration | None = None
         self._closing, self._cancelled = threading.Event(), threading.Event()
@@ -181,6 +188,31 @@ class Session:
                 self._found(compared(planned, found.detected, based_on, decided.basis, decided.uncertainty_mm))
         return decided
 
+    def decide_bone(self, bone: Bone, accepted: bool, by: str) -> Bone:
+        """A person accepts or rejects a vertebra that was found on its own; returns it with the decision.
+
+        From the first decision on the record holds only what rests on accepted ones. Raises as :meth:`decide`.
+        """
+        decided = bone.decided(accepted, by, utc_now())
+        with self._deciding:
+            self.journal.bone(decided)
+            self._bones[bone.name] = decided
+            self._stand()
+        return decided
+
+    def leave_bones(self, by: str) -> None:
+        """A person goes on without deciding on the other vertebrae: nothing rests on them, and the record says so."""
+        with self._deciding:
+            if not self._bones:
+                raise SessionError("a newer image has withdrawn these vertebrae: decide on the new ones")
+            names = ", ".join(bone.name for bone in self._bones.values() if bone.undecided)
+            self.journal.event("vertebra", f"left undecided by {by}, nothing rests on them: {names}")
+            self._stand()
+
+    def _stand(self) -> None:
+        uid = self.journal.record.images[-1].uid
+        self.journal.stands(*standing(self.plan, self._bones.values(), self._implants, uid))
+
     def measure(self, kind: str, drawn: Drawn, by: str = "") -> Found:
         """Numbers of one kind of :data:`.session_measures.RECIPES` from what a person (``by``) has drawn.
 
@@ -270,6 +302,8 @@ class Session:
 
     def _stages(self, scan: ArrivedScan) -> Iterator[tuple[str, Callable[[ArrivedScan], None]]]:
         yield "reconstruct", self._image
+        if not self._shows_patient:
+            return
         yield "register", self._register
         if self.plan.tumour is not None and scan.role == "contrast":
             yield "follow the brain shift", self._follow_shift
@@ -287,30 +321,31 @@ class Session:
         return len(plan.vertebrae) > 1 and bool(plan.implanted or "alignment" in plan.measures)
 
     def _image(self, scan: ArrivedScan) -> None:
-        if scan.frame is not None:
-            progress, begun = (
-                self._teller.progress("reconstruct"),
-                None if scan.live is None else scan.live.calibrations,
-            )
-            done = reconstruct(scan.frame, progress=progress, threads=self._threads, calibrations=begun)
-            image, reconstruction = done.image, done
-            for warning in done.warnings:
+        image, made = scan.image, None
+        if scan.live is not None:
+            made = self._products.made(scan.live, self._teller.progress("reconstruct"))
+            image = made.image
+            for warning in made.warnings:
                 self._tell(Problem("reconstruct", f"'{scan.protocol}': {warning}", fatal=False))
-        else:
-            assert scan.image is not None
-            image, reconstruction = scan.image, None
+        assert image is not None
         if image.patient_id and image.patient_id != self.plan.patient_id:
             raise SessionError(
                 f"the image '{image.name}' is of patient '{image.patient_id}', the session of "
                 f"'{self.plan.patient_id}': it is not used"
             )
-        if not scan.chosen:
-            self._offered.pop(scan.role, None)
-        with self._deciding:
-            self._pair.take(image, scan.role, scan.chosen)
-            self._implants.clear()
-            self.journal.image(image, scan.role)
-        self._tell(ImageReady(image, scan.role, reconstruction, scan.last_byte_s))
+        self._shows_patient = not is_map(image)
+        if self._shows_patient:
+            if not scan.chosen:
+                self._offered.pop(scan.role, None)
+            with self._deciding:
+                self._pair.take(image, scan.role, scan.chosen)
+                self._implants.clear()
+                self.journal.image(image, scan.role)
+            self._tell(ImageReady(image, scan.role, made, scan.last_byte_s))
+        if (maps := map_of(image, made)) is not None:
+            self.journal.event("map", ", ".join(f"'{each.name}' in {each.metadata[UNIT]}" for each in maps.maps))
+            self._tell(ScanPreview(scan.protocol, 1.0, None))
+            self._tell(maps)
 
     def _register(self, scan: ArrivedScan) -> None:
         image = self._pair.images[scan.role]
@@ -421,15 +456,20 @@ class Session:
             self.journal.measurement(measurement)
         self.journal.parts(found.vertebrae)
         levels = {self._whole.verdict.level, *(each.verdict.level for each in found.vertebrae)}
-        if levels == {Level.REFUSED}:
-            raise SessionError("no vertebra was found on its own either: check that both volumes show this patient")
-        for trajectory in plan.trajectories:
+        for trajectory in plan.trajectories if levels != {Level.REFUSED} else ():
             with self._teller.reporting("assess implants", True, scan.protocol):
                 name = trajectory.name
                 implant = found_implant(image, trajectory, found.by_name[name], plan.pedicles.get(name))
                 self._found(implant)
                 if unknown := unknown_of(implant):
                     self._tell(Problem("assess implants", unknown, fatal=False))
+        if self._whole.verdict.level is Level.REFUSED and found.vertebrae:
+            # Last: what a person decides on is complete, and the worker writes nothing of it any more.
+            bones = bones_of(plan, found.vertebrae)
+            self._bones = {bone.name: bone for bone in bones}
+            self._tell(BonesFound(bones, image, plan.preoperative))
+        if levels == {Level.REFUSED}:
+            raise SessionError("no vertebra was found on its own either: check that both volumes show this patient")
 
     def _found(self, found: ImplantFound) -> None:
         self._implants[found.planned.name] = found

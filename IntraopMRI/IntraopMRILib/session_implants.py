@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -98,12 +98,18 @@ def carriers(plan: Plan, image: Image, rigid: RigidRegistration, progress: Progr
         result[trajectory.name] = carrier
     moved = [_own_motion(each, plan.vertebrae[each.name], rigid, image) for each in found]
     sure = [each for each in found if each.verdict.level is not Level.REFUSED]
-    if len(sure) > 1:
-        upper, lower = sure[0], sure[-1]
-        error_deg = float(np.rad2deg(max(upper.error_mm, lower.error_mm) / HALF_VERTEBRA_MM))
-        poses_of = (upper.intraop_from_preop, lower.intraop_from_preop)
-        moved += alignment_change((upper.name, lower.name), poses_of, error_deg, (image.uid,))
+    moved += alignment(sure, image.uid)
     return Carriers(result, found, tuple(moved))
+
+
+def alignment(found: Sequence[VertebraRegistration], image_uid: str) -> tuple[Measurement, ...]:
+    """How the angles between the first and the last of these vertebrae have changed; nothing for fewer than two."""
+    if len(found) < 2:
+        return ()
+    upper, lower = found[0], found[-1]
+    error_deg = float(np.rad2deg(max(upper.error_mm, lower.error_mm) / HALF_VERTEBRA_MM))
+    poses = (upper.intraop_from_preop, lower.intraop_from_preop)
+    return alignment_change((upper.name, lower.name), poses, error_deg, (image_uid,))
 
 
 def _without_the_whole(found: tuple[VertebraRegistration, ...]) -> tuple[VertebraRegistration, ...]:
@@ -140,7 +146,7 @@ def found_implant(image: Image, trajectory: Trajectory, carrier: Carrier, pedicl
     breach = None
     if pedicle is not None:
         place = Image(pedicle.array, carrier.intraop_from_preop @ pedicle.ras_from_ijk, pedicle.name)
-        middle = apply(carrier.intraop_from_preop, _middle(pedicle) * (0.0, 1.0, 1.0))
+        middle = apply(carrier.intraop_from_preop, middle_of(pedicle) * (0.0, 1.0, 1.0))
         spread = detected.spread.widened(carrier.error_mm)
         breach = pedicle_breach(detected.trajectory, place, float(middle[0]), spread)
     drawn = None if carrier.own_motion is None else trajectory.moved(carrier.own_motion)
@@ -177,13 +183,13 @@ def _own_motion(bone: VertebraRegistration, label: Image, rigid: RigidRegistrati
         return Measurement(name, None, "mm", definition, missing_because=bone.why or bone.verdict.text)
     if rigid.verdict.level is Level.REFUSED:
         return Measurement(name, None, "mm", definition, missing_because="the pose of the whole spine was refused")
-    middle = _middle(label)
+    middle = middle_of(label)
     moved = float(np.linalg.norm(apply(bone.intraop_from_preop, middle) - apply(rigid.intraop_from_preop, middle)))
     interval = (max(0.0, moved - bone.error_mm), moved + bone.error_mm)
     return Measurement(name, moved, "mm", definition, interval=interval, based_on=(image.uid,))
 
 
-def _middle(label: Image) -> Matrix:
+def middle_of(label: Image) -> Matrix:
     """Middle of a label, (3,) in its own RAS."""
     return apply(label.ras_from_ijk, np.argwhere(label.array != 0).mean(axis=0)[::-1])
 

@@ -17,6 +17,7 @@ from .assess.margin import Margin
 from .register.carry_over import Carried
 from .register.rigid import RigidRegistration
 from .register.vertebrae import VertebraRegistration
+from .session_bones import Bone
 from .session_measures import Found
 from .session_updates import ImplantFound, PlanCarried, ResidualFound, Role, ShiftFound
 from .workflow.record import (
@@ -105,8 +106,32 @@ class Journal:
 
     def parts(self, found: Sequence[VertebraRegistration]) -> None:
         """Vertebrae were registered each on its own."""
-        entries = tuple(PartEntry(v.name, _matrix(v.intraop_from_preop), v.error_mm, v.verdict) for v in found)
+        entries = tuple(_part(each) for each in found)
         self._change(lambda record: replace(record, parts=entries))
+
+    def bone(self, bone: Bone) -> None:
+        """A person accepted or rejected a vertebra. Raises SessionError when it is not, or no longer, offered."""
+        words = "accepted" if bone.accepted else "rejected"
+        text = f"{bone.name} {words} by {bone.decided_by}, error {bone.found.error_mm:.2f} mm; {bone.verdict.text}"
+        before = _part(bone.found)
+        after = replace(before, decision=words, decided_by=bone.decided_by, decided_utc=bone.decided_utc)
+
+        def change(record: SessionRecord) -> SessionRecord:
+            offered = [replace(part, decision="open", decided_by="", decided_utc="") for part in record.parts]
+            if before not in offered:
+                raise SessionError(
+                    f"'{bone.name}' belongs to a registration that a newer image has withdrawn: decide on the new one"
+                )
+            at = offered.index(before)
+            entries = (*record.parts[:at], after, *record.parts[at + 1 :])
+            return replace(record, parts=entries).with_event("vertebra", text, bone.decided_utc)
+
+        self._change(change)
+
+    def stands(self, implants: Sequence[ImplantFound], measurements: Sequence[Measurement]) -> None:
+        """A person has decided on what all these rest on: they take the place of those that were there."""
+        entries = tuple(_implant(found) for found in implants)
+        self._change(lambda record: replace(record, implants=entries, measurements=tuple(measurements)))
 
     def shift(self, found: ShiftFound, moving: Image) -> None:
         """The brain shift was followed: the registration that counts from now on."""
@@ -196,20 +221,7 @@ class Journal:
 
     def implant(self, found: ImplantFound) -> None:
         """An implant was compared with its plan; replaces an earlier comparison of the same one."""
-        actual = found.detected.trajectory
-        entry = ImplantEntry(
-            name=found.planned.name,
-            diameter_mm=found.planned.diameter_mm,
-            planned_entry_ras_mm=vector(found.planned.entry_ras_mm),
-            planned_tip_ras_mm=vector(found.planned.tip_ras_mm),
-            actual_entry_ras_mm=vector(actual.entry_ras_mm),
-            actual_tip_ras_mm=vector(actual.tip_ras_mm),
-            uncertainty_mm=found.detected.uncertainty_mm,
-            band=found.grade,
-            verdict=found.detected.verdict,
-            measurements=found.measurements,
-            planned_basis=found.basis,
-        )
+        entry = _implant(found)
         self._change(
             lambda record: replace(record, implants=(*(i for i in record.implants if i.name != entry.name), entry))
         )
@@ -250,6 +262,27 @@ def _entry(item: Carried) -> CarriedEntry:
         decision={None: "open", True: "accepted", False: "rejected"}[item.accepted],
         decided_by=item.decided_by,
         decided_utc=item.decided_utc,
+    )
+
+
+def _part(found: VertebraRegistration) -> PartEntry:
+    return PartEntry(found.name, _matrix(found.intraop_from_preop), found.error_mm, found.verdict)
+
+
+def _implant(found: ImplantFound) -> ImplantEntry:
+    actual = found.detected.trajectory
+    return ImplantEntry(
+        name=found.planned.name,
+        diameter_mm=found.planned.diameter_mm,
+        planned_entry_ras_mm=vector(found.planned.entry_ras_mm),
+        planned_tip_ras_mm=vector(found.planned.tip_ras_mm),
+        actual_entry_ras_mm=vector(actual.entry_ras_mm),
+        actual_tip_ras_mm=vector(actual.tip_ras_mm),
+        uncertainty_mm=found.detected.uncertainty_mm,
+        band=found.grade,
+        verdict=found.detected.verdict,
+        measurements=found.measurements,
+        planned_basis=found.basis,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from IntraopMRIReconstructionLib.data import Image, Measurement, Status, Verdict
 from IntraopMRIReconstructionLib.reconstruct.result import Reconstruction
@@ -16,6 +16,9 @@ from .assess.residual import ResidualAssessment
 from .register.carry_over import Carried
 from .register.deformable import DeformableRegistration
 from .register.rigid import RigidRegistration
+
+if TYPE_CHECKING:
+    from .session_bones import Bone
 
 #: What an intraoperative image is for: with or without contrast agent.
 Role = Literal["native", "contrast"]
@@ -62,6 +65,18 @@ class ImageReady:
     role: Role
     reconstruction: Reconstruction | None
     last_byte_s: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class MapReady:
+    """Maps of quantities in the frame of the scanner, the first one to be shown; each metadata name what, and its unit.
+
+    ``picture``: of the same scan, to lie below them; None without one. They are looked at: nothing is registered to
+    them and nothing that is registered rests on them.
+    """
+
+    maps: tuple[Image, ...]
+    picture: Image | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +155,18 @@ class ImplantFound:
         return self.band.text + ("" if self.breach is None else f"; Gertzbein-Robbins {self.breach.text}")
 
 
+@dataclass(frozen=True, eq=False)
+class BonesFound:
+    """The pose of the whole was refused and each vertebra was looked for on its own: none is accepted yet.
+
+    ``preoperative``: the volume in which they were outlined.
+    """
+
+    bones: tuple[Bone, ...]
+    image: Image
+    preoperative: Image
+
+
 @dataclass(frozen=True)
 class DeviceSaid:
     """A device reported its state."""
@@ -164,11 +191,13 @@ Update = (
     | ScanPreview
     | StageProgress
     | ImageReady
+    | MapReady
     | Registered
     | ShiftFound
     | PlanCarried
     | ResidualFound
     | ImplantFound
+    | BonesFound
     | DeviceSaid
     | Problem
 )

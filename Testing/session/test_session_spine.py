@@ -22,7 +22,7 @@ from IntraopMRILib.session_implants import (
     vertebrae_of,
 )
 from IntraopMRILib.session_measures import Drawn
-from IntraopMRILib.session_updates import ImplantFound, PlanCarried, Problem, Registered
+from IntraopMRILib.session_updates import BonesFound, ImplantFound, PlanCarried, Problem, Registered
 from IntraopMRILib.workflow.record import as_document
 from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict, no_progress
 from IntraopMRIReconstructionLib.errors import SessionError
@@ -159,6 +159,11 @@ def test_a_spine_that_is_bent_beyond_one_pose_is_measured_bone_by_bone() -> None
         record = session.journal.record
         with pytest.raises(SessionError, match="not registered"):
             session.measure("cobb", Drawn(record.images[-1].uid))
+        _, told = wait_with_all(session, BonesFound)
+        bones = {bone.name: bone for bone in told.bones}
+        for name in ("L2", "L3", "L4"):
+            bones[name] = session.decide_bone(bones[name], True, "Dr. Example")
+        decided = session.journal.record
     (found,) = (update for update in updates if isinstance(update, ImplantFound))
     check(found, case)
     assert found.basis == "pose of L3 on its own; count the levels"
@@ -178,6 +183,12 @@ def test_a_spine_that_is_bent_beyond_one_pose_is_measured_bone_by_bone() -> None
     assert "found each on its own: L1, L2, L3, L4, L5" in shown
     assert "Bone on its own" in shown
     assert "In no bone" not in shown.partition("<h2>Events")[0]
+    assert bones["L3"].carries == (SCREW,)
+    turns = {name: turn.value for name, turn, _shift in bones["L3"].neighbours}
+    assert turns == pytest.approx({"L2": 12.0, "L4": 12.0}, abs=1.0)
+    assert [implant.name for implant in decided.implants] == [SCREW]
+    bend = next(m for m in decided.measurements if m.name == "L2 to L4: change of lordosis, sagittal")
+    assert bend.value == pytest.approx(24.0, abs=1.0)
 
 
 @pytest.mark.parametrize(

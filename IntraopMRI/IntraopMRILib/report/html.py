@@ -116,7 +116,7 @@ def _summary(document: Document) -> str:
         error = registration.get("error_mm")
         about = registration["method"] + ("" if error is None or level == "refused" else f", error {error:.1f} mm")
         if level == "refused" and (parts := _found_parts(document)):
-            about += "; found each on its own: " + ", ".join(part["name"] for part in parts)
+            about += f"; {_words_of(parts)} each on its own: " + ", ".join(part["name"] for part in parts)
         cards.append(_card("Registration", f'<span class="level {level}">{_LEVEL_WORDS[level]}</span>', about))
     return (
         f'<section class="summary"><h2>Decision summary</h2><div class="cards">{"".join(cards)}</div>{scale}</section>'
@@ -149,7 +149,15 @@ def _checked(measurement: Document, document: Document) -> Document:
 
 
 def _found_parts(document: Document) -> list[Document]:
-    return [part for part in document.get("parts", ()) if level_of(part["verdict"]) != "refused"]
+    """Bones that numbers may rest on: those that a person accepted; those that were found where nobody was asked."""
+    found = [part for part in document.get("parts", ()) if level_of(part["verdict"]) != "refused"]
+    if all(part.get("decision", "open") == "open" for part in found):
+        return found
+    return [part for part in found if part["decision"] == "accepted"]
+
+
+def _words_of(parts: list[Document]) -> str:
+    return "accepted" if parts[0].get("decision") == "accepted" else "found"
 
 
 def _pictures(pictures: Sequence[Picture]) -> str:
@@ -344,8 +352,8 @@ def _registration(document: Document) -> str:
 
 
 def _parts(document: Document) -> str:
-    """Bones that were registered each on its own, and what speaks against each."""
-    rows = ""
+    """Bones that were registered each on its own, what speaks against each, and what a person decided."""
+    rows, asked = "", any(part.get("decision", "open") != "open" for part in document.get("parts", ()))
     for part in document.get("parts", ()):
         level = level_of(part["verdict"])
         against = [r for r in part["verdict"]["reasons"] if r["level"] != "good"]
@@ -355,10 +363,19 @@ def _parts(document: Document) -> str:
         )
         rows += (
             f'<tr><th>{_e(part["name"])}</th><td class="number">{part["error_mm"]:.2f} mm</td><td>{_e(words)}</td>'
-            f'<td><span class="level {level}">{_LEVEL_WORDS[level]}</span></td></tr>'
+            f'<td><span class="level {level}">{_LEVEL_WORDS[level]}</span></td>'
+            + (f"<td>{_e(_decision_on(part, level))}</td></tr>" if asked else "</tr>")
         )
-    head = '<tr><th>Bone on its own</th><th class="number">Error</th><th>Against it</th><th>Level</th></tr>'
+    head = '<tr><th>Bone on its own</th><th class="number">Error</th><th>Against it</th><th>Level</th>' + (
+        "<th>Decision</th></tr>" if asked else "</tr>"
+    )
     return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>" if rows else ""
+
+
+def _decision_on(part: Document, level: str) -> str:
+    if part["decision"] != "open":
+        return f"{part['decision']} by {part['decided_by']} at {clock(part['decided_utc'])}"
+    return "not offered" if level == "refused" else "not decided"
 
 
 def _course(document: Document) -> str:

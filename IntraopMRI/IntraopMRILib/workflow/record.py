@@ -67,12 +67,18 @@ class RegistrationEntry:
 
 @dataclass(frozen=True)
 class PartEntry:
-    """A bone that was registered on its own, beside the registration of the whole or without it."""
+    """A bone that was registered on its own, beside the registration of the whole or without it.
+
+    ``decision``: where the whole was refused, a person accepts or rejects each: open, accepted or rejected.
+    """
 
     name: str
     intraop_from_preop: Matrix4
     error_mm: float
     verdict: Verdict
+    decision: str = "open"
+    decided_by: str = ""
+    decided_utc: str = ""
 
 
 @dataclass(frozen=True)
