@@ -27,6 +27,8 @@ FloatArray = npt.NDArray[np.float32]
 ROW_PADDING = 8
 #: What is transformed along z at a time: long runs of memory to read, and still in the cache when it is transformed.
 BLOCK_BYTES = 2**22
+#: Coils whose powers are added at once: two halve what is read and written of the sums, more hold too much memory.
+COILS_TOGETHER = 2
 #: Parts that each thread takes one after another, so that one which is held up leaves the rest to the others.
 PARTS_PER_THREAD = 4
 #: Samples below which a second thread costs more than it saves: their transforms take about 0.2 ms.
@@ -59,24 +61,11 @@ def root_sum_of_squares(samples: ComplexArray, encoding: Encoding, step: Step, t
 
 
 def _slice(kspace: ComplexArray, power_scale: np.float32, result: FloatArray, threads: int) -> None:
-    """Magnitude of one slice from its k-space (coils, y, x); each thread adds up its share of the coils."""
-    parts = shares(len(kspace), threads)
-    powers: dict[int, FloatArray] = {}
-
-    def add_up(coils: range) -> None:
-        # Few calls: two threads that do little in each wait for the interpreter's lock.
-        images = scipy.fft.ifft2(kspace[coils.start : coils.stop], norm="forward").view(np.float32)
-        squares = np.einsum("cyx,cyx->yx", images, images)
-        with np.errstate(over=OVERFLOW):
-            power = squares[:, 0::2] + squares[:, 1::2]
-        power *= power_scale
-        powers[coils.start] = power
-
-    spread(add_up, parts, threads)
-    total = powers[0]
-    for coils in parts[1:]:
-        total += powers[coils.start]
-    _centred_root(total, result)
+    """Magnitude of one slice from its k-space (coils, y, x)."""
+    # The squares take a tenth of the transforms: a thread of ours that takes its share of them costs what it saves.
+    power = _power(scipy.fft.ifft2(kspace, norm="forward", workers=threads))
+    power *= power_scale
+    _centred_root(power, result)
 
 
 def _volume(
@@ -87,49 +76,57 @@ def _volume(
     step: Step,
     threads: int,
 ) -> None:
-    """One coil after another: along z for some rows at a time, then plane by plane while the plane is in the cache.
+    """A few coils after the others: along z for some rows at a time, then plane by plane while it is in the cache.
 
-    Memory that a process gets afresh costs more time than a transform: one coil is kept, and powers add up in place.
+    Memory that a process gets afresh costs more time than a transform: few coils are kept, and powers add up in place.
     """
     size_z, size_y, size_x = full
     height = max(1, min(size_y, BLOCK_BYTES // (8 * size_z * size_x)))
     blocks = [range(first, min(first + height, size_y)) for first in range(0, size_y, height)]
-    # The rows of a block lie together, (block, z, row and x): each is one piece of memory to transform.
-    work = np.empty((len(blocks), size_z, height * size_x + ROW_PADDING), dtype=np.complex64)[..., :-ROW_PADDING]
+    together = min(COILS_TOGETHER, len(samples))
+    # The rows of a block lie together, (coil, block, z, row and x): each is one piece of memory to transform.
+    work = np.empty((together, len(blocks), size_z, height * size_x + ROW_PADDING), dtype=np.complex64)
+    work = work[..., :-ROW_PADDING]
     powers = result if result.shape[1:] == full[1:] else np.empty((len(result), *full[1:]), dtype=np.float32)
-    last = len(samples) - 1
-    for number, kspace in enumerate(samples):
-        step(number / len(samples), "Fourier transform")
-        source = resized(kspace, full)
+    for first in range(0, len(samples), together):
+        step(first / len(samples), "Fourier transform")
+        coils = [resized(kspace, full) for kspace in samples[first : first + together]]
+        last = first + together >= len(samples)
 
-        def along_z(part: range, source: ComplexArray = source) -> None:
-            for block in part:
+        def along_z(part: range, coils: list[ComplexArray] = coils) -> None:
+            for coil, block in (divmod(number, len(blocks)) for number in part):
                 rows = blocks[block]
-                kept = work[block, :, : len(rows) * size_x]
-                np.copyto(kept.reshape(size_z, len(rows), size_x), source[:, rows.start : rows.stop])
+                kept = work[coil, block, :, : len(rows) * size_x]
+                np.copyto(kept.reshape(size_z, len(rows), size_x), coils[coil][:, rows.start : rows.stop])
                 moved = scipy.fft.ifft(kept, axis=0, norm="forward", overwrite_x=True)
                 if not np.may_share_memory(moved, kept):
                     np.copyto(kept, moved)
 
-        def planes(part: range, number: int = number) -> None:
-            image = np.empty((len(blocks) * height, size_x), dtype=np.complex64)
-            power = np.empty(full[1:], dtype=np.float32)
+        def planes(part: range, count: int = len(coils), begun: bool = first > 0, last: bool = last) -> None:
+            images = np.empty((count, len(blocks) * height, size_x), dtype=np.complex64)
             for z in part:
                 in_fft_order = (z - len(result) // 2) % size_z
-                np.copyto(image.reshape(len(blocks), -1), work[:, in_fft_order])
-                with np.errstate(over=OVERFLOW):
-                    np.abs(scipy.fft.ifft2(image[:size_y], norm="forward", overwrite_x=True), out=power)
-                    np.multiply(power, power, out=power)
-                    if number > 0:
-                        np.add(power, powers[z], out=powers[z] if number < last else power)
-                if number == last:
+                np.copyto(images.reshape(count, len(blocks), -1), work[:count, :, in_fft_order])
+                power = _power(scipy.fft.ifft2(images[:, :size_y], norm="forward", overwrite_x=True))
+                if begun:
+                    with np.errstate(over=OVERFLOW):
+                        power += powers[z]
+                if last:
                     power *= power_scale
                     _centred_root(power, result[z])
-                elif number == 0:
+                else:
                     powers[z] = power
 
-        spread(along_z, shares(len(blocks), PARTS_PER_THREAD * threads), threads)
+        spread(along_z, shares(len(coils) * len(blocks), PARTS_PER_THREAD * threads), threads)
         spread(planes, shares(len(result), PARTS_PER_THREAD * threads), threads)
+
+
+def _power(images: ComplexArray) -> FloatArray:
+    """Sum over the coils of the squared magnitudes, (y, x) from (coils, y, x)."""
+    parts = images.view(np.float32)
+    squares = np.einsum("cyx,cyx->yx", parts, parts)
+    with np.errstate(over=OVERFLOW):
+        return np.asarray(squares[:, 0::2] + squares[:, 1::2])
 
 
 def _centred_root(power: FloatArray, result: FloatArray) -> None:
