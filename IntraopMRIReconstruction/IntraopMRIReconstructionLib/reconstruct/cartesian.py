@@ -130,11 +130,12 @@ def _power(images: ComplexArray) -> FloatArray:
 
 
 def _centred_root(power: FloatArray, result: FloatArray) -> None:
-    """Root of a plane's power (y, x), in FFT order, centred and cropped into ``result``."""
+    """Root of a plane's power (y, x), in FFT order, centred and cropped into ``result``; ``power`` is used up."""
+    root = np.sqrt(power, out=power)
     halves = [_halves(size, wanted) for size, wanted in zip(power.shape, result.shape, strict=True)]
     for to_y, from_y in halves[0]:
         for to_x, from_x in halves[1]:
-            np.sqrt(power[from_y, from_x], out=result[to_y, to_x])
+            result[to_y, to_x] = root[from_y, from_x]
 
 
 def _halves(size: int, wanted: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:

@@ -7,6 +7,7 @@ Schenck, Med Phys 23:815 (1996) for the field of magnetised bodies.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -248,7 +249,8 @@ def scan_facts(encoding: Encoding) -> dict[str, str]:
             mm_per_hz = left if left > UNDONE * mm_per_hz else 0.0
             facts[VAT_TILT_DEG] = f"{tilt:g}"
         facts["readout_hz_per_mm"] = f"{1.0 / mm_per_hz:.6g}" if mm_per_hz else "inf"
-    width = _positive(encoding.metadata.get("spectral_bin_hz")) or _bin_width(encoding.metadata.get("bin_centres_hz"))
+    centres = encoding.metadata.get("bin_centres_hz", "")
+    width = _positive(encoding.metadata.get("spectral_bin_hz")) or _bin_width(centres)
     if width is not None:
         facts["spectral_bin_hz"] = f"{width:g}"
     return facts
@@ -386,13 +388,14 @@ def _direction(image: Image, name: str) -> Any:
     return None if number is None else image.ras_from_ijk[:3, number] / image.spacing_mm[number]
 
 
-def _bin_width(centres: str | None) -> float | None:
+def _bin_width(centres: str) -> float | None:
     """Largest step between the centres of spectral bins, Hz, separated by spaces; None when they cannot be read."""
     try:
-        steps = np.diff(np.sort([float(part) for part in (centres or "").split()]))
+        sorted_hz = sorted(float(part) for part in centres.split())
     except ValueError:
         return None
-    return float(steps.max()) if steps.size and steps.max() > 0 else None
+    largest = max((b - a for a, b in itertools.pairwise(sorted_hz)), default=0.0)
+    return largest if largest > 0 else None
 
 
 def _positive(text: str | None, otherwise: float | None = None) -> Any:
