@@ -11,6 +11,7 @@ import time
 import numpy as np
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import SessionError, WireError
+from IntraopMRIReconstructionLib.reconstruct.quantity_image import UNIT
 from IntraopMRIReconstructionLib.wire.adapters import message_from_image
 from IntraopMRIReconstructionLib.wire.header import RefusedMessage
 from IntraopMRIReconstructionLib.wire.intake import IdentityGuard
@@ -18,6 +19,7 @@ from IntraopMRIReconstructionLib.wire.trust import check_message
 
 from .scan_facts import AGENT
 from .session_plan import Plan
+from .session_products import is_map
 from .session_updates import Role
 
 #: Fewer slices are a localiser or a 2D picture: nothing can be registered to it, and no volume measured on it.
@@ -36,6 +38,10 @@ def check_offer(image: Image, role: Role, plan: Plan, guard: IdentityGuard, othe
     name = image.name
     if image.array.ndim != 3:
         raise SessionError(f"'{name}' holds {image.array.shape[-1]} values a voxel: choose a volume of grey values")
+    if is_map(image):
+        raise SessionError(
+            f"'{name}' holds {image.metadata[UNIT]}, no picture of the patient: choose the scan that it was made from"
+        )
     size = image.array.shape[::-1]
     if min(size) < FEWEST_VOXELS:
         raise SessionError(

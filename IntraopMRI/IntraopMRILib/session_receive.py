@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from IntraopMRIReconstructionLib.data import Acquisition, Encoding, Image
 from IntraopMRIReconstructionLib.errors import SessionError, WireError
-from IntraopMRIReconstructionLib.reconstruct.auto import Frame
 from IntraopMRIReconstructionLib.reconstruct.live import SCAN_SILENT_S, LiveScan
 from IntraopMRIReconstructionLib.wire import adapters
 from IntraopMRIReconstructionLib.wire.messages_array import ImageMessage
@@ -21,6 +20,7 @@ from IntraopMRIReconstructionLib.wire.transport import Received
 from IntraopMRIReconstructionLib.wire.trust import PeerProfile
 
 from .session_journal import Journal
+from .session_products import is_map
 from .session_updates import DeviceSaid, Problem, Role, ScanPreview, ScanProgress, Update
 
 #: Words in a protocol's name that mean contrast agent.
@@ -29,7 +29,7 @@ CONTRAST_WORDS = ("contrast", "t1c", "post", "gd", "+c")
 
 @dataclass(frozen=True, eq=False)
 class ArrivedScan:
-    """A whole scan: k-space as ``frame`` with the ``live`` scan that sorted it, or a finished ``image``.
+    """A whole scan: k-space in the ``live`` scan that sorted it, or a finished ``image``.
 
     ``last_byte_s``: monotonic time at which the last of its data was received; None for one that a person has
     ``chosen`` among volumes that were there.
@@ -38,7 +38,6 @@ class ArrivedScan:
     role: Role
     protocol: str
     last_byte_s: float | None = None
-    frame: Frame | None = None
     image: Image | None = None
     live: LiveScan | None = None
     chosen: bool = False
@@ -94,7 +93,8 @@ class Reception:
             self._lines(item, received)
         elif isinstance(message, ImageMessage):
             image = adapters.image_from_message(message, self._profile, received)
-            if image.array.shape[0] > 1:
+            # A single slice is a live one, but a map of a single slice is one.
+            if image.array.shape[0] > 1 or is_map(image):
                 self._done(ArrivedScan(role_of(image.name), image.name, received.received_monotonic_s, image=image))
 
     def check(self) -> None:
@@ -127,8 +127,7 @@ class Reception:
         self._tell(ScanProgress(live.encoding.scan_id, live.encoding.protocol, live.fraction))
         if block.last:
             self._arriving = None
-            scan = ArrivedScan(role_of(live.name), live.name, received.received_monotonic_s, live.frame(), live=live)
-            self._done(scan)
+            self._done(ArrivedScan(role_of(live.name), live.name, received.received_monotonic_s, live=live))
         elif (shown := live.preview()) is not None:
             self._tell(ScanPreview(live.name, live.fraction, shown.image))
 

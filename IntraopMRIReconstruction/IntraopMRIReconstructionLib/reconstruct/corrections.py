@@ -22,6 +22,8 @@ from .result import Reconstruction, stepping
 
 Bias = Literal["none", "quick", "n4"]
 
+#: Entry of an EPI scan's metadata: which way its phase-encoding blips go; with any other value nobody knows.
+BLIPS, OPPOSITE = "blips", {"up": "down", "down": "up"}
 #: Grids of an opposed pair agree to this part of a voxel.
 SAME_GRID = 0.01
 

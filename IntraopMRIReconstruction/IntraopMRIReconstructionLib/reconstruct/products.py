@@ -12,7 +12,7 @@ from ..errors import ReconstructionError
 from ..operators.sampling import describe
 from .auto import Frame, Options, reconstruct
 from .corrections import Corrections, corrected
-from .quantities import COMBINED, Heating, Quantity, combined_by, measured
+from .quantities import COMBINED, Heating, Quantity, combined_by, measured, named_by
 from .quantity_image import Frames
 from .result import Reconstruction
 from .unmixing import Ahead, Calibrations
@@ -33,14 +33,24 @@ class Wanted:
 
 
 def quantity_of(wanted: Wanted, encoding: Encoding) -> Quantity:
-    """What is made of a scan: the image of a scan beside metal is that of all its parts, unless one was chosen."""
-    return combined_by(encoding) if wanted.quantity == "image" and wanted.contrast is None else wanted.quantity
+    """What is made of a scan: of an image that was not chosen, what the header names the scan for, and the image of a
+    scan beside metal is that of all its parts. Raises ReconstructionError for a name that is none."""
+    if wanted.quantity != "image" or wanted.contrast is not None:
+        return wanted.quantity
+    return named_by(encoding) or combined_by(encoding)
 
 
-def make(scan: Frames, wanted: Wanted, progress: Progress = no_progress, threads: int = 2) -> Reconstruction:
+def make(
+    scan: Frames,
+    wanted: Wanted,
+    progress: Progress = no_progress,
+    threads: int = 2,
+    kept: Calibrations | Ahead | None = None,
+) -> Reconstruction:
     """Make what is wanted of a scan. Raises ReconstructionError when the scan does not allow it, Cancelled when told.
 
     Corrections apply to images only, those of several parts as well: a field or a temperature is no brightness.
+    ``kept``: of an image, as in :func:`.auto.reconstruct`.
     """
     if not scan.frames:
         raise ReconstructionError(f"the scan '{scan.encoding.scan_id}' has no line yet")
@@ -54,7 +64,7 @@ def make(scan: Frames, wanted: Wanted, progress: Progress = no_progress, threads
     repetition = wanted.repetition
     if repetition is None:
         repetition = max((known for number, known in scan.frames if number == contrast), default=0)
-    return make_image(scan, wanted, scan.kspace(contrast, repetition), progress, threads)
+    return make_image(scan, wanted, scan.kspace(contrast, repetition), progress, threads, kept)
 
 
 def make_image(

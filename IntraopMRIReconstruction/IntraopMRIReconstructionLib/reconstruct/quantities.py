@@ -27,6 +27,9 @@ Quantity = Literal["image", "field map", "temperature", "spectral bins", "SEMAC"
 #: Quantities that are images themselves, put together from parts that are none.
 COMBINED: tuple[Quantity, ...] = ("SEMAC", "spectral bins")
 
+#: Quantities that a header may name a scan for, in its metadata under this entry; what else it is for shows by itself.
+NAMED: tuple[Quantity, ...] = ("temperature", "field map")
+SCAN_FOR = "scan_for"
 #: Seconds from frame to frame, for the dose, when the frames carry no time of their own.
 FRAME_INTERVAL_S = "frame_interval_s"
 
@@ -68,6 +71,15 @@ def missing_for(quantity: Quantity, encoding: Encoding) -> str:
     if quantity == "spectral bins":
         return metal.bins_missing(encoding)
     return metal.semac_missing(encoding) if quantity == "SEMAC" else ""
+
+
+def named_by(encoding: Encoding) -> Quantity | None:
+    """What a header names the scan for, None when it names nothing. Raises ReconstructionError for another name."""
+    said = encoding.metadata.get(SCAN_FOR, "")
+    found = next((quantity for quantity in NAMED if quantity == said), None)
+    if said and found is None:
+        raise ReconstructionError(f"a header may name a scan for {' or '.join(NAMED)}, got '{said}': check the header")
+    return found
 
 
 def combined_by(encoding: Encoding) -> Quantity:

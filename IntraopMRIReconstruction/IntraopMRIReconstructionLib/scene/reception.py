@@ -284,8 +284,8 @@ class Reception:
         """A scan begins. Raises ReconstructionError when it cannot be collected."""
         wanted = self.wanted
         self._tell(encoding)
-        self._live, self._strays_told = LiveScan(encoding, wanted.method), False
         quantity = quantity_of(wanted, encoding)
+        self._live, self._strays_told = LiveScan(encoding, wanted.method), False
         looks = quantity == "image" and self.livePreview
         self._window = radial_window(self._live.collector, wanted.options.delays) if looks else None
         measures = quantity == "temperature" and not missing_for("temperature", encoding)

@@ -27,6 +27,10 @@ A scan is one STRING, then NDARRAY messages (or complex IMAGE messages), all of 
    Lines of EPI carry their direction in ``flags``. When they are sampled on the ramps of the gradient, the encoding's
    ``metadata`` says how: ``epi_ramp_s``, ``epi_flat_s``, ``epi_delay_s``, and ``dwell_time_s`` is set.
 
+   A scan that is made for a quantity says so in the encoding's ``metadata``: ``scan_for`` is ``temperature`` (frames
+   are repetitions, ``frame_interval_s`` apart) or ``field map`` (contrasts are echoes). ``blips`` is ``up`` or
+   ``down``: two EPI scans of one place that differ in it put each other's distortion right.
+
    A scan beside metal says so in the encoding's ``metadata``, all text: ``bin_centres_hz`` (its contrasts are spectral
    bins with these centres, separated by spaces) and ``spectral_bin_hz`` (their width); ``semac_fov_mm`` (its contrasts
    are the steps of a slice encoding over this field of view, step N // 2 the central one, planes as far apart as the
