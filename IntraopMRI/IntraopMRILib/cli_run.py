@@ -23,6 +23,7 @@ from .session_updates import (
     DeviceSaid,
     ImageReady,
     ImplantFound,
+    MapReady,
     PlanCarried,
     Problem,
     Registered,
@@ -45,6 +46,7 @@ PICTURE = (1920, 1200)
 SHOWN = {
     ScanPreview: "preview",
     ImageReady: "image",
+    MapReady: "map",
     Registered: "registration",
     ShiftFound: "brain shift",
     PlanCarried: "plan",
