@@ -88,7 +88,7 @@ def test_distances_say_what_they_rest_on(operation: Operation) -> None:
     operation.panel.parameters.surgeon = "Dr. Example"
     operation.open("NAVIGATE")
     ui = operation.page("NAVIGATE").ui
-    carried = operation.page("SCAN").carried
+    carried = operation.page("SCAN").choices
     operation.choose("Biopsy")
     carried.decide(False)
     operation.point(apply(pose(), TARGET))
@@ -262,7 +262,7 @@ def test_a_new_image_withdraws_what_was_accepted(operation: Operation) -> None:
     operation.register()
     operation.running.confirm()
     operation.panel.parameters.surgeon = "Dr. Example"
-    operation.page("SCAN").carried.acceptGood()
+    operation.page("SCAN").choices.acceptGood()
     old = operation.running.view.items["target.Biopsy"]
     operation.image = operation.scan()
     operation.arrive(operation.image)
@@ -342,7 +342,7 @@ def test_a_loaded_scene_carries_nothing_over(operation: Operation, tmp_path: Pat
     operation.register()
     operation.running.confirm()
     operation.panel.parameters.surgeon = "Dr. Example"
-    operation.page("SCAN").carried.acceptGood()
+    operation.page("SCAN").choices.acceptGood()
     path = str(tmp_path / "scene.mrb")
     assert slicer.util.saveScene(path)
     slicer.mrmlScene.Clear(0)
@@ -369,7 +369,7 @@ def test_the_report_lists_every_decision(operation: Operation, tmp_path: Path) -
     operation.running.confirm()
     p = operation.panel.parameters
     p.surgeon = "Dr. Example"
-    operation.page("SCAN").carried.acceptGood()
+    operation.page("SCAN").choices.acceptGood()
     operation.open("DECIDE")
     operation.page("DECIDE").ui.decisionBox.currentIndex = 1
     operation.page("DECIDE").ui.reportFolderEdit.currentPath = str(tmp_path)

@@ -39,6 +39,7 @@ CARRIED_NAME = "intraop_from_preop, brain shift followed"
 PREOP = "preop."
 RESULT = "result."
 INTRAOP = "intraop."
+BONE = "bone."
 #: Planned things, that are carried over one by one; and the preoperative volume where the rigid pose alone puts it.
 ITEMS = ("target.", "plan.", "risk.", "landmark.")
 UNMOVED = f"{PREOP}rigid"
@@ -133,6 +134,9 @@ class SceneBridge:
             f"{PREOP}plan.": ("Planned", colors.PLANNED),
             f"{INTRAOP}plan.": ("Planned", colors.PLANNED),
             f"{INTRAOP}implant.": ("Actual", colors.ACTUAL),
+            f"{BONE}outline.": ("Vertebra before", colors.TUMOUR),
+            f"{BONE}plan.": ("Planned", colors.PLANNED),
+            f"{BONE}implant.": ("Actual", colors.ACTUAL),
         }
         shown = [role for role, content in self._wanted.items() if content.visible]
         entries = dict(entry for prefix, entry in kinds.items() if any(role.startswith(prefix) for role in shown))
@@ -192,12 +196,10 @@ class SceneBridge:
         self, name: str, entry: npt.ArrayLike, target: npt.ArrayLike, radius_mm: float = 1.0, frame: Frame = "preop"
     ) -> None:
         """Planned trajectory from ``entry`` to ``target`` ((3,) RAS mm in ``frame``): a line and its dashes."""
-        start, end = recipes.segment(entry, target, f"plan '{name}'")
-        line = recipes.line(f"{name} planned", start, end)
-        mesh = recipes.model(f"{name} planned (dashes)", conversion.dashes(start, end, radius_mm), looks.planned)
+        contents = recipes.planned(name, entry, target, radius_mm)
         with self.update():
-            self._put(f"{_prefix(frame)}plan.{name}.line", line, frame=frame)
-            self._put(f"{_prefix(frame)}plan.{name}.dashes", mesh, frame=frame)
+            for role, content in contents.items():
+                self._put(_prefix(frame) + role, content, frame=frame)
 
     # What was found
 
@@ -292,12 +294,17 @@ class SceneBridge:
 
     def setActualImplant(self, name: str, entry: npt.ArrayLike, tip: npt.ArrayLike, radius_mm: float = 1.0) -> None:
         """Implant as found in the intraoperative image: axis line and cylinder, (3,) intraoperative RAS mm."""
-        start, end = recipes.segment(entry, tip, f"implant '{name}'")
-        line = recipes.line(f"{name} actual", start, end)
-        mesh = recipes.model(f"{name} actual (cylinder)", conversion.cylinder(start, end, radius_mm), looks.actual)
+        contents = recipes.actual(name, entry, tip, radius_mm)
         with self.update():
-            self._put(f"{INTRAOP}implant.{name}.line", line)
-            self._put(f"{INTRAOP}implant.{name}.cylinder", mesh)
+            for role, content in contents.items():
+                self._put(INTRAOP + role, content)
+
+    def setBones(self, contents: Mapping[str, Content]) -> None:
+        """Vertebrae that were registered each on its own and what rests on them, by role below ``bone.``: nothing else
+        stays there. In the world; they go with a withdrawn registration."""
+        with self.update():
+            self._drop("bone")
+            self._wanted |= {f"{BONE}{role}": content for role, content in contents.items()}
 
     def setAnatomy(self, mesh: Any | None, name: str = "Brain surface") -> None:
         """Translucent surface (vtkPolyData, intraoperative RAS) for bearings in the 3D view; None removes it."""
@@ -328,6 +335,7 @@ class SceneBridge:
             self._carried = frozenset()
             for role in (REGISTRATION, CARRIED, UNMOVED):
                 self._wanted.pop(role, None)
+            self._drop("bone")
             for role, content in self._wanted.items():
                 if role.startswith((PREOP, RESULT)):
                     self._wanted[role] = _hidden(content, reason)

@@ -85,6 +85,8 @@ class Readout:
     ``withdrawn``: why there is no registration (the bridge's ``withdrawnBecause``). ``unplaced``: no scan came yet, so
     the pointer has no place in the volume that is shown.
     ``preview``: percent acquired, when the picture is the preview of a scan that still arrives.
+    ``alone``: where the pose of the whole was refused and a person decides on vertebrae one by one, names of the
+    accepted ones, empty for none; then ``implants`` holds only what rests on those. None elsewhere.
     """
 
     residual: Measurement | None = None
@@ -99,6 +101,7 @@ class Readout:
     pose_age_s: float | None = None
     pose_trust: str = "never received"
     preview: str = ""
+    alone: str | None = None
 
     @property
     def refused(self) -> bool:
@@ -138,7 +141,7 @@ def corners(readout: Readout) -> Corners:
     else:
         problem = readout.pose_problem or needsRegistration
         topRight = _block("TIP TO RESIDUAL", readout.tip_to_residual, problem, colors.TEXT, HUGE)
-    implants = _implantLines(readout, needsRegistration)
+    implants = _implantLines(readout, needsRegistration if readout.alone is None else "")
     if readout.residual is None and implants:
         topLeft, resected = implants, ()
     else:
@@ -154,7 +157,9 @@ def banners(readout: Readout) -> tuple[Banner, ...]:
     if readout.preview:
         detail = "coarse, not registered, not for measurements"
         result.append(Banner(f"PREVIEW, {readout.preview} ACQUIRED", detail, Tone.CAUTION))
-    if readout.withdrawn or readout.refused:
+    if readout.alone:
+        result.append(Banner("WHOLE SPINE NOT REGISTERED", f"only {readout.alone}, each on its own", Tone.CAUTION))
+    elif readout.withdrawn or readout.refused:
         reasons = readout.verdict.text.partition(": ")[2] if readout.verdict is not None and readout.refused else ""
         title = "REGISTRATION REFUSED" if readout.refused else "NOT REGISTERED"
         result.append(Banner(title, reasons or readout.withdrawn, Tone.DANGER))
@@ -250,7 +255,10 @@ def _implantLines(readout: Readout, problem: str) -> tuple[Line, ...]:
 
 def _state(readout: Readout) -> tuple[Line, ...]:
     """Registration and ages."""
-    if readout.verdict is None or readout.withdrawn:
+    if readout.alone:
+        registration = [Line("Whole not registered", READ, Tone.CAUTION.color, bold=True)]
+        registration += _wrapped(f"accepted on its own: {readout.alone}")
+    elif readout.verdict is None or readout.withdrawn:
         registration = [Line("Not registered", READ, Tone.CAUTION.color, bold=True)]
     else:
         tones = {Level.GOOD: Tone.GOOD, Level.CHECK: Tone.CAUTION, Level.REFUSED: Tone.DANGER}

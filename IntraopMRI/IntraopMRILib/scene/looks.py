@@ -39,6 +39,21 @@ def outline(node: Any) -> None:
     display.SetOpacity3D(0.12)
 
 
+def bone(node: Any) -> None:
+    """Thin outline: whether it lies on the edge of the bone is what is judged."""
+    outline(node)
+    node.GetDisplayNode().SetSliceIntersectionThickness(2)
+    node.GetDisplayNode().SetOpacity3D(0.35)
+
+
+def cutOut(node: Any, lowest: float) -> None:
+    """Clear where a volume has its lowest value: nothing of it is there."""
+    display = node.GetScalarVolumeDisplayNode()
+    # Between the volume and nothing there is no value: interpolated, a dark rim would stand there.
+    display.SetThreshold(lowest + 0.5, 1e9)
+    display.ApplyThresholdOn()
+
+
 def fill(node: Any, on: bool) -> None:
     """Inside of what ``residual`` or ``outline`` shows: a wash, or nothing over the image; the outline stays."""
     node.GetDisplayNode().SetVisibility2DFill(on)

@@ -19,8 +19,18 @@ from IntraopMRIReconstructionLib.errors import IntraopError
 
 from ..navigate.distance import ResidualDistance, SurfaceDistance
 from ..session import Plan
-from ..session_updates import ImageReady, PlanCarried, Problem, ResidualFound, ScanPreview, ShiftFound, Update
+from ..session_updates import (
+    BonesFound,
+    ImageReady,
+    PlanCarried,
+    Problem,
+    ResidualFound,
+    ScanPreview,
+    ShiftFound,
+    Update,
+)
 from . import conversion, recipes
+from .bones import PreparedBone, prepared_bones
 from .contents import Content
 
 
@@ -45,6 +55,8 @@ class Prepared:
     drawn: Mapping[str, Content] = field(default_factory=dict)
     #: Distance to each structure at risk by name: where the rigid pose puts it, and carried over (None: not offered).
     risks: Mapping[str, tuple[SurfaceDistance, SurfaceDistance | None]] = field(default_factory=dict)
+    #: Vertebrae that a person decides on, by key.
+    bones: Mapping[str, PreparedBone] = field(default_factory=dict)
 
 
 def preparePlan(plan: Plan) -> PreparedPlan:
@@ -67,6 +79,8 @@ def prepare(update: Update) -> Prepared:
         return Prepared(shift, drawn=recipes.brain_shift(update.deformable))
     if isinstance(update, PlanCarried):
         return Prepared(risks={name: _distances(name, *labels) for name, labels in update.labels.items()})
+    if isinstance(update, BonesFound):
+        return Prepared(bones=prepared_bones(update))
     if isinstance(update, ResidualFound):
         found = update.assessment
         distance = ResidualDistance(found.residual) if np.any(found.residual.array) else None

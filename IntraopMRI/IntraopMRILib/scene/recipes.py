@@ -72,6 +72,44 @@ def at_risk(labels: Image, name: str) -> Content:
     return segmentation(whole, name, {1: ("risk", name, colors.AT_RISK)}, looks.outline)
 
 
+def bone(labels: Image, name: str) -> Content:
+    """Outline of a vertebra before the operation; not 0 belongs to it."""
+    whole = replace(labels, array=(labels.array != 0).astype(np.uint8))
+    return segmentation(whole, name, {1: ("bone", name, colors.TUMOUR)}, looks.bone)
+
+
+def piece(image: Image, name: str) -> Content:
+    """Part of a volume, to be laid over another one; its lowest value is not shown."""
+    whole = volume(image, name)
+    lowest = float(image.array.min())
+
+    def fill(node: Any) -> None:
+        whole.fill(node)
+        looks.cutOut(node, lowest)
+
+    return replace(whole, fill=fill)
+
+
+def planned(name: str, entry: npt.ArrayLike, tip: npt.ArrayLike, radius_mm: float) -> dict[str, Content]:
+    """A planned trajectory ((3,) RAS mm), by role: a line and its dashes. DataError when it has no length."""
+    start, end = segment(entry, tip, f"plan '{name}'")
+    mesh = conversion.dashes(start, end, radius_mm)
+    return {
+        f"plan.{name}.line": line(f"{name} planned", start, end),
+        f"plan.{name}.dashes": model(f"{name} planned (dashes)", mesh, looks.planned),
+    }
+
+
+def actual(name: str, entry: npt.ArrayLike, tip: npt.ArrayLike, radius_mm: float) -> dict[str, Content]:
+    """An implant as it was found ((3,) RAS mm), by role: axis line and cylinder. DataError when it has no length."""
+    start, end = segment(entry, tip, f"implant '{name}'")
+    mesh = conversion.cylinder(start, end, radius_mm)
+    return {
+        f"implant.{name}.line": line(f"{name} actual", start, end),
+        f"implant.{name}.cylinder": model(f"{name} actual (cylinder)", mesh, looks.actual),
+    }
+
+
 def residual(left: Image, resected: Image | None) -> Content:
     """Residual (red) and resected part, labels on one grid (not 0 is part of it)."""
     part = left.array != 0

@@ -20,6 +20,7 @@ from ..register.carry_over import Carried, LocalShift, local_shift
 from ..register.deformable import DeformableRegistration
 from ..session import Plan
 from ..session_updates import (
+    BonesFound,
     ImageReady,
     ImplantFound,
     PlanCarried,
@@ -30,6 +31,7 @@ from ..session_updates import (
     ShiftFound,
     Update,
 )
+from .bones import LoneBones
 from .bridge import SceneBridge
 from .contents import ATTRIBUTE
 from .display import SHOWN_OF_IMPLANT, Readout
@@ -65,6 +67,8 @@ class SessionView:
         #: Planned implants, and the names of those that are drawn where a vertebra of their own carries them.
         self._trajectories = {planned.name: planned for planned in plan.trajectories}
         self._withVertebra: set[str] = set()
+        #: Where the pose of the whole was refused: vertebrae that a person decides on one by one.
+        self.lone = LoneBones(bridge, plan)
         #: See :class:`Prepared`.
         self.risks: Mapping[str, tuple[SurfaceDistance, SurfaceDistance | None]] = {}
         with bridge.update():
@@ -95,6 +99,8 @@ class SessionView:
             self._residual(update, ready)
         elif isinstance(update, ImplantFound):
             self._implant(update)
+        elif isinstance(update, BonesFound):
+            self.lone.take(update, ready.bones)
         elif isinstance(update, ScanPreview):
             self._preview = "" if update.image is None else f"{update.fraction:.0%}"
             self.bridge.setPreview(ready.content)
@@ -164,13 +170,14 @@ class SessionView:
             extent_of_resection=self._readout.extent_of_resection,
             rano_class=self._readout.rano_class,
             tip_to_residual=self.tipToResidual(),
-            implants=self._readout.implants,
+            implants=self.lone.readout() if self.lone.items else self._readout.implants,
             verdict=registration.verdict if registration is not None else self._readout.verdict,
             withdrawn=self.bridge.withdrawnBecause,
             image_age_s=None if acquired is None else self._wall() - acquired,
             pose_age_s=None if state is None else state.age_s,
             pose_trust=Trust.NEVER.value if state is None else state.trust.value,
             preview=self._preview if self._showsPreview else "",
+            alone=", ".join(self.lone.accepted) if self.lone.items else None,
         )
 
     def volume(self) -> Any | None:
@@ -244,6 +251,10 @@ class SessionView:
         )
 
     def _implant(self, update: ImplantFound) -> None:
+        if self.bridge.registration is None:
+            # Its vertebra was found on its own, and nobody has accepted that yet.
+            self.lone.implant(update)
+            return
         if update.drawn is not None:
             self._withVertebra.add(update.drawn.name)
             self._drawPlan(update.drawn)
@@ -267,6 +278,7 @@ class SessionView:
         """Nothing is known of the brain shift any more, and nothing that a person accepted holds."""
         self._deformable, self.risks = None, {}
         self.items.clear()
+        self.lone.clear()
 
     def _forget(self, verdict: Any | None = None) -> None:
         self._distance, self.centroid = None, None

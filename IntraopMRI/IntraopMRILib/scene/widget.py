@@ -131,7 +131,7 @@ class SessionPanel(Panel):
             self._showFrame()
             self._showPage()
             scan: Any = self.pages[Phase.SCAN]
-            scan.carried.hideUndecided(not self.shows(scan))
+            scan.choices.hideUndecided(not self.shows(scan))
         finally:
             self._refreshing = False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import Any
 
@@ -24,6 +24,8 @@ def result(running: Any, drawn: Sequence[Measurement]) -> str:
 
     ``drawn``: what rests on a person's drawing on the scan, and the margin of the cavity.
     """
+    if running.bones:
+        return "<br>".join(_onBones(running))
     if not running.trusted:
         return f"{sized('–', 18)}&nbsp;&nbsp;{escape(_('registration not confirmed'))}"
     lines = []
@@ -49,6 +51,19 @@ def result(running: Any, drawn: Sequence[Measurement]) -> str:
     return "<br>".join(lines)
 
 
+def _onBones(running: Any) -> Iterator[str]:
+    """What rests on vertebrae that were accepted each on its own; a dash with its reason for the rest."""
+    yield colored(_("Whole spine not registered"), CHECK, 18)
+    for name, found in running.shownImplants().items():
+        if isinstance(found, str):
+            yield f"{sized('–', 16)}&nbsp;&nbsp;{escape(f'{name}: {found}')}"
+        else:
+            yield sized(f"{name}: {found.grade}", 16)
+    changes = [m for m in running.session.journal.record.measurements if m.value is not None]
+    for measurement in changes[:MOST_BESIDE]:
+        yield f"{sized(spread(measurement), 15)}&nbsp;&nbsp;{escape(measurement.name)}"
+
+
 def _says_little(measurement: Measurement) -> bool:
     if measurement.unit != "%" or measurement.interval is None:
         return False
@@ -58,19 +73,37 @@ def _says_little(measurement: Measurement) -> bool:
 
 def rests_on(running: Any, carried: Any, crossCheck: Any, oldAfterMin: float) -> str:
     """Image, registration, plan and cross-check; in amber what a person should look at before deciding."""
+    if running.bones:
+        return "<br>".join([_image(running, oldAfterMin), *_decisions(running.bones.values())])
     if not running.trusted:
         return ""
-    return "<br>".join(_rests(running, carried, crossCheck, oldAfterMin))
+    return "<br>".join([_image(running, oldAfterMin), *_rests(running, carried, crossCheck)])
 
 
-def _rests(running: Any, carried: Any, crossCheck: Any, oldAfterMin: float) -> Iterator[str]:
+def _image(running: Any, oldAfterMin: float) -> str:
     image = running.image.image
     if image.acquired_utc_s is None:
-        yield colored(_("Image {name}: time unknown").format(name=image.name), CHECK, 13)
-    else:
-        old_s = max(0.0, time.time() - image.acquired_utc_s)
-        words = _("Image {name}: {age} old").format(name=image.name or running.image.role, age=age(old_s))
-        yield colored(words, CHECK, 13) if old_s > 60.0 * oldAfterMin else escape(words)
+        return colored(_("Image {name}: time unknown").format(name=image.name), CHECK, 13)
+    old_s = max(0.0, time.time() - image.acquired_utc_s)
+    words = _("Image {name}: {age} old").format(name=image.name or running.image.role, age=age(old_s))
+    return colored(words, CHECK, 13) if old_s > 60.0 * oldAfterMin else escape(words)
+
+
+def _decisions(bones: Iterable[Any]) -> Iterator[str]:
+    """Which vertebrae count and which do not."""
+    bones = list(bones)
+    for words, chosen, color in (
+        (_("Accepted on its own: {names}"), [b for b in bones if b.accepted], ""),
+        (_("Rejected: {names}"), [b for b in bones if b.accepted is False], CHECK),
+        (_("Not decided: {names}"), [b for b in bones if b.undecided], CHECK),
+        (_("Not found: {names}"), [b for b in bones if not b.offered], CHECK),
+    ):
+        line = words.format(names=", ".join(bone.name for bone in chosen))
+        if chosen:
+            yield colored(line, color, 13) if color else escape(line)
+
+
+def _rests(running: Any, carried: Any, crossCheck: Any) -> Iterator[str]:
     verdict = (running.shift or running.registered.registration).verdict
     words = {Level.GOOD: _("good"), Level.CHECK: _("check")}[verdict.level]
     against = [reason.name for reason in verdict.reasons if reason.level is not Level.GOOD]

@@ -76,8 +76,8 @@ class Compare:
         carried, rigid = self._shown("preop.volume"), self._shown(UNMOVED)
         before = rigid if self._pair is not Pair.BEFORE_NOW and rigid is not None else carried
         after = carried if self._pair is Pair.RIGID_CARRIED and rigid is not None else now
-        laid = self._mapNode()
-        abreast = [volume for volume in (rigid, carried, now) if volume is not None]
+        laid, piece = self._mapNode(), self._shown("bone.volume")
+        abreast = [volume for volume in (rigid, carried or piece, now) if volume is not None]
         manager = slicer.app.layoutManager()
         self.titles = {}
         for index, name in enumerate(manager.sliceViewNames()):
@@ -86,13 +86,21 @@ class Compare:
                 below, above = now, laid
             elif self._mode is Comparison.SIDE_BY_SIDE:
                 below, above = abreast[min(index, len(abreast) - 1)], None
-                self.titles[name] = {rigid: _("Rigid pose"), carried: _("Carried over"), now: _("Now")}[below]
+                self.titles[name] = {
+                    rigid: _("Rigid pose"), carried: _("Carried over"), piece: _("Before, its own pose"), now: _("Now")
+                }[below]  # fmt: skip
             elif self._mode is Comparison.CHECKERBOARD and self._board is not None:
                 below, above = self._board, None
+            elif piece is not None:
+                # It covers a vertebra only: below, the scan around it would be dimmed.
+                below, above = now, piece
             composite = manager.sliceWidget(name).mrmlSliceCompositeNode()
             composite.SetBackgroundVolumeID(below.GetID() if below is not None else None)
             composite.SetForegroundVolumeID(above.GetID() if above is not None else None)
-        self._opacity(self._blend if laid is None else MAP_OPACITY)
+        if laid is not None:
+            self._opacity(MAP_OPACITY)
+        else:
+            self._opacity(self._blend if piece is None else 1.0 - self._blend)
         self._showLegend(laid)
 
     @contextmanager

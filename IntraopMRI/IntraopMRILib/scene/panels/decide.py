@@ -50,7 +50,9 @@ class DecidePage(Page):
             return done(_("Report written: {path}").format(path=self.running.reportPath))
         if not self.running.connected:
             return connectFirst()
-        if not self.running.trusted:
+        if self.running.bones and self._scan.choices.open:
+            return blocked(_("{count}: decide on page 4 first.").format(count=self._scan.choices.open))
+        if not self._reviewed:
             return blocked(_("Confirm the registration on page 4 first: until then there is nothing to decide on."))
         if self.parameters.decision is Decision.UNDECIDED:
             return ready(_("Decide, and say who decides."))
@@ -58,9 +60,18 @@ class DecidePage(Page):
             return ready(_("Enter who decides."))
         return ready(_("Write the report."))
 
+    @property
+    def _scan(self) -> Any:
+        return self.panel.pages[Phase.SCAN]
+
+    @property
+    def _reviewed(self) -> bool:
+        """Whether a person has confirmed the registration, or has decided on each vertebra where it was refused."""
+        return bool(self.running.trusted or (self.running.bones and not self._scan.choices.open))
+
     def action(self) -> Action | None:
         """Write the report when all is said."""
-        if self.running.reportPath or not self.running.trusted:
+        if self.running.reportPath or not self._reviewed:
             return None
         complete = self.parameters.decision is not Decision.UNDECIDED and self.parameters.surgeon
         return Action(_("Write report"), self.report) if complete else Action(_("Fill in this page"))
@@ -91,19 +102,22 @@ class DecidePage(Page):
 
     def tick(self) -> None:
         """What the decision rests on; the image grows old."""
-        scan: Any = self.panel.pages[Phase.SCAN]
-        p = self.parameters
+        scan, p = self._scan, self.parameters
         for label, text in (
             (self.ui.resultLabel, result(self.running, self.measure.measurements())),
-            (self.ui.basisLabel, rests_on(self.running, scan.carried, scan.crossCheck, p.imageOldAfterMin)),
+            (self.ui.basisLabel, rests_on(self.running, scan.choices, scan.crossCheck, p.imageOldAfterMin)),
         ):
             if label.text != text:
                 label.text = text
                 label.visible = bool(text)
 
     def _measurements(self) -> list[Measurement]:
-        if not self.running.trusted:
+        if not self._reviewed:
             return []
+        if self.running.bones:
+            # The record holds what rests on the accepted vertebrae, and a dash with its reason for the rest.
+            record = self.running.session.journal.record
+            return [m for implant in record.implants for m in implant.measurements] + list(record.measurements)
         rows = list(self.running.residual.measurements) if self.running.residual is not None else []
         if self.running.shift is not None:
             rows += [self.running.shift.shift, self.running.shift.cavity]
@@ -123,8 +137,7 @@ class DecidePage(Page):
         folder = Path(self.ui.reportFolderEdit.currentPath).expanduser()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            scan: Any = self.panel.pages[Phase.SCAN]
-            with scan.compare.opaque(self.running.view.centroid):
+            with self._scan.compare.opaque(self.running.view.centroid):
                 pictures = [Picture(png, name) for name, png in pictures_of_views()]
             write_record(record, folder / "session.json")
             write_atomically(folder / "report.html", render(json.loads(to_json(record)), pictures))

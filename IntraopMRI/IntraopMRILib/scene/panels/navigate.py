@@ -71,11 +71,16 @@ class NavigatePage(Page):
         """Done while the pointer guides."""
         if not self.running.connected:
             return connectFirst()
-        if not self.running.trusted:
-            return blocked(_("Confirm the registration on page 4 first: until then no distance is shown."))
         scan: Any = self.panel.pages[Phase.SCAN]
-        if scan.carried.open:
-            return blocked(_("{count}: decide on page 4, or go on without them there.").format(count=scan.carried.open))
+        if not self.running.trusted and not self.running.bones:
+            return blocked(_("Confirm the registration on page 4 first: until then no distance is shown."))
+        if scan.choices.open:
+            return blocked(_("{count}: decide on page 4, or go on without them there.").format(count=scan.choices.open))
+        if self.running.bones:
+            accepted = ", ".join(self.running.view.lone.accepted)
+            if not accepted:
+                return blocked(_("No vertebra is accepted: nothing is navigated."))
+            return done(_("Only {names} are shown, each on its own; no distance is measured.").format(names=accepted))
         if not self.parameters.tracker.used:
             return done(_("No tracker in this session: what was found is shown."))
         if self.running.rawPose is not None and self.running.pose is None:
@@ -97,8 +102,14 @@ class NavigatePage(Page):
             widget.visible = tracked
         for widget in (self.ui.label_13, self.ui.residualOpacitySlider, self.ui.fillResidualBox):
             widget.visible = tumour
-        self.ui.implantSection.visible = bool(self.running.implants) or not tracked
-        cards = [scorecard(name, found) for name, found in self.running.implants.items()]
+        implants = self.running.shownImplants()
+        self.ui.implantSection.visible = bool(implants) or not tracked
+        cards = [
+            colored(f"{name}: –", CHECK, 16) + f"<br>{escape(found)}"
+            if isinstance(found, str)
+            else scorecard(name, found)
+            for name, found in implants.items()
+        ]
         self.ui.implantLabel.text = "<br>".join(cards) or "–"
         if self.running.view is not None:
             self._show(self.running.view.bridge)
@@ -171,7 +182,7 @@ class NavigatePage(Page):
     def _nothingBecause(self, guide: Guidance | None) -> str:
         """Why nothing is measured from the tip now; empty while it is."""
         if guide is None:
-            return _("registration not confirmed")
+            return _("the whole spine is not registered") if self.running.bones else _("registration not confirmed")
         if self.running.pose is None:
             return _("the pointer has no place yet") if self.running.rawPose is not None else _("no pointer yet")
         return guide.why or (_("no pointer yet") if guide.pose is None else "")

@@ -92,6 +92,15 @@ class Running:
         verdict = self.registered.registration.verdict if self.registered is not None else None
         return verdict is not None and verdict.level is not Level.REFUSED and self.confirmed
 
+    @property
+    def bones(self) -> dict[str, Any]:
+        """Vertebrae by key that a person decides on one by one, since the pose of the whole was refused; else none."""
+        return {} if self.view is None else self.view.lone.items
+
+    def shownImplants(self) -> dict[str, Any]:
+        """Each implant by name as it was found, or why it is not shown."""
+        return self.view.lone.implants() if self.bones else dict(self.implants)
+
     def owns(self, node: Any) -> bool:
         """Whether the connected session shows this node and still wants it."""
         return self.view is not None and self.view.bridge.wants(node)

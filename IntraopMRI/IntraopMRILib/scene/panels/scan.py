@@ -13,13 +13,15 @@ from slicer.i18n import tr as _
 
 from ..display import age, number, spread
 from ..parameters import Phase
-from .carried import CarriedTable
+from .carried import PlannedThings
 from .compare import Compare
 from .crosscheck import CrossCheck
+from .one_by_one import OneByOne
 from .page import Action, Page, State, blocked, connectFirst, done, ready
 from .scene_scans import SceneScans
 from .steer import Steering
-from .style import DANGER, LEVEL_COLORS, colored, sized
+from .style import CHECK, DANGER, LEVEL_COLORS, colored, sized
+from .vertebrae import Vertebrae
 
 #: Scans that are offered: what is sent to the scanner, and its name for a person.
 PROTOCOLS = (("", "all"), ("T1 native", "native"), ("T1 contrast", "contrast"))
@@ -40,7 +42,7 @@ class ScanPage(Page):
             self.ui.protocolBox.addItem(names[key])
         self.sceneScans = SceneScans(self, self.widget.layout(), SCENE_SCANS_AT)
         self.compare = Compare(self.running)
-        self.carried = CarriedTable(self)
+        self.choices = OneByOne(self, (Vertebrae(self.running), PlannedThings(self.running)))
         self.crossCheck = CrossCheck(self)
         self.steering = Steering(self)
         self.ui.scanButton.connect("clicked()", self.scan)
@@ -58,16 +60,31 @@ class ScanPage(Page):
         if found is None:
             return ready(_("Registering the new image to the plan."))
         verdict = found.registration.verdict
+        if self.running.bones:
+            return self._boneByBone()
         if verdict.level is Level.REFUSED:
             return blocked(_("Registration refused: {why}").format(why=verdict.text))
         if not self.running.confirmed:
             return ready(_("Compare both volumes in all views, then confirm."))
-        if self.carried.open:
-            return ready(_("{count}: accept or reject each, or go on without them.").format(count=self.carried.open))
-        left = self.carried.count()
+        if self.choices.open:
+            return ready(_("{count}: accept or reject each, or go on without them.").format(count=self.choices.open))
+        left = self.choices.count()
         if left:
             return done(_("Registration confirmed. {count}: not shown in navigation.").format(count=left))
         return done(_("Registration confirmed."))
+
+    def _boneByBone(self) -> State:
+        """The whole stays refused, whatever is accepted of it."""
+        if self.choices.open:
+            return ready(
+                _("The pose of the whole spine was refused. {count}: does the outline lie on each?").format(
+                    count=self.choices.open
+                )
+            )
+        accepted = ", ".join(self.running.view.lone.accepted)
+        if not accepted:
+            return blocked(_("No vertebra is accepted: nothing is navigated. Scan again, or write the report (6)."))
+        return done(_("The whole spine is not registered. Accepted, each on its own: {names}.").format(names=accepted))
 
     def action(self) -> Action | None:
         """Scan, or confirm what was compared."""
@@ -82,11 +99,13 @@ class ScanPage(Page):
         found = self.running.registered
         if found is None:
             return Action(_("Please wait"))
+        if self.running.bones and (self.choices.open or self.running.view.lone.accepted):
+            return Action(self.choices.open) if self.choices.open else None
         if found.registration.verdict.level is Level.REFUSED:
             return Action(_("Scan again"), self.scan) if self.running.hasScanner else Action(_("Choose another volume"))
         if not self.running.confirmed:
             return Action(_("Confirm registration"), self.running.confirm)
-        return Action(self.carried.open) if self.carried.open else None
+        return Action(self.choices.open) if self.choices.open else None
 
     def refresh(self) -> None:
         """Newest image, verdict with its reasons, residual."""
@@ -117,7 +136,7 @@ class ScanPage(Page):
         self.ui.pairBox.enabled = self.ui.shiftMapBox.enabled = self.ui.shiftArrowsBox.enabled = known
         if view is not None:
             view.bridge.showArrows(p.shiftArrows)
-        self.carried.refresh()
+        self.choices.refresh()
         self.crossCheck.refresh()
         self.steering.refresh()
         self.tick()
@@ -160,7 +179,7 @@ class ScanPage(Page):
     def _residual(self) -> str:
         """The residual, large, and below it what else was measured, as rich text."""
         lines = []
-        assessment, implants = self.running.residual, self.running.implants.items()
+        assessment = self.running.residual
         if assessment is not None and assessment.measurements[0].value is not None:
             volume, (low, high) = assessment.measurements[0], assessment.interval_cm3
             words = _("Residual {value} ({low:.2f} to {high:.2f})")
@@ -169,7 +188,11 @@ class ScanPage(Page):
             lines.append(escape(_("Residual: – ({why})").format(why=assessment.measurements[0].missing_because)))
         elif self.running.image is not None and self.running.session.plan.tumour is not None:
             lines.append(escape(_("Residual: – (it needs a scan with contrast agent and one without)")))
-        lines += [sized(_("{name}: {grade}").format(name=name, grade=found.grade), 14) for name, found in implants]
+        for name, found in self.running.shownImplants().items():
+            if isinstance(found, str):
+                lines.append(colored(_("{name}: – ({why})").format(name=name, why=found), CHECK, 13))
+            else:
+                lines.append(sized(_("{name}: {grade}").format(name=name, grade=found.grade), 14))
         shift = self.running.shift
         if shift is not None:
             found = [f"{m.name} {spread(m)}" for m in (shift.shift, shift.cavity) if m.value is not None]
