@@ -32,6 +32,8 @@ from session.conftest import PATIENT, send, wait_for, wait_with_all
 from session.test_session_spine import check, plan_of
 
 SEMAC_STEPS = 4
+#: Weak enough that a slice of the spine's scan would be bent by a millimetre.
+SLICE_HZ_PER_MM = 500.0
 
 
 def named(scan: RawScan, **metadata: str) -> RawScan:
@@ -175,8 +177,9 @@ def semac_of(case: SpineCase, semac: bool) -> RawScan:
     spacing = image.spacing_mm
     facts = case.scan.facts()
     metadata = {
-        "rf_bandwidth_hz": repr(float(facts["slice_hz_per_mm"]) * float(spacing[2])),
+        "rf_bandwidth_hz": repr(SLICE_HZ_PER_MM * float(spacing[2])),
         "slice_thickness_mm": repr(float(spacing[2])),
+        "spectral_bin_hz": facts["spectral_bin_hz"],
     }
     steps = SEMAC_STEPS if semac else 1
     if semac:

@@ -79,7 +79,10 @@ def place(
     per_slice = heads[first].copy()
     axes, note = _axes(per_slice[0], assume_axial)
     if is_3d and len(counters) > 1:
-        raise WireError(f"a 3D scan of {len(counters)} slabs has no single grid; choose one with slice_index")
+        raise WireError(
+            f"a 3D scan of {len(counters)} slabs has no single grid; choose one with slice_index, or, when its "
+            "partitions are steps of slice encoding (SEMAC), say so with the user parameter IntraopMRISemacFov_mm"
+        )
     size, step_mm = recon_matrix, [fov / count for fov, count in zip(recon_fov_mm, recon_matrix, strict=True)]
     if is_3d:
         ranks, spacing_mm, lowest = {int(counters[0]): 0}, step_mm[0], per_slice["position"][0]

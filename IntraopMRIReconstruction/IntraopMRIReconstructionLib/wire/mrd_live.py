@@ -17,7 +17,7 @@ from .mrd_header import MrdHeader, parse_header
 from .mrd_layout import ACQUISITION_HEAD, MrdFlag
 from .mrd_lines import Lines, has
 from .mrd_messages import AcquisitionMessage, MessageId, MrdMessage, TextMessage, Waveform
-from .mrd_scan import MrdOptions, ScanPlan, for_images, plan_scan
+from .mrd_scan import MrdOptions, ScanPlan, chosen_space, for_images, plan_scan
 from .mrd_stream import MrdConnection
 
 #: Readouts are handed on after this many even when more are waiting, so that a preview keeps moving.
@@ -97,7 +97,7 @@ class LiveScan:
         """Whether all image lines lie in one place: a 3D slab or a single slice."""
         if self._options.slice_index is not None or self._options.encoding_space >= len(header.spaces):
             return True
-        space = header.spaces[self._options.encoding_space]
+        space = chosen_space(header, self._options)[0]
         return space.encoded_matrix[0] > 1 or space.count("slice") == 1
 
     def _placed(self, header: MrdHeader) -> bool:

@@ -7,8 +7,7 @@ Short (asymmetric) readouts stay short: the encoding's ``centre`` along x says w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -27,6 +26,7 @@ from .mrd_header import (
 )
 from .mrd_layout import NOT_FOR_IMAGES, MrdFlag
 from .mrd_lines import Lines, has, line_flags, samples_of
+from .mrd_semac import SEMAC_FOV_MM, SliceSteps, flattened, refuse_hidden_steps
 
 #: Normalised trajectories end at 0.5; a little more is rounding or a last sample on the edge.
 TRAJECTORY_EDGE = 0.5 + 1e-3
@@ -61,6 +61,7 @@ class ScanPlan:
     options: MrdOptions
     placement: Placement
     line_shift: tuple[int, int]
+    steps: SliceSteps | None = None
 
     @property
     def is_cartesian(self) -> bool:
@@ -76,6 +77,9 @@ class ScanPlan:
         chosen = np.flatnonzero(for_images(heads, self.options) | has(heads, MrdFlag.NOISE))
         if not chosen.size:
             return []
+        if self.steps is not None:
+            heads = self.steps.as_contrasts(heads, for_images(heads, self.options))
+            lines = replace(lines, heads=heads)
         chosen_heads = heads[chosen]
         idx, length = chosen_heads["idx"], chosen_heads["number_of_samples"]
         key = np.column_stack(
@@ -188,12 +192,16 @@ def plan_scan(header: MrdHeader, heads: AnyArray, options: MrdOptions, name: str
     ``name``: scan id when neither options nor header give one. Raises WireError when no line belongs to an image, when
     a choice between phases, sets or encodings is open, or when the geometry cannot be trusted.
     """
-    space = _chosen_space(header, options)
+    space, steps = chosen_space(header, options)
     images = heads[for_images(heads, options)]
     if not len(images):
         raise WireError(f"none of the {len(heads)} readouts belongs to an image of encoding {options.encoding_space}")
     _refuse_open_choices(images)
     is_3d = space.encoded_matrix[0] > 1
+    if steps is not None:
+        images = steps.as_contrasts(images, np.ones(len(images), dtype=bool))
+    elif not is_3d and space.trajectory == "cartesian":
+        refuse_hidden_steps(_without_navigators(images))
     located = images[~has(images, MrdFlag.NAVIGATION)]
     placement = place(
         located if len(located) else images,
@@ -235,9 +243,10 @@ def plan_scan(header: MrdHeader, heads: AnyArray, options: MrdOptions, name: str
         field_t=header.field_t,
         echo_times_s=header.echo_times_s,
         dwell_time_s=dwell_s if dwell_s > 0 else None,
-        metadata=_metadata(header, heads, options, placement, space),
+        metadata=_metadata(header, heads, options, placement, space)
+        | ({} if steps is None else {SEMAC_FOV_MM: f"{steps.fov_mm:g}"}),
     )
-    return ScanPlan(encoding, options, placement, shifts)
+    return ScanPlan(encoding, options, placement, shifts, steps)
 
 
 def for_images(heads: AnyArray, options: MrdOptions) -> npt.NDArray[np.bool_]:
@@ -252,10 +261,14 @@ def for_images(heads: AnyArray, options: MrdOptions) -> npt.NDArray[np.bool_]:
     return np.asarray(chosen)
 
 
-def _chosen_space(header: MrdHeader, options: MrdOptions) -> Space:
+def chosen_space(header: MrdHeader, options: MrdOptions) -> tuple[Space, SliceSteps | None]:
+    """The encoding that is read, and its steps of slice encoding (SEMAC) where it has some.
+
+    Raises WireError when there is none of that number, and as :func:`.mrd_semac.flattened`.
+    """
     if not 0 <= options.encoding_space < len(header.spaces):
         raise WireError(f"encoding_space must be 0 to {len(header.spaces) - 1}, got {options.encoding_space}")
-    return header.spaces[options.encoding_space]
+    return flattened(header, header.spaces[options.encoding_space], options.kspace_sign)
 
 
 def _refuse_open_choices(images: AnyArray) -> None:
@@ -329,7 +342,7 @@ def _count(space: Space, images: AnyArray, counter: str) -> int:
 
 def _metadata(
     header: MrdHeader, heads: AnyArray, options: MrdOptions, placement: Placement, space: Space
-) -> Mapping[str, str]:
+) -> dict[str, str]:
     result = {
         "source": "MRD",
         "geometry": placement.note or header.user_parameters.get(GEOMETRY_PARAMETER) or "from the acquisition headers",
