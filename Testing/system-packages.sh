@@ -5,10 +5,11 @@ set -u
 render="libegl1 libgl1 libgl1-mesa-dri libopengl0 libglx0 libxrender1 libxkbcommon0 libfontconfig1 libdbus-1-3"
 window="libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 libxcb-image0 libxcb-render-util0 libxcb-xinerama0 libxkbcommon-x11-0"
 peers="openigtlink-examples libopenigtlink-dev cmake g++ make ismrmrd-tools"
+archive="dicom3tools orthanc"
 case "${1:-}" in
     demo) packages=$render ;;
     app) packages="$render $window" ;;
-    test) packages="$render $window xvfb $peers" ;;
+    test) packages="$render $window xvfb $peers $archive" ;;
     bench) packages="$render $peers bart mricron-data" ;;
     *) echo "usage: $0 demo|app|test|bench" >&2; exit 2 ;;
 esac
@@ -28,6 +29,8 @@ if [ "$(id -u)" = 0 ]; then sudo=""; elif sudo -n true 2>/dev/null; then sudo="s
 fi
 echo "Installing system packages:$missing"
 export DEBIAN_FRONTEND=noninteractive
+# The tests start an archive of their own: this machine shall not get one that listens from now on.
+case "$missing" in *orthanc*) command -v systemctl >/dev/null 2>&1 && $sudo systemctl mask orthanc.service >/dev/null 2>&1 ;; esac
 $sudo apt-get update -qq || true
 # One at a time after a failure: a package that this release lacks must not keep the others away.
 # shellcheck disable=SC2086

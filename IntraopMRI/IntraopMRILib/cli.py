@@ -2,8 +2,8 @@
 
 ``demo`` makes a simulated theatre, runs the session against it and compares with the truth. ``session`` runs against
 any OpenIGTLink scanner and tracker, ``replay`` against what such a session recorded; ``measure`` adds what a person
-has drawn on its scan since. ``assess`` takes finished volumes from files. ``lab`` only makes a case and keeps the
-theatre open for others to connect.
+has drawn on its scan since. ``send`` brings its DICOM objects to an archive. ``assess`` takes finished volumes from
+files. ``lab`` only makes a case and keeps the theatre open for others to connect.
 """
 
 from __future__ import annotations
@@ -96,6 +96,13 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--option", default="", help="; ".join(f"{k}: {', '.join(o)}" for k, o in OPTIONS.items()))
     measure.add_argument("--by", required=True, help="who has drawn this and confirms the registration")
     measure.set_defaults(run=_measure)
+    send = commands.add_parser("send", help="the DICOM objects of a finished session to an archive (PACS)")
+    send.add_argument("--results", type=Path, default=Path("session-output"), help="folder of a finished session")
+    send.add_argument("--to", type=_address, required=True, metavar="HOST:PORT", help="where the archive listens")
+    send.add_argument("--called", required=True, metavar="AE", help="application entity title of the archive")
+    send.add_argument("--calling", default="INTRAOPMRI", metavar="AE", help="title by which it knows this computer")
+    send.add_argument("--wait", type=float, default=30.0, metavar="S", help="longest silence of the archive (s)")
+    send.set_defaults(run=_send)
     return parser
 
 
@@ -160,6 +167,12 @@ def _measure(options: argparse.Namespace) -> None:
         between = "" if m.interval is None else f" ({m.interval[0]:.2f} to {m.interval[1]:.2f})"
         print(f"{m.name}: " + (m.missing_because if m.value is None else f"{m.value:.2f} {m.unit}{between}"))
     print(f"{found.note}\nAdded to {options.results}/session.json and report.html".lstrip())
+
+
+def _send(options: argparse.Namespace) -> None:
+    from .cli_send import send_results
+
+    print(send_results(options.results, options.to, options.called, options.calling, options.wait))
 
 
 def plan_of_case(case: Path, procedure: str) -> Plan:

@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from IntraopMRIReconstructionLib.simulate.theatre import Theatre
 from .cli import plan_of_case
 from .cli_run import Outcome, run_session
 from .register.carry_over import Carried
-from .session import Link
+from .session import Link, Plan
 from .workflow.record import SessionRecord
 
 #: A pose belongs to a stop of the simulated pointer when its tip is this near (mm): the path passes each only once.
@@ -69,7 +69,7 @@ def run_demo(folder: Path, seed: int, preop: Path | None) -> None:
             results.mkdir()
             with Theatre(lab / procedure, servers=servers) as theatre:
                 links = {name: Link("127.0.0.1", port) for name, port in theatre.ports.items()}
-                plan = plan_of_case(lab / procedure, procedure)
+                plan = _of_mr(plan_of_case(lab / procedure, procedure))
                 outcomes[procedure] = run_session(
                     plan,
                     links["scanner"],
@@ -97,6 +97,11 @@ def run_lab(folder: Path, seed: int, preop: Path | None) -> None:
         print(f"The case is in {folder / 'brain'}. Stop with Ctrl+C.", flush=True)
         while all(theatre.alive(name) for name in theatre.ports):
             time.sleep(0.5)
+
+
+def _of_mr(plan: Plan) -> Plan:
+    """The simulator makes MR volumes, which no archive has: they are written as DICOM too."""
+    return replace(plan, preoperative=replace(plan.preoperative, metadata={"Modality": "MR"}))
 
 
 def _make_cases(folder: Path, seed: int, preop: Path | None) -> None:

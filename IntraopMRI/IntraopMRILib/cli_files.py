@@ -55,14 +55,15 @@ def run_files(files: CaseFiles, folder: Path, wait_s: float = 60.0) -> Outcome:
 def read_case_files(files: CaseFiles) -> tuple[Plan, dict[Role, Image]]:
     """The plan, and both scans with their times. Raises an IntraopError that says what is wrong or missing."""
     preop, header = _read(files.preop)
-    native = _scan(files.native, files.native_taken, "native")
-    contrast = _scan(files.contrast, files.contrast_taken, "contrast")
+    native = _scan(files.native, files.native_taken, "native", header)
+    contrast = _scan(files.contrast, files.contrast_taken, "contrast", header)
     named = (files.patient_id, header.patient_id, native.patient_id, contrast.patient_id)
     patient = next((name for name in named if name), "")
     if not patient:
         raise SessionError("no file says whose images these are: name the patient with --patient")
     tumour = _tumour(files.tumour, files.label)
-    plan = Plan(patient, PROCEDURE, replace(preop, patient_id=header.patient_id), tumour)
+    known = replace(preop, patient_id=header.patient_id, metadata=header.metadata)
+    plan = Plan(patient, PROCEDURE, known, tumour, patient=header.patient)
     return plan, {"native": native, "contrast": contrast}
 
 
@@ -78,8 +79,10 @@ def _read(path: Path) -> tuple[Image, DicomFacts]:
     return image, header or DicomFacts()
 
 
-def _scan(path: Path, entered: str, role: Role) -> Image:
+def _scan(path: Path, entered: str, role: Role, before: DicomFacts) -> Image:
     image, header = _read(path)
+    if different := header.contradicts(before.patient):
+        raise SessionError(f"{path} and the preoperative volume are of two patients: {different}")
     taken, source = local_utc_s(entered), "entered by hand"
     if header.taken_utc_s is not None:
         if taken is not None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from IntraopMRIReconstructionLib.data import Level
-from IntraopMRIReconstructionLib.errors import SessionError
+from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
 
 from .report.html import Picture, render
+from .session_dicom import DICOM, REPORT, renew_report
 from .session_files import plan_of_files, read_outline, read_points
 from .session_journal import Journal
 from .session_measures import Drawn, Found, Scan, measured
@@ -42,11 +43,30 @@ def add_measure(
     journal = Journal.resumed(record)
     journal.event("confirmed", f"the registration, by {by.strip()}, for what was drawn after the session")
     journal.drawn(found, image_uid, by.strip())
-    pictures = [Picture(path.read_bytes(), path.stem) for path in sorted(results.glob("*.png"), key=os.path.getmtime)]
-    report = render(as_document(journal.record), pictures)
-    write_record(journal.record, results / "session.json")
-    write_atomically(results / "report.html", report)
+    _renew_dicom(journal, results / DICOM)
+    write_results(journal.record, results)
     return found
+
+
+def write_results(record: SessionRecord, results: Path) -> None:
+    """The record and the report of a finished session anew, with its pictures. Raises SessionError."""
+    pictures = [Picture(path.read_bytes(), path.stem) for path in sorted(results.glob("*.png"), key=os.path.getmtime)]
+    report = render(as_document(record), pictures)
+    write_record(record, results / "session.json")
+    write_atomically(results / "report.html", report)
+
+
+def _renew_dicom(journal: Journal, folder: Path) -> None:
+    """The DICOM report says the new numbers too; one that cannot be renewed goes, since it would contradict them."""
+    if not (folder / REPORT).is_file():
+        return
+    try:
+        renew_report(journal.record, folder)
+    except IntraopError as error:
+        (folder / REPORT).unlink()
+        journal.event("dicom", f"the report was removed, it did not know the new numbers: {error}")
+    else:
+        journal.event("dicom", "the report was written anew")
 
 
 def _scan(record: SessionRecord) -> tuple[str, Scan]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from IntraopMRIReconstructionLib.data import Level, Measurement, Pose
-from IntraopMRIReconstructionLib.errors import DataError, SessionError
+from IntraopMRIReconstructionLib.errors import DataError, IntraopError, SessionError
 from IntraopMRIReconstructionLib.wire.recorder import Recorder, Recording
 from IntraopMRIReconstructionLib.wire.replay import ReplayServer
 
@@ -19,6 +19,7 @@ from .register.carry_over import Carried
 from .report.html import Picture
 from .report.html import render as render_report
 from .session import Link, Plan, Session
+from .session_dicom import DICOM, Gathered, possible, save
 from .session_updates import (
     DeviceSaid,
     ImageReady,
@@ -144,6 +145,7 @@ class _Run:
         self.bridge = SceneBridge(self.headless.scene)
         self.view = SessionView(self.bridge, plan)
         self.outcome = Outcome(session.journal.record)
+        self.gathered = Gathered()
         self._bars: dict[str, Any] = {}
         self._open = {planned.name for planned in plan.trajectories} | ({"residual"} if plan.tumour else set())
         # Where a person draws later, the session is done when the scan is registered.
@@ -198,6 +200,7 @@ class _Run:
     def _take(self, update: Update, bars: Any) -> None:
         started = time.perf_counter()
         self.view.apply(update)
+        self.gathered.take(update)
         if isinstance(update, ScanProgress):
             self._bar(bars, f"receive {update.protocol or update.scan_id}", update.fraction)
         elif isinstance(update, StageProgress):
@@ -302,7 +305,20 @@ class _Run:
         started = time.perf_counter()
         saveScene(self.headless.scene, self.folder / "scene")
         self.session.journal.timing("save scene", time.perf_counter() - started)
-        record = self.session.journal.finish()
-        self.outcome.record = record
+        self.session.journal.finish()
+        self._write_dicom()
+        record = self.outcome.record = self.session.journal.record
         write_record(record, self.folder / "session.json")
         write_atomically(self.folder / "report.html", render_report(as_document(record), pictures))
+
+    def _write_dicom(self) -> None:
+        """The same as DICOM objects, as far as this computer and this patient allow; a line says what came of it."""
+        why = possible()
+        try:
+            if not why:
+                print(f"  {save(self.gathered, self.session.journal, self.plan, self.folder / DICOM).text}")
+        except IntraopError as error:
+            why = str(error)
+        if why:
+            self.session.journal.event("dicom", f"not written: {why}")
+            print(f"  DICOM objects not written: {why}")

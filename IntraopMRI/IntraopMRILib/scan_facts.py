@@ -10,7 +10,7 @@ import contextlib
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,12 @@ AGENT, FRAME, TAKEN_FROM = "ContrastBolusAgent", "FrameOfReferenceUID", "TakenFr
 NO_AGENT = ("", "none", "no", "n", "0", "no contrast", "without", "without contrast")
 #: Times of acquisition in the order in which they are believed: tag of both, or of date and time.
 ACQUIRED = (("AcquisitionDateTime",), ("AcquisitionDate", "AcquisitionTime"))
+#: Who the patient is beside the identifier, and which study the scan is of: what is written goes into that.
+PATIENT = ("PatientName", "PatientBirthDate", "PatientSex", "IssuerOfPatientID")
+ZONE = "TimezoneOffsetFromUTC"
+STUDY = ("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", ZONE)
 TAGS = [
-    "PatientID", "SeriesDescription", AGENT, FRAME, "TimezoneOffsetFromUTC",
+    "PatientID", "SeriesDescription", AGENT, FRAME, "Modality", *PATIENT, *STUDY,
     "SeriesInstanceUID", "SOPInstanceUID", *(tag for tags in ACQUIRED for tag in tags),
 ]  # fmt: skip
 
@@ -35,7 +39,9 @@ TAGS = [
 @dataclass(frozen=True)
 class DicomFacts:
     """``taken_utc_s``: POSIX seconds of the acquisition, None when the header does not say; ``taken_from``: the tags
-    it comes from, with what was assumed. ``agent``: empty when the header names none, which proves nothing."""
+    it comes from, with what was assumed. ``agent``: empty when the header names none, which proves nothing.
+    ``patient``, ``study``: what it says of both, by DICOM's own names, without what is empty.
+    """
 
     patient_id: str = ""
     series: str = ""
@@ -44,6 +50,9 @@ class DicomFacts:
     series_uid: str = ""
     taken_utc_s: float | None = None
     taken_from: str = ""
+    modality: str = ""
+    patient: Mapping[str, str] = field(default_factory=dict)
+    study: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -54,8 +63,21 @@ class DicomFacts:
             AGENT: self.agent,
             FRAME: self.frame_uid,
             TAKEN_FROM: self.taken_from,
+            "Modality": self.modality,
+            **self.study,
         }
         return {key: value for key, value in named.items() if value}
+
+    def contradicts(self, other: Mapping[str, str]) -> str:
+        """What two headers say differently of one patient, in words; empty when they agree or do not say.
+
+        ``other``: :attr:`patient` of the other one. Names are left out: they are written in many ways.
+        """
+        for tag in ("PatientBirthDate", "PatientSex"):
+            both = self.patient.get(tag, ""), other.get(tag, "")
+            if all(both) and both[0] != both[1]:
+                return f"{tag} {both[0]} and {both[1]}"
+        return ""
 
 
 def read_facts(path: str | Path) -> DicomFacts:
@@ -132,7 +154,7 @@ def _facts(header: Any, moment: str = "", agent: str = "") -> DicomFacts:
         value = header.get(tag)
         return "" if value is None else str(value).strip()
 
-    offset = text("TimezoneOffsetFromUTC")
+    offset = text(ZONE)
     taken, source = None, ""
     for tags in (*ACQUIRED, ("FrameAcquisitionDateTime",)):
         written = moment if tags[0].startswith("Frame") else "".join(text(tag) for tag in tags)
@@ -150,6 +172,9 @@ def _facts(header: Any, moment: str = "", agent: str = "") -> DicomFacts:
         series_uid=text("SeriesInstanceUID"),
         taken_utc_s=taken,
         taken_from=source,
+        modality=text("Modality"),
+        patient={tag: text(tag) for tag in PATIENT if text(tag)},
+        study={tag: text(tag) for tag in STUDY if text(tag)},
     )
 
 

@@ -64,7 +64,7 @@ class Session:
         """``taps``: recorders of the wire traffic by link: scanner, tracker, live."""
         self.plan = plan
         titles = {kind: RECIPES[kind].title for kind in plan.measures if kind in RECIPES}
-        self.journal = Journal(plan.patient_id, plan.procedure, titles)
+        self.journal = Journal(plan.patient_id, plan.procedure, titles, plan.patient)
         self._threads, self._products = threads, Products(threads)
         self._scans: queue.Queue[ArrivedScan] = queue.Queue(WAITING_SCANS)
         self._pair = ScanPair(plan.preoperative)

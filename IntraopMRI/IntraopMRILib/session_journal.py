@@ -43,11 +43,22 @@ PACKAGES = ("numpy", "scipy", "SimpleITK", "slicer-core")
 class Journal:
     """Keeps one :class:`SessionRecord` up to date. Results of an older image go when a newer one replaces it."""
 
-    def __init__(self, patient_id: str, procedure: str, planned_measures: Mapping[str, str] | None = None) -> None:
-        """``planned_measures``: title of what a person has to draw, by kind."""
+    def __init__(
+        self,
+        patient_id: str,
+        procedure: str,
+        planned_measures: Mapping[str, str] | None = None,
+        patient: Mapping[str, str] | None = None,
+    ) -> None:
+        """``planned_measures``: title of what a person has to draw, by kind. ``patient``: further facts of a header."""
         self._lock = threading.Lock()
         self._record = SessionRecord(
-            patient_id, procedure, utc_now(), planned_measures=dict(planned_measures or {}), software=_versions()
+            patient_id,
+            procedure,
+            utc_now(),
+            planned_measures=dict(planned_measures or {}),
+            software=_versions(),
+            patient=dict(patient or {}),
         )
 
     @classmethod

@@ -36,6 +36,7 @@ class Plan:
     ``measures``: kinds of :data:`.session_measures.RECIPES` that this procedure is about, and 'alignment' of all
     vertebrae. ``nidus``: label of a vascular malformation. ``centreline``: points (n, 3) along the cord.
     ``correction``: planned motion (4, 4) of a bone that is cut, in preoperative RAS; its ``landmarks`` show it.
+    ``patient``: name, date of birth and the like as the header of the preoperative volume says them, by DICOM's names.
     """
 
     patient_id: str
@@ -53,6 +54,7 @@ class Plan:
     nidus: Image | None = None
     centreline: npt.ArrayLike | None = None
     correction: Matrix | None = None
+    patient: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.tumour is None and not self.trajectories and not self.measures:

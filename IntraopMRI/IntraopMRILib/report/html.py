@@ -17,11 +17,11 @@ from IntraopMRIReconstructionLib.errors import DataError
 from . import drawings
 from .style import STYLE
 from .text import clock, day, interval_text, joined, level_of, value_text
+from .trust import WITHHELD, checked, found_parts
 
 _MIME = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 _LEVEL_WORDS = {"good": "Good", "check": "Check", "refused": "Refused"}
 _KINDS = {"target": "target", "plan": "planned path or implant", "risk": "structure at risk", "landmark": "landmark"}
-_WITHHELD = "the registration was refused, so nothing that rests on it is shown"
 
 Document = Mapping[str, Any]
 
@@ -94,11 +94,11 @@ def _summary(document: Document) -> str:
     cards = []
     scale = ""
     if residual is None and (document.get("planned_measures") or document.get("drawn")):
-        cards += [_measured_card(_checked(first, document)) for first in _first_drawn(document)]
+        cards += [_measured_card(checked(first, document)) for first in _first_drawn(document)]
     elif residual is None:
         cards.append(_card("Residual enhancing tumour", None, "not assessed in this session"))
     else:
-        volume, extent = (_checked(residual[key], document) for key in ("volume", "extent_of_resection"))
+        volume, extent = (checked(residual[key], document) for key in ("volume", "extent_of_resection"))
         cards += [_measured_card(volume), _measured_card(extent)]
         if volume["value"] is None:
             cards.append(_card("RANO class", None, volume["missing_because"]))
@@ -108,14 +108,14 @@ def _summary(document: Document) -> str:
             )
             scale = drawings.residual_scale(volume["value"], volume["interval"])
     if document.get("margin"):
-        cards.append(_measured_card(_checked(document["margin"]["closest"], document)))
+        cards.append(_measured_card(checked(document["margin"]["closest"], document)))
     if registration is None:
         cards.append(_card("Registration", None, "no registration in this session"))
     else:
         level = level_of(registration["verdict"])
         error = registration.get("error_mm")
         about = registration["method"] + ("" if error is None or level == "refused" else f", error {error:.1f} mm")
-        if level == "refused" and (parts := _found_parts(document)):
+        if level == "refused" and (parts := found_parts(document)):
             about += f"; {_words_of(parts)} each on its own: " + ", ".join(part["name"] for part in parts)
         cards.append(_card("Registration", f'<span class="level {level}">{_LEVEL_WORDS[level]}</span>', about))
     return (
@@ -135,25 +135,6 @@ def _measured_card(measurement: Document) -> str:
     between = interval_text(measurement)
     value = f"{_e(number)}<small>{_e(unit)}</small>"
     return _card(measurement["name"], value, f"interval {between}" if between else "")
-
-
-def _checked(measurement: Document, document: Document) -> Document:
-    """The measurement, or the same without its value when the registration that carries it was refused.
-
-    Where bones were found each on its own, what is measured rests on those.
-    """
-    registration = document.get("registration")
-    if registration is not None and level_of(registration["verdict"]) == "refused" and not _found_parts(document):
-        return {**measurement, "value": None, "interval": None, "missing_because": _WITHHELD}
-    return measurement
-
-
-def _found_parts(document: Document) -> list[Document]:
-    """Bones that numbers may rest on: those that a person accepted; those that were found where nobody was asked."""
-    found = [part for part in document.get("parts", ()) if level_of(part["verdict"]) != "refused"]
-    if all(part.get("decision", "open") == "open" for part in found):
-        return found
-    return [part for part in found if part["decision"] == "accepted"]
 
 
 def _words_of(parts: list[Document]) -> str:
@@ -183,7 +164,7 @@ def _table(measurements: Sequence[Document], document: Document) -> str:
     sources = {m["source"] for m in measurements}
     # One source for all is named once, under the table.
     common = sources.pop() if len(sources) == 1 and len(measurements) > 2 else ""
-    for one in (_checked(m, document) for m in measurements):
+    for one in (checked(m, document) for m in measurements):
         if one["value"] is None:
             shown = f'<td colspan="2" class="none">No value: {_e(one["missing_because"])}</td>'
         else:
@@ -207,7 +188,7 @@ def _residual(document: Document) -> str:
     rows = _table([residual["volume"], residual["extent_of_resection"], *residual["other"]], document)
     notes = "".join(f'<p class="note">{_e(note)}</p>' for note in residual["notes"])
     rano = f"Class {residual['rano']}, {_rano_range(residual)}. {residual['rano_definition']}."
-    if _checked(residual["volume"], document)["value"] is None:
+    if checked(residual["volume"], document)["value"] is None:
         rano = f"RANO class not given. {residual['rano_definition']}."
     return (
         f'<section><h2>Residual and resection</h2>{rows}<p class="note">{_e(rano)} '
@@ -223,7 +204,7 @@ def _margin(document: Document) -> str:
     if not margin:
         return ""
     rows = _table([margin["closest"], margin["outside"]], document)
-    known = _checked(margin["closest"], document)["value"] is not None
+    known = checked(margin["closest"], document)["value"] is not None
     words = f'<p class="note">{_e(margin["text"])}</p>' if known else ""
     return f"<section><h2>Resection margin</h2>{rows}{words}</section>"
 
@@ -232,7 +213,7 @@ def _drawn(document: Document) -> str:
     """What a person outlined or placed, and what the procedure asks for and nobody has drawn."""
     parts = []
     for entry in document.get("drawn", ()):
-        known = any(_checked(m, document)["value"] is not None for m in entry["measurements"])
+        known = any(checked(m, document)["value"] is not None for m in entry["measurements"])
         by = f"Drawn by {entry['drawn_by']} at {clock(entry['utc'])}." if entry["drawn_by"] else ""
         note = " ".join(words for words in (entry["note"] if known else "", by) if words)
         parts.append(
@@ -273,7 +254,7 @@ def _implants(document: Document) -> str:
     parts = []
     for implant in document.get("implants", ()):
         level = level_of(implant["verdict"])
-        shown = [_checked(m, document) for m in implant["measurements"]]
+        shown = [checked(m, document) for m in implant["measurements"]]
         known = any(m["value"] is not None for m in shown)
         target = drawings.target(implant) if known else ""
         name = implant["name"]
@@ -293,7 +274,7 @@ def _carried(document: Document) -> str:
     """What was planned, how far the brain shift moved it, and where it was navigated to."""
     items, registration = document.get("carried", ()), document.get("registration")
     if items and registration is not None and level_of(registration["verdict"]) == "refused":
-        return f'<section><h2>Plan carried over</h2><p class="none">{_e(_WITHHELD)}</p></section>'
+        return f'<section><h2>Plan carried over</h2><p class="none">{_e(WITHHELD)}</p></section>'
     rows = []
     for item in items:
         offered = level_of(item["verdict"]) != "refused"

@@ -180,7 +180,8 @@ class Timing:
 class SessionRecord:
     """All that the report, the DICOM objects and the follow-up say of one session. ``software``: name to version.
 
-    ``planned_measures``: titles of what the procedure is about and a person has to draw, by kind.
+    ``planned_measures``: titles of what the procedure is about and a person has to draw, by kind. ``patient``: what the
+    header of the preoperative volume says of the patient beside the identifier, by DICOM's names; empty without one.
     """
 
     patient_id: str
@@ -202,6 +203,7 @@ class SessionRecord:
     measurements: tuple[Measurement, ...] = ()
     timings: tuple[Timing, ...] = ()
     software: Mapping[str, str] = field(default_factory=dict)
+    patient: Mapping[str, str] = field(default_factory=dict)
     disclaimer: str = DISCLAIMER
 
     def __post_init__(self) -> None:

@@ -1,0 +1,43 @@
+"""Sends the DICOM objects of a finished session to an archive, with a progress bar, and notes it in the record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from IntraopMRIReconstructionLib.errors import SessionError
+
+from .cli_measure import write_results
+from .report.dicom.send import Archive, send
+from .report.dicom.write import files_of
+from .session_dicom import DICOM
+from .session_journal import Journal
+from .session_links import Link
+from .workflow.record import read_record
+
+
+def send_results(results: Path, to: Link, title: str, own_title: str, wait_s: float) -> str:
+    """Send everything in ``results``/dicom; returns what came of it in one line.
+
+    Raises SessionError when nothing could be sent, and when not everything was stored: the record says so then too.
+    """
+    from rich.progress import Progress
+
+    record = read_record(results / "session.json")
+    files = files_of(results / DICOM)
+    if not files:
+        raise SessionError(f"'{results}' holds no DICOM objects: run the session again with highdicom installed")
+    archive = Archive(to.host, to.port, title, own_title, answer_s=wait_s)
+    journal = Journal.resumed(record)
+    with Progress(transient=True) as bars:
+        bar = bars.add_task("send", total=1.0)
+
+        def show(fraction: float, what: str) -> bool:
+            bars.update(bar, completed=fraction, description=what)
+            return True
+
+        outcome = send(files, archive, show)
+    journal.event("sent", outcome.text)
+    write_results(journal.record, results)
+    if not outcome.complete:
+        raise SessionError(f"not everything was stored; {outcome.text}")
+    return outcome.text

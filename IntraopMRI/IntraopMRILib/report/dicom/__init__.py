@@ -1,0 +1,1 @@
+"""The session as DICOM objects: volumes, segmentation, measurement report, registrations; and their way."""

@@ -1,0 +1,139 @@
+"""From what a session found to its DICOM objects: keeps the newest volumes and structures, and writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from IntraopMRIReconstructionLib.data import Image, Progress, no_progress
+from IntraopMRIReconstructionLib.errors import DataError, SessionError
+
+from .report.dicom.case import Case, Structure
+from .report.dicom.measurements import report
+from .report.dicom.packages import missing
+from .report.dicom.write import Written, read_headers, write, write_whole
+from .session_journal import Journal
+from .session_plan import Plan
+from .session_updates import ImageReady, PlanCarried, ResidualFound, Role, ShiftFound, Update
+from .workflow.record import ImageEntry, SessionRecord, as_document
+
+#: Folder of the objects beside the report, and the report among them.
+DICOM, REPORT = "dicom", "report.dcm"
+
+
+class Gathered:
+    """The newest results of a session that records do not hold: voxels. Give it every update, in order."""
+
+    def __init__(self) -> None:
+        self._scans: dict[Role, Image] = {}
+        self._shift: ShiftFound | None = None
+        self._residual: ResidualFound | None = None
+        self._carried: PlanCarried | None = None
+
+    def take(self, update: Update) -> None:
+        """Keep what will be written; a new image withdraws what rested on the one before."""
+        if isinstance(update, ImageReady):
+            self._scans[update.role] = update.image
+            self._shift = self._residual = self._carried = None
+        elif isinstance(update, ShiftFound):
+            self._shift = update
+        elif isinstance(update, ResidualFound):
+            self._residual = update
+        elif isinstance(update, PlanCarried):
+            self._carried = update
+
+    def case(self, record: SessionRecord, plan: Plan) -> Case:
+        """What is to be written. Raises DataError for an unknown patient, or when it is not of one session."""
+        registration = record.registration
+        shift = self._shift
+        if shift is not None and (registration is None or registration.fixed_uid != shift.image.uid):
+            shift = None
+        preoperative = plan.preoperative
+        if registration is not None and registration.moving_uid != preoperative.uid:
+            raise DataError(
+                "the registration in the record is of another preoperative volume than that of the plan: no DICOM "
+                "object is written"
+            )
+        return Case(
+            as_document(record),
+            sorted(self._scans.values(), key=lambda image: [entry.uid for entry in record.images].index(image.uid)),
+            preoperative,
+            tuple(self._structures(record, shift)),
+            None if shift is None else shift.deformable.shift,
+        )
+
+    def _structures(self, record: SessionRecord, shift: ShiftFound | None) -> Iterator[Structure]:
+        if self._residual is not None and record.residual is not None and record.residual.volume.value is not None:
+            found = self._residual.assessment
+            how = "Contrast minus native scan within the carried-over tumour"
+            yield Structure("residual", "Residual enhancing tumour", found.residual, how)
+            how = "Tumour drawn before surgery, carried over, without the residual"
+            yield Structure("resected", "Resected part of the tumour", found.resected, how, by_person=True)
+        if shift is not None and shift.deformable.cavity.array.any():
+            how = "Dark now, tissue before surgery, by deformable registration"
+            yield Structure("cavity", "Resection cavity", shift.deformable.cavity, how)
+        fixed = "" if record.registration is None else record.registration.fixed_uid
+        if self._carried is not None and self._carried.image.uid == fixed:
+            yield from _carried_structures(self._carried, record)
+
+
+def _carried_structures(carried: PlanCarried, record: SessionRecord) -> Iterator[Structure]:
+    """Structures at risk where they may be used: as a person has decided, on the rigid pose where no shift is followed.
+
+    What is offered and nobody has decided on is left out.
+    """
+    decisions = {entry.name: entry for entry in record.carried if entry.kind == "risk"}
+    for name, (rigid, now) in carried.labels.items():
+        decided = decisions.get(name)
+        if decided is not None and decided.decision == "open" and now is not None:
+            continue
+        if decided is not None and decided.decision == "accepted" and now is not None:
+            how = f"Carried over with the brain shift, accepted by {decided.decided_by}"
+            yield Structure("structure", name, now, how, by_person=True)
+        else:
+            yield Structure("structure", name, rigid, "Drawn before surgery, by the rigid pose", by_person=True)
+
+
+def save(
+    gathered: Gathered, journal: Journal, plan: Plan, folder: Path, operator: str = "", progress: Progress = no_progress
+) -> Written:
+    """Write the objects of a session to ``folder`` and note it in the record. From any thread.
+
+    ``operator``: who decides, when the record does not say yet. Raises an IntraopError with one sentence; nothing is
+    written then.
+    """
+    record = journal.record
+    case = gathered.case(replace(record, operator=operator or record.operator), plan)
+    written = write(case, folder, progress)
+    journal.event("dicom", written.text)
+    return written
+
+
+def possible() -> str:
+    """Why the objects cannot be written on this computer, in words; empty when they can."""
+    absent = missing("highdicom")
+    return f"pip install '{absent[0]}' to get the session as DICOM objects too" if absent else ""
+
+
+def renew_report(record: SessionRecord, folder: Path) -> None:
+    """Write the report in ``folder`` anew from a record that knows more than when the objects were written.
+
+    Raises SessionError when the objects are not those of this record, or not complete.
+    """
+    headers = read_headers(folder)
+    scans = [_without_voxels(entry) for entry in record.images]
+    case = Case(as_document(record), scans)
+    series = {case.series_uid(image) for image in scans}
+    volumes = [h for h in headers if h.SeriesInstanceUID in series]
+    segments = next((h for h in headers if h.Modality == "SEG"), None)
+    scan = [h for h in volumes if h.SeriesInstanceUID == case.series_uid(case.scan)]
+    if not scan:
+        raise SessionError(f"'{folder}' does not hold the scan that the record is about: run the session again")
+    write_whole(report(case, volumes, scan, segments), folder / REPORT)
+
+
+def _without_voxels(entry: ImageEntry) -> Image:
+    """An image of the record for what does not look at voxels."""
+    return Image(np.zeros((1, 1, 1)), np.eye(4), entry.name, uid=entry.uid, metadata=entry.metadata)
