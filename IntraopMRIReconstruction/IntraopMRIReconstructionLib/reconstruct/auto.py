@@ -62,8 +62,13 @@ def choose(kspace: KSpace, sampling: Sampling) -> tuple[str, str]:
     size = Planes(kspace, sampling).calibration_shape if sampling.kind != "full" else (0, 0)
     words = "x".join(str(step) for step in sampling.acceleration if step > 1)
     if sampling.kind == "full":
-        if min(sampling.partial) < 1 or kspace.readout != (0, kspace.encoding.encoded_matrix[2]):
-            return "homodyne", f"every line of a partial-Fourier scan was acquired ({_percent(sampling)} of k-space)"
+        short = kspace.readout != (0, kspace.encoding.encoded_matrix[2])
+        missing = (sampling.partial[0] < 1) + (sampling.partial[1] < 1) + short
+        if missing:
+            words = f"every line of a partial-Fourier scan was acquired ({_percent(sampling)} of k-space)"
+            if missing > 1:
+                return "pocs", f"{words}; of two missing sides POCS completes both"
+            return "homodyne", words
         return "fft", "every line was acquired"
     if acceleration > coils and sampling.kind == "regular":
         raise ReconstructionError(

@@ -12,7 +12,7 @@ from ..operators import sensitivity
 from ..operators.fourier import ComplexArray, image_from_kspace
 from . import compressed_sensing, grappa, sense
 from .methods import Options
-from .partial_fourier import completed
+from .partial_fourier import Method, completed, method_for
 from .planes import Plane, Planes, Solver
 from .result import Parameter, Step
 from .unmixing import Ahead, Calibrations, Lattice, Unmixing, combination
@@ -41,14 +41,12 @@ def solver_for(
         solver = _iterating(planes, method, options, parameters, step)
     if not planes.one_sided or options.partial_fourier == "none":
         return solver
-    completing = "pocs" if method == "pocs" else "homodyne" if method == "homodyne" else options.partial_fourier
-    parameters["partial_fourier"] = completing
+    asked: Method = "pocs" if "pocs" in (method, options.partial_fourier) and method != "homodyne" else "homodyne"
+    completing = method_for(planes.one_sided, asked)
+    parameters["partial_fourier"] = completing + (" in both directions" if len(planes.one_sided) > 1 else "")
 
     def both(plane: Plane, threads: int) -> tuple[ComplexArray, npt.NDArray[np.float32] | None]:
-        image, _ = solver(plane, threads)
-        for axis, acquired in planes.one_sided:
-            image = completed(image, axis, acquired, "pocs" if completing == "pocs" else "homodyne")
-        return image, None
+        return completed(solver(plane, threads)[0], planes.one_sided, completing), None
 
     return both
 

@@ -1,8 +1,8 @@
 """Readouts of MRD into :class:`Encoding` and :class:`Acquisition` blocks, and back.
 
 All lines of a block are treated at once; file and stream share this. What is done to the data, and nothing else:
-lines are numbered so that the centre of k-space is the centre of the encoded matrix, and discarded samples are zero.
-Short (asymmetric) readouts stay short: the encoding's ``centre`` along x says which of their samples is the centre.
+lines are numbered within the encoded matrix, of which ``centre`` says where k-space has its own, and discarded samples
+are zero. Short (asymmetric) readouts stay short: the ``centre`` along x says which of their samples is the centre.
 """
 
 from __future__ import annotations
@@ -288,8 +288,14 @@ def _refuse_open_choices(images: AnyArray) -> None:
 def _shift(count: int, minimum: int, maximum: int, centre: int) -> tuple[int, int]:
     """By how much to move lines minimum..maximum so that ``centre`` lies at count // 2, and where it comes to lie.
 
-    The lines stay inside 0..count - 1: a range that cannot be centred keeps an honest centre elsewhere.
+    The lines stay inside 0..count - 1. A range that cannot be centred, or that lacks lines on one side only, keeps an
+    honest centre elsewhere: by that, what is left out shows.
     """
+    first, last = count // 2 - centre + minimum, count // 2 - centre + maximum
+    if first > 0 and last == count - 1:
+        return -minimum, centre - minimum
+    if first == 0 and last < count - 1:
+        return count - 1 - maximum, count - 1 - maximum + centre
     shift = max(-minimum, min(count // 2 - centre, count - 1 - maximum))
     return shift, centre + shift
 

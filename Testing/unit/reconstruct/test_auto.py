@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
+from IntraopMRIReconstructionLib.data import Acquisition
 from IntraopMRIReconstructionLib.errors import Cancelled, ReconstructionError
 from IntraopMRIReconstructionLib.reconstruct.auto import METHODS, Options, reconstruct
+from IntraopMRIReconstructionLib.reconstruct.collect import collector
 from IntraopMRIReconstructionLib.reconstruct.methods import methods_for
 from IntraopMRIReconstructionLib.reconstruct.unmixing import Calibrations, combination
+from IntraopMRIReconstructionLib.wire.mrd_file import read_mrd, write_mrd
 
 #: Error of a fully sampled scan with the fixture's noise; methods are judged against it.
 NOISE_ERROR = 0.012
@@ -160,6 +165,95 @@ def test_volume_partial_fourier_along_z(volume: Any) -> None:
     result = reconstruct(frame)
     assert result.method == "homodyne"
     assert volume.error(result.image.array) < volume.error(reconstruct(frame, "fft").image.array)
+
+
+def cut(first_z: int, first_y: int, z: int = 24, y: int = 40) -> np.ndarray:
+    mask = np.ones((z, y), bool)
+    mask[:first_z] = False
+    mask[:, :first_y] = False
+    return mask
+
+
+@pytest.mark.parametrize(("first_z", "first_y"), [(7, 12), (8, 15), (5, 9)])
+@pytest.mark.parametrize("turned", [(1, 1), (-1, 1), (1, -1)], ids=["first", "last z", "last y"])
+def test_volume_partial_fourier_in_both_directions(
+    volume: Any, first_z: int, first_y: int, turned: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One direction after the other, homodyne takes what the second lacks for phase: worse than both at once."""
+    from IntraopMRIReconstructionLib.reconstruct import solvers
+
+    frame = volume.frame(cut(first_z, first_y)[:: turned[0], :: turned[1]])
+    result = reconstruct(frame)
+    assert result.method == "pocs"
+    assert "two missing sides POCS completes both" in result.reason
+    assert result.parameters["partial_fourier"] == "pocs in both directions"
+    found = volume.error(result.image.array)
+    assert found < 0.8 * volume.error(reconstruct(frame, "fft").image.array)
+    asked = reconstruct(frame, "homodyne")
+    assert asked.parameters["partial_fourier"] == "pocs in both directions"
+    np.testing.assert_allclose(asked.image.array, result.image.array)
+    whole = solvers.completed
+
+    def in_turn(image: Any, sides: Any, _method: Any) -> Any:
+        return whole(whole(image, sides[:1], "homodyne"), sides[1:], "homodyne")
+
+    monkeypatch.setattr(solvers, "completed", in_turn)
+    assert found < 0.95 * volume.error(reconstruct(frame, "homodyne").image.array)
+
+
+@pytest.mark.parametrize("counted", ["as planned", "as acquired"])
+def test_both_sides_missing_from_a_file(volume: Any, tmp_path: Path, counted: str) -> None:
+    """Counters begin at the first line that was acquired, and the centre of both is off: all of it is in the header."""
+    first_z, first_y = 7, 12
+    frame = volume.frame(cut(first_z, first_y))
+    encoding = replace(frame.encoding, centre=(12 - first_z, 20 - first_y, 16))
+    z, y = (index.reshape(-1) for index in np.meshgrid(range(24 - first_z), range(40 - first_y), indexing="ij"))
+    samples = np.moveaxis(frame.samples[:, z + first_z, y + first_y], 0, 1)
+    block = Acquisition("scan", samples, y.astype(np.int32), z.astype(np.int32), last=True)
+    path = tmp_path / "partial.h5"
+    write_mrd(path, encoding, [block])
+    if counted == "as acquired":
+        with h5py.File(path, "r+") as file:
+            text = file["dataset"]["xml"][0].decode()
+            for step, last in ((1, 39 - first_y), (2, 23 - first_z)):
+                name = f"<kspace_encoding_step_{step}>"
+                text = re.sub(rf"({name}<minimum>0</minimum><maximum>)\d+", rf"\g<1>{last}", text)
+            file["dataset"]["xml"][0] = text
+    scan = read_mrd(path)
+    made = collector(scan.encoding)
+    for lines_of in scan.acquisitions:
+        made.add(lines_of)
+    result = reconstruct(made.kspace())
+    assert result.method == "pocs"
+    np.testing.assert_allclose(result.image.array, reconstruct(frame).image.array, atol=1e-4)
+    assert made.fraction_acquired == 1.0
+
+
+def test_a_plane_with_an_asymmetric_echo_and_lines_on_one_side(plane: Any) -> None:
+    mask = np.ones(96, bool)
+    mask[:34] = False
+    frame = plane.frame(mask)
+    samples = frame.samples.copy()
+    samples[..., :28] = 0
+    frame = replace(frame, samples=samples, readout=(28, 96))
+    result = reconstruct(frame)
+    assert result.method == "pocs"
+    assert plane.error(result.image.array) < 0.8 * plane.error(reconstruct(frame, "fft").image.array)
+
+
+def test_volume_parallel_imaging_with_both_sides_missing(volume: Any, lines: Any) -> None:
+    mask = np.outer(np.ones(24, bool), lines(2, 40))
+    mask[:, 9:31] = True
+    mask &= cut(6, 8)
+    result = reconstruct(volume.frame(mask), "sense")
+    assert result.parameters["partial_fourier"] == "pocs in both directions"
+    assert volume.error(result.image.array) < 0.12
+
+
+@pytest.mark.parametrize(("first_z", "first_y"), [(10, 0), (7, 18)])
+def test_a_short_side_that_is_too_short_is_refused(volume: Any, first_z: int, first_y: int) -> None:
+    with pytest.raises(ReconstructionError, match="at least 4 lines on the short side"):
+        reconstruct(volume.frame(cut(first_z, first_y)), "pocs")
 
 
 def test_calibration_lines_of_their_own_are_used(plane: Any, lines: Any) -> None:
