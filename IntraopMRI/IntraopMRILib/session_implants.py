@@ -25,6 +25,8 @@ from .session_updates import ImplantFound
 HALF_VERTEBRA_MM = 20.0
 #: How structures that are vertebrae are called.
 VERTEBRA = re.compile("C[1-7]|T[1-9]|T1[0-2]|L[1-6]|S1")
+#: What stands for the level where no pose of the whole does.
+NEIGHBOURS = "neighbours found, without the pose of the whole spine"
 #: A vertebra holds an implant when this part of its planned path lies in it, looked up at so many points.
 LEAST_HELD, SAMPLES = 0.3, 50
 
@@ -120,9 +122,7 @@ def _without_the_whole(found: tuple[VertebraRegistration, ...]) -> tuple[Vertebr
         beside = [n for n in (number - 1, number + 1) if 0 <= n < len(found)]
         there = sum(not lost[n] for n in beside)
         level = Level.REFUSED if there < max(1, len(beside)) else Level.CHECK
-        reason = Reason(
-            "neighbours found, without the pose of the whole spine", there, "", f"{len(beside)} and it", level
-        )
+        reason = Reason(NEIGHBOURS, there, "", f"{len(beside)} and it", level)
         result.append(replace(each, verdict=Verdict((*each.verdict.reasons, reason))))
     return tuple(result)
 

@@ -257,7 +257,6 @@ def _state(readout: Readout) -> tuple[Line, ...]:
     """Registration and ages."""
     if readout.alone:
         registration = [Line("Whole not registered", READ, Tone.CAUTION.color, bold=True)]
-        registration += _wrapped(f"accepted on its own: {readout.alone}")
     elif readout.verdict is None or readout.withdrawn:
         registration = [Line("Not registered", READ, Tone.CAUTION.color, bold=True)]
     else:

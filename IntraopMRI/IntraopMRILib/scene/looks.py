@@ -50,6 +50,7 @@ def cutOut(node: Any, lowest: float) -> None:
     """Clear where a volume has its lowest value: nothing of it is there."""
     display = node.GetScalarVolumeDisplayNode()
     # Between the volume and nothing there is no value: interpolated, a dark rim would stand there.
+    display.SetInterpolate(False)
     display.SetThreshold(lowest + 0.5, 1e9)
     display.ApplyThresholdOn()
 

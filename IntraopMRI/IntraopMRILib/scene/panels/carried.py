@@ -22,6 +22,7 @@ class PlannedThings:
         self._running = running
         self.headers = (_("Planned"), _("Moved"), _("± 95 %"), _("Position"))
         self.widths = (105, 62, 62)
+        self.title = _("All of the plan")
         self.definition = _(
             "How far the brain shift moved each planned thing beyond the rigid pose (mean), and its uncertainty (95 %, "
             "largest of its points)"

@@ -95,7 +95,8 @@ class NavigatePage(Page):
     def refresh(self) -> None:
         """What does not move by itself."""
         tracked = bool(self.parameters.tracker.used)
-        self.ui.distanceSection.visible = self.ui.alarmSection.visible = tracked
+        # From the tip nothing is measured where no pose of the whole counts.
+        self.ui.distanceSection.visible = self.ui.alarmSection.visible = tracked and not self.running.bones
         session = self.running.session
         tumour = session is None or session.plan.tumour is not None
         for widget in (self.ui.label_12, self.ui.resliceBox, self.ui.followBox):
@@ -234,7 +235,7 @@ class NavigatePage(Page):
 
     def _alarm(self, guide: Guidance | None) -> None:
         if guide is None:
-            text = colored(self.state().text, CHECK, 15)
+            text = ""  # the state of the page says why
         elif guide.why:
             text = colored(guide.why, DANGER, 18)
         elif guide.risk is None:
@@ -256,7 +257,7 @@ class NavigatePage(Page):
                 qt.QApplication.beep()
         if self.ui.alarmLabel.text != text:
             self.ui.alarmLabel.text = text
-            self.ui.alarmLabel.visible = bool(text)
+        self.ui.alarmLabel.visible = bool(text)
 
     def _named(self, risk: Measurement) -> str:
         item = self._measured.get(risk.name)

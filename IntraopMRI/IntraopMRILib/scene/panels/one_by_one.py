@@ -23,9 +23,11 @@ from .style import CHOICE_BUTTON, LEVEL_COLORS
 class Things(Protocol):
     """What is decided on. Items are by key and have ``name``, ``offered``, ``undecided``, ``accepted``, ``verdict``."""
 
-    #: Titles of four columns, the widths of the first three, and what the section is for.
+    #: Titles of four columns, the widths of the first three; title of the table, what its numbers are, and what it
+    #: means to accept and to reject.
     headers: tuple[str, str, str, str]
     widths: tuple[int, int, int]
+    title: str
     definition: str
     tips: tuple[str, str]
 
@@ -133,7 +135,7 @@ class OneByOne:
             ui.carriedTable.setHorizontalHeaderLabels(list(things.headers))
             for column, width in enumerate(things.widths):
                 ui.carriedTable.setColumnWidth(column, width)
-            ui.carriedTable.toolTip = things.definition
+            ui.tableSection.text, ui.carriedTable.toolTip = things.title, things.definition
             ui.acceptButton.toolTip, ui.rejectButton.toolTip = things.tips
         if shown != self._shown:
             self._shown = shown

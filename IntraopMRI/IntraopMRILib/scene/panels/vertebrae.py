@@ -11,6 +11,7 @@ from IntraopMRIReconstructionLib.data import Level
 from slicer.i18n import tr as _
 
 from ...session_bones import Bone
+from ...session_implants import NEIGHBOURS
 from ..display import number
 from .style import LEVEL_COLORS, colored, sized
 
@@ -22,6 +23,7 @@ class Vertebrae:
         self._running = running
         self.headers = (_("Vertebra"), _("Error"), _("Against neighbours"), _("Decision"))
         self.widths = (62, 56, 148)
+        self.title = _("All vertebrae")
         self.definition = _(
             "Error: how far the parts of the vertebra disagree about its pose (median). Against neighbours: how it has "
             "turned and shifted against each since the scan before surgery"
@@ -58,10 +60,9 @@ class Vertebrae:
         rejected = [name for name, _turn, _shift in bone.neighbours if self._bone(name).accepted is False]
         if rejected and bone.offered:
             return _("{name} beside it was rejected: count the levels").format(name=", ".join(rejected))
-        against = [reason for reason in bone.verdict.reasons if reason.level is bone.verdict.level]
-        if bone.verdict.level is Level.GOOD:
-            return ""
-        return "; ".join(f"{r.name} {number(r.value, r.unit)}" for r in against[:2])
+        # That its neighbours were found as well is why it is offered, and nothing against it.
+        against = [r for r in bone.verdict.reasons if r.level is not Level.GOOD and r.name != NEIGHBOURS]
+        return "; ".join(f"{reason.name} {number(reason.value, reason.unit)}" for reason in against[:2])
 
     def state(self, bone: Bone) -> str:
         """What was decided, or may be, in a few words."""
