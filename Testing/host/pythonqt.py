@@ -159,9 +159,9 @@ def _key(sender: Any) -> int:
 
 def _property_get(self: Any, name: str) -> Any:
     for getter in (f"is{name[0].upper()}{name[1:]}", name):
-        method = getattr(type(self), getter, None)
-        if callable(method):
-            return method(self)
+        if callable(getattr(type(self), getter, None)):
+            # From the instance: some are static in C++, as QGuiApplication::primaryScreen.
+            return _get(self, getter)()
     return QObject.property(self, name)
 
 

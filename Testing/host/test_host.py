@@ -336,6 +336,13 @@ def test_self_tests_of_the_modules_pass(name: str) -> None:
     slicer.selfTests[name]()
 
 
+def test_a_static_getter_is_an_attribute_as_well(app: Any) -> None:
+    """PythonQt looks for properties before methods: primaryScreen is a screen, not a function that gives one."""
+    screen = slicer.app.primaryScreen
+    assert screen.className() == "QScreen"
+    assert screen.size.width() > 0
+
+
 def test_what_the_application_lacks_is_refused(app: Any) -> None:
     with pytest.raises(AttributeError, match="pythonConsole"):
         app.pythonConsole()
