@@ -65,12 +65,14 @@ def report(case: Case, evidence: list[Dataset], scan: list[Dataset], segments: D
     )
     for words in general_words(document):
         content[0].ContentSequence.append(_text(words))
+    about = [*evidence, *([] if segments is None else [segments])]
+    refers = "".join(sorted(str(each.SOPInstanceUID) for each in about))
     made = hd.sr.Comprehensive3DSR(
-        evidence=[*evidence, *([] if segments is None else [segments])],
+        evidence=about,
         content=content[0],
         series_instance_uid=case.uid("series", "report", case.scan.uid),
         series_number=NUMBER,
-        sop_instance_uid=case.uid("report", _said(document), segments.SOPInstanceUID if segments is not None else ""),
+        sop_instance_uid=case.uid("report", _said(document), refers),
         instance_number=1,
         manufacturer=MANUFACTURER,
         is_complete=bool(document.get("finished_utc")),

@@ -36,7 +36,7 @@ def rigid(case: Case, scan: list[Dataset], preoperative: list[Dataset]) -> Datas
     """
     matrix = lps_intraop_from_preop(case)
     frame = case.frames[case.scan.uid]
-    made = _header(case, SpatialRegistrationStorage, "rigid", RIGID_NUMBER, matrix.tobytes())
+    made = _header(case, SpatialRegistrationStorage, "rigid", RIGID_NUMBER, matrix.tobytes(), (scan, preoperative))
     made.RegistrationSequence = []
     for uid, transform, slices in ((frame, np.eye(4), scan), (case.preop_frame, matrix, preoperative)):
         part = Dataset()
@@ -62,7 +62,9 @@ def deformable(case: Case, scan: list[Dataset], preoperative: list[Dataset]) -> 
     back = invert(lps_intraop_from_preop(case))
     content = vectors.tobytes()
     key = content + lps_from_ijk.tobytes() + back.tobytes()
-    made = _header(case, DeformableSpatialRegistrationStorage, "deformable", DEFORMABLE_NUMBER, key)
+    made = _header(
+        case, DeformableSpatialRegistrationStorage, "deformable", DEFORMABLE_NUMBER, key, (scan, preoperative)
+    )
     part = Dataset()
     part.SourceFrameOfReferenceUID = case.preop_frame
     part.DeformableRegistrationGridSequence = [Dataset()]
@@ -92,11 +94,14 @@ def right_handed(field: Image) -> Image:
     return Image(field.array[::-1], matrix, field.name)
 
 
-def _header(case: Case, sop_class: str, what: str, number: int, content: bytes) -> Dataset:
+def _header(
+    case: Case, sop_class: str, what: str, number: int, content: bytes, of: tuple[list[Dataset], ...]
+) -> Dataset:
     series_uid = case.uid("series", what, case.scan.uid)
     words = f"Preoperative to intraoperative, {what} (research)"
     # Whom the objects refer to is part of what they say.
     key = case.frames[case.scan.uid] + case.preop_frame + _words(case)
+    key += "".join(str(slices[0].SOPInstanceUID) for slices in of if slices)
     made = header(case, sop_class, case.uid(what, content, key), "REG", (series_uid, number, words))
     made.Laterality = ""
     made.FrameOfReferenceUID, made.PositionReferenceIndicator = case.frames[case.scan.uid], ""

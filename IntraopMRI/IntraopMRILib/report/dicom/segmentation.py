@@ -46,7 +46,7 @@ def segmentation(case: Case, scan: list[Dataset]) -> Dataset | None:
     packed = np.stack([mask for _, mask in masks], axis=-1)
     described = [_described(case, number, structure) for number, (structure, _) in enumerate(masks, start=1)]
     said = "".join(f"{s.kind}|{s.name}|{s.method}|{s.by_person};" for s, _ in masks)
-    key = (np.packbits(packed).tobytes(), said, scan[0].SeriesInstanceUID)
+    key = (np.packbits(packed).tobytes(), said, scan[0].SOPInstanceUID)
     made = hd.seg.Segmentation(
         source_images=scan,
         pixel_array=packed.astype(np.uint8),
