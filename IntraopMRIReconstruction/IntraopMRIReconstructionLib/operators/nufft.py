@@ -1,15 +1,18 @@
-"""The non-uniform Fourier transform of planes: finufft where it is installed, sparse gridding with scipy where not.
+"""The non-uniform Fourier transform of planes and volumes: finufft where it is installed, else sparse gridding.
 
 Convention as in :mod:`.fourier`: ``samples[m] = 1 / sqrt(Ny Nx) * sum_n image[n] exp(-2 pi i k[m] . n / N)`` with n
-counted from the voxel N // 2 and k = (kx, ky) in cycles per field of view, so that a Cartesian k gives the centred
-orthonormal FFT. Sources: Barnett, Magland, af Klinteberg, SIAM J Sci Comput 41:C479 (2019) for the kernel and finufft;
-Beatty, Nishimura, Pauly, IEEE Trans Med Imaging 24:799 (2005) for gridding with little oversampling.
+counted from the voxel N // 2 and k = (kx, ky) or (kx, ky, kz) in cycles per field of view, so that a Cartesian k gives
+the centred orthonormal FFT. Sources: Barnett, Magland, af Klinteberg, SIAM J Sci Comput 41:C479 (2019) for the kernel
+and finufft; Beatty, Nishimura, Pauly, IEEE Trans Med Imaging 24:799 (2005) for gridding with little oversampling.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import itertools
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -31,64 +34,78 @@ OVERSAMPLING = 1.25
 WIDTH = 5
 #: Shape parameter of the kernel for that width and oversampling (Barnett et al., section 3.2).
 BETA = 0.97 * np.pi * WIDTH * (1 - 1 / (2 * OVERSAMPLING))
+#: Largest sparse matrix for a volume: each sample reaches WIDTH^3 cells.
+MAX_SPARSE_BYTES = 2 * 2**30
 #: Points of the quadrature of the kernel's Fourier transform: exact to double precision for this shape.
 QUADRATURE = 64
 
 
 class Gridding:
-    """Where samples fall on the oversampled grid of planes ``shape`` (y, x), and with what weights.
+    """Where samples fall on the oversampled grid of planes ``shape`` (y, x), or volumes, and with what weights.
 
     Grids are in FFT order: k = 0 at index 0.
     """
 
-    def __init__(self, shape: tuple[int, int]) -> None:
-        """``shape``: matrix (y, x) of the image, each at least 2."""
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        """``shape``: matrix (y, x) or (z, y, x) of the image, each at least 2."""
         if min(shape) < 2:
             raise ReconstructionError(f"gridding needs a matrix of at least 2 x 2, got {shape}")
         self.shape = shape
-        sizes = [scipy.fft.next_fast_len(max(int(np.ceil(OVERSAMPLING * n)), WIDTH + 1)) for n in shape]
-        self.grid = (sizes[0], sizes[1])
+        self.grid = tuple(int(scipy.fft.next_fast_len(max(int(np.ceil(OVERSAMPLING * n)), WIDTH + 1))) for n in shape)
+        self._axes = tuple(range(-len(shape), 0))
+        self._scale = np.float32(1 / np.sqrt(math.prod(shape)))
         #: (y, x) factor, centred, that undoes the kernel in the image.
-        self.correction: FloatArray = np.multiply.outer(
-            *[1 / _kernel_spectrum((np.arange(n) - n // 2) / g) for n, g in zip(shape, self.grid, strict=True)]
+        self.correction: FloatArray = functools.reduce(
+            np.multiply.outer,
+            [1 / _kernel_spectrum((np.arange(n) - n // 2) / g) for n, g in zip(shape, self.grid, strict=True)],
         ).astype(np.float32)
 
     def taps(self, k: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int32], FloatArray]:
-        """(cells, weights), both (samples, WIDTH^2), of positions ``k`` (samples, 2) = (kx, ky)."""
-        cells, weights = [], []
-        for axis, column in ((0, 1), (1, 0)):
-            at = k[:, column] * (self.grid[axis] / self.shape[axis])
+        """(cells, weights), both (samples, WIDTH^2), of positions ``k`` (samples, 2) = (kx, ky); 3 of volumes."""
+        cells: npt.NDArray[Any] = np.zeros((len(k), 1), np.int32)
+        weights: FloatArray = np.ones((len(k), 1), np.float32)
+        for axis, size in enumerate(self.grid):
+            at: npt.NDArray[Any] = k[:, -1 - axis] * (size / self.shape[axis])
             first = np.ceil(at - WIDTH / 2).astype(np.int32)
             index = first[:, None] + np.arange(WIDTH, dtype=np.int32)
-            weights.append(_kernel((index - at[:, None]).astype(np.float32)))
-            cells.append(index % self.grid[axis])
-        flat = cells[0][:, :, None] * np.int32(self.grid[1]) + cells[1][:, None, :]
-        product = weights[0][:, :, None] * weights[1][:, None, :]
-        return flat.reshape(len(k), -1), product.reshape(len(k), -1)
+            values = _kernel((index - at[:, None]).astype(np.float32))
+            cells = (cells[:, :, None] * np.int32(size) + (index % size)[:, None, :]).reshape(len(k), -1)
+            weights = (weights[:, :, None] * values[:, None, :]).reshape(len(k), -1)
+        return cells, weights
 
     def matrix(self, k: npt.NDArray[Any]) -> scipy.sparse.csr_matrix:
-        """Sparse (samples, cells) interpolation from the grid; its transpose spreads samples onto the grid."""
+        """Sparse (samples, cells) interpolation from the grid; its transpose spreads samples onto the grid.
+
+        Raises ReconstructionError when it would take more than ``MAX_SPARSE_BYTES``.
+        """
+        each = WIDTH ** len(self.shape)
+        if 2 * len(k) * each * 8 > MAX_SPARSE_BYTES:
+            raise ReconstructionError(
+                f"{len(k)} samples of a volume are too many without finufft, at most "
+                f"{MAX_SPARSE_BYTES // (16 * each)}: install finufft"
+            )
         cells, weights = self.taps(k)
-        pointer = np.arange(len(k) + 1) * WIDTH**2
-        size = (len(k), self.grid[0] * self.grid[1])
+        pointer = np.arange(len(k) + 1) * each
+        size = (len(k), math.prod(self.grid))
         return scipy.sparse.csr_matrix((weights.ravel(), cells.ravel(), pointer), shape=size)
 
-    def quadrants(self) -> list[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-        """The four parts of a plane: (where in the centred image, where in the grid in FFT order)."""
-        halves = []
-        for n, g in zip(self.shape, self.grid, strict=True):
-            halves.append(
-                ((slice(n // 2, n), slice(0, n - n // 2)), (slice(0, n // 2), slice(g - n // 2, g))),
-            )
-        return [((y[0], x[0]), (y[1], x[1])) for y in halves[0] for x in halves[1]]
+    def quadrants(self) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+        """The 4 parts of a plane, 8 of a volume: (where in the centred image, where in the grid in FFT order)."""
+        halves = [
+            ((slice(n // 2, n), slice(0, n - n // 2)), (slice(0, n // 2), slice(g - n // 2, g)))
+            for n, g in zip(self.shape, self.grid, strict=True)
+        ]
+        return [
+            (tuple(image for image, _ in part), tuple(grid for _, grid in part)) for part in itertools.product(*halves)
+        ]
 
     def images(self, grid: ComplexArray, threads: int = 1) -> ComplexArray:
         """Centred coil images (coils, y, x) from grids (coils, *grid), kernel undone."""
-        whole = scipy.fft.ifft2(grid, norm="forward", workers=threads)
+        whole = scipy.fft.ifftn(grid, axes=self._axes, norm="forward", workers=threads)
         images = np.empty((len(grid), *self.shape), dtype=np.complex64)
         for image, part in self.quadrants():
             np.multiply(whole[(slice(None), *part)], self.correction[image], out=images[(slice(None), *image)])
-        images *= np.float32(1 / np.sqrt(self.shape[0] * self.shape[1]))
+        images *= self._scale
         return images
 
     def grids(self, images: ComplexArray, threads: int = 1) -> ComplexArray:
@@ -96,8 +113,8 @@ class Gridding:
         padded = np.zeros((len(images), *self.grid), dtype=np.complex64)
         for image, part in self.quadrants():
             np.multiply(images[(slice(None), *image)], self.correction[image], out=padded[(slice(None), *part)])
-        padded *= np.float32(1 / np.sqrt(self.shape[0] * self.shape[1]))
-        return np.asarray(scipy.fft.fft2(padded, workers=threads, overwrite_x=True))
+        padded *= self._scale
+        return np.asarray(scipy.fft.fftn(padded, axes=self._axes, workers=threads, overwrite_x=True))
 
 
 class Nufft:
@@ -107,9 +124,9 @@ class Nufft:
     """
 
     def __init__(
-        self, k: npt.NDArray[Any], shape: tuple[int, int], coils: int, threads: int = 1, backend: Backend = "auto"
+        self, k: npt.NDArray[Any], shape: tuple[int, ...], coils: int, threads: int = 1, backend: Backend = "auto"
     ) -> None:
-        """``k``: (..., 2) = (kx, ky) in cycles per field of view; ``shape``: (y, x).
+        """``k``: (..., 2) = (kx, ky) in cycles per field of view; ``shape``: (y, x); of volumes (..., 3), (z, y, x).
 
         Raises ReconstructionError when a position is not finite or lies outside -N / 2 .. N / 2, or when finufft is
         asked for by name and not installed.
@@ -120,7 +137,7 @@ class Nufft:
         if backend == "finufft" and not installed:
             raise ReconstructionError("backend finufft is not installed: install finufft or use backend 'sparse'")
         self.backend: Literal["finufft", "sparse"] = "finufft" if installed and backend != "sparse" else "sparse"
-        self._scale = np.float32(1 / np.sqrt(shape[0] * shape[1]))
+        self._scale = np.float32(1 / np.sqrt(math.prod(shape)))
         self._plans: dict[int, Any] = {}
         if self.backend == "sparse":
             self._gridding = Gridding(shape)
@@ -163,17 +180,17 @@ class Nufft:
             settings = {"dtype": "complex64", "upsampfac": OVERSAMPLING, "nthreads": threads, "showwarn": 0}
             plan = finufft.Plan(kind, self.shape, self.coils, ACCURACY, sign, **settings)
             turns = (2 * np.pi / np.array(self.shape[::-1])).astype(np.float32)
-            x, y = np.ascontiguousarray((self.k * turns).T)
-            plan.setpts(y, x)
+            plan.setpts(*np.ascontiguousarray((self.k * turns).T)[::-1])
             self._plans[kind] = plan
         return self._plans[kind]
 
 
-def checked_positions(k: npt.NDArray[Any], shape: tuple[int, int]) -> FloatArray:
+def checked_positions(k: npt.NDArray[Any], shape: tuple[int, ...]) -> FloatArray:
     """``k`` (..., 2) as (samples, 2) float32; ReconstructionError when it does not belong to the matrix ``shape``."""
-    if k.ndim < 2 or k.shape[-1] != 2 or k.size == 0:
-        raise ReconstructionError(f"a trajectory must have shape (..., 2) = (kx, ky), got {k.shape}")
-    flat = k.reshape(-1, 2)
+    if k.ndim < 2 or k.shape[-1] != len(shape) or k.size == 0:
+        names = "(kx, ky)" if len(shape) == 2 else "(kx, ky, kz)"
+        raise ReconstructionError(f"a trajectory must have shape (..., {len(shape)}) = {names}, got {k.shape}")
+    flat = k.reshape(-1, len(shape))
     if not np.isfinite(flat).all():
         raise ReconstructionError(f"{int((~np.isfinite(flat)).any(axis=1).sum())} positions of the trajectory are NaN")
     # A delayed spoke leaves the matrix by a little, and comes back on the other side where the signal has vanished.
@@ -181,7 +198,7 @@ def checked_positions(k: npt.NDArray[Any], shape: tuple[int, int]) -> FloatArray
     reach = np.abs(flat).max(axis=0)
     if (reach > limit).any():
         raise ReconstructionError(
-            f"the trajectory reaches {reach.tolist()} cycles per field of view along (x, y), beyond half of the "
+            f"the trajectory reaches {reach.tolist()} cycles per field of view along (x, y ...), beyond half of the "
             f"matrix {shape[::-1]}: check its unit or reconstruct a larger matrix"
         )
     return np.ascontiguousarray(flat, dtype=np.float32)

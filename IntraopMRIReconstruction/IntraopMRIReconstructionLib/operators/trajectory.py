@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import Voronoi
+from scipy.spatial import SphericalVoronoi, Voronoi
 
 from ..errors import ReconstructionError
 from .remembered import remembered
@@ -23,8 +23,10 @@ FloatArray = npt.NDArray[np.float32]
 GOLDEN_ANGLE_RAD = float(np.pi * (np.sqrt(5) - 1) / 2)
 #: Places are told apart to so many decimals, in cycles per field of view: single precision at a matrix of 512.
 PLACE_DECIMALS = 4
-#: Steps in which the length of a spiral is summed up.
-SPIRAL_STEPS = 4096
+#: Spokes are straight and run through the centre to within this, in cycles per field of view: far below a sample.
+STRAIGHT = 0.05
+#: Fewer spokes in space do not surround the centre.
+LEAST_SPOKES = 6
 
 
 def golden_angles(spokes: int, first: int = 0) -> npt.NDArray[np.float64]:
@@ -68,22 +70,6 @@ def radial_density(
     return np.asarray((away + kink) * (step**2 * np.pi / spokes), dtype=np.float32)
 
 
-def spiral(interleaves: int, samples: int, matrix: int) -> FloatArray:
-    """Archimedean spirals out of the centre at constant speed, turned about one another, at the Nyquist distance."""
-    if interleaves < 1 or samples < 2 or matrix < 2:
-        raise ReconstructionError(
-            f"a spiral needs an interleave, 2 samples and a matrix of 2, got {interleaves}, {samples} and {matrix}"
-        )
-    turns = matrix / 2 / interleaves
-    fine = np.linspace(0, 1, SPIRAL_STEPS)
-    length = np.concatenate([[0], np.cumsum(np.hypot(1, 2 * np.pi * turns * (fine[1:] + fine[:-1]) / 2))])
-    share = np.interp(np.arange(samples) / samples * length[-1], length, fine)
-    start = 2 * np.pi * np.arange(interleaves) / interleaves
-    angle = start[:, None] + 2 * np.pi * turns * share
-    radius = matrix / 2 * share
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).astype(np.float32)
-
-
 @remembered
 def density(k: npt.NDArray[Any]) -> FloatArray:
     """Area of each sample of any trajectory ``k`` (..., 2), shape (...): what lies nearest to it (Voronoi cells).
@@ -112,3 +98,41 @@ def density(k: npt.NDArray[Any]) -> FloatArray:
         a, b = start - cells.points[owner], end - cells.points[owner]
         areas += np.bincount(owner, np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) / 2, minlength=len(areas))
     return (areas[index.ravel()] / shared[index.ravel()]).reshape(k.shape[:-1]).astype(np.float32)
+
+
+def in_all_directions(k: npt.NDArray[Any]) -> bool:
+    """Whether readouts (shots, readout, 3), in cycles per field of view, are straight spokes out of or through 0."""
+    along, direction = spoke_directions(k)
+    beside = k - along[..., None] * direction[:, None, :]
+    return bool(np.abs(beside).max(initial=0.0) < STRAIGHT and (np.abs(along).min(axis=1) < 1.0).all())
+
+
+@remembered
+def sphere_density(k: npt.NDArray[Any]) -> FloatArray:
+    """Volume (shots, readout) of each sample of spokes ``k`` (shots, readout, 3), in (cycles per field of view)^3.
+
+    A sample stands for the shell from half way to the one before it to half way to the next, over the part of the
+    sphere that lies nearest to its spoke. Raises ReconstructionError for fewer than ``LEAST_SPOKES`` directions.
+    """
+    along, direction = spoke_directions(k)
+    ends = np.stack([along.max(axis=1) > STRAIGHT, along.min(axis=1) < -STRAIGHT], axis=-1)
+    points = np.concatenate([direction[ends[:, 0]], -direction[ends[:, 1]]]).astype(np.float64)
+    places, index, shared = np.unique(np.round(points, 5), axis=0, return_inverse=True, return_counts=True)
+    if len(places) < LEAST_SPOKES:
+        raise ReconstructionError(f"a volume needs spokes in {LEAST_SPOKES} directions or more, got {len(places)}")
+    cells = SphericalVoronoi(places / np.linalg.norm(places, axis=1, keepdims=True)).calculate_areas()
+    areas = np.zeros(ends.shape)
+    areas.T[ends.T] = (cells / shared)[index.reshape(-1)]
+    # Half way to the neighbours; the outermost sample reaches as far outwards as inwards.
+    middle = (along[:, 1:] + along[:, :-1]) / 2
+    edges = np.concatenate([2 * along[:, :1] - middle[:, :1], middle, 2 * along[:, -1:] - middle[:, -1:]], axis=1)
+    low, high = np.minimum(edges[:, :-1], edges[:, 1:]), np.maximum(edges[:, :-1], edges[:, 1:])
+    shells = [np.maximum(high, 0) ** 3 - np.maximum(low, 0) ** 3, np.maximum(-low, 0) ** 3 - np.maximum(-high, 0) ** 3]
+    return np.asarray((areas[:, :1] * shells[0] + areas[:, 1:] * shells[1]) / 3, dtype=np.float32)
+
+
+def spoke_directions(k: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(distance (shots, readout) of each sample from 0 along its spoke, unit direction (shots, 3) of each)."""
+    reach = (k[:, -1] - k[:, 0]).astype(np.float64)
+    direction = reach / np.maximum(np.linalg.norm(reach, axis=-1, keepdims=True), 1e-12)
+    return np.einsum("sri,si->sr", k, direction), direction

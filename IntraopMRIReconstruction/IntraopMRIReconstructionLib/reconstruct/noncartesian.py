@@ -1,6 +1,7 @@
 """Radial and spiral frames to images: gridding where the readouts lie densely, iterative SENSE where they do not.
 
-Sources as in :mod:`.radial`, :mod:`.spiral` and :mod:`.gradient_delays`.
+Sources as in :mod:`.radial` and :mod:`.gradient_delays`; for gridding Jackson et al., Selection of a convolution
+function for Fourier inversion using gridding, IEEE Trans Med Imaging 10:473 (1991).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ..operators.nufft import Nufft
 from ..operators.remembered import remembered
 from ..operators.sensitivity import low_resolution
 from ..operators.trajectory import density, radial, radial_density
-from . import sense
+from . import koosh, sense
 from .gradient_delays import gradient_delays
 from .methods import Options
 from .radial import iterative_sense
@@ -65,6 +66,8 @@ def image(
     Magnitude by root sum of squares for gridding unless ``phased``, else complex. ``calibrations`` keep the coil maps.
     Raises ReconstructionError when no slice has enough readouts.
     """
+    if frame.k.shape[-1] == 3:
+        return koosh.volume(frame, work, step, threads, phased)
     z, y, x = frame.encoding.encoded_matrix
     numbers = [number for number in range(z) if (frame.slices == number).any()]
     gap, dense = _coverage(frame.k[frame.slices == numbers[0]], (y, x))

@@ -93,7 +93,7 @@ class SlidingWindow:
         if maps is None:
             side = max(2, min(self._matrix, int(2 / np.pi * self.spokes)))
             kspace = kspace_from_image(self.coil_images(), (-2, -1), self._threads)
-            maps = low_resolution(resized(kspace, (side, side)), self._gridding.shape)
+            maps = low_resolution(resized(kspace, (side, side)), (self._matrix, self._matrix))
         if maps.shape != (self._coils, *self._gridding.shape):
             raise ReconstructionError(
                 f"maps must have shape {(self._coils, *self._gridding.shape)}, got {maps.shape}: one for each coil"

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from ..data import Acquisition, Encoding
 from ..errors import ReconstructionError
 from ..operators.fourier import ComplexArray
-from ..operators.trajectory import GOLDEN_ANGLE_RAD, radial
+from ..operators.trajectory import GOLDEN_ANGLE_RAD, in_all_directions, radial
 from .arrivals import MAX_FRAME_BYTES, Arrivals, flags_of, silent_of
-from .stack import flat, slices_of
+from .stack import is_flat, slices_of
 
 #: Entry of the encoding's metadata that says in which order the spokes of a radial scan are turned.
 RADIAL_ORDER, GOLDEN = "radial_order", "golden"
@@ -33,8 +33,9 @@ class Shots:
     """Readouts of one frame (one contrast of one repetition).
 
     ``samples``: (coils, shots, readout) complex64. ``k``: (shots, readout, 2) = (kx, ky) float32 in cycles per field
-    of view of ``encoding``, from which readout oversampling is taken away. ``slices``: (shots,) the slice of each;
-    of a 3D scan too, whose transform across the partitions has been done. Other fields as in KSpace.
+    of view of ``encoding``, from which readout oversampling is taken away; (kx, ky, kz) of spokes in all directions of
+    space. ``slices``: (shots,) the slice of each; of a stack too, whose transform across the partitions has been done.
+    Other fields as in KSpace.
     """
 
     samples: ComplexArray
@@ -59,8 +60,8 @@ class _Parts:
 
 
 class ShotAssembler(Arrivals):
-    """Collects the readouts of one radial or spiral scan, of slices or of a stack (:mod:`.stack`); used as
-    :class:`.assemble.Assembler` is."""
+    """Collects the readouts of one radial or spiral scan, of slices, of a stack (:mod:`.stack`) or of spokes in all
+    directions of space (:mod:`.koosh`); used as :class:`.assemble.Assembler` is."""
 
     def __init__(self, encoding: Encoding) -> None:
         """Raises ReconstructionError for other trajectories."""
@@ -71,8 +72,10 @@ class ShotAssembler(Arrivals):
         fov, recon = encoding.encoded_fov_mm, encoding.recon_fov_mm
         shares = [min(1.0, recon[axis] / fov[axis]) for axis in (1, 2)]
         kept = [max(2, round(size * share)) for size, share in zip((y, x), shares, strict=True)]
-        #: From cycles per encoded field of view to cycles per kept field of view, (x, y).
-        self._scale = np.array([kept[1] / x, kept[0] / y], dtype=np.float32)
+        #: From cycles per encoded field of view to cycles per kept field of view, (x, y, z).
+        self._scale = np.array([kept[1] / x, kept[0] / y, 1.0], dtype=np.float32)
+        #: Whether a 3D scan has spokes in all directions; None while no readout has shown it.
+        self._koosh: bool | None = None if encoding.is_3d else False
         self.encoding = replace(
             encoding,
             encoded_matrix=(z, kept[0], kept[1]),
@@ -87,7 +90,7 @@ class ShotAssembler(Arrivals):
         source = self._source
         said = source.metadata.get(SHOTS_PER_IMAGE, "")
         each = int(said) if said.isdecimal() else round(np.pi / 2 * max(self.encoding.encoded_matrix[1:]))
-        planned = each * source.encoded_matrix[0] * source.contrasts * source.repetitions
+        planned = each * self._repeated * source.contrasts * source.repetitions
         taken = self._released + sum(self.lines(*key) for key in self._frames)
         return min(1.0, taken / max(1, planned))
 
@@ -111,6 +114,7 @@ class ShotAssembler(Arrivals):
         samples, good = self._screened(acquisition.samples[use])
         if not good.any():
             return
+        self._koosh = k.shape[-1] == 3
         key = acquisition.contrast, acquisition.repetition
         frame = self._frames.setdefault(key, _Parts())
         if frame.size + samples.nbytes > MAX_FRAME_BYTES:
@@ -132,7 +136,7 @@ class ShotAssembler(Arrivals):
     def is_whole(self, contrast: int, repetition: int) -> bool:
         """Whether as many readouts of a frame that has begun are in as the header announces; False when it does not."""
         said = self._source.metadata.get(SHOTS_PER_IMAGE, "")
-        return said.isdecimal() and self.lines(contrast, repetition) >= int(said) * self._source.encoded_matrix[0]
+        return said.isdecimal() and self.lines(contrast, repetition) >= int(said) * self._repeated
 
     def kspace(self, contrast: int = 0, repetition: int = 0) -> Shots:
         """One frame, whitened when the scan brought noise lines, without dead coils.
@@ -156,7 +160,7 @@ class ShotAssembler(Arrivals):
             samples = np.tensordot(mixing, samples, axes=1)
         k, slices = np.concatenate(frame.k), np.concatenate(frame.slices)
         warnings = [*self.warnings, why]
-        if self.encoding.is_3d:
+        if self.encoding.is_3d and not self._koosh:
             centre = self._source.centre_index[0]
             samples, k, slices, lost = slices_of(samples, k, slices, self.encoding, centre)
             warnings.append(lost)
@@ -174,7 +178,10 @@ class ShotAssembler(Arrivals):
         )
 
     def positions(self, acquisition: Acquisition, use: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-        """k (lines, readout, 2) of the lines to use, in cycles per kept field of view. Raises as :meth:`add`."""
+        """k (lines, readout, 2) of the lines to use, in cycles per kept field of view; 3 of spokes in all directions.
+
+        Raises as :meth:`add`.
+        """
         source = self._source
         if not use.any():
             return np.zeros((0, acquisition.samples.shape[2], 2), np.float32)
@@ -182,9 +189,9 @@ class ShotAssembler(Arrivals):
             k = acquisition.trajectory[use]
             if not np.isfinite(k).all():
                 raise ReconstructionError(f"the trajectory of scan '{source.scan_id}' has NaN or infinite positions")
-            if source.is_3d and k.shape[-1] == 3:
-                flat(k, acquisition.kz[use], source)
-            return np.asarray(k[..., :2] * self._scale, dtype=np.float32)
+            if source.is_3d and k.shape[-1] == 3 and self._is_koosh(k, acquisition.kz[use]):
+                return np.asarray(k * self._scale, dtype=np.float32)
+            return np.asarray(k[..., :2] * self._scale[:2], dtype=np.float32)
         if source.trajectory != "radial" or source.metadata.get(RADIAL_ORDER) != GOLDEN:
             raise ReconstructionError(
                 f"the readouts of the {source.trajectory} scan '{source.scan_id}' carry no trajectory, and its header "
@@ -193,7 +200,27 @@ class ShotAssembler(Arrivals):
         readout, width = acquisition.samples.shape[2], source.encoded_matrix[2]
         k = radial(acquisition.ky[use] * GOLDEN_ANGLE_RAD, readout, width)
         # Spokes are round in space, not in cycles per field of view.
-        return np.asarray(k * self._scale * (1.0, source.encoded_fov_mm[1] / source.encoded_fov_mm[2]), np.float32)
+        round_ = (1.0, source.encoded_fov_mm[1] / source.encoded_fov_mm[2])
+        return np.asarray(k * self._scale[:2] * round_, np.float32)
+
+    @property
+    def _repeated(self) -> int:
+        """How often each shot comes: in every slice or partition."""
+        return 1 if self._koosh else self._source.encoded_matrix[0]
+
+    def _is_koosh(self, k: npt.NDArray[np.float32], partition: npt.NDArray[np.int32]) -> bool:
+        """Whether readouts (lines, readout, 3) go in all directions. Raises ReconstructionError for what is no stack
+        either, and when the scan has been the other kind so far."""
+        source = self._source
+        flat = is_flat(k, partition, source)
+        found = source.trajectory == "radial" and in_all_directions(k) and not (flat and not self._koosh)
+        if not (found or flat) or (self._koosh is not None and found != self._koosh):
+            raise ReconstructionError(
+                f"the readouts of the {source.trajectory} scan '{source.scan_id}' leave their partition: of 3D scans "
+                "stacks, with the same readouts in every partition, and straight spokes through the centre of k-space "
+                "in all directions can be reconstructed"
+            )
+        return found
 
     def _forget(self, newest: tuple[int, int]) -> None:
         """A scan that runs for hours keeps its newest frames; the oldest go, and their readouts stay counted."""

@@ -18,15 +18,11 @@ from ..operators.fourier import ComplexArray, image_from_kspace
 SAME_PLACE = 0.05
 
 
-def flat(trajectory: npt.NDArray[np.floating], partition: npt.NDArray[np.integer], encoding: Encoding) -> None:
-    """Raise ReconstructionError unless readouts ``trajectory`` (lines, readout, 3), in cycles per encoded field of
-    view, stay within their ``partition`` (lines,): others fill a sphere, not a stack."""
+def is_flat(trajectory: npt.NDArray[np.floating], partition: npt.NDArray[np.integer], encoding: Encoding) -> bool:
+    """Whether readouts ``trajectory`` (lines, readout, 3), in cycles per encoded field of view, stay within their
+    ``partition`` (lines,): others fill a sphere, not a stack."""
     planned = (partition - encoding.centre_index[0])[:, None]
-    if float(np.abs(trajectory[..., 2] - planned).max(initial=0.0)) > SAME_PLACE:
-        raise ReconstructionError(
-            f"the readouts of the {encoding.trajectory} scan '{encoding.scan_id}' leave their partition: of 3D scans "
-            "only stacks, with the same readouts in every partition, can be reconstructed"
-        )
+    return float(np.abs(trajectory[..., 2] - planned).max(initial=0.0)) <= SAME_PLACE
 
 
 def slices_of(

@@ -17,6 +17,8 @@ A scan is one STRING, then NDARRAY messages (or complex IMAGE messages), all of 
    ``trajectory_shape, trajectory``    only radial and spiral: ``lines,readout,2`` (or 3) and base64 of big-endian
                   float32, in cycles per encoded field of view; may be left out when the encoding's ``metadata`` has
                   ``radial_order`` ``golden``: spoke ``ky`` is then turned by ``ky`` golden angles
+                  (in every partition of a 3D scan: a stack). With three columns a 3D radial scan may go in all
+                  directions of space: straight spokes out of or through the centre, in any order
    =============  ==================================================================================================
 
    A Cartesian readout has as many samples as the encoded matrix is wide, or fewer (partial, asymmetric echo): then

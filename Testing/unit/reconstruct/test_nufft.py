@@ -9,6 +9,7 @@ from IntraopMRIReconstructionLib.operators import trajectory
 from IntraopMRIReconstructionLib.operators.fourier import kspace_from_image
 from IntraopMRIReconstructionLib.operators.nufft import Backend, Nufft
 from IntraopMRIReconstructionLib.simulate.analytic import HEAD_2D, kspace_at, voxel_means
+from IntraopMRIReconstructionLib.simulate.raw_scans import spiral_scan
 
 SHAPE = (40, 33)
 #: Share of the signal that the two back ends may be off: kernel of 5 cells, finufft asked for 1e-3.
@@ -112,19 +113,10 @@ def test_cell_areas_agree_with_the_ramp() -> None:
         trajectory.density(np.zeros((9, 2)))
 
 
-def test_spiral_keeps_the_nyquist_distance() -> None:
-    k = trajectory.spiral(8, 600, 64)
-    assert np.hypot(*k[:, -1].T).max() <= 32
-    steps = np.hypot(*np.diff(k, axis=1).T)
-    assert steps.max() < 1.1 * np.median(steps)
-    radius, angle = np.hypot(*k[0, 5:].T), np.unwrap(np.arctan2(k[0, 5:, 1], k[0, 5:, 0]))
-    per_turn = np.polyfit(angle, radius, 1)[0] * 2 * np.pi
-    assert per_turn / 8 == pytest.approx(1.0, abs=1e-3)
-
-
 def test_adjoint_with_densities_shows_the_brightness() -> None:
     matrix = 96
-    k = trajectory.spiral(24, 800, matrix)
+    k = spiral_scan(matrix, 1, 24).blocks[0].trajectory
+    assert k is not None
     weights = trajectory.density(k)
     data = kspace_at(k.astype(float) / FIELD, HEAD_2D) * matrix / FIELD**2
     image = Nufft(k, (matrix, matrix), 1).adjoint((data * weights)[None].astype(np.complex64))[0]
@@ -135,5 +127,3 @@ def test_adjoint_with_densities_shows_the_brightness() -> None:
 def test_refused_shapes_of_trajectories() -> None:
     with pytest.raises(ReconstructionError, match="at least 2 samples"):
         trajectory.radial([0.0], 1, 64)
-    with pytest.raises(ReconstructionError, match="needs an interleave"):
-        trajectory.spiral(0, 100, 64)

@@ -1,76 +1,77 @@
+"""Spirals with a given trajectory: over the link, from a file, with and without finufft, frame by frame."""
+
 from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from IntraopMRIReconstructionLib.errors import ReconstructionError
-from IntraopMRIReconstructionLib.operators import trajectory
+from IntraopMRIReconstructionLib.data import Acquisition, Encoding
+from IntraopMRIReconstructionLib.operators import nufft, trajectory
 from IntraopMRIReconstructionLib.operators.remembered import REMEMBERED, remembered
 from IntraopMRIReconstructionLib.reconstruct.auto import reconstruct
 from IntraopMRIReconstructionLib.reconstruct.collect import collector
+from IntraopMRIReconstructionLib.reconstruct.result import Reconstruction
 from IntraopMRIReconstructionLib.reconstruct.shots import Shots
-from IntraopMRIReconstructionLib.reconstruct.spiral import KnownTrajectory
-from IntraopMRIReconstructionLib.simulate.analytic import HEAD_2D, grid_points_mm, kspace_at, ring_of_coils, voxel_means
-from IntraopMRIReconstructionLib.simulate.raw_scans import spiral_scan
+from IntraopMRIReconstructionLib.simulate.raw_scans import in_small_blocks, spiral_scan
+from IntraopMRIReconstructionLib.wire.mrd_file import read_mrd, write_mrd
+from IntraopMRIReconstructionLib.wire.raw_data import RawDataReader, message_from_acquisition, messages_from_encoding
 
-SHAPE, COILS, FIELD, SHOTS = (80, 80), 4, 240.0, 16
-
-
-@pytest.fixture(scope="module")
-def case() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(k, samples, maps, truth)"""
-    k = trajectory.spiral(SHOTS, 700, SHAPE[0])
-    coils = ring_of_coils(COILS, FIELD)
-    samples = kspace_at(k.astype(float) / FIELD, HEAD_2D, coils) * SHAPE[0] / FIELD**2
-    points = grid_points_mm(SHAPE, (FIELD, FIELD))
-    sensitivities = np.stack([coil.at(points) for coil in coils])
-    strength = np.sqrt((np.abs(sensitivities) ** 2).sum(axis=0))
-    truth = voxel_means(SHAPE, (FIELD, FIELD), HEAD_2D).real * strength
-    return k, samples.astype(np.complex64), (sensitivities / strength).astype(np.complex64), truth
+MATRIX, COILS, SHOTS = 64, 4, 16
 
 
-def error(image: np.ndarray, truth: np.ndarray) -> float:
-    return float(np.linalg.norm(np.abs(image) - truth) / np.linalg.norm(truth))
+def made(encoding: Encoding, blocks: Iterable[Acquisition], method: str = "auto") -> Reconstruction:
+    scan = collector(encoding)
+    for block in blocks:
+        scan.add(block)
+    return reconstruct(scan.kspace(), method)
 
 
-@pytest.mark.parametrize("backend", ["finufft", "sparse"])
-def test_full_spiral(case: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], backend: str) -> None:
-    k, samples, maps, truth = case
-    for given in (None, maps):
-        scan = KnownTrajectory(k, SHAPE, COILS, given, 1, "finufft" if backend == "finufft" else "sparse")
-        frame = scan.frame(samples, 3.0)
-        # Turns lie at the Nyquist distance exactly, and the corners of k-space are not there.
-        assert error(frame.image, truth) < 0.15
-        assert frame.shots == SHOTS
-        assert frame.age_s(3.5) == pytest.approx(0.5)
+@pytest.mark.parametrize(("taken", "method"), [(None, "gridding"), (SHOTS // 2, "iterative-sense")])
+def test_without_finufft_the_picture_is_the_same(
+    taken: int | None, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("finufft")
+    scan = spiral_scan(MATRIX, COILS, SHOTS, taken)
+    result = made(scan.encoding, scan.blocks)
+    monkeypatch.setattr(nufft.importlib.util, "find_spec", lambda _name: None)
+    sparse = made(scan.encoding, scan.blocks)
+    assert result.method == sparse.method == method
+    difference = np.linalg.norm(result.image.array - sparse.image.array)
+    assert 0 < difference < 0.01 * np.linalg.norm(result.image.array)
 
 
-def test_half_of_the_shots(case: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]) -> None:
-    k, samples, maps, truth = case
-    scan = KnownTrajectory(k[::2], SHAPE, COILS, maps, 1)
-    image = scan.iterative(samples[:, ::2], 15)
-    assert error(image, truth) < 0.12
-    assert error(image, truth) < 0.6 * error(scan.frame(samples[:, ::2]).image, truth)
-
-
-def test_refused(case: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]) -> None:
-    k, samples, maps, _ = case
-    scan = KnownTrajectory(k, SHAPE, COILS)
-    with pytest.raises(ReconstructionError, match="samples must have shape"):
-        scan.frame(samples[:, :-1])
-    with pytest.raises(ReconstructionError, match="NaN"):
-        scan.frame(samples * np.complex64(np.nan))
-    with pytest.raises(ReconstructionError, match="needs coil maps"):
-        scan.iterative(samples)
-    with pytest.raises(ReconstructionError, match="maps must have shape"):
-        KnownTrajectory(k, SHAPE, COILS, maps[:2])
+def test_a_given_trajectory_over_the_link_and_from_a_file(tmp_path: Path, directions: np.ndarray) -> None:
+    """Oblique as well: where the picture lies, and that nothing of the trajectory is lost on the way."""
+    scan = spiral_scan(MATRIX, COILS, SHOTS)
+    matrix = np.eye(4)
+    matrix[:3, :3] = directions * np.array([3.75, 3.75, 5.0])
+    header = replace(scan.encoding, ras_from_ijk=matrix)
+    expected = made(header, scan.blocks)
+    write_mrd(tmp_path / "spiral.h5", header, scan.blocks)
+    read = read_mrd(tmp_path / "spiral.h5")
+    reader = RawDataReader()
+    opened = reader.feed(messages_from_encoding(header)[0])
+    assert isinstance(opened, Encoding)
+    sent = []
+    for block in in_small_blocks(scan, 5):
+        lines = reader.feed(message_from_acquisition(block))
+        assert isinstance(lines, Acquisition)
+        sent.append(lines)
+    for found in (made(read.encoding, read.acquisitions), made(opened, sent)):
+        assert found.method == "gridding"
+        np.testing.assert_allclose(found.image.ras_from_ijk, matrix, atol=1e-4)
+        np.testing.assert_allclose(found.image.array, expected.image.array, atol=1e-3 * expected.image.array.max())
 
 
 def test_frames_of_a_live_scan_share_what_depends_on_the_trajectory(monkeypatch: pytest.MonkeyPatch) -> None:
     scan = spiral_scan(48, 4, 7)
-    made = collector(scan.encoding)
+    collected = collector(scan.encoding)
     for block in scan.blocks:
-        made.add(block)
-    shots = made.kspace()
+        collected.add(block)
+    shots = collected.kspace()
     assert isinstance(shots, Shots)
     calls: list[int] = []
     voronoi = trajectory.Voronoi
