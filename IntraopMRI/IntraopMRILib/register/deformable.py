@@ -20,7 +20,7 @@ from IntraopMRIReconstructionLib.geometry import apply, invert, resample_matrix
 from scipy import ndimage
 
 from .brain_mask import brain_of
-from .cavity import find_cavity, find_stains, with_rim
+from .cavity import RIM_MM, find_cavity, find_stains, with_rim
 from .deformable_verdict import LIKENESS_MM, Findings, deformable_verdict
 from .inverse import inverse_of
 from .lattice import Basis, Lattice
@@ -29,7 +29,7 @@ from .normalise import locally_normalised
 from .rigid import RigidRegistration
 from .sampling import BoolArray, Float32Array, Volume, bounding_box, checked_volume, mask_on, resampled, sample
 from .tones import Tones
-from .uncertainty import uncertainty_mm
+from .uncertainty import distance_mm, uncertainty_mm
 
 #: Resolutions (mm), lattice spacings in mm, steps: coarse ones see 20 mm, fine ones half a millimetre.
 LEVELS = ((8.0, 32.0, 12), (4.0, 16.0, 14), (2.0, 8.0, 10), (1.0, 8.0, 6))
@@ -146,7 +146,8 @@ def register_deformable(
     still(0.95, "estimating the uncertainty")
     tumour_now = None if tumour is None else Image(work.tumour.astype(np.uint8), brain.ras_from_ijk)
     matched = brain.with_array((work.brain & work.covered).astype(np.uint8))
-    radius = uncertainty_mm(work.last, coefficients, shift, matched, found_cavity)
+    from_cavity = distance_mm(found_cavity)
+    radius = uncertainty_mm(work.last, coefficients, shift, matched, from_cavity)
     findings = Findings(
         shift,
         inverse,
@@ -159,6 +160,7 @@ def register_deformable(
         matched=matched,
         thickest_mm=float(max(fixed.spacing_mm.max(), moving.spacing_mm.max())),
         likeness=LevelFit(work.images(LIKENESS_MM), lattice, STIFFNESS, threads).likeness(coefficients),
+        from_cavity_mm=from_cavity,
     )
     still(1.0, "done")
     return DeformableRegistration(
@@ -209,19 +211,22 @@ class _Work:
             ),
             self.fixed.ras_from_ijk,
         )
-        self.masks = self.fixed.shrunk(MASK_MM)
+        self._reduced: dict[float, tuple[Volume, Volume]] = {}
+        self._moving_seen: dict[float, Float32Array] = {}
+        self.masks, _ = self._at(MASK_MM)
         self.brain = mask_on(brain, self.masks, "intraoperative")
         self.moving_brain = mask_on(_moved(moving_brain, pose), self.masks, "preoperative")
-        reach = np.ones(other.shrunk(MASK_MM).values.shape, dtype=np.uint8)
-        reach_image = Image(reach, other.shrunk(MASK_MM).ras_from_ijk)
+        reach_image = moving_brain.with_array(np.ones_like(moving_brain.array))
         #: Where the preoperative volume has voxels at all: beyond it nothing is matched.
         self.covered = mask_on(_moved(reach_image, pose), self.masks, "preoperative")
         self.tumour: BoolArray = np.zeros_like(self.brain)
         if tumour is not None:
             self.tumour = mask_on(_moved(tumour, pose), self.masks, "tumour")
         self.cavity: BoolArray = np.zeros_like(self.brain)
-        #: Beside the cavity: where its wall has the grey values of surgery.
-        self._stained: BoolArray = np.zeros_like(self.brain)
+        #: The cavity, and beside it where its wall has the grey values of surgery.
+        self._gone: BoolArray = self.cavity
+        #: Where the preoperative image shows what is gone now.
+        self._taken: BoolArray = self.cavity
         self._cavity_known = False
         self.remapped = self._same_tones()
 
@@ -234,7 +239,7 @@ class _Work:
                 "check the rigid pose and the masks"
             )
         fixed = self.masks.values.ravel()[both]
-        moving = self.moving.shrunk(MASK_MM).values.ravel()[both]
+        moving = self._at(MASK_MM)[1].values.ravel()[both]
         low, high = np.percentile(moving, (0.5, 99.5))
         tones = Tones.learnt(moving, fixed, (float(low), max(float(high), float(low) + 1e-6)))
         plain = float(np.corrcoef(fixed, moving)[0, 1])
@@ -242,7 +247,14 @@ class _Work:
         if plain > RISING_TOGETHER * translated:
             return False
         self.moving = Volume(tones.mapped(self.moving.values)[0], self.moving.ras_from_ijk)
+        self._reduced.clear()
         return True
+
+    def _at(self, spacing: float) -> tuple[Volume, Volume]:
+        """Both images at a resolution in mm, reduced once."""
+        if spacing not in self._reduced:
+            self._reduced[spacing] = self.fixed.shrunk(spacing), self.moving.shrunk(spacing)
+        return self._reduced[spacing]
 
     def still(self, fraction: float, what: str) -> None:
         if not self._progress(fraction, what):
@@ -272,9 +284,10 @@ class _Work:
 
     def fit_near(self, lattice: Lattice, coefficients: Float32Array, spacing: float) -> Float32Array:
         """A few steps at ``spacing`` around the cavity alone; as they are without one or without finer voxels."""
-        fixed, moving = self.fixed.shrunk(spacing), self.moving.shrunk(spacing)
-        if not self.cavity.any() or fixed.values.shape == self.fixed.shrunk(2 * spacing).values.shape:
+        fixed, moving = self._at(spacing)
+        if not self.cavity.any() or fixed.values.shape == self._at(2 * spacing)[0].values.shape:
             return coefficients
+        self._leave_out(self._displacement(lattice, coefficients))
         voxel = fixed.spacing_kji_mm
         scale = self.masks.spacing_kji_mm / voxel
         box = bounding_box(self.cavity, np.ceil(NEAR_MM / self.masks.spacing_kji_mm).astype(int))
@@ -286,7 +299,7 @@ class _Work:
         room = np.ceil((float(np.abs(inner).max()) + 2.0) / voxel).astype(int)
         low, high = np.maximum(start - room, 0), np.minimum(stop + room, fixed.values.shape)
         k, j, i = (slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
-        images = self._normalised(fixed.cut((k, j, i)), moving.cut((k, j, i)))
+        images = self._normalised(fixed.cut((k, j, i)), self._seen(moving.cut((k, j, i))))
         before, after = (start - low).tolist(), (stop - low).tolist()
         k, j, i = (slice(a, b) for a, b in zip(before, after, strict=True))
         shown = replace(
@@ -298,22 +311,29 @@ class _Work:
         fit = LevelFit(shown, part, STIFFNESS, self._threads, held=True)
         told = partial(self._told, 0.85, 0.06, f"fitting at {spacing:g} mm around the cavity")
         result = coefficients.copy()
-        result[(slice(None), *nodes)] = fit.fitted(inner, NEAR_STEPS, told)
+        result[(slice(None), *nodes)] = fit.fitted(inner, NEAR_STEPS, told, 0.0)
         return result
 
     def images(self, spacing: float) -> LevelImages:
         """Both normalised at a resolution in mm, with what is known about the cavity."""
-        return self._normalised(self.fixed.shrunk(spacing), self.moving.shrunk(spacing))
+        fixed, moving = self._at(spacing)
+        if spacing not in self._moving_seen:
+            self._moving_seen[spacing] = self._seen(moving)
+        return self._normalised(fixed, self._moving_seen[spacing])
 
-    def _normalised(self, fixed: Volume, moving: Volume) -> LevelImages:
-        gone = self.cavity
-        if self._cavity_known:
-            gone = with_rim(self.cavity, self.masks.spacing_kji_mm) | self._stained
-        counted = self._on(self.brain & self.covered & ~gone, fixed)
+    def _seen(self, moving: Volume) -> Float32Array:
+        # Grey values are compared with those around them: around the cavity both images must show the same tissue.
+        return locally_normalised(
+            moving.values, self._on(self.moving_brain & ~self._taken, moving), moving.spacing_kji_mm
+        )
+
+    def _normalised(self, fixed: Volume, moving: Float32Array) -> LevelImages:
+        """``moving``: already normalised."""
+        counted = self._on(self.brain & self.covered & ~self._gone, fixed)
         trusted = self.covered if self._cavity_known else self.covered & ~self.tumour
         return LevelImages(
             locally_normalised(fixed.values, counted, fixed.spacing_kji_mm),
-            locally_normalised(moving.values, self._on(self.moving_brain, fixed), fixed.spacing_kji_mm),
+            moving,
             np.where(counted > 0.5, counted, 0).astype(np.float32),
             fixed.spacing_kji_mm,
             None if trusted.all() else self._on(trusted, fixed),
@@ -331,10 +351,9 @@ class _Work:
     def look(self, lattice: Lattice, coefficients: Float32Array, cavity: bool = True, *, wall: bool = False) -> None:
         """Look for the ``cavity`` and the stains on its ``wall`` with the image carried over by ``coefficients``."""
         self.still(0.37 if not wall else 0.7, "looking for the cavity")
-        fixed, moving = self.fixed.shrunk(MASK_MM), self.moving.shrunk(MASK_MM)
+        fixed, moving = self._at(MASK_MM)
         voxel, shape = fixed.spacing_kji_mm, fixed.values.shape
-        per_voxel = (1.0 / voxel).astype(np.float32)[:, None, None, None]
-        displacement = Basis(lattice, shape, voxel).evaluated(coefficients) * per_voxel
+        displacement = self._displacement(lattice, coefficients)
         points = (np.indices(shape, dtype=np.float32) + displacement).reshape(3, -1)
 
         def carried(values: npt.NDArray[np.generic]) -> Float32Array:
@@ -344,22 +363,43 @@ class _Work:
         if cavity:
             tumour = carried(self.tumour) > 0.5
             self.cavity = find_cavity(fixed.values, before, self.brain, brain, tumour, voxel)
+        self._know_cavity()
         if wall:
-            self._stained = find_stains(fixed.values, before, self.brain & brain, self.cavity, voxel)
-        self._cavity_known = True
+            self._gone = self._gone | find_stains(fixed.values, before, self.brain & brain, self.cavity, voxel)
+        self._leave_out(displacement)
+
+    def _displacement(self, lattice: Lattice, coefficients: Float32Array) -> Float32Array:
+        """(3, k, j, i) on the masks' grid in its voxels."""
+        voxel = self.masks.spacing_kji_mm
+        per_voxel = (1.0 / voxel).astype(np.float32)[:, None, None, None]
+        return Basis(lattice, self.masks.values.shape, voxel).evaluated(coefficients) * per_voxel
+
+    def _leave_out(self, displacement: Float32Array) -> None:
+        """What is gone takes no part in the grey values around the preoperative tissue either."""
+        self._taken = _before_moving(self._gone, displacement, self._threads)
+        self._moving_seen.clear()
 
     def use_cavity(self, cavity: Image) -> None:
         """Take a given cavity; an empty one says that nothing was resected."""
         if np.any(cavity.array):
             self.cavity = mask_on(cavity, self.masks, "cavity")
+        self._know_cavity()
+
+    def _know_cavity(self) -> None:
+        """From now on the cavity and its wall are not matched, and the tumour that is left is."""
         self._cavity_known = True
+        self._gone = self.cavity.copy()
+        if self.cavity.any():
+            voxel = self.masks.spacing_kji_mm
+            box = bounding_box(self.cavity, np.ceil(RIM_MM / voxel).astype(int))
+            self._gone[box] = with_rim(self.cavity[box], voxel)
 
     def result(self, lattice: Lattice, coefficients: Float32Array) -> tuple[Image, Image, Image, Image]:
         """Shift, inverse shift, cavity and brain on the grid of 2 mm."""
         grid = self.masks
         voxel = grid.spacing_kji_mm.astype(np.float32)[:, None, None, None]
-        along_axes = Basis(lattice, grid.values.shape, grid.spacing_kji_mm).evaluated(coefficients)
-        inverse = inverse_of(along_axes / voxel, self._threads) * voxel
+        displacement = self._displacement(lattice, coefficients)
+        along_axes, inverse = displacement * voxel, inverse_of(displacement, self._threads) * voxel
         axes = (grid.ras_from_ijk[:3, :3] / np.linalg.norm(grid.ras_from_ijk[:3, :3], axis=0))[:, ::-1]
 
         def image(field: Float32Array, name: str) -> Image:
@@ -383,9 +423,27 @@ def _moved(mask: Image, pose: Matrix) -> Image:
     return Image(mask.array, pose @ mask.ras_from_ijk)
 
 
+def _before_moving(mask: BoolArray, displacement: Float32Array, threads: int) -> BoolArray:
+    """Where that of the ``mask`` was which ``displacement`` (3, k, j, i), voxels, found beside it."""
+    result = np.zeros_like(mask)
+    if mask.any():
+        box = bounding_box(mask, int(np.ceil(np.abs(displacement).max())) + 2)
+        back = inverse_of(displacement[(slice(None), *box)], threads)
+        points = (np.indices(back.shape[1:], dtype=np.float32) + back).reshape(3, -1)
+        shown = sample(mask[box].astype(np.float32), points, threads, slopes=False).values
+        result[box] = shown.reshape(back.shape[1:]) > 0.5
+    return result
+
+
 def _boxed(volume: Volume, brain: Image) -> Volume:
     """Cut to the brain with a margin, and to a multiple of the coarsest reduction so that every level fills the box."""
-    cut = volume.cropped(mask_on(brain, volume, "intraoperative"), MARGIN_MM)
+    voxels = np.round(brain.spacing_mm[::-1] / volume.spacing_kji_mm).astype(int)
+    margin = np.ceil(MARGIN_MM / volume.spacing_kji_mm).astype(int)
+    starts, stops = zip(*((s.start, s.stop) for s in bounding_box(brain.array != 0)), strict=True)
+    low = np.maximum(np.array(starts) * voxels - margin, 0)
+    high = np.minimum(np.array(stops) * voxels + margin, volume.values.shape)
+    k, j, i = (slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+    cut = volume.cut((k, j, i))
     coarsest = np.maximum(1, np.round(LEVELS[0][0] / cut.spacing_kji_mm)).astype(int)
     padding = (-np.array(cut.values.shape)) % coarsest
     values = np.pad(cut.values, [(0, int(p)) for p in padding])

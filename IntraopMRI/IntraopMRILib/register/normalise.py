@@ -10,7 +10,7 @@ from .sampling import Float32Array
 
 #: Neighbourhood, mm to each side (never less than 1.5 voxels): wide enough to hold grey and white matter, narrow enough
 #: that the faint structure of white matter near a cavity is not measured against the cortex.
-NEIGHBOURHOOD_MM = 5.0
+NEIGHBOURHOOD_MM = 6.0
 #: Normalised values beyond this are vessels, blood and noise, not anatomy.
 LARGEST = 2.0
 #: Contrast below this part of the whole image's is noise and is not blown up.

@@ -9,6 +9,8 @@ covered by a term for the cavity's wall. The factors are calibrated on simulated
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
+import SimpleITK
 from IntraopMRIReconstructionLib.data import Image
 from scipy import ndimage
 
@@ -32,21 +34,32 @@ FACTORS_AT_MM = 2.0
 OUTSIDE = 0.2
 
 
-def uncertainty_mm(fit: LevelFit, coefficients: Float32Array, shift: Image, brain: Image, cavity: Image) -> Image:
-    """Radius (k, j, i) in mm, on the grid of ``shift``, that holds the true position in 95 of 100 cases."""
+def uncertainty_mm(
+    fit: LevelFit, coefficients: Float32Array, shift: Image, brain: Image, from_cavity_mm: npt.NDArray[np.floating]
+) -> Image:
+    """Radius (k, j, i) in mm, on the grid of ``shift``, that holds the true position in 95 of 100 cases.
+
+    ``from_cavity_mm``: distance of each voxel to the cavity.
+    """
     data, prior = deviations_mm(fit, coefficients, shift)
     factor = float(np.sqrt(FACTORS_AT_MM / fit.voxel_mm))
-    wall = WALL_MM * np.exp(-distance_mm(cavity) / WALL_REACH_MM)
+    wall = WALL_MM * np.exp(-from_cavity_mm / WALL_REACH_MM)
     radius = np.sqrt(FLOOR_MM**2 + (DATA * factor * data) ** 2 + (PRIOR * factor * prior) ** 2 + wall**2)
-    outside = ndimage.distance_transform_edt(brain.array == 0, sampling=brain.spacing_mm[::-1])
+    outside = distance_mm(brain) if np.any(brain.array) else 0.0
     return Image((radius + OUTSIDE * outside).astype(np.float32), shift.ras_from_ijk, "uncertainty 95 % (mm)")
 
 
-def distance_mm(mask: Image) -> np.ndarray:
-    """Distance of each voxel to the mask in mm, infinite without one."""
+def distance_mm(mask: Image) -> Float32Array:
+    """Distance of each voxel to the mask in mm, infinite without one.
+
+    Maurer et al., IEEE PAMI 25:265, 2003.
+    """
     if not np.any(mask.array):
-        return np.full(mask.array.shape, np.inf)
-    return np.asarray(ndimage.distance_transform_edt(mask.array == 0, sampling=mask.spacing_mm[::-1]))
+        return np.full(mask.array.shape, np.inf, dtype=np.float32)
+    image = SimpleITK.GetImageFromArray(np.asarray(mask.array != 0, dtype=np.uint8))
+    image.SetSpacing(mask.spacing_mm.tolist())
+    signed = SimpleITK.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)
+    return np.maximum(SimpleITK.GetArrayViewFromImage(signed), np.float32(0))
 
 
 def deviations_mm(fit: LevelFit, coefficients: Float32Array, shift: Image) -> tuple[Float32Array, Float32Array]:
