@@ -52,6 +52,8 @@ def test_what_is_missing_is_said(panel: Any, missing: str, words: str) -> None:
 
 
 def connect(panel: Any) -> str:
+    """As a person does: the page is open, since only an open page follows what happens."""
+    panel.open(page(panel, "CONNECT").phase)
     page(panel, "CONNECT").toggle()
     wait_until(lambda: panel.running.task is None, 30, "the attempt to connect")
     panel.refresh()

@@ -22,6 +22,16 @@ def operation(app: Any) -> Operation:
     return Operation()
 
 
+@pytest.fixture
+def confirmed(operation: Operation) -> Operation:
+    """Registered, confirmed by a person, and nothing of the plan decided."""
+    operation.register()
+    operation.running.confirm()
+    operation.panel.parameters.surgeon = "Dr. Example"
+    operation.panel.refresh()
+    return operation
+
+
 def test_nothing_moves_before_it_is_accepted(operation: Operation) -> None:
     operation.register()
     ui = operation.page("SCAN").ui
@@ -68,76 +78,62 @@ def test_accepted_things_move_one_by_one_and_the_record_says_who(operation: Oper
     np.testing.assert_allclose(operation.where("preop.target.Biopsy"), apply(pose(), TARGET), atol=1e-6)
 
 
-def test_all_good_ones_at_once_and_no_others(operation: Operation) -> None:
-    operation.register()
-    operation.running.confirm()
-    operation.panel.parameters.surgeon = "Dr. Example"
-    operation.panel.refresh()
-    button = operation.page("SCAN").ui.acceptGoodButton
+def test_all_good_ones_at_once_and_no_others(confirmed: Operation) -> None:
+    button = confirmed.page("SCAN").ui.acceptGoodButton
     assert button.text == "Accept all good (2)"
     button.click()
-    assert {name: row[2] for name, row in operation.rows().items()} == {
+    assert {name: row[2] for name, row in confirmed.rows().items()} == {
         "Biopsy": "Carried over", "Motor tract": "Carried over", "Tent": "Rigid pose (not offered)",
     }  # fmt: skip
     assert not button.enabled
 
 
-def test_distances_say_what_they_rest_on(operation: Operation) -> None:
-    operation.register()
-    operation.running.confirm()
-    operation.panel.parameters.surgeon = "Dr. Example"
-    operation.open("NAVIGATE")
-    ui = operation.page("NAVIGATE").ui
-    carried = operation.page("SCAN").choices
-    operation.choose("Biopsy")
+def test_distances_say_what_they_rest_on(confirmed: Operation) -> None:
+    confirmed.open("NAVIGATE")
+    ui = confirmed.page("NAVIGATE").ui
+    carried = confirmed.page("SCAN").choices
+    confirmed.choose("Biopsy")
     carried.decide(False)
-    operation.point(apply(pose(), TARGET))
+    confirmed.point(apply(pose(), TARGET))
     assert "0.0 mm" in ui.targetDistanceLabel.text
     assert "Biopsy, rigid pose" in ui.targetDistanceLabel.text
     assert f"{SHIFT_MM:.1f} ± 1.2 mm" in ui.tipShiftLabel.text
-    operation.choose("Biopsy")
+    confirmed.choose("Biopsy")
     carried.decide(True)
     carried.acceptGood()
-    operation.point(apply(pose(), TARGET))
+    confirmed.point(apply(pose(), TARGET))
     assert f"{SHIFT_MM:.1f} mm" in ui.targetDistanceLabel.text
     assert "carried over, accepted by Dr. Example at" in ui.targetDistanceLabel.text
     assert "± 1.2 mm" in ui.targetDistanceLabel.text
-    operation.point(apply(pose(), RISK) + MOVED)
+    confirmed.point(apply(pose(), RISK) + MOVED)
     assert "Motor tract (carried over)" in ui.alarmLabel.text
     assert "−" in ui.riskDistanceLabel.text, "the tip is inside where the tract is now"
-    operation.point(np.array([-20.0, 0.0, 10.0]))
+    confirmed.point(np.array([-20.0, 0.0, 10.0]))
     assert "–</span>&nbsp;&nbsp;in the cavity" in ui.tipShiftLabel.text, "there the shift is not known"
     assert "in the cavity" in ui.tipShiftLabel.toolTip
 
 
-def test_distances_of_an_older_scan_are_gone_before_page_5_is_seen_again(operation: Operation) -> None:
-    operation.register()
-    operation.running.confirm()
-    operation.panel.parameters.surgeon = "Dr. Example"
-    operation.open("NAVIGATE")
-    operation.point(apply(pose(), TARGET))
-    page = operation.page("NAVIGATE")
+def test_distances_of_an_older_scan_are_gone_before_page_5_is_seen_again(confirmed: Operation) -> None:
+    confirmed.open("NAVIGATE")
+    confirmed.point(apply(pose(), TARGET))
+    page = confirmed.page("NAVIGATE")
     assert page.guidance is not None
-    operation.open("SCAN")
-    operation.image = operation.scan()
-    operation.register()
+    confirmed.open("SCAN")
+    confirmed.image = confirmed.scan()
+    confirmed.register()
     assert page.guidance is None, "nobody has confirmed"
-    operation.running.confirm()
+    confirmed.running.confirm()
     assert page.guidance is None, "confirmed, but made for the scan before"
-    operation.open("NAVIGATE")
+    confirmed.open("NAVIGATE")
     assert page.guidance is not None
 
 
-def test_nobody_goes_on_past_what_is_undecided(operation: Operation) -> None:
-    operation.register()
-    operation.running.confirm()
-    operation.panel.parameters.surgeon = "Dr. Example"
-    operation.panel.refresh()
-    scan, next_button = operation.page("SCAN"), operation.panel.ui.nextButton
+def test_nobody_goes_on_past_what_is_undecided(confirmed: Operation) -> None:
+    scan, next_button = confirmed.page("SCAN"), confirmed.panel.ui.nextButton
     assert next_button.text == "2 of 2 plan items undecided"
     assert not next_button.enabled
     assert scan.state().readiness.name == "READY"
-    assert operation.page("NAVIGATE").state().readiness.name == "BLOCKED"
+    assert confirmed.page("NAVIGATE").state().readiness.name == "BLOCKED"
     assert scan.ui.acceptButton.styleSheet
     assert scan.ui.acceptButton.styleSheet == scan.ui.rejectButton.styleSheet, "no way is suggested"
     scan.ui.acceptButton.click()
@@ -147,52 +143,44 @@ def test_nobody_goes_on_past_what_is_undecided(operation: Operation) -> None:
     assert not scan.ui.leaveButton.isVisibleTo(scan.widget)
 
 
-def test_going_on_without_deciding_is_a_choice_that_shows_nothing_and_is_written_down(operation: Operation) -> None:
-    operation.register()
-    operation.running.confirm()
-    operation.panel.parameters.surgeon = "Dr. Example"
-    operation.panel.refresh()
-    scan, bridge = operation.page("SCAN"), operation.running.view.bridge
-    operation.choose("Biopsy")
+def test_going_on_without_deciding_is_a_choice_that_shows_nothing_and_is_written_down(confirmed: Operation) -> None:
+    scan, bridge = confirmed.page("SCAN"), confirmed.running.view.bridge
+    confirmed.choose("Biopsy")
     scan.ui.acceptButton.click()
     scan.ui.leaveButton.click()
-    assert operation.panel.ui.nextButton.text.startswith("Go on: 5")
+    assert confirmed.panel.ui.nextButton.text.startswith("Go on: 5")
     assert "1 of 2 plan items undecided: not shown in navigation" in scan.state().text
-    events = [event.text for event in operation.session.journal.record.events if event.kind == "carried over"]
+    events = [event.text for event in confirmed.session.journal.record.events if event.kind == "carried over"]
     assert events[-1] == "left undecided by Dr. Example, not shown in navigation: Motor tract"
-    decisions = {entry.name: entry.decision for entry in operation.session.journal.record.carried}
+    decisions = {entry.name: entry.decision for entry in confirmed.session.journal.record.carried}
     assert decisions["Motor tract"] == "open", "never as accepted"
     shown = {name: bridge.node(f"preop.{name}").GetDisplayNode for name in ("target.Biopsy", "risk.Motor tract")}
     assert shown["risk.Motor tract"]().GetVisibility(), "page 4 shows what it asks about"
-    operation.open("NAVIGATE")
+    confirmed.open("NAVIGATE")
     assert shown["target.Biopsy"]().GetVisibility()
     assert not shown["risk.Motor tract"]().GetVisibility()
-    operation.point(apply(pose(), RISK))
-    page = operation.page("NAVIGATE")
+    confirmed.point(apply(pose(), RISK))
+    page = confirmed.page("NAVIGATE")
     assert page.guidance.risk is None
     assert "Motor tract: not decided" in page.ui.riskDistanceLabel.text
     assert "Not watched: Motor tract" in page.ui.alarmLabel.text
-    operation.open("SCAN")
+    confirmed.open("SCAN")
     assert shown["risk.Motor tract"]().GetVisibility()
-    operation.image = operation.scan()
-    operation.register()
-    operation.running.confirm()
-    operation.panel.refresh()
-    assert not operation.panel.ui.nextButton.enabled, "the choice was made for another scan"
+    confirmed.image = confirmed.scan()
+    confirmed.register()
+    confirmed.running.confirm()
+    confirmed.panel.refresh()
+    assert not confirmed.panel.ui.nextButton.enabled, "the choice was made for another scan"
 
 
-def test_next_goes_through_what_is_undecided_and_the_views_go_there(operation: Operation) -> None:
-    operation.register()
-    operation.running.confirm()
-    operation.panel.parameters.surgeon = "Dr. Example"
-    operation.panel.refresh()
-    ui, manager = operation.page("SCAN").ui, slicer.app.layoutManager()
+def test_next_goes_through_what_is_undecided_and_the_views_go_there(confirmed: Operation) -> None:
+    ui, manager = confirmed.page("SCAN").ui, slicer.app.layoutManager()
 
     def middle() -> np.ndarray:
         matrix = slicer.util.arrayFromVTKMatrix(manager.sliceWidget("Red").mrmlSliceNode().GetSliceToRAS())
         return np.asarray(matrix[:3, 3])
 
-    operation.choose("Motor tract")
+    confirmed.choose("Motor tract")
     np.testing.assert_allclose(middle(), apply(pose(), RISK), atol=SPACING_MM)
     ui.nextItemButton.click()
     assert "Biopsy" in ui.itemLabel.text
@@ -258,22 +246,19 @@ def test_a_refused_brain_shift_offers_nothing(operation: Operation) -> None:
     assert not ui.shiftMapBox.enabled
 
 
-def test_a_new_image_withdraws_what_was_accepted(operation: Operation) -> None:
-    operation.register()
-    operation.running.confirm()
-    operation.panel.parameters.surgeon = "Dr. Example"
-    operation.page("SCAN").choices.acceptGood()
-    old = operation.running.view.items["target.Biopsy"]
-    operation.image = operation.scan()
-    operation.arrive(operation.image)
-    assert not operation.running.view.items
-    assert not operation.running.view.bridge.node("preop.target.Biopsy").GetDisplayVisibility()
-    assert operation.session.journal.record.carried == ()
+def test_a_new_image_withdraws_what_was_accepted(confirmed: Operation) -> None:
+    confirmed.page("SCAN").choices.acceptGood()
+    old = confirmed.running.view.items["target.Biopsy"]
+    confirmed.image = confirmed.scan()
+    confirmed.arrive(confirmed.image)
+    assert not confirmed.running.view.items
+    assert not confirmed.running.view.bridge.node("preop.target.Biopsy").GetDisplayVisibility()
+    assert confirmed.session.journal.record.carried == ()
     with pytest.raises(SessionError, match="newer image"):
-        operation.session.decide(old, True, "Dr. Example")
-    operation.register()
-    assert operation.rows()["Biopsy"][2] == "Rigid pose: decide"
-    tip = operation.page("SCAN").ui.carriedTable.item(0, 0).toolTip()
+        confirmed.session.decide(old, True, "Dr. Example")
+    confirmed.register()
+    assert confirmed.rows()["Biopsy"][2] == "Rigid pose: decide"
+    tip = confirmed.page("SCAN").ui.carriedTable.item(0, 0).toolTip()
     assert "On an earlier scan: carried over, accepted by Dr. Example" in tip
 
 
@@ -338,20 +323,17 @@ def test_a_checkerboard_shows_the_pair_that_was_asked_for(operation: Operation) 
     compare.close()
 
 
-def test_a_loaded_scene_carries_nothing_over(operation: Operation, tmp_path: Path) -> None:
-    operation.register()
-    operation.running.confirm()
-    operation.panel.parameters.surgeon = "Dr. Example"
-    operation.page("SCAN").choices.acceptGood()
+def test_a_loaded_scene_carries_nothing_over(confirmed: Operation, tmp_path: Path) -> None:
+    confirmed.page("SCAN").choices.acceptGood()
     path = str(tmp_path / "scene.mrb")
     assert slicer.util.saveScene(path)
     slicer.mrmlScene.Clear(0)
     slicer.util.loadScene(path)
     slicer.app.processEvents()
-    p = operation.panel.parameters
+    p = confirmed.panel.parameters
     assert "target.Biopsy" in json.loads(p.carriedBefore)
-    assert not operation.running.trusted
-    assert operation.running.view is None
+    assert not confirmed.running.trusted
+    assert confirmed.running.view is None
     bridge = product("scene.bridge").SceneBridge(slicer.mrmlScene)
     node = bridge.node("preop.target.Biopsy")
     assert node is not None
