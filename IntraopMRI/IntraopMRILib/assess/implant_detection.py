@@ -33,6 +33,11 @@ EDGE_VOXELS = 0.15
 #: Two errors that are alike likely up to their bounds, and know nothing of one another, stay within this times the root
 #: of the sum of their squares in 95 of 100 cases (1.96 / sqrt 3; GUM, JCGM 100:2008, 4.3.7).
 UNIFORM_95 = 1.13
+#: Where the scan says all that decides on it: by the part of the widest void, over all directions of the field, that
+#: the shaft shows, how far beyond an end signal is missing in the middle, and how far from there in 95 of 100 ends, as
+#: parts of ``end_void_mm``; ALONG_95 of ``along_mm`` beside it. A shaft with a thin void lies along the field, which
+#: comes out of its ends. Fitted to 130 simulated screws in fields of any direction; 0.96 of the ends of 85 others held.
+SHOWN, END_MIDDLE, END_95, ALONG_95 = (0.5, 0.7, 0.9), (0.45, 0.42, 0.2), (0.8, 0.5, 0.25), 0.6
 #: Standard deviations of the fit that an interval holds.
 FIT_SIGMAS = 2.0
 
@@ -87,10 +92,9 @@ def find_implant(
     """Fit the signal void of one implant close to ``near`` (planned, carried to the frame of ``image``).
 
     A coarse search over both ends, then a least-squares fit of a smooth-edged void cylinder, robust against other
-    dark structures, ends below the voxel. Half of the blooming (fitted minus real radius) is taken off the ends and
-    the same counted in their spread, since blooming along the axis is unknown. ``shift``: how far this scan may have
-    displaced the void; where the void looks like the implant, at most half of the void's own radius counts. Raises
-    AssessmentError when no void of that shape is there or the plan leaves the image.
+    dark structures, ends below the voxel. What is missing beyond the ends on average is taken off, see :func:`_ends`.
+    ``shift``: how far this scan may have displaced the void; where the void looks like the implant, at most half of the
+    void's own radius counts. Raises AssessmentError when no void of that shape is there or the plan leaves the image.
     """
     if not (np.isfinite(search_radius_mm) and search_radius_mm > 0):
         raise AssessmentError(f"search_radius_mm must be positive, got {search_radius_mm}")
@@ -110,31 +114,38 @@ def find_implant(
     void[box] = _void_mask(remaining, grid, fit)
     radius = near.diameter_mm / 2.0
     axis = (fit.tip - fit.entry) / np.linalg.norm(fit.tip - fit.entry)
-    # How far the void exceeds the ends depends on the field's direction: between nothing and what it does sideways.
-    bloom = fit.radius - radius
-    ends = 0.5 * bloom * axis
-    trajectory = Trajectory(fit.entry + ends, fit.tip - ends, near.diameter_mm, near.name)
+    beyond, along_mm = _ends(fit, shift, radius)
+    trajectory = Trajectory(fit.entry + beyond * axis, fit.tip - beyond * axis, near.diameter_mm, near.name)
     if shift is not None and fit.radius <= DIAMETER_GOOD[1] * radius:
         shift = shift.within(fit.radius)
-    spread = _spread(
-        fit, shift, radius, axis, FIT_SIGMAS * np.hypot(EDGE_VOXELS * image.spacing_mm.max(), fit.sigma_mm)
-    )
+    fit_mm = FIT_SIGMAS * float(np.hypot(EDGE_VOXELS * image.spacing_mm.max(), fit.sigma_mm))
+    if shift is None:
+        spread = Spread(fit_mm, axis, along_mm=along_mm)
+    else:
+        # The field at an end is not that of the rod over about one radius of the void: so much of the shift turns it.
+        turning = min(1.0, 2.0 * fit.radius / float(np.linalg.norm(fit.tip - fit.entry)))
+        spread = Spread(fit_mm, axis, shift.across_mm, along_mm, turning)
     return DetectedImplant(
         trajectory, spread, shift, verdict, image.with_array(void, f"void of {near.name}"), 2 * fit.radius
     )
 
 
-def _spread(fit: _Fit, shift: MetalShift | None, radius: float, axis: Array, fit_mm: float) -> Spread:
-    """Where the ends may lie instead: the fit itself, the bloom of the ends, the shift that the scan may cause."""
-    bloom = 0.5 * abs(fit.radius - radius)
+def _ends(fit: _Fit, shift: MetalShift | None, radius: float) -> tuple[float, float]:
+    """How far each fitted end lies beyond that of the metal, and how far from there it may be along the axis, mm.
+
+    Calibrated where the scan says all that decides on it; bounds otherwise, and half of the shaft's bloom taken off.
+    """
+    bloom = 0.5 * (fit.radius - radius)
     if shift is None:
-        return Spread(fit_mm, axis, along_mm=bloom)
-    # A flat end that is fitted there lies half way: where signal is thinned, some is left.
-    bloom = max(bloom, 0.5 * shift.end_void_mm)
-    along = UNIFORM_95 * float(np.hypot(shift.along_mm, bloom))
-    # The field at an end is not that of the rod over about one radius of the void: so much of the shift may turn it.
-    turning = min(1.0, 2.0 * fit.radius / float(np.linalg.norm(fit.tip - fit.entry)))
-    return Spread(fit_mm, axis, shift.across_mm, along, turning)
+        return bloom, abs(bloom)
+    if shift.assumed:
+        # A flat end that is fitted there lies half way: where signal is thinned, some is left.
+        return bloom, UNIFORM_95 * float(np.hypot(shift.along_mm, max(abs(bloom), 0.5 * shift.end_void_mm)))
+    shown = fit.radius / max(shift.void_radius_mm, radius)
+    middle, width = (float(np.interp(shown, SHOWN, part)) * shift.end_void_mm for part in (END_MIDDLE, END_95))
+    # What is wider than any displacement makes it has another cause, dephasing, and may be so at the ends.
+    other = 0.5 * max(0.0, fit.radius - max(shift.void_radius_mm, radius))
+    return middle, float(np.linalg.norm((ALONG_95 * shift.along_mm, width, other)))
 
 
 @dataclass(frozen=True, eq=False)

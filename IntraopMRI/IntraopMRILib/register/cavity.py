@@ -41,8 +41,10 @@ def find_cavity(
     of the brain around each voxel, so that neither bias field nor scaling matters. All False where there is none.
     """
     voxel, both = np.asarray(voxel_mm, dtype=float), brain & carried_brain
-    dark = (_relative(fixed, both, voxel) < DARK) & carried_brain
-    candidate = dark & ((_relative(carried, both, voxel) > TISSUE) | carried_tumour)
+    now = _relative(fixed, both, voxel)
+    dark = (now < DARK) & carried_brain
+    gone = carried_brain & ((_relative(carried, both, voxel) > TISSUE) | carried_tumour)
+    candidate = dark & gone
     # One voxel of opening removes what half a voxel of misfit leaves along every sulcus.
     candidate = np.asarray(ndimage.binary_opening(candidate, iterations=max(1, round(2.0 / float(voxel.max())))))
     labels, count = ndimage.label(candidate)
@@ -57,6 +59,7 @@ def find_cavity(
     away = ndimage.distance_transform_edt(~found, sampling=voxel)
     closed = ndimage.distance_transform_edt(away <= CLOSED_MM, sampling=voxel) > CLOSED_MM
     grown = ndimage.binary_dilation(found | (closed & dark), mask=dark)
+    grown |= ndimage.binary_dilation(grown) & gone & _more_than_half(now, grown)
     return np.asarray(ndimage.binary_fill_holes(ndimage.binary_closing(grown) | grown), dtype=bool)
 
 
@@ -76,6 +79,15 @@ def find_stains(
     result = np.zeros_like(cavity)
     result[box] = with_rim(near & both[box] & (np.abs(now - was) > STAIN), voxel)
     return result
+
+
+def _more_than_half(now: Float32Array, cavity: BoolArray) -> BoolArray:
+    """Voxels at the wall that are fluid for the most part: darker than the middle of the cavity's grey value and that
+
+    of the brightest neighbour. Beside clot and enhancing rim, twice as bright as brain, DARK lies far inside the wall.
+    """
+    wall = ndimage.grey_dilation(now, footprint=ndimage.generate_binary_structure(3, 1))
+    return np.asarray(now < (float(np.median(now[cavity])) + wall) / 2.0, dtype=bool)
 
 
 def _relative(values: Float32Array, both: BoolArray, voxel: npt.NDArray[np.float64]) -> Float32Array:

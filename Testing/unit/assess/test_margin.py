@@ -126,3 +126,16 @@ def test_bad_input_is_named() -> None:
     other = ball(axes, np.zeros(3), 12.0, 1.0, np.zeros(3))
     with pytest.raises(AssessmentError, match="on one grid"):
         resection_margin(other, cavity, other, np.eye(4), lambda p: np.zeros(len(p)))
+
+
+@pytest.mark.parametrize("tumour_mm", [2.5, 8.0])
+def test_a_narrow_cavity_is_not_smoothed_away(tumour_mm: float) -> None:
+    """To half a voxel, of 2 mm, seen from inside it and from around it, on average over where the steps fall."""
+    rng, found = np.random.default_rng(2), []
+    for _ in range(6):
+        at = rng.uniform(-1.0, 1.0, 3)
+        cavity = ball(np.eye(3), at, 5.0, 2.0, np.zeros(3))
+        brain = ball(np.eye(3), np.zeros(3), 45.0, 2.0, np.zeros(3))
+        tumour = ball(np.eye(3), at, tumour_mm, 1.0, at)
+        found.append(resection_margin(tumour, cavity, brain, np.eye(4), lambda p: np.zeros(len(p))).closest.value)
+    assert np.mean([value for value in found if value is not None]) == pytest.approx(5.0 - tumour_mm, abs=0.9)

@@ -125,6 +125,25 @@ def test_cavity_with_and_without_a_dark_tumour() -> None:
         assert 2 * (found & hole).sum() / (found.sum() + hole.sum()) > 0.9
 
 
+def test_the_wall_of_the_cavity_lies_half_way_to_what_is_bright_beside_it() -> None:
+    """Voxels that are fluid by 60 %, the rest clot twice as bright as brain: theirs is no dark grey value."""
+    shape, voxel = (48, 48, 48), (2.0, 2.0, 2.0)
+    from_hole = np.linalg.norm(np.moveaxis(np.indices(shape), 0, -1) - 24.0, axis=-1)
+    brain, core, wall = from_hole < 22, from_hole < 6, (from_hole >= 6) & (from_hole < 7)
+    carried = np.random.default_rng(1).normal(100.0, 3.0, shape).astype(np.float32)
+    found = []
+    for part in (0.6, 0.4):
+        fixed = np.random.default_rng(0).normal(100.0, 3.0, shape).astype(np.float32)
+        fixed[(from_hole >= 7) & (from_hole < 9)] = 190.0
+        fixed[core], fixed[wall] = 20.0, part * 20.0 + (1 - part) * 190.0
+        cavity = find_cavity(fixed, carried, brain, brain, np.zeros(shape, bool), voxel)
+        assert cavity[core].all()
+        assert not cavity[from_hole >= 7].any()
+        found.append(float(cavity[wall].mean()))
+    assert found[0] > 0.85
+    assert found[1] < 0.1
+
+
 def test_blood_on_the_wall_is_seen_and_other_contrast_is_not() -> None:
     shape, voxel = (48, 48, 48), (2.0, 2.0, 2.0)
     grid = np.moveaxis(np.indices(shape), 0, -1)
