@@ -110,8 +110,8 @@ def resection_margin(
         float(margin[worst]),
         "mm",
         "Least distance from the tumour's border before surgery, carried over, to the wall of the cavity: + where the "
-        "border lies inside the cavity, - where it lies outside and is left, by geometry, each the mean over a voxel of "
-        "the cavity around; interval: 95 % radius of the registration and a voxel of the cavity. Closest "
+        "border lies inside the cavity, - where it lies outside and is left, by geometry, each the mean over a voxel "
+        "of the cavity around; interval: 95 % radius of the registration and a voxel of the cavity. Closest "
         f"{sides[worst]}",
         SOURCE,
         (float((margin - error).min()), float((margin + error).min())),
