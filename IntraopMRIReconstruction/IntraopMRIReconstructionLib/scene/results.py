@@ -13,7 +13,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..data import Image
-from ..reconstruct.quantity_image import COOLED_FROM, QUANTITY, UNIT
+from ..reconstruct.quantity_image import QUANTITY, UNIT
 from ..reconstruct.result import Reconstruction
 from .attributes import (
     ACQUIRED_ATTRIBUTE,
@@ -23,28 +23,14 @@ from .attributes import (
     SAID_ATTRIBUTES,
     UNIT_ATTRIBUTE,
 )
+from .quantity_colors import inColour, legend
 
-#: Attribute of a colour table of a volume's own: the scale that it was made for.
-SCALE_ATTRIBUTE = "IntraopMRI.Scale"
 #: How much of the anatomy a quantity lets through.
 QUANTITY_OPACITY = 0.75
-#: Colours of quantities with a sign (cold, none, hot) and of those without, dark to light, RGB.
-SIGNED = ((0.02, 0.19, 0.58), (0.45, 0.68, 0.95), (0.95, 0.95, 0.95), (0.98, 0.55, 0.38), (0.65, 0.0, 0.05))
-RISING = ((0.35, 0.05, 0.45), (0.65, 0.1, 0.45), (0.9, 0.3, 0.25), (0.98, 0.65, 0.1), (1.0, 1.0, 0.6))
-#: Colours of what has cooled, little to much: dark next to the dark end of what has warmed up.
-COOLING = ((0.03, 0.12, 0.45), (0.05, 0.35, 0.75), (0.15, 0.6, 0.95), (0.5, 0.85, 1.0), (0.85, 1.0, 1.0))
-COLORS = 256
-LEGEND_FONT = 14
-#: Values below this share of a rising scale let the anatomy through, so that what is not heated is not painted.
-CLEAR_SHARE = 0.15
-#: A range that goes below 0 by less than this share of its top is noise about 0, not a sign.
-SIGN_SHARE = 0.2
 #: Grey levels end at this percentile of the brightness, of so many voxels; bright fat and flow may saturate.
 WHITE_PERCENTILE, LOOKED_AT = 99.7, 100_000
 #: Grey levels are set anew when the brightness of an image differs from that of the last by more than this factor.
 BRIGHTNESS_CHANGE = 3.0
-#: A dose scale ends where tissue dies for certain (Sapareto and Dewey), equivalent minutes at 43 C.
-DOSE_MAX_MIN = 240.0
 
 
 class ResultNodes:
@@ -72,13 +58,13 @@ class ResultNodes:
         self.removePreview(None)
         node, first = self._quantityNode(result.image)
         _fill(node, result.image)
-        _inColour(node, result.image)
+        inColour(node, result.image)
         background = None
         for image in result.maps.values():
             other, _first = self._quantityNode(image)
             if image.metadata.get(UNIT):
                 _fill(other, image)
-                _inColour(other, image)
+                inColour(other, image)
             else:
                 self._inGrey(other, image)
                 _fill(other, image)
@@ -87,7 +73,7 @@ class ResultNodes:
             slicer.util.setSliceViewerLayers(background=background, fit=True)
             slicer.util.setSliceViewerLayers(background=background, foreground=node, foregroundOpacity=QUANTITY_OPACITY)
         # After the layers: a legend is only drawn where its volume is seen.
-        _legend(node, result.image)
+        legend(node, result.image)
         return node
 
     def keepMaps(self, result: Reconstruction) -> None:
@@ -96,7 +82,7 @@ class ResultNodes:
             if image.metadata.get(UNIT):
                 node, _first = self._quantityNode(image)
                 _fill(node, image)
-                _inColour(node, image)
+                inColour(node, image)
 
     def showPreview(self, image: Image, fraction: float) -> None:
         """Into a node of its own that says what it is, is not saved, and goes when the scan is complete or dropped."""
@@ -168,90 +154,3 @@ def _fill(node: Any, image: Image) -> None:
     node.SetAttribute(ACQUIRED_ATTRIBUTE, None if taken is None else datetime.fromtimestamp(taken, UTC).isoformat())
     node.SetAttribute(PATIENT_ATTRIBUTE, image.patient_id or None)
     node.SetAttribute(UNIT_ATTRIBUTE, image.metadata.get(UNIT) or None)
-
-
-def _inColour(node: Any, image: Image) -> None:
-    """Colours up to a round number that covers the data; what is not known (NaN) or hardly differs from 0 is clear."""
-    known = image.array[np.isfinite(image.array)]
-    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
-    if image.metadata[UNIT] == "min":
-        high = min(high, DOSE_MAX_MIN)
-    cooled = COOLED_FROM in image.metadata
-    signed = cooled or low < -SIGN_SHARE * high
-    top = _rounded(max(high, -low if signed else 0.0))
-    display = node.GetScalarVolumeDisplayNode()
-    if cooled:
-        colours = _warmAndCold(node, top, -float(image.metadata[COOLED_FROM]))
-    else:
-        colours = _table("IntraopMRI signed", SIGNED) if signed else _table("IntraopMRI rising", RISING)
-    display.SetAndObserveColorNodeID(colours.GetID())
-    display.SetAutoWindowLevel(False)
-    display.SetWindowLevelMinMax(-top if signed else 0.0, top)
-    limit = max(abs(low), abs(float(known.max())) if known.size else 1.0) + top
-    display.SetThreshold(-limit if signed else CLEAR_SHARE * top, limit)
-    display.ApplyThresholdOn()
-    display.SetInterpolate(False)
-
-
-def _rounded(value: float) -> float:
-    """The next of 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10 ...: a scale that stays a while when a place warms up."""
-    decade = 10.0 ** np.floor(np.log10(max(value, 1e-3)))
-    steps = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
-    return float(next(decade * step for step in steps if decade * step >= value * (1 - 1e-6)))
-
-
-def _table(name: str, anchors: tuple[tuple[float, float, float], ...]) -> Any:
-    """The colour table of this name, made when there is none yet."""
-    found = slicer.mrmlScene.GetFirstNode(name, "vtkMRMLColorTableNode")
-    if found is None:
-        found = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", name)
-        found.SetTypeToUser()
-        found.SetNumberOfColors(COLORS)
-        found.SetSaveWithScene(True)
-        _paint(found, np.linspace(0, 1, COLORS), anchors)
-    return found
-
-
-def _warmAndCold(node: Any, top: float, cold: float) -> Any:
-    """A table of the volume's own from -top to top, clear from -cold to where warming is painted."""
-    table = _table(f"IntraopMRI {node.GetName()}", RISING)
-    scale = f"{top:g} {cold:g}"
-    if table.GetAttribute(SCALE_ATTRIBUTE) != scale:
-        values = np.linspace(-top, top, COLORS)
-        modified = table.StartModify()
-        _paint(table, np.abs(values) / top, RISING, values >= CLEAR_SHARE * top)
-        _paint(table, np.abs(values) / top, COOLING, values <= -cold, np.flatnonzero(values < 0))
-        table.SetAttribute(SCALE_ATTRIBUTE, scale)
-        table.EndModify(modified)
-    return table
-
-
-def _paint(
-    table: Any,
-    shares: np.ndarray,
-    anchors: tuple[tuple[float, float, float], ...],
-    seen: np.ndarray | None = None,
-    entries: np.ndarray | None = None,
-) -> None:
-    """Colour ``entries`` (all) by ``shares`` 0..1 of the way along the anchors, clear where not ``seen``."""
-    at = np.linspace(0, 1, len(anchors))
-    for index in range(len(shares)) if entries is None else entries.tolist():
-        red, green, blue = (float(np.interp(shares[index], at, channel)) for channel in zip(*anchors, strict=True))
-        table.SetColor(index, f"{shares[index]:.2f}", red, green, blue, float(seen is None or seen[index]))
-
-
-def _legend(node: Any, image: Image) -> None:
-    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
-    if legend is None:
-        legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
-    legend.SetTitleText(
-        "{what}\n({unit})".format(what=image.metadata[QUANTITY].replace(" ", "\n"), unit=image.metadata[UNIT])
-    )
-    # Wide enough that titles and labels get one size; parts of round scales are written without rounding.
-    legend.SetLabelFormat("%7.4g")
-    legend.SetNumberOfLabels(5 if node.GetScalarVolumeDisplayNode().GetWindowLevelMin() < 0 else 6)
-    for text in (legend.GetTitleTextProperty(), legend.GetLabelTextProperty()):
-        text.SetFontSize(LEGEND_FONT)
-    legend.SetSize(0.14, 0.5)
-    legend.SetPosition(0.98, 0.5)
-    legend.SetVisibility(True)
