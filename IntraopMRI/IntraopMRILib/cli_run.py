@@ -21,6 +21,7 @@ from .report.html import render as render_report
 from .session import Link, Plan, Session
 from .session_dicom import DICOM, Gathered, possible, save
 from .session_updates import (
+    BonesFound,
     DeviceSaid,
     ImageReady,
     ImplantFound,
@@ -49,6 +50,7 @@ SHOWN = {
     ImageReady: "image",
     MapReady: "map",
     Registered: "registration",
+    BonesFound: "vertebrae",
     ShiftFound: "brain shift",
     PlanCarried: "plan",
     ResidualFound: "residual",

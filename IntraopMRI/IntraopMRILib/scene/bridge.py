@@ -40,6 +40,7 @@ PREOP = "preop."
 RESULT = "result."
 INTRAOP = "intraop."
 BONE = "bone."
+MAP = "map."
 #: Planned things, that are carried over one by one; and the preoperative volume where the rigid pose alone puts it.
 ITEMS = ("target.", "plan.", "risk.", "landmark.")
 UNMOVED = f"{PREOP}rigid"
@@ -174,6 +175,15 @@ class SceneBridge:
     def setPreview(self, content: Content | None) -> None:
         """Show a coarse picture of a scan that still arrives, see :func:`.recipes.preview`; None takes it away."""
         self._put("preview", content)
+
+    def setMaps(self, contents: Mapping[str, Content]) -> None:
+        """Maps of quantities, and the picture below them, by role below ``map.``: nothing else stays there.
+
+        They lie where the scanner saw them: no registration moves them, and none that is withdrawn takes them away.
+        """
+        with self.update():
+            self._drop("map")
+            self._wanted |= {f"{MAP}{role}": content for role, content in contents.items()}
 
     # What is known before the operation
 

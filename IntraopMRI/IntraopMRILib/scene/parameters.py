@@ -70,6 +70,7 @@ class ShiftMap(Enum):
     SHIFT = 2
     UNCERTAINTY = 3
     DISAGREEMENT = 4
+    QUANTITY = 5
 
     def label(self) -> str:
         """Name for a person."""
@@ -78,6 +79,7 @@ class ShiftMap(Enum):
             ShiftMap.SHIFT: _("Brain shift"),
             ShiftMap.UNCERTAINTY: _("Uncertainty"),
             ShiftMap.DISAGREEMENT: _("Cross-check"),
+            ShiftMap.QUANTITY: _("Temperature or field"),
         }[self]
 
 

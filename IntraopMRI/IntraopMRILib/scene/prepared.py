@@ -22,6 +22,7 @@ from ..session import Plan
 from ..session_updates import (
     BonesFound,
     ImageReady,
+    MapReady,
     PlanCarried,
     Problem,
     ResidualFound,
@@ -55,6 +56,8 @@ class Prepared:
     drawn: Mapping[str, Content] = field(default_factory=dict)
     #: Distance to each structure at risk by name: where the rigid pose puts it, and carried over (None: not offered).
     risks: Mapping[str, tuple[SurfaceDistance, SurfaceDistance | None]] = field(default_factory=dict)
+    #: Maps of quantities and the picture below them, see :func:`.recipes.maps`.
+    maps: Mapping[str, Content] = field(default_factory=dict)
     #: Vertebrae that a person decides on, by key.
     bones: Mapping[str, PreparedBone] = field(default_factory=dict)
 
@@ -72,6 +75,8 @@ def prepare(update: Update) -> Prepared:
         image = update.image
         volume = recipes.volume(image, image.name or f"Intraoperative {update.role}")
         return Prepared(volume, conversion.anatomySurface(image))
+    if isinstance(update, MapReady):
+        return Prepared(maps=recipes.maps(update))
     if isinstance(update, ScanPreview) and update.image is not None:
         return Prepared(recipes.preview(update.image, f"PREVIEW {update.fraction:.0%} of {update.protocol}"))
     if isinstance(update, ShiftFound):

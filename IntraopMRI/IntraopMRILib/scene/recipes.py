@@ -11,9 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import DataError
+from IntraopMRIReconstructionLib.reconstruct.quantity_image import UNIT
+from IntraopMRIReconstructionLib.scene.quantity_colors import inColour, legend
 
 from ..register.carry_over import shown_arrows, shown_distance, shown_shift, shown_uncertainty
 from ..register.deformable import DeformableRegistration
+from ..session_updates import MapReady
 from . import colors, conversion, looks
 from .contents import Content, nodeOf
 from .transforms import gridTransform
@@ -45,6 +48,28 @@ def volume(image: Image, name: str) -> Content:
 def preview(image: Image, name: str) -> Content:
     """Volume of a scan that still arrives; a saved scene does not keep it."""
     return replace(volume(image, name), saved=False)
+
+
+def maps(found: MapReady) -> dict[str, Content]:
+    """Maps of quantities, by number as roles, and the picture below them; not known (NaN) and near 0 is clear."""
+    result = {str(number): _quantity(image) for number, image in enumerate(found.maps)}
+    if found.picture is not None:
+        result["picture"] = volume(found.picture, found.picture.name or "Picture")
+    return result
+
+
+def _quantity(image: Image) -> Content:
+    """Volume in colours with a legend that names what they mean, and its unit."""
+    data, matrix = conversion.vtkImageOf(image.array), conversion.vtkMatrix(image.ras_from_ijk)
+
+    def fill(node: Any) -> None:
+        inColour(node, image)
+        node.SetAndObserveImageData(data)
+        node.SetIJKToRASMatrix(matrix)
+        legend(node, image)
+
+    attributes = {**origin(image), "Unit": image.metadata[UNIT]}
+    return Content("vtkMRMLScalarVolumeNode", image.name, fill, attributes=attributes)
 
 
 def segmentation(labels: Image, name: str, segments: Mapping[int, Any], show: Callable[[Any], None]) -> Content:

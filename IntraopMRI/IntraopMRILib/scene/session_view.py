@@ -23,6 +23,7 @@ from ..session_updates import (
     BonesFound,
     ImageReady,
     ImplantFound,
+    MapReady,
     PlanCarried,
     Problem,
     Registered,
@@ -89,6 +90,8 @@ class SessionView:
         ready = prepared or prepare(update)
         if isinstance(update, ImageReady):
             self._newImage(update, ready)
+        elif isinstance(update, MapReady):
+            self.bridge.setMaps(ready.maps)
         elif isinstance(update, Registered):
             self._registered(update)
         elif isinstance(update, ShiftFound):

@@ -69,21 +69,22 @@ class Compare:
     def apply(self) -> None:
         """Bring volumes and opacity into all slice views."""
         view = self._running.view
-        now = None if view is None else view.volume()
-        if now is None:
+        now, laid = None if view is None else view.volume(), self._mapNode()
+        if now is None and laid is None:
             self.titles = {}
             return
         carried, rigid = self._shown("preop.volume"), self._shown(UNMOVED)
         before = rigid if self._pair is not Pair.BEFORE_NOW and rigid is not None else carried
         after = carried if self._pair is Pair.RIGID_CARRIED and rigid is not None else now
-        laid, piece = self._mapNode(), self._shown("bone.volume")
+        piece = self._shown("bone.volume")
         abreast = [volume for volume in (rigid, carried or piece, now) if volume is not None]
         manager = slicer.app.layoutManager()
         self.titles = {}
         for index, name in enumerate(manager.sliceViewNames()):
             below, above = before, after
             if laid is not None:
-                below, above = now, laid
+                # A map of a quantity lies over the picture of its own scan.
+                below, above = self._shown("map.picture") if self._map is ShiftMap.QUANTITY else now, laid
             elif self._mode is Comparison.SIDE_BY_SIDE:
                 below, above = abreast[min(index, len(abreast) - 1)], None
                 self.titles[name] = {
@@ -152,6 +153,8 @@ class Compare:
     def _mapNode(self) -> Any:
         """The map to lay over the volume; None while none is asked for or nothing is known."""
         view = self._running.view
+        if self._map is ShiftMap.QUANTITY:
+            return None if self._running.maps is None else self._shown("map.0")
         known = self._map is not ShiftMap.NONE and view is not None and view.followsShift
         return self._shown(MAPS[self._map]) if known else None
 

@@ -22,6 +22,7 @@ from ...session_updates import (
     DeviceSaid,
     ImageReady,
     ImplantFound,
+    MapReady,
     Problem,
     Registered,
     ResidualFound,
@@ -60,6 +61,8 @@ class Running:
         self.tipPose: Pose | None = None
         self.pose: Pose | None = None
         self.image: Any = None
+        #: The newest maps of a quantity, while no newer scan has come.
+        self.maps: MapReady | None = None
         self.registered: Any = None
         self.confirmed = False
         self.shift: Any = None
@@ -288,10 +291,12 @@ class Running:
     def _result(self, update: Update, prepared: Any) -> None:
         self.view.apply(update, prepared)
         if isinstance(update, ImageReady):
-            self.image, self.confirmed = update, False
+            self.image, self.confirmed, self.maps = update, False, None
             self.registered = self.shift = self.residual = None
             self.implants.clear()
             self.problem = self.reportPath = ""
+        elif isinstance(update, MapReady):
+            self.maps = update
         elif isinstance(update, Registered):
             self.registered, self.confirmed = update, False
         elif isinstance(update, ShiftFound):

@@ -12,7 +12,7 @@ from IntraopMRIReconstructionLib.errors import IntraopError
 from slicer.i18n import tr as _
 
 from ..display import age, number, spread
-from ..parameters import Phase
+from ..parameters import Phase, ShiftMap
 from .carried import PlannedThings
 from .compare import Compare
 from .crosscheck import CrossCheck
@@ -45,6 +45,7 @@ class ScanPage(Page):
         self.choices = OneByOne(self, (Vertebrae(self.running), PlannedThings(self.running)))
         self.crossCheck = CrossCheck(self)
         self.steering = Steering(self)
+        self._maps: Any = None
         self.ui.scanButton.connect("clicked()", self.scan)
         self.ui.stopButton.connect("clicked()", self.stop)
 
@@ -130,16 +131,30 @@ class ScanPage(Page):
         self.ui.residualLabel.text = self._residual()
         self.ui.residualLabel.visible = bool(self.ui.residualLabel.text)
         p = self.parameters
+        self._followMaps()
         self.compare.show(p.comparison, p.blend, p.pair, p.shiftMap)
         view = self.running.view
         known = view is not None and view.followsShift
-        self.ui.pairBox.enabled = self.ui.shiftMapBox.enabled = self.ui.shiftArrowsBox.enabled = known
+        self.ui.pairBox.enabled = self.ui.shiftArrowsBox.enabled = known
+        self.ui.shiftMapBox.enabled = known or self.running.maps is not None
         if view is not None:
             view.bridge.showArrows(p.shiftArrows)
         self.choices.refresh()
         self.crossCheck.refresh()
         self.steering.refresh()
         self.tick()
+
+    def _followMaps(self) -> None:
+        """A map is shown when it comes, unless the picture of the same scan is what has to be looked at."""
+        maps = self.running.maps
+        if maps is self._maps:
+            return
+        self._maps = maps
+        image = self.running.image
+        if maps is not None and (image is None or maps.picture is not image.image):
+            self.parameters.shiftMap = ShiftMap.QUANTITY
+        elif maps is None and self.parameters.shiftMap is ShiftMap.QUANTITY:
+            self.parameters.shiftMap = ShiftMap.NONE
 
     def tick(self) -> None:
         """Age of the image, state of the scanner."""
