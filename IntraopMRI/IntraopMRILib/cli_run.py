@@ -315,12 +315,12 @@ class _Run:
 
     def _write_dicom(self) -> None:
         """The same as DICOM objects, as far as this computer and this patient allow; a line says what came of it."""
-        why = possible()
+        journal, why = self.session.journal, possible()
+        text = f"DICOM objects not written: {why}"
         try:
             if not why:
-                print(f"  {save(self.gathered, self.session.journal, self.plan, self.folder / DICOM).text}")
+                text = save(self.gathered, journal.record, self.plan, self.folder / DICOM).text
         except IntraopError as error:
-            why = str(error)
-        if why:
-            self.session.journal.event("dicom", f"not written: {why}")
-            print(f"  DICOM objects not written: {why}")
+            text = f"DICOM objects not written: {error}"
+        journal.event("dicom", text)
+        print(f"  {text}")

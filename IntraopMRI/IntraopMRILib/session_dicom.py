@@ -1,23 +1,28 @@
-"""From what a session found to its DICOM objects: keeps the newest volumes and structures, and writes them."""
+"""From what a session found to its DICOM objects: keeps the newest volumes and structures, and writes them.
+
+The DICOM library is loaded when something is written, so that a panel opens without it.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from IntraopMRIReconstructionLib.data import Image, Progress, no_progress
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
 
-from .report.dicom.case import Case, Structure
-from .report.dicom.measurements import report
 from .report.dicom.packages import missing
-from .report.dicom.write import Written, read_headers, write, write_whole
-from .session_journal import Journal
 from .session_plan import Plan
 from .session_updates import ImageReady, PlanCarried, ResidualFound, Role, ShiftFound, Update
 from .workflow.record import ImageEntry, SessionRecord, as_document
+
+if TYPE_CHECKING:
+    from .report.dicom.case import Case, Structure
+    from .report.dicom.write import Written
 
 #: Folder of the objects beside the report, and the report among them.
 DICOM, REPORT = "dicom", "report.dcm"
@@ -44,8 +49,16 @@ class Gathered:
         elif isinstance(update, PlanCarried):
             self._carried = update
 
+    def copy(self) -> Gathered:
+        """The same as it is now, for another thread."""
+        made = copy.copy(self)
+        made._scans = dict(self._scans)
+        return made
+
     def case(self, record: SessionRecord, plan: Plan) -> Case:
         """What is to be written. Raises DataError for an unknown patient, or when it is not of one session."""
+        from .report.dicom.case import Case
+
         registration = record.registration
         shift = self._shift
         if shift is not None and (registration is None or registration.fixed_uid != shift.image.uid):
@@ -65,6 +78,8 @@ class Gathered:
         )
 
     def _structures(self, record: SessionRecord, shift: ShiftFound | None) -> Iterator[Structure]:
+        from .report.dicom.case import Structure
+
         if self._residual is not None and record.residual is not None and record.residual.volume.value is not None:
             found = self._residual.assessment
             how = "Contrast minus native scan within the carried-over tumour"
@@ -84,6 +99,8 @@ def _carried_structures(carried: PlanCarried, record: SessionRecord) -> Iterator
 
     What is offered and nobody has decided on is left out.
     """
+    from .report.dicom.case import Structure
+
     decisions = {entry.name: entry for entry in record.carried if entry.kind == "risk"}
     for name, (rigid, now) in carried.labels.items():
         decided = decisions.get(name)
@@ -97,18 +114,18 @@ def _carried_structures(carried: PlanCarried, record: SessionRecord) -> Iterator
 
 
 def save(
-    gathered: Gathered, journal: Journal, plan: Plan, folder: Path, operator: str = "", progress: Progress = no_progress
+    gathered: Gathered, record: SessionRecord, plan: Plan, folder: Path, progress: Progress = no_progress
 ) -> Written:
-    """Write the objects of a session to ``folder`` and note it in the record. From any thread.
+    """Write the objects of a session to ``folder``. From any thread.
 
-    ``operator``: who decides, when the record does not say yet. Raises an IntraopError with one sentence; nothing is
-    written then.
+    Raises an IntraopError with one sentence; nothing is written then.
     """
-    record = journal.record
-    case = gathered.case(replace(record, operator=operator or record.operator), plan)
-    written = write(case, folder, progress)
-    journal.event("dicom", written.text)
-    return written
+    from .report.dicom.write import write
+
+    # A session that goes on was last complete when somebody decided on it.
+    decided = max((event.utc for event in record.events if event.kind == "decision"), default=None)
+    case = gathered.case(replace(record, finished_utc=record.finished_utc or decided), plan)
+    return write(case, folder, progress)
 
 
 def possible() -> str:
@@ -122,6 +139,10 @@ def renew_report(record: SessionRecord, folder: Path) -> None:
 
     Raises SessionError when the objects are not those of this record, or not complete.
     """
+    from .report.dicom.case import Case
+    from .report.dicom.measurements import report
+    from .report.dicom.write import read_headers, write_whole
+
     headers = read_headers(folder)
     scans = [_without_voxels(entry) for entry in record.images]
     case = Case(as_document(record), scans)

@@ -88,7 +88,8 @@ def record_of(*scans: Image, level: Level = Level.GOOD, **changes: Any) -> Sessi
         for decision, by in entries.items()
     )
     screw = ImplantEntry(
-        "Screw", 5.5, (1, 2, 3), (1, 32, 3), (2, 2, 3), (3, 32, 3), 0.5, "inaccurate", verdict(Level.CHECK),
+        "Screw", 5.5, (1.0, 2.0, 3.0), (1.0, 32.0, 3.0), (2.0, 2.0, 3.0), (3.0, 32.0, 3.0), 0.5,
+        "inaccurate", verdict(Level.CHECK),
         (number("Screw: tip deviation", 2.0), number("Screw: angular deviation", 3.0, "deg")),
     )  # fmt: skip
     record = SessionRecord(

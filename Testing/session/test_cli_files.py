@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from IntraopMRILib.cli import main
 from IntraopMRILib.cli_files import CaseFiles, read_case_files
@@ -14,7 +15,7 @@ from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import DataError, IntraopError
 from IntraopMRIReconstructionLib.geometry import RAS_FROM_LPS
 from IntraopMRIReconstructionLib.simulate.phantom import BrainCase
-from IntraopMRIReconstructionLib.simulate.volumes import write_volume
+from IntraopMRIReconstructionLib.simulate.volumes import read_volume, write_volume
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
@@ -77,6 +78,14 @@ def test_nifti_files_become_a_report(files: dict[str, Path], brain: BrainCase, t
     assert not any("k-space" in measurement.name for measurement in record.measurements)
     assert (out / "report.html").is_file()
     assert (out / "scene" / "scene.mrml").is_file()
+    segments = pydicom.dcmread(out / "dicom" / "segmentation.dcm")
+    assert (segments.PatientID, segments.PatientName) == ("P-1", "")
+    assert segments.SegmentSequence[0].SegmentLabel == "Residual enhancing tumour"
+    scan = read_volume(out / "dicom" / "102-contrast")
+    np.testing.assert_allclose(scan.ras_from_ijk, brain.intraop["T1 contrast"].ras_from_ijk, atol=1e-3)
+    # Nobody said what kind of volume the preoperative one is: there are no objects of it, nor one that leads there.
+    assert not (out / "dicom" / "registration.dcm").exists()
+    assert "DICOM objects" in next(event.text for event in record.events if event.kind == "dicom")
 
 
 @pytest.mark.slow

@@ -217,7 +217,7 @@ def identify(case: Case, made: Dataset) -> None:
     made.SpecificCharacterSet = "ISO_IR 192"
     made.PatientID = checked_patient_id(case.document["patient_id"])
     known = case.document.get("patient", {})
-    made.PatientName = known.get("PatientName", "")
+    made.PatientName = person_name(known.get("PatientName", ""))
     made.PatientBirthDate, made.PatientSex = known.get("PatientBirthDate", ""), known.get("PatientSex", "")
     if known.get("IssuerOfPatientID"):
         made.IssuerOfPatientID = known["IssuerOfPatientID"]
@@ -235,6 +235,11 @@ def identify(case: Case, made: Dataset) -> None:
     made.ContentQualification = "RESEARCH"
     now = datetime.now(case.zone)
     made.InstanceCreationDate, made.InstanceCreationTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S.%f")
+
+
+def person_name(name: str) -> str:
+    """A name (VR PN). One component ends in a caret: nobody said which of its words is the family name."""
+    return f"{name}^" if name and "^" not in name else name
 
 
 def decimals(values: npt.ArrayLike) -> list[DS]:

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 
 from ..text import interval_text, joined, level_of, value_text
 from ..trust import WITHHELD, checked, found_parts
-from .case import MANUFACTURER, MODEL, Case, Document
+from .case import MANUFACTURER, MODEL, Case, Document, person_name
 from .codes import COMMENT, MRI, NEOPLASM, REPORT, VOLUME, Coded, item, own, own_scheme, unit
 from .packages import highdicom
 from .segmentation import finish, segment_of
@@ -85,7 +85,12 @@ def report(case: Case, evidence: list[Dataset], scan: list[Dataset], segments: D
 
 
 def confirmed(document: Document) -> bool:
-    """Whether a person has confirmed the registration of the newest scan."""
+    """Whether a person has confirmed the registration of the newest scan, or has decided on each bone by itself."""
+    decisions = {
+        part.get("decision", "open") for part in document.get("parts", ()) if level_of(part["verdict"]) != "refused"
+    }
+    if "accepted" in decisions and "open" not in decisions:
+        return True
     newest = max((e["utc"] for e in document["events"] if e["kind"] == "registration"), default="")
     return any(e["kind"] == "confirmed" and e["utc"] >= newest for e in document["events"])
 
@@ -311,8 +316,7 @@ def _observers(case: Case, operator: str) -> Any:
     if operator:
         person = hd.sr.ObserverContext(
             observer_type=hd.sr.CodedConcept("121006", "DCM", "Person"),
-            # One component: nobody said which word is the family name.
-            observer_identifying_attributes=hd.sr.PersonObserverIdentifyingAttributes(name=f"{operator}^"),
+            observer_identifying_attributes=hd.sr.PersonObserverIdentifyingAttributes(name=person_name(operator)),
         )
     return hd.sr.ObservationContext(observer_person_context=person, observer_device_context=device)
 

@@ -49,7 +49,8 @@ def write(case: Case, folder: Path, progress: Progress = no_progress) -> Written
     """
     with replacing(folder) as part:
         counts: dict[str, int] = {}
-        total = sum(len(image.array) for image in case.scans) + 4
+        volumes = [*case.scans, *([case.preoperative] if case.writes_preoperative else [])]
+        total = sum(len(image.array) for image in volumes if image is not None) + 4
         done = 0
 
         def save(made: Iterable[Dataset], what: str, name: str) -> None:
