@@ -54,8 +54,8 @@ def test_it_says_what_it_is_and_lies_where_it_was_seen(view: SessionView) -> Non
     assert display.GetColorNode().GetName() == "IntraopMRI rising"
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
     assert legend.GetTitleText() == "temperature\nchange\n(°C)"
-    assert view.bridge.node("map.1").GetAttribute("IntraopMRI.Unit") == "min"
-    assert view.bridge.node("map.picture").GetAttribute("IntraopMRI.Unit") is None
+    others: list[Any] = [view.bridge.node(role) for role in ("map.1", "map.picture")]
+    assert [other.GetAttribute("IntraopMRI.Unit") for other in others] == ["min", None]
     assert np.isnan(slicer.util.arrayFromVolume(node)[0, 0, 0])
     with pytest.raises(SessionError, match="holds °C, no picture"):
         scanOf(node)
@@ -63,7 +63,7 @@ def test_it_says_what_it_is_and_lies_where_it_was_seen(view: SessionView) -> Non
 
 def test_the_next_one_takes_its_place_with_its_own_scale(view: SessionView) -> None:
     view.apply(heat())
-    before = view.bridge.node("map.0")
+    before: Any = view.bridge.node("map.0")
     cold = heat(-12.0, cooled_from_c="-2")
     view.apply(MapReady(cold.maps[:1], None))
     node: Any = view.bridge.node("map.0")
@@ -83,7 +83,8 @@ def test_it_is_no_scan_and_takes_no_registration_away(view: SessionView) -> None
     assert view.bridge.registration is not None
     assert view.volume() is view.bridge.node("intraop.native")
     view.bridge.withdraw("a new scan")
-    assert view.bridge.node("map.0").GetDisplayVisibility()
+    node: Any = view.bridge.node("map.0")
+    assert node.GetDisplayVisibility()
 
 
 @pytest.mark.parametrize("values", [np.nan, 0.0, -3.0])
