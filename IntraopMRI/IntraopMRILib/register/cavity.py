@@ -24,6 +24,8 @@ RIM_MM = 2.5
 #: brain's typical grey value from the tissue that was there: more than another contrast changes. Chosen on seven cases
 #: (two shifts solved by elasticity, five of the lab's generator), none of them the benchmark's.
 STAIN_REACH_MM, STAIN = 6.0, 0.22
+#: So near to it, mm, what is brighter than this part is clot, even where an enhancing rim was as bright before.
+CLOT_MM, CLOT = 4.0, 1.4
 
 
 def find_cavity(
@@ -66,18 +68,20 @@ def find_cavity(
 def find_stains(
     fixed: Float32Array, carried: Float32Array, both: BoolArray, cavity: BoolArray, voxel_mm: npt.ArrayLike
 ) -> BoolArray:
-    """Where grey values near the ``cavity`` are those of surgery, (k, j, i): other than the tissue carried over.
+    """Where grey values near the ``cavity`` are those of surgery, (k, j, i). ``both``: brain in both images.
 
-    ``both``: brain in both images. One voxel around each is taken along, for it is partly the same.
+    Other than the tissue carried over, with one voxel around that is partly the same; and what is bright at the wall,
+    whatever was there: clot in the place of a rim that enhanced looks like it and would draw tissue in.
     """
     voxel = np.asarray(voxel_mm, dtype=float)
     if not cavity.any():
         return np.zeros_like(cavity)
     box = bounding_box(cavity, np.ceil((STAIN_REACH_MM + TYPICAL_MM) / voxel).astype(int))
     now, was = (_relative(values[box], both[box], voxel) for values in (fixed, carried))
-    near = ndimage.distance_transform_edt(~cavity[box], sampling=voxel) <= STAIN_REACH_MM
+    away = ndimage.distance_transform_edt(~cavity[box], sampling=voxel)
+    other = (away <= STAIN_REACH_MM) & (np.abs(now - was) > STAIN)
     result = np.zeros_like(cavity)
-    result[box] = with_rim(near & both[box] & (np.abs(now - was) > STAIN), voxel)
+    result[box] = with_rim(other & both[box], voxel) | ((away <= CLOT_MM) & (now > CLOT) & both[box])
     return result
 
 

@@ -164,6 +164,10 @@ def test_blood_on_the_wall_is_seen_and_other_contrast_is_not() -> None:
     assert not found[far].any()
     assert not (found & (from_hole > 9.5)).any(), "one voxel around, no more"
     assert not find_stains(fixed, carried, brain, np.zeros_like(cavity), voxel).any()
+    rim = brain & (from_hole < 8)
+    carried[rim] = 220.0
+    found = find_stains(fixed, carried, brain, cavity, voxel)
+    assert found[clot & ~cavity & (from_hole < 7.5)].all(), "as bright as the rim that was there"
 
 
 #: Stands in for the package: counts as greedy does, and writes a field of 1, 2, 3 voxels.
