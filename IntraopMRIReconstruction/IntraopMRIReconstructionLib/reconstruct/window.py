@@ -57,7 +57,7 @@ class RadialWindow:
         self._first: list[tuple[npt.NDArray[np.complex64], float]] = []
         self._since = 0
         self._note: dict[str, Parameter] = {}
-        #: (live, coils) as :meth:`.arrivals.Arrivals.mixing` knew it when the first spoke came.
+        #: (live, coils) as :meth:`.arrivals.Arrivals.mixing` knew it when the first spoke of the window came.
         self._mixing: npt.NDArray[np.complex64] | None = None
 
     def add(self, block: Acquisition) -> Reconstruction | None:
@@ -72,6 +72,10 @@ class RadialWindow:
         angles = spoke_angles(self._scan.positions(block, use), (self._size, self._size))
         if angles is None:
             return None
+        if self._stream is not None and self._scan.mixing()[0] is not self._mixing:
+            # Later noise lines, or a coil that failed: what was gridded is mixed otherwise than what follows.
+            self._stream, self._first, self._since = None, [], 0
+            self._note["begun_anew"] = "noise lines came, or coils failed, in mid-scan"
         due = False
         for samples, angle in zip(block.samples[use], angles, strict=True):
             # The collector counts and names broken spokes.

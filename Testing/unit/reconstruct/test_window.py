@@ -118,6 +118,47 @@ def test_frames_of_a_window_are_prewhitened() -> None:
         said = str(frame.parameters["prewhitened"])
         assert said == ("yes" if name == "with" else "no: no noise lines came before the spokes")
     assert errors["with"] < 0.6 * errors["without"]
+    # Noise lines in mid-scan: the window begins anew, and is then as good as if they had come first.
+    made = collector(scan.encoding)
+    window = radial_window(made, delays=False, threads=1)
+    assert window is not None
+    pictures = []
+    for block in (noisy, quiet, *in_small_blocks(replace(scan, blocks=(noisy,)), 17)):
+        made.add(block)
+        pictures.append(window.add(block))
+    assert [picture is not None for picture in pictures] == [True, False, False, True]
+    assert pictures[-1] is not None
+    assert pictures[-1].parameters["prewhitened"] == "yes"
+    assert "in mid-scan" in str(pictures[-1].parameters["begun_anew"])
+    assert error(pictures[-1].image.array[0]) == pytest.approx(errors["with"], rel=1e-3)
+
+
+def test_a_coil_that_fails_leaves_the_window() -> None:
+    scan = radial_scan(MATRIX, 4, 34, 3)
+    made = collector(scan.encoding)
+    window = radial_window(made, delays=False, threads=1)
+    assert window is not None
+    pictures = []
+    for number, block in enumerate(in_small_blocks(scan, 17)):
+        samples = block.samples.copy()
+        samples[:, 1] = 0 if number >= 2 else samples[:, 1]
+        made.add(replace(block, samples=samples))
+        pictures.append(window.add(replace(block, samples=samples)))
+    assert any("failed during the scan: 1" in text for text in made.warnings)
+    # A whole window of the three that are left, and not one to which the failed one brings its past.
+    assert [picture is not None for picture in pictures] == [False, True, False, True, True, True]
+    last = pictures[-1]
+    assert last is not None
+    assert "begun_anew" in last.parameters
+    alone = collector(replace(scan.encoding, coils=3))
+    again = radial_window(alone, delays=False, threads=1)
+    assert again is not None
+    for block in list(in_small_blocks(scan, 17))[2:]:
+        three = replace(block, samples=np.ascontiguousarray(block.samples[:, [0, 2, 3]]))
+        alone.add(three)
+        expected = again.add(three)
+    assert expected is not None
+    np.testing.assert_allclose(last.image.array, expected.image.array, rtol=1e-3, atol=1e-4)
 
 
 def test_other_scans_have_no_window() -> None:
