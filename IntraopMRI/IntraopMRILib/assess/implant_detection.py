@@ -63,27 +63,29 @@ class DetectedImplant:
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:
-        """How far the void may lie from the metal along the readout and across slices, for a person."""
+        """How far the void may lie from the metal along the readout and across slices, and how wide it may be there."""
         if self.shift is None:
             return ()
         assumed = ", ".join(self.shift.assumed)
         said = f"; rests on {self.shift.basis}" if self.shift.basis else ""
         said += f"; taken at its worst because it is not known: {assumed}" if assumed else ""
         return tuple(
-            Measurement(
-                f"{self.trajectory.name}: possible shift of the void, {direction}",
-                value,
-                "mm",
-                f"Largest shift of the metal's void along the {direction}, either way: part of every interval; the "
-                f"void may be {wide:.1f} mm wide there{said}",
-                SHIFT_SOURCE,
-                based_on=(self.void.uid,),
-            )
-            for direction, value, wide in (
+            Measurement(f"{self.trajectory.name}: {name}, {along}", value, "mm", f"{what}{said}", SHIFT_SOURCE,
+                        based_on=(self.void.uid,))
+            for along, shift, wide in (
                 ("readout", self.shift.readout_mm, self.shift.readout_void_mm),
                 ("slice direction", self.shift.slice_mm, self.shift.slice_void_mm),
             )
-        )
+            for name, value, what in (
+                (
+                    "possible shift of the void",
+                    shift,
+                    f"Largest shift of the metal's void along the {along}, either way: part of every interval",
+                ),
+                ("possible width of the void", wide, f"Within it along the {along} the metal may take signal away"),
+            )
+            if name.startswith("possible shift") or value > 0
+        )  # fmt: skip
 
 
 def find_implant(
