@@ -224,3 +224,5 @@ def test_alignment_rests_on_what_a_scan_beside_metal_leaves_of_the_void(spine: S
     said = {m.name: m for m in found[True].measurements}
     readout = next(m for name, m in said.items() if name.endswith("possible shift of the void, readout"))
     assert "slices put in place up to" in readout.definition
+    width = next(m for name, m in said.items() if name.endswith("possible width of the void, slice direction"))
+    assert width.value == pytest.approx(put_back.shift.slice_void_mm)
