@@ -8,6 +8,7 @@ problem, needs one 3 x 3 block a node, and the bending energy couples the nodes 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,9 +112,17 @@ class LevelFit:
         return float(np.corrcoef(fixed, moving)[0, 1])
 
     def _moved(self, coefficients: Float32Array) -> Float32Array:
-        displacement = self.basis.evaluated(coefficients).reshape(3, -1)
-        start = np.array(self._images.moving_start, dtype=np.float32)[:, None]
-        return self.points_kji + start + displacement[:, self._chosen] * self._inverse_mm
+        result = np.empty_like(self.points_kji)
+
+        def along(axis: int) -> None:
+            displacement = self.basis.evaluated(coefficients[axis : axis + 1]).ravel()[self._chosen]
+            displacement *= self._inverse_mm[axis]
+            displacement += np.float32(self._images.moving_start[axis])
+            np.add(displacement, self.points_kji[axis], out=result[axis])
+
+        with ThreadPoolExecutor(self._threads) as pool:
+            list(pool.map(along, range(3)))
+        return result
 
     def step(self, coefficients: Float32Array) -> Float32Array:
         """One Gauss-Newton step: the change of the coefficients, mm."""
@@ -144,10 +153,14 @@ class LevelFit:
 
     def gathered(self, at_points: list[Float32Array]) -> Float32Array:
         """Values at the points (each (n,)) summed onto the nodes."""
-        fields = np.zeros((len(at_points), self._images.fixed.size), dtype=np.float32)
-        for field, values in zip(fields, at_points, strict=True):
-            field[self._chosen] = values
-        return self.basis.gathered(fields.reshape(len(at_points), *self._images.fixed.shape))
+
+        def one(values: Float32Array) -> Float32Array:
+            field = np.zeros(self._images.fixed.shape, dtype=np.float32)
+            field.reshape(-1)[self._chosen] = values
+            return self.basis.gathered(field[None])[0]
+
+        with ThreadPoolExecutor(self._threads) as pool:
+            return np.stack(list(pool.map(one, at_points)))
 
     def solved(self, blocks: Float32Array, right: Float32Array) -> Float32Array:
         """Solve (blocks + stiffness x bending) x = right by conjugate gradients, preconditioned by the blocks.

@@ -116,6 +116,32 @@ def test_finer_steps_around_the_cavity_help_there(make: Any, monkeypatch: pytest
     assert finer < 0.95 * near_error()
 
 
+def test_a_bright_tumour_that_is_gone_does_not_pull_the_wall(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = make()
+    bright = case.preop.with_array(np.where(case.tumour.array != 0, 2.2, 1.0).astype(np.float32) * case.preop.array)
+    ijk = apply(invert(case.cavity.ras_from_ijk), case.intraop_points)
+    distance = ndimage.distance_transform_edt(case.cavity.array == 0, sampling=case.cavity.spacing_mm[::-1])
+    near = distance[tuple(np.round(ijk[:, ::-1]).astype(int).T)] < 10.0
+
+    def near_error() -> float:
+        masks = {"fixed_mask": case.brain, "moving_mask": case.preop_brain, "cavity": case.cavity}
+        return float(case.errors(register_deformable(case.intraop, bright, case.pose, **masks))[near].mean())
+
+    apart = near_error()
+    monkeypatch.setattr(deformable, "_before_moving", lambda mask, *_: np.zeros_like(mask))
+    assert apart < 0.9 * near_error()
+
+
+def test_what_is_gone_is_found_where_it_was() -> None:
+    gone = np.zeros((24, 26, 28), bool)
+    gone[8:13, 10:16, 9:14] = True
+    displacement = np.zeros((3, *gone.shape), np.float32)
+    displacement[0], displacement[2] = 2.0, -3.0
+    was = deformable._before_moving(gone, displacement, 2)
+    np.testing.assert_array_equal(was, np.roll(gone, (2, -3), (0, 2)))
+    assert not deformable._before_moving(np.zeros_like(gone), displacement, 2).any()
+
+
 def test_without_masks(make: Any) -> None:
     case = make()
     found = register_deformable(case.intraop, case.preop, case.pose)

@@ -13,12 +13,17 @@ from IntraopMRILib.register.brain_mask import make_brain_mask
 from IntraopMRILib.register.cavity import find_cavity, find_stains
 from IntraopMRILib.register.deformable import DeformableRegistration
 from IntraopMRILib.register.engines import greedy_disagreement
+from IntraopMRILib.register.inverse import inverse_of
+from IntraopMRILib.register.lattice import Lattice
+from IntraopMRILib.register.matching import LevelFit, LevelImages
 from IntraopMRILib.register.normalise import locally_normalised
 from IntraopMRILib.register.sampling import Volume, resampled, sample
 from IntraopMRILib.register.tones import Tones
+from IntraopMRILib.register.uncertainty import distance_mm
 from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import Cancelled, RegistrationError
 from IntraopMRIReconstructionLib.geometry import apply, corner_from_centre, resample_matrix
+from scipy import ndimage
 
 
 def ramp(points: np.ndarray) -> np.ndarray:
@@ -90,6 +95,43 @@ def test_masked_statistics_do_not_see_beyond_the_mask() -> None:
     voxel = (2.0, 2.0, 2.0)
     a, b = (locally_normalised(v, inside, voxel)[:, :, :10] for v in (values, bright))
     np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(40, 44, 36), (41, 43, 37)])
+def test_inverse_undoes_a_smooth_displacement(shape: tuple[int, int, int]) -> None:
+    grid = np.indices(shape, dtype=np.float32)
+    wave = np.sin(grid * (2 * np.pi / 24.0))
+    displacement = np.stack([2.0 * wave[1], -1.5 * wave[2], 1.0 * wave[0]]).astype(np.float32)
+    inverse = inverse_of(displacement, 2)
+    at = grid + inverse
+    there = np.stack([ndimage.map_coordinates(c, at, order=1, mode="nearest") for c in displacement])
+    inner = (slice(None), *(slice(4, -4),) * 3)
+    assert inverse.shape == displacement.shape
+    assert np.abs(there + inverse)[inner].max() < 0.05
+
+
+def test_distances_are_exact_on_stretched_voxels(directions: np.ndarray) -> None:
+    inside = np.zeros((20, 22, 24), np.uint8)
+    inside[5:9, 6:12, 3:8] = 3
+    mask = Image(inside, corner_from_centre(directions * (1.0, 1.5, 3.0), (0.0, 0.0, 0.0), (24, 22, 20)))
+    expected = ndimage.distance_transform_edt(inside == 0, sampling=(3.0, 1.5, 1.0))
+    np.testing.assert_allclose(distance_mm(mask), expected, atol=1e-4)
+    assert np.isinf(distance_mm(mask.with_array(np.zeros_like(inside)))).all()
+
+
+def test_steps_settle_where_nothing_moved() -> None:
+    rng = np.random.default_rng(0)
+    anatomy = ndimage.gaussian_filter(rng.standard_normal((40, 40, 40)), 1.5).astype(np.float32)
+    anatomy /= anatomy.std()
+    fixed, moving = (anatomy + 0.3 * rng.standard_normal(anatomy.shape).astype(np.float32) for _ in range(2))
+    images = LevelImages(fixed, moving, np.ones_like(anatomy), np.full(3, 2.0))
+    lattice = Lattice(8.0, (80.0, 80.0, 80.0))
+    fit = LevelFit(images, lattice, 0.05, 2)
+    told: list[float] = []
+    found = fit.fitted(np.zeros((3, *lattice.shape), np.float32), 40, told.append)
+    assert len(told) < 20, "stops by itself"
+    again = fit.fitted(found, 40, told.append)
+    assert np.sqrt((again - found) ** 2).mean() < 0.1, "and has little left to do"
 
 
 def test_brain_mask_of_a_head_and_of_its_stripped_brain(head: Any, scan: Any, preop: Image) -> None:
