@@ -315,7 +315,7 @@ class _Run:
 
     def _write_dicom(self) -> None:
         """The same as DICOM objects, as far as this computer and this patient allow; a line says what came of it."""
-        journal, why = self.session.journal, possible()
+        journal, why, started = self.session.journal, possible(), time.perf_counter()
         text = f"DICOM objects not written: {why}"
         try:
             if not why:
@@ -323,4 +323,5 @@ class _Run:
         except IntraopError as error:
             text = f"DICOM objects not written: {error}"
         journal.event("dicom", text)
+        journal.timing("write DICOM", time.perf_counter() - started)
         print(f"  {text}")
