@@ -38,6 +38,8 @@ LEAST_CENTRE = 12
 ACCELERATION_WARNING = "the header announces an acceleration of {0}, the lines show {1}"
 #: Methods whose images keep the phase of the object from frame to frame.
 KEEPS_PHASE = ("fft", "grappa", "sense", "gridding", "iterative-sense")
+#: Lines that are lost in this middle part of k-space spoil the phase; farther out they cost sharpness.
+MIDDLE_SHARE = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +142,8 @@ def phased(
     """One frame of a series with its phase, for :mod:`.series`.
 
     ``calibrations``: shared by all frames of the series and never renewed (``refresh_after_s`` infinite). Missing
-    sides of k-space count as zero, since completing them uses up the phase. Raises as :func:`reconstruct`, also for
+    sides of k-space count as zero, since completing them uses up the phase; so do a few lost lines away from its
+    middle. Raises as :func:`reconstruct`, also for
     a method that has no phase of its own.
     """
     check(method, frame.encoding.trajectory)
@@ -149,7 +152,7 @@ def phased(
         work = _begin(frame, method)
         image = noncartesian.image(frame, work, options, part(step, 0.0, 0.95), threads, calibrations, phased=True)
     else:
-        kspace, work = _cartesian(frame, method, options, step)
+        kspace, work = _cartesian(frame, method, options, step, phased=True)
         if work.method in ("homodyne", "pocs"):
             work.method = "fft"
             work.warnings.append("the side of k-space that was not acquired counts as zero, to keep the phase")
@@ -217,7 +220,9 @@ def _begin(frame: KSpace | Shots, method: str) -> Work:
     return Work(method, reason, {"coils": frame.encoding.coils}, list(frame.warnings))
 
 
-def _cartesian(frame: KSpace | EpiFrame, method: str, options: Options, step: Step) -> tuple[KSpace, Work]:
+def _cartesian(
+    frame: KSpace | EpiFrame, method: str, options: Options, step: Step, phased: bool = False
+) -> tuple[KSpace, Work]:
     """Sorted lines whose forward and backward readouts agree, and the method for them."""
     notes = echo_planar.Notes()
     if isinstance(frame, EpiFrame):
@@ -227,6 +232,8 @@ def _cartesian(frame: KSpace | EpiFrame, method: str, options: Options, step: St
     frame = _seen_straight(frame, options, notes)
     if method == "auto":
         work.method, work.reason = choose(frame, sampling)
+        if phased and work.method == "cg-sense" and _lost_outside(frame, sampling):
+            work.method, work.reason = "fft", f"{len(sampling.missing)} lines were lost, none of the middle of k-space"
     if notes.reason:
         work.reason = f"{work.reason}; {notes.reason}"
     work.parameters.update(notes.parameters)
@@ -302,6 +309,14 @@ def _warnings(kspace: KSpace, sampling: Sampling, method: str) -> list[str]:
     if sampling.kind in ("full", "regular") and announced != sampling.acceleration:
         found.append(ACCELERATION_WARNING.format(announced, sampling.acceleration))
     return found
+
+
+def _lost_outside(kspace: KSpace, sampling: Sampling) -> bool:
+    """Whether all lines of an unaccelerated frame that were lost lie away from the middle of k-space."""
+    sizes = np.array(kspace.acquired.shape)
+    away = np.abs(sampling.missing - sizes // 2) > MIDDLE_SHARE / 2 * sizes
+    far: npt.NDArray[np.bool_] = away.any(axis=1) if kspace.encoding.is_3d else away[:, 1]
+    return sampling.acceleration == (1, 1) and bool(far.all())
 
 
 def _percent(sampling: Sampling) -> str:

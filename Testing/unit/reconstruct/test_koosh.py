@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from IntraopMRIReconstructionLib.data import Acquisition, Encoding, LineFlag
-from IntraopMRIReconstructionLib.errors import ReconstructionError
+from IntraopMRIReconstructionLib.errors import IntraopError, ReconstructionError
 from IntraopMRIReconstructionLib.operators import nufft
 from IntraopMRIReconstructionLib.operators.nufft import Nufft
 from IntraopMRIReconstructionLib.operators.trajectory import sphere_density
@@ -249,3 +249,28 @@ def test_noise_whitens_and_navigators_are_left_out() -> None:
     plain = made(block(400))
     assert result.image.array.shape == SHAPE
     assert not np.allclose(result.image.array, plain.image.array)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_damaged_spokes_give_a_picture_or_an_error(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    good = block(200)
+    assert good.trajectory is not None
+    samples, k, kz = good.samples.copy(), good.trajectory.copy(), good.kz.copy()
+    rows = rng.integers(0, 200, 4)
+    kind = rng.integers(0, 5)
+    if kind == 0:
+        samples[rows] = rng.choice([np.nan, np.inf, 0.0])
+    elif kind == 1:
+        k[rows] = k[0]
+    elif kind == 2:
+        k[rows] *= rng.choice([0.0, 1e-6, 1.5, 1e6])
+    elif kind == 3:
+        kz[rows] = rng.choice([-1, MATRIX, MATRIX // 2])
+    else:
+        samples, k = samples[:, :, :1], k[:, :1]
+    try:
+        result = made(replace(good, samples=samples, trajectory=k, kz=kz))
+    except IntraopError:
+        return
+    assert np.isfinite(result.image.array).all()

@@ -169,3 +169,31 @@ def test_steps_that_did_not_come_and_methods_without_phase() -> None:
 def test_stops_when_told() -> None:
     with pytest.raises(Cancelled):
         make(collected(scanned()), Wanted(), lambda fraction, _what: fraction < 0.5)
+
+
+def spoiled(number: int, lines: Any, value: float) -> RawScan:
+    """The scan with ``value`` in some lines of one of its blocks."""
+    scan = scanned()
+    samples = scan.blocks[number].samples.copy()
+    samples[lines] = value
+    return replace(
+        scan, blocks=tuple(replace(b, samples=samples) if n == number else b for n, b in enumerate(scan.blocks))
+    )
+
+
+def test_lost_lines_of_a_step_are_said_and_cost_little() -> None:
+    result = make(collected(spoiled(3, [2, 60], np.nan)), Wanted())
+    assert any("2 lines left out because they carry NaN" in text for text in result.warnings)
+    assert error(result) < error(make(collected(scanned()), Wanted())) + 0.02
+    with pytest.raises(ReconstructionError, match="keeps no phase"):
+        make(collected(spoiled(3, 32, np.nan)), Wanted())
+
+
+def test_lines_that_come_twice_and_steps_that_are_none() -> None:
+    scan = scanned()
+    twice = collected(replace(scan, blocks=(scan.blocks[0], *scan.blocks)))
+    result = make(twice, Wanted())
+    assert any("lines came twice; the first was kept" in text for text in result.warnings)
+    np.testing.assert_allclose(result.image.array, make(collected(scan), Wanted()).image.array, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ReconstructionError, match=r"contrast must be within 0\.\.7"):
+        collected(replace(scan, blocks=(*scan.blocks, replace(scan.blocks[0], contrast=8))))

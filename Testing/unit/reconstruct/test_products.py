@@ -277,3 +277,28 @@ def test_stops_when_told(quantity: str) -> None:
     with pytest.raises(Cancelled):
         make(collected(heated()), Wanted(quantity), stop)  # type: ignore[arg-type]
     assert all(0 <= fraction <= 1 for fraction in seen)
+
+
+@pytest.mark.parametrize(("lost", "value"), [(5, np.nan), (40, 0.0)])
+def test_a_lost_line_away_from_the_middle_is_said_and_the_temperature_stays(lost: int, value: float) -> None:
+    scan = heated()
+    heating = Heating(spot_ras_mm=spot_ras(scan.encoding), radius_mm=22.0)
+    whole = make(collected(scan), Wanted("temperature", heating=heating)).image.array[0]
+    last = scan.blocks[-1]
+    samples = last.samples.copy()
+    samples[lost] = value
+    broken = replace(scan, blocks=(*scan.blocks[:-1], replace(last, samples=samples)))
+    result = make(collected(broken), Wanted("temperature", heating=heating))
+    assert any("1 planned lines are missing and count as zero" in text for text in result.warnings)
+    assert "none of the middle of k-space" in result.reason
+    core = np.hypot(*np.moveaxis(points(48) - SPOT, -1, 0)) < 10
+    assert np.nanmax(np.abs(result.image.array[0] - whole)[core]) < 3.0  # of 25
+
+
+def test_a_lost_line_of_the_middle_is_refused() -> None:
+    scan = heated()
+    samples = scan.blocks[-1].samples.copy()
+    samples[25] = np.nan
+    broken = replace(scan, blocks=(*scan.blocks[:-1], replace(scan.blocks[-1], samples=samples)))
+    with pytest.raises(ReconstructionError, match="keeps no phase"):
+        make(collected(broken), Wanted("temperature"))

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from IntraopMRIReconstructionLib.data import Acquisition, Encoding
-from IntraopMRIReconstructionLib.errors import WireError
+from IntraopMRIReconstructionLib.errors import IntraopError, WireError
 from IntraopMRIReconstructionLib.reconstruct.collect import collector
 from IntraopMRIReconstructionLib.reconstruct.products import Wanted, make
 from IntraopMRIReconstructionLib.reconstruct.result import Reconstruction
@@ -203,3 +203,29 @@ def test_noise_lines_have_no_step(tmp_path: Path) -> None:
         file["dataset"]["data"][:] = table
     scan = read_mrd(path)
     assert sum(len(block.ky) for block in scan.acquisitions) == len(table)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damaged_heads_give_a_picture_that_says_so_or_an_error(tmp_path: Path, seed: int) -> None:
+    """Counters, lengths and flags at random in a few readouts: never another exception, never NaN in a picture."""
+    rng = np.random.default_rng(seed)
+    path = written(tmp_path / "semac.h5", scanned().encoding)
+    with h5py.File(path, "r+") as file:
+        table = file["dataset"]["data"][:]
+        for row in rng.integers(0, len(table), 3):
+            head = table["head"][row : row + 1]
+            counters = ("kspace_encode_step_1", "kspace_encode_step_2", "slice", "contrast", "repetition", "average")
+            fields = ("number_of_samples", "active_channels", "center_sample", "discard_pre", "encoding_space_ref")
+            if rng.random() < 0.6:
+                head["idx"][rng.choice(counters)] = rng.choice([0, 1, 7, 9, 65535])
+            elif rng.random() < 0.7:
+                head[str(rng.choice(fields))] = rng.choice([0, 1, 31, 33, 65535])
+            else:
+                table["data"][row] = table["data"][row][: rng.integers(0, 60)]
+        file["dataset"]["data"][:] = table
+    try:
+        scan = read_mrd(path)
+        result = made(scan.encoding, scan.acquisitions)
+    except IntraopError:
+        return
+    assert np.isfinite(result.image.array).all()
