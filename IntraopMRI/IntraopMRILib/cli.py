@@ -72,14 +72,21 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--wait", type=float, default=60.0, metavar="S", help="longest silence of the scanner (s)")
         command.add_argument("--navigate", type=float, default=10.0, metavar="S", help="time to follow the pointer (s)")
         command.add_argument("--out", type=Path, default=Path("session-output"), help="folder for the results")
-    assess = commands.add_parser("assess", help="a session from files: residual of two scans, no scanner needed")
+    assess = commands.add_parser("assess", help="a session from files, no scanner needed: residual, implants, measures")
     for name, text in (
         ("preop", "preoperative volume"),
         ("tumour", "enhancing tumour, drawn on the preoperative volume"),
+        ("contrast", "the scan with contrast agent, for a tumour"),
         ("native", "intraoperative scan without contrast agent"),
-        ("contrast", "the same with contrast agent"),
     ):
-        assess.add_argument(f"--{name}", type=Path, required=True, help=f"{text} (NIfTI, NRRD or DICOM)")
+        assess.add_argument(f"--{name}", type=Path, required=name == "native", help=f"{text} (NIfTI, NRRD or DICOM)")
+    text = "implant planned on the preoperative volume, a line from entry to tip; again for each"
+    assess.add_argument("--planned", type=Path, action="append", default=[], metavar="MRK.JSON", help=text)
+    assess.add_argument("--diameter", type=float, metavar="MM", help="of the planned implants")
+    assess.add_argument("--metal", choices=("titanium", "cobalt-chromium"), default="", help="of the planned implants")
+    text = "case folder with what is known before the operation, in the place of --preop and what was drawn on it"
+    assess.add_argument("--case", type=Path, help=text)
+    assess.add_argument("--procedure", choices=("brain", "spine", *RECIPES), default="brain", help="of the case folder")
     assess.add_argument("--label", type=int, help="value of the enhancing tumour, when --tumour holds several")
     assess.add_argument("--patient", default="", help="identifier of the patient, where no DICOM header says it")
     for name in ("native", "contrast"):
@@ -151,9 +158,22 @@ def _assess(options: argparse.Namespace) -> None:
     from .cli_files import CaseFiles, run_files
 
     o = options
-    times = o.native_taken, o.contrast_taken
+    files = CaseFiles(
+        o.native,
+        o.preop,
+        o.tumour,
+        o.contrast,
+        o.label,
+        o.patient,
+        o.native_taken,
+        o.contrast_taken,
+        tuple(o.planned),
+        o.diameter,
+        o.metal,
+        None if o.case is None else plan_of_case(o.case, o.procedure),
+    )
     with finished_or_nothing(o.out) as folder:
-        run_files(CaseFiles(o.preop, o.tumour, o.native, o.contrast, o.label, o.patient, *times), folder)
+        run_files(files, folder)
     print(f"\nResults are in {o.out}/ (open report.html)")
 
 

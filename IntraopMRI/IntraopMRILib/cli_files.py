@@ -10,39 +10,50 @@ from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.simulate.volumes import read_volume
 
+from .assess.implant import Trajectory
 from .cli_run import Outcome, follow
 from .scan_facts import TAKEN_FROM, DicomFacts, local_text, local_utc_s, read_facts, read_folder
 from .session import Plan, Session
+from .session_files import read_points
 from .session_updates import Role
 
-PROCEDURE = "Tumour resection, control on files"
+PROCEDURE, IMPLANTS = "Tumour resection, control on files", "Implants, control on files"
+#: Susceptibility of metals against tissue, ppm (Schenck 1996).
+METALS_PPM = {"titanium": 182.0, "cobalt-chromium": 900.0}
 #: A DICOM file says so behind this many bytes (PS3.10, 7.1).
 PREAMBLE, MAGIC = 128, b"DICM"
 
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """NIfTI, NRRD or DICOM (file or folder with one series) each; ``tumour`` is drawn on the preoperative volume.
+    """NIfTI, NRRD or DICOM (file or folder with one series) each, and either ``tumour`` or ``planned``, or ``plan``.
 
-    ``label``: value of the enhancing tumour in ``tumour``, None when there is only one. ``patient_id``: empty to take
-    that of the DICOM headers. ``native_taken``, ``contrast_taken``: as a person enters them, where no header says.
+    ``tumour``: drawn on the preoperative volume; ``label``: value of the enhancing tumour in it, None when there is
+    only one; it needs ``contrast``. ``planned``: lines from entry to tip (.mrk.json) of implants of ``diameter_mm`` and
+    ``metal`` (one of METALS_PPM, empty when unknown). ``plan``: what a case folder knows, in the place of all these.
+    ``patient_id``: empty to take that of the DICOM headers. ``native_taken``, ``contrast_taken``: as a person enters
+    them, where no header says.
     """
 
-    preop: Path
-    tumour: Path
     native: Path
-    contrast: Path
+    preop: Path | None = None
+    tumour: Path | None = None
+    contrast: Path | None = None
     label: int | None = None
     patient_id: str = ""
     native_taken: str = ""
     contrast_taken: str = ""
+    planned: tuple[Path, ...] = ()
+    diameter_mm: float | None = None
+    metal: str = ""
+    plan: Plan | None = None
 
 
 def run_files(files: CaseFiles, folder: Path, wait_s: float = 60.0) -> Outcome:
-    """Register both scans, assess the residual, write report, record and scene to ``folder``.
+    """Register the scans, assess what the plan asks for, write report, record and scene to ``folder``.
 
-    The rules are those of a session with a scanner. Raises an IntraopError with one sentence when something is missing
-    or a stage fails; then there is no number.
+    The rules are those of a session with a scanner: what a person must draw is added later by ``measure``. Raises an
+    IntraopError with one sentence when something is missing or a stage fails; then there is no number.
     """
     plan, scans = read_case_files(files)
     with Session(plan) as session:
@@ -53,18 +64,45 @@ def run_files(files: CaseFiles, folder: Path, wait_s: float = 60.0) -> Outcome:
 
 
 def read_case_files(files: CaseFiles) -> tuple[Plan, dict[Role, Image]]:
-    """The plan, and both scans with their times. Raises an IntraopError that says what is wrong or missing."""
-    preop, header = _read(files.preop)
-    native = _scan(files.native, files.native_taken, "native", header)
-    contrast = _scan(files.contrast, files.contrast_taken, "contrast", header)
-    named = (files.patient_id, header.patient_id, native.patient_id, contrast.patient_id)
+    """The plan, and the scans with their times. Raises an IntraopError that says what is wrong or missing."""
+    loose = files.preop, files.tumour, files.planned, files.patient_id
+    if files.plan is not None and any(loose):
+        raise SessionError(
+            "a case folder knows the plan: leave --preop, --tumour, --planned and --patient out beside it"
+        )
+    if files.plan is None and (files.preop is None or (files.tumour is None) == (not files.planned)):
+        raise SessionError("name a case folder with --case, or --preop with either --tumour or --planned")
+    if (files.tumour is not None or (files.plan is not None and files.plan.tumour is not None)) != bool(files.contrast):
+        raise SessionError("a residual tumour is seen with contrast agent and nothing else is: give --contrast for it")
+    header = DicomFacts()
+    if files.preop is not None:
+        preop, header = _read(files.preop)
+    pair = files.contrast is not None
+    scans: dict[Role, Image] = {"native": _scan(files.native, files.native_taken, "native", header, pair)}
+    if files.contrast is not None:
+        scans["contrast"] = _scan(files.contrast, files.contrast_taken, "contrast", header, pair)
+    if files.plan is not None:
+        return files.plan, scans
+    named = (files.patient_id, header.patient_id, *(scan.patient_id for scan in scans.values()))
     patient = next((name for name in named if name), "")
     if not patient:
         raise SessionError("no file says whose images these are: name the patient with --patient")
-    tumour = _tumour(files.tumour, files.label)
     known = replace(preop, patient_id=header.patient_id, metadata=header.metadata)
-    plan = Plan(patient, PROCEDURE, known, tumour, patient=header.patient)
-    return plan, {"native": native, "contrast": contrast}
+    if files.tumour is not None:
+        return Plan(patient, PROCEDURE, known, _tumour(files.tumour, files.label), patient=header.patient), scans
+    implants = tuple(_planned(path, files) for path in files.planned)
+    return Plan(patient, IMPLANTS, known, trajectories=implants, patient=header.patient), scans
+
+
+def _planned(path: Path, files: CaseFiles) -> Trajectory:
+    """A line of two points, from entry to tip, called as its file."""
+    points = read_points(path)
+    if len(points) != 2:
+        raise SessionError(f"{path} holds {len(points)} points: a planned implant is a line from its entry to its tip")
+    if files.diameter_mm is None:
+        raise SessionError("planned implants need their diameter in mm: give --diameter")
+    entry, tip = (place for _name, place in points)
+    return Trajectory(entry, tip, files.diameter_mm, path.name.split(".")[0], METALS_PPM.get(files.metal))
 
 
 def _read(path: Path) -> tuple[Image, DicomFacts]:
@@ -79,7 +117,8 @@ def _read(path: Path) -> tuple[Image, DicomFacts]:
     return image, header or DicomFacts()
 
 
-def _scan(path: Path, entered: str, role: Role, before: DicomFacts) -> Image:
+def _scan(path: Path, entered: str, role: Role, before: DicomFacts, pair: bool) -> Image:
+    """A scan with its time, which must be known in a ``pair``: it shows which of both was first."""
     image, header = _read(path)
     if different := header.contradicts(before.patient):
         raise SessionError(f"{path} and the preoperative volume are of two patients: {different}")
@@ -91,7 +130,7 @@ def _scan(path: Path, entered: str, role: Role, before: DicomFacts) -> Image:
                 f"{local_text(header.taken_utc_s)}: leave the option out"
             )
         taken, source = header.taken_utc_s, header.taken_from
-    if taken is None:
+    if taken is None and pair:
         raise SessionError(
             f"{path} does not say when it was taken, and without it nothing shows which scan was first: give the time "
             f"with --{role}-taken 'YYYY-MM-DD HH:MM'"
@@ -101,7 +140,7 @@ def _scan(path: Path, entered: str, role: Role, before: DicomFacts) -> Image:
         name=header.series or image.name,
         acquired_utc_s=taken,
         patient_id=header.patient_id,
-        metadata={**header.metadata, TAKEN_FROM: source},
+        metadata={**header.metadata, **({} if taken is None else {TAKEN_FROM: source})},
     )
 
 

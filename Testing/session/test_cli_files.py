@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from IntraopMRILib.workflow.record import read_record
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import DataError, IntraopError
 from IntraopMRIReconstructionLib.geometry import RAS_FROM_LPS
+from IntraopMRIReconstructionLib.simulate.case_files import write_case
 from IntraopMRIReconstructionLib.simulate.phantom import BrainCase
+from IntraopMRIReconstructionLib.simulate.spine import SPINE, make_spine_case
 from IntraopMRIReconstructionLib.simulate.volumes import read_volume, write_volume
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
@@ -34,6 +37,14 @@ def files(brain: BrainCase, tmp_path: Path) -> dict[str, Path]:
 
 def arguments(files: dict[str, Path], out: Path) -> list[str]:
     return ["assess", *(part for name, path in files.items() for part in (f"--{name}", str(path))), "--out", str(out)]
+
+
+def write_line(path: Path, points: np.ndarray) -> Path:
+    """Points (n, 3), RAS mm, as a markups file of one line."""
+    controls = [{"label": f"L-{n}", "position": place.tolist()} for n, place in enumerate(points)]
+    content = {"markups": [{"type": "Line", "coordinateSystem": "RAS", "controlPoints": controls}]}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
 
 
 def write_series(folder: Path, image: Image, series: str, **facts: str) -> Path:
@@ -96,7 +107,7 @@ def test_dicom_folders_say_time_patient_and_agent(
     native = write_series(tmp_path / "n", brain.intraop["T1 native"], "T1 pre", AcquisitionTime="100000", **date)
     agent = {"AcquisitionTime": "102000", "ContrastBolusAgent": "Gadovist"}
     contrast = write_series(tmp_path / "c", brain.intraop["T1 contrast"], "T1 post", **date, **agent)
-    plan, scans = read_case_files(CaseFiles(files["preop"], files["tumour"], native, contrast))
+    plan, scans = read_case_files(CaseFiles(native, files["preop"], files["tumour"], contrast))
     assert plan.patient_id == "P-9"
     for role in ("native", "contrast"):
         np.testing.assert_allclose(scans[role].ras_from_ijk, brain.intraop[f"T1 {role}"].ras_from_ijk, atol=1e-4)
@@ -130,12 +141,79 @@ def test_what_is_missing_is_said(files: dict[str, Path], changes: dict[str, obje
         read_case_files(replace(whole, **changes))  # type: ignore[arg-type]
 
 
+def test_what_does_not_go_together_is_said(
+    files: dict[str, Path], brain: BrainCase, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_case(tmp_path, brain, None)
+    paths = {**files, "case": tmp_path, "line": tmp_path / "l.mrk.json", "three": tmp_path / "3.mrk.json"}
+    for name, count in (("line", 2), ("three", 3)):
+        write_line(paths[name], np.arange(3.0 * count).reshape(count, 3))
+    for arguments, said in (
+        ("", "name a case folder with --case"),
+        ("--preop preop", "with either --tumour or --planned"),
+        ("--preop preop --tumour tumour", "give --contrast"),
+        ("--preop preop --planned line --contrast contrast", "give --contrast"),
+        ("--preop preop --planned line --patient P-1", "give --diameter"),
+        ("--preop preop --planned three --diameter 5 --patient P-1", "holds 3 points"),
+        ("--case case --preop preop", "a case folder knows the plan"),
+        ("--case case --native-taken 10:00", "give --contrast"),
+    ):
+        given = [str(paths.get(part, part)) for part in arguments.split()]
+        assert main(["assess", "--native", str(files["native"]), *given, "--out", str(tmp_path / "out")]) == 1
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_planned_screws_are_found_in_a_scan(tmp_path: Path) -> None:
+    case = make_spine_case(3)
+    plan, truth = case.plan, case.truth.deviations
+    write_volume(case.preop, tmp_path / "preop.nrrd")
+    write_volume(case.intraop[SPINE], tmp_path / "scan.nrrd")
+    line = write_line(tmp_path / "L4 left.mrk.json", np.array([plan.entry_ras_mm, plan.tip_ras_mm]))
+    said = [
+        "--diameter",
+        str(plan.diameter_mm),
+        "--metal",
+        "titanium",
+        "--patient",
+        "P-1",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    scans = ["--preop", str(tmp_path / "preop.nrrd"), "--native", str(tmp_path / "scan.nrrd")]
+    assert main(["assess", *scans, "--planned", str(line), *said, "--out", str(tmp_path / "o")]) == 0
+    (found,) = read_record(tmp_path / "o" / "session.json").implants
+    for name, true in (("tip deviation", truth["tip_mm"]), ("depth deviation", truth["depth_mm"])):
+        measured = next(m for m in found.measurements if m.name == f"L4 left: {name}")
+        assert measured.interval is not None
+        assert measured.interval[0] <= true <= measured.interval[1]
+
+
+@pytest.mark.slow
+def test_a_nidus_is_measured_on_a_scan_from_files(brain: BrainCase, tmp_path: Path) -> None:
+    """The scan is registered; what is left is outlined by a person who has looked at that."""
+    write_case(tmp_path, brain, None)
+    nidus = replace(brain.tumour, array=(brain.tumour.array == 1).astype(np.uint8))
+    write_volume(nidus, tmp_path / "case" / "nidus.nrrd")
+    left = replace(brain.truth.residual, array=brain.truth.residual.array.astype(np.uint8))
+    write_volume(left, tmp_path / "left.nrrd")
+    results, case = str(tmp_path / "out"), ["--case", str(tmp_path)]
+    scan = str(tmp_path / "theatre" / "brain_native.nrrd")
+    assert main(["assess", *case, "--procedure", "vascular", "--native", scan, "--out", results]) == 0
+    assert not read_record(tmp_path / "out" / "session.json").drawn
+    drawn = ["--outline", str(tmp_path / "left.nrrd"), "--option", "not seen", "--by", "Dr. X"]
+    assert main(["measure", "vascular", "--results", results, *case, *drawn]) == 0
+    (entry,) = read_record(tmp_path / "out" / "session.json").drawn
+    assert entry.measurements[1].value == pytest.approx(brain.truth.residual_ml, rel=1e-3)
+
+
 def test_a_segmentation_of_several_values_needs_the_one_that_is_meant(
     files: dict[str, Path], brain: BrainCase, tmp_path: Path
 ) -> None:
     path = tmp_path / "parts.nrrd"
     write_volume(brain.tumour, path)
-    case = CaseFiles(files["preop"], path, files["native"], files["contrast"], None, "P-1")
+    case = CaseFiles(files["native"], files["preop"], path, files["contrast"], None, "P-1")
     case = replace(case, native_taken="2025-01-31 10:00", contrast_taken="2025-01-31 10:20")
     with pytest.raises(IntraopError, match="name that of the enhancing tumour with --label"):
         read_case_files(case)
@@ -150,6 +228,6 @@ def test_a_four_dimensional_file_is_refused(files: dict[str, Path], tmp_path: Pa
     path = tmp_path / "series.nii.gz"
     image = SimpleITK.ReadImage(str(files["native"]))
     SimpleITK.WriteImage(SimpleITK.JoinSeries([image, image]), str(path))
-    case = CaseFiles(files["preop"], files["tumour"], path, files["contrast"], None, "P-1", "10:00")
+    case = CaseFiles(path, files["preop"], files["tumour"], files["contrast"], None, "P-1", "10:00")
     with pytest.raises(DataError, match="three axes"):
         read_case_files(case)
