@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from scipy import ndimage
 
-from .sampling import Float32Array
+from .sampling import BoolArray, Float32Array, bounding_box, sample
 
 #: Fixed-point steps; each takes the error to the part that the displacement changes over a voxel.
 ROUNDS = 6
@@ -33,6 +33,18 @@ def inverse_of(displacement: Float32Array, threads: int) -> Float32Array:
     for axis, count in enumerate(displacement.shape[1:], start=1):
         inverse = _doubled(inverse, axis, count)
     return inverse
+
+
+def before_moving(mask: BoolArray, displacement: Float32Array, threads: int) -> BoolArray:
+    """Where the tissue at the voxels y of ``mask`` (k, j, i) was: y + ``displacement``(y), (3, k, j, i) in voxels."""
+    result = np.zeros_like(mask)
+    if mask.any():
+        box = bounding_box(mask, int(np.ceil(np.abs(displacement).max())) + 2)
+        back = inverse_of(displacement[(slice(None), *box)], threads)
+        points = (np.indices(back.shape[1:], dtype=np.float32) + back).reshape(3, -1)
+        shown = sample(mask[box].astype(np.float32), points, threads, slopes=False).values
+        result[box] = shown.reshape(back.shape[1:]) > 0.5
+    return result
 
 
 def _doubled(values: Float32Array, axis: int, count: int) -> Float32Array:

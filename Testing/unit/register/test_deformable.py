@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from IntraopMRILib.register import deformable
+from IntraopMRILib.register import deformable_work
 from IntraopMRILib.register.deformable import DeformableRegistration, register_deformable
 from IntraopMRILib.register.deformable_verdict import Findings, deformable_verdict, jacobian_determinant
+from IntraopMRILib.register.inverse import before_moving
 from IntraopMRIReconstructionLib.data import Image, Level
 from IntraopMRIReconstructionLib.errors import Cancelled, DataError, RegistrationError
 from IntraopMRIReconstructionLib.geometry import apply, corner_from_centre, invert
@@ -111,7 +112,7 @@ def test_finer_steps_around_the_cavity_help_there(make: Any, monkeypatch: pytest
         return float(case.errors(register_deformable(case.intraop, case.preop, case.pose, **masks))[near].mean())
 
     finer = near_error()
-    monkeypatch.setattr(deformable, "NEAR_STEPS", 0)
+    monkeypatch.setattr(deformable_work, "NEAR_STEPS", 0)
     assert finer < 0.4
     assert finer < 0.95 * near_error()
 
@@ -128,7 +129,7 @@ def test_a_bright_tumour_that_is_gone_does_not_pull_the_wall(make: Any, monkeypa
         return float(case.errors(register_deformable(case.intraop, bright, case.pose, **masks))[near].mean())
 
     apart = near_error()
-    monkeypatch.setattr(deformable, "_before_moving", lambda mask, *_: np.zeros_like(mask))
+    monkeypatch.setattr(deformable_work, "before_moving", lambda mask, *_: np.zeros_like(mask))
     assert apart < 0.9 * near_error()
 
 
@@ -137,9 +138,9 @@ def test_what_is_gone_is_found_where_it_was() -> None:
     gone[8:13, 10:16, 9:14] = True
     displacement = np.zeros((3, *gone.shape), np.float32)
     displacement[0], displacement[2] = 2.0, -3.0
-    was = deformable._before_moving(gone, displacement, 2)
+    was = before_moving(gone, displacement, 2)
     np.testing.assert_array_equal(was, np.roll(gone, (2, -3), (0, 2)))
-    assert not deformable._before_moving(np.zeros_like(gone), displacement, 2).any()
+    assert not before_moving(np.zeros_like(gone), displacement, 2).any()
 
 
 def test_without_masks(make: Any) -> None:
