@@ -72,8 +72,11 @@ def read_case_files(files: CaseFiles) -> tuple[Plan, dict[Role, Image]]:
         )
     if files.plan is None and (files.preop is None or (files.tumour is None) == (not files.planned)):
         raise SessionError("name a case folder with --case, or --preop with either --tumour or --planned")
-    if (files.tumour is not None or (files.plan is not None and files.plan.tumour is not None)) != bool(files.contrast):
-        raise SessionError("a residual tumour is seen with contrast agent and nothing else is: give --contrast for it")
+    about_tumour = files.tumour is not None or (files.plan is not None and files.plan.tumour is not None)
+    if about_tumour != (files.contrast is not None):
+        raise SessionError(
+            "a residual tumour is seen with contrast agent, nothing else is: give --contrast for it alone"
+        )
     header = DicomFacts()
     if files.preop is not None:
         preop, header = _read(files.preop)
@@ -91,6 +94,9 @@ def read_case_files(files: CaseFiles) -> tuple[Plan, dict[Role, Image]]:
     if files.tumour is not None:
         return Plan(patient, PROCEDURE, known, _tumour(files.tumour, files.label), patient=header.patient), scans
     implants = tuple(_planned(path, files) for path in files.planned)
+    names = [implant.name for implant in implants]
+    if len(set(names)) < len(names):
+        raise SessionError(f"two planned implants have one name, that of their file: {', '.join(names)}; rename one")
     return Plan(patient, IMPLANTS, known, trajectories=implants, patient=header.patient), scans
 
 

@@ -155,6 +155,10 @@ def test_what_does_not_go_together_is_said(
         ("--preop preop --planned line --contrast contrast", "give --contrast"),
         ("--preop preop --planned line --patient P-1", "give --diameter"),
         ("--preop preop --planned three --diameter 5 --patient P-1", "holds 3 points"),
+        (
+            "--preop preop --planned line --planned line --diameter 1 --patient P-1",
+            "two planned implants have one name",
+        ),
         ("--case case --preop preop", "a case folder knows the plan"),
         ("--case case --native-taken 10:00", "give --contrast"),
     ):
