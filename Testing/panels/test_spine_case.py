@@ -23,7 +23,7 @@ def test_the_simulated_spine_is_planned_with_its_vertebrae(app: Any, tmp_path: P
     write_case(tmp_path, None, made)
     slicer.util.selectModule("IntraopMRI")
     parameters = slicer.util.getModuleWidget("IntraopMRI").panel.parameters
-    nodes.showSimulatedCase(nodes.prepareCase(read_case(tmp_path)), parameters)
+    list(nodes.showSimulatedCase(nodes.prepareCase(read_case(tmp_path)), parameters))
     plan = nodes.planLater(parameters)()
     assert list(plan.vertebrae) == list(LEVELS_MM)
     assert dict(plan.at_risk) == {}

@@ -35,7 +35,7 @@ class BentSpine:
         self.case, p, self.moved_mm = case, self.panel.parameters, 0.0
         write_case(folder, None, case)
         nodes = product("scene.panels.nodes")
-        nodes.showSimulatedCase(nodes.prepareCase(read_case(folder)), p)
+        list(nodes.showSimulatedCase(nodes.prepareCase(read_case(folder)), p))
         p.surgeon = ""
         self.session = product("session").Session(nodes.planLater(p)())
         self.running = self.panel.running

@@ -196,10 +196,16 @@ class SceneBridge:
         self._put(f"{PREOP}risk.{name}", content or recipes.at_risk(labels, name), frame="preop")
 
     def setPoint(
-        self, name: str, point: npt.ArrayLike, frame: Frame = "preop", kind: Literal["target", "landmark"] = "target"
+        self,
+        name: str,
+        point: npt.ArrayLike,
+        frame: Frame = "preop",
+        kind: Literal["target", "landmark"] = "target",
+        below: bool = False,
     ) -> None:
-        """A named point (3,), RAS mm in ``frame``."""
-        content = recipes.named_point(name, recipes.point(point, f"{kind} '{name}'"), looks.targets)
+        """A named point (3,), RAS mm in ``frame``; its name stands above it, or ``below``."""
+        place = recipes.point(point, f"{kind} '{name}'")
+        content = recipes.named_point(name, place, lambda node: looks.targets(node, below))
         self._put(f"{_prefix(frame)}{kind}.{name}", content, frame=frame)
 
     def setPlan(

@@ -19,7 +19,7 @@ from .colors import Color
 
 #: Font sizes as part of the view's height. READ is the smallest that carries meaning: a view is half the picture, so
 #: 0.05 is 1/40 of the picture, 9 minutes of arc at three metres on a 27 inch screen.
-HUGE, LARGE, MIDDLE, READ, SMALL = 0.125, 0.085, 0.06, 0.05, 0.032
+HUGE, LARGE, MIDDLE, READ, SMALL = 0.125, 0.085, 0.06, 0.05, 0.036
 #: Characters and lines that a reason may take in a corner.
 _WRAP, _MAX_LINES = 27, 4
 _UNITS = {"cm3": "cm³", "ml": "cm³", "mL": "cm³", "deg": "°", "percent": "%"}
@@ -266,6 +266,8 @@ def _state(readout: Readout) -> tuple[Line, ...]:
         if level is Level.CHECK:
             registration += _wrapped(readout.verdict.text.partition(": ")[2])
     image = "Image, time unknown" if readout.image_age_s is None else f"Image {age(readout.image_age_s)} old"
+    if readout.unplaced:
+        image = "No scan yet"
     if readout.preview:
         image = f"Preview, {readout.preview} acquired"
     problem = readout.pose_problem

@@ -140,9 +140,14 @@ def hiddenLine(node: Any) -> None:
     display.SetPropertiesLabelVisibility(False)
 
 
-def targets(node: Any) -> None:
-    """Small named crosses."""
+def targets(node: Any, below: bool = False) -> None:
+    """Small named crosses; the name stands above its point, or ``below`` it."""
     display = node.GetDisplayNode()
+    text = display.GetTextProperty()
+    if below:
+        text.SetVerticalJustificationToTop()
+    else:
+        text.SetVerticalJustificationToBottom()
     display.SetColor(*colors.TARGET)
     display.SetSelectedColor(*colors.TARGET)
     display.SetGlyphScale(2.0)

@@ -78,8 +78,10 @@ class SessionView:
                 bridge.setTumour(plan.tumour, content=prepared.tumour)
             for planned in plan.trajectories:
                 self._drawPlan(planned)
+            # Two names must not lie on one another: that of the highest point stands above it, the others below.
+            highest = max((point[2] for point in map(np.asarray, plan.targets.values())), default=0.0)
             for name, point in plan.targets.items():
-                bridge.setPoint(name, point)
+                bridge.setPoint(name, point, below=bool(np.asarray(point)[2] < highest))
             for name, labels in plan.at_risk.items():
                 bridge.setStructureAtRisk(name, labels, prepared.at_risk[name])
             for name, point in plan.landmarks.items():

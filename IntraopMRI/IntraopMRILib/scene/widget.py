@@ -278,7 +278,7 @@ class SessionPanel(Panel):
             if self.running.view is not None:
                 shift = self.pages[Phase.NAVIGATE].shiftLines()  # type: ignore[attr-defined]
                 titles = self.pages[Phase.SCAN].compare.titles  # type: ignore[attr-defined]
-                self.overlay.annotate(self._readout(), shift, titles)
+                self.overlay.annotate(self._readout(), shift, titles, self.running.view.bridge.legend())
 
     def _readout(self) -> Readout:
         """What the views say: the same distance as the panel, and none before a person has confirmed."""

@@ -34,6 +34,7 @@ class CasePage(Page):
 
     def __init__(self, panel: Any) -> None:
         super().__init__(panel)
+        self._complete = False
         self._cases = [("brain", _("Brain tumour")), ("spine", _("Spine implant"))]
         for _key, name in self._cases:
             self.ui.simulationCaseBox.addItem(name)
@@ -72,6 +73,11 @@ class CasePage(Page):
         self.ui.simulateButton.enabled = not self.running.connected and self.running.task is None
         if self.running.theatre is not None:
             self.ui.simulateButton.text = _("Start another simulated theatre")
+        complete = self.state().readiness is Readiness.DONE
+        if complete is not self._complete:
+            # Whoever has a case needs no simulated one: folded away once, and there when it is asked for.
+            self._complete = complete
+            self.ui.simulationSection.collapsed = complete
         segmentation = self.parameters.tumourSegmentation
         if segmentation is None:
             self.ui.summaryLabel.text = ""
@@ -80,7 +86,7 @@ class CasePage(Page):
         segments = segmentation.GetSegmentation()
         names = [segments.GetNthSegment(index).GetName() for index in range(segments.GetNumberOfSegments())]
         lines = [_("{name}: read as {part}").format(name=name, part=words[partOf(name)]) for name in names]
-        self.ui.summaryLabel.text = "\n".join(lines) or _("The tumour segmentation has no segment.")
+        self.ui.summaryLabel.text = "; ".join(lines) or _("The tumour segmentation has no segment.")
 
     def simulate(self) -> None:
         """Make a case and start its theatre in the background, then choose it here and on page 2."""
@@ -109,10 +115,10 @@ class CasePage(Page):
         if p is None:
             return  # the module was left meanwhile; the theatre waits for page 2
         with slicer.util.NodeModify(p):
-            showSimulatedCase(case, p)
             for part in ("scanner", "tracker", "live"):
                 peer = getattr(p, part)
                 peer.used, peer.host, peer.port = part in theatre.ports, "127.0.0.1", theatre.ports.get(part, 1)
+        self.running.goOn(showSimulatedCase(case, p))
 
 
 def startTheatre(kind: str, size_mm: float, options: dict[str, list[str]]) -> tuple[Any, PreparedCase]:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import slicer
 from IntraopMRIReconstructionLib.data import AnyArray, Image
-from IntraopMRIReconstructionLib.errors import SessionError
+from IntraopMRIReconstructionLib.errors import DataError, SessionError
 from IntraopMRIReconstructionLib.geometry import apply
 from scipy import ndimage
 from slicer.i18n import tr as _
 from vtkmodules.util.numpy_support import vtk_to_numpy
 
+from ...scan_facts import DicomFacts, read_facts
 from .. import colors, conversion, looks, recipes
 from ..contents import Content
+from ..scan_nodes import dicomFile
 
 #: Parts of a tumour by the words in a segment's name, as the assessment numbers them; the first match counts.
 PARTS = (("non-enhancing", 3), ("non enhancing", 3), ("necro", 2), ("cyst", 2), ("enhancing", 1))
@@ -68,6 +71,7 @@ def planLater(parameters: Any) -> Callable[[], Any]:
         raise SessionError(
             _("the planned implant '{name}' needs two points, entry and tip").format(name=line.GetName())
         )
+    path, patientName = dicomFile(volume), parameters.patientName
     patient, procedure = parameters.patientId, parameters.procedureName or _("Intraoperative control")
     preoperative = imageLater(volume, patient)
     tumour, risks = (
@@ -90,6 +94,14 @@ def planLater(parameters: Any) -> Callable[[], Any]:
         from ...session_implants import implanted_of, vertebrae_among
         from ...session_measures import kinds_of
 
+        header = DicomFacts()
+        if path:
+            # A header that cannot be read says nothing; what the panel says stands.
+            with contextlib.suppress(DataError):
+                header = read_facts(path)
+        before = preoperative()
+        before = replace(before, patient_id=header.patient_id or before.patient_id, metadata=header.metadata)
+        known = header.patient or ({"PatientName": patientName} if patientName else {})
         trajectories = [Trajectory(*screw) for screw in screws]
         vertebrae, atRisk = vertebrae_among({} if risks is None else risks.structures())
         nidus = next((atRisk.pop(name) for name in list(atRisk) if name.lower() == "nidus"), None)
@@ -98,7 +110,7 @@ def planLater(parameters: Any) -> Callable[[], Any]:
         return Plan(
             patient,
             procedure,
-            preoperative(),
+            before,
             None if tumour is None else tumour.tumour(),
             tuple(trajectories),
             targets,
@@ -109,6 +121,7 @@ def planLater(parameters: Any) -> Callable[[], Any]:
             measures=kinds_of(landmarks, nidus is not None, motion is not None, alignment),
             nidus=nidus,
             correction=motion,
+            patient=known,
         )
 
     return make
@@ -248,39 +261,52 @@ def prepareCase(case: Any) -> PreparedCase:
     return PreparedCase(case, recipes.volume(image, _("Preoperative volume")), tumour, structures)
 
 
-def showSimulatedCase(prepared: PreparedCase, parameters: Any) -> None:
-    """Put a simulated case into the scene and choose it, as a person would with the patient's own data."""
+def showSimulatedCase(prepared: PreparedCase, parameters: Any) -> Iterator[None]:
+    """Put a simulated case into the scene and choose it, as a person would with the patient's own data.
+
+    One node a step: all at once would hold the main thread for as long as a person notices. Chosen is all of it at the
+    end, so that nothing rests on a part.
+    """
     plan = prepared.case.plan
-    parameters.patientId, parameters.patientName = plan.patient_id, plan.patient_name
+    chosen: dict[str, Any] = {"patientId": plan.patient_id, "patientName": plan.patient_name}
     volume = slicer.mrmlScene.AddNewNodeByClass(prepared.volume.nodeClass, prepared.volume.name)
     volume.CreateDefaultDisplayNodes()
     prepared.volume.fill(volume)
-    parameters.preopVolume = volume
+    chosen["preopVolume"] = volume
+    yield
     if prepared.tumour is not None:
-        parameters.procedureName = _("Tumour resection, intraoperative control")
-        parameters.tumourSegmentation = _segmentationNode(_("Tumour"), prepared.tumour)
+        chosen["procedureName"] = _("Tumour resection, intraoperative control")
+        chosen["tumourSegmentation"] = _segmentationNode(_("Tumour"), prepared.tumour)
+        yield
         if prepared.structures is not None:
-            parameters.riskSegmentation = _segmentationNode(_("At risk"), prepared.structures)
+            chosen["riskSegmentation"] = _segmentationNode(_("At risk"), prepared.structures)
+            yield
         if plan.points:
             target = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", _("Target"))
             target.CreateDefaultDisplayNodes()
             looks.targets(target)
             for name, place in plan.points.items():
                 target.AddControlPoint(*place, name)
-            parameters.plannedTarget = target
+            chosen["plannedTarget"] = target
+            yield
     elif plan.implant is not None:
-        parameters.procedureName = _("Pedicle screw, intraoperative control")
+        chosen["procedureName"] = _("Pedicle screw, intraoperative control")
         line = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", "Screw L3 left")
         line.CreateDefaultDisplayNodes()
         line.AddControlPoint(*plan.implant.entry_ras_mm, "entry")
         line.AddControlPoint(*plan.implant.tip_ras_mm, "tip")
-        parameters.implantDiameterMm = plan.implant.diameter_mm
-        parameters.plannedImplant = line
+        chosen |= {"implantDiameterMm": plan.implant.diameter_mm, "plannedImplant": line}
+        yield
         if prepared.structures is not None:
             node = _segmentationNode(_("Vertebrae"), prepared.structures)
             node.GetDisplayNode().SetVisibility(False)
-            parameters.riskSegmentation = node
+            chosen["riskSegmentation"] = node
+            yield
     slicer.util.setSliceViewerLayers(background=volume, fit=True)
+    yield
+    with slicer.util.NodeModify(parameters):
+        for name, value in chosen.items():
+            parameters.setValue(name, value)
 
 
 def _segmentationNode(name: str, segmentation: Any) -> Any:

@@ -117,12 +117,16 @@ class Overlay:
                 node.JumpSliceByCentering(*pose.tip_ras_mm)
 
     def annotate(
-        self, readout: Readout, shift: tuple[Line, ...] = (), titles: Mapping[str, str] = MappingProxyType({})
+        self,
+        readout: Readout,
+        shift: tuple[Line, ...] = (),
+        titles: Mapping[str, str] = MappingProxyType({}),
+        legend: tuple[Line, ...] = (),
     ) -> None:
         """Write the session's numbers and alarms into the views; only what changed is drawn again.
 
         ``shift``: what is known of the brain shift at the tip and under the cursor, for the slices. ``titles``: what a
-        slice view shows, by its name, where that differs.
+        slice view shows, by its name, where that differs. ``legend``: what the colours mean, for the first view.
         """
         manager = slicer.app.layoutManager()
         for name in VIEWS:
@@ -132,7 +136,8 @@ class Overlay:
                 toRas = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())
                 height = widget.sliceView().renderWindow().GetSize()[1]
                 title = (Line(titles[name], bold=True),) if name in titles else ()
-                texts = Corners(topLeft=title, bottomLeft=shift, banners=banners(readout))
+                colors_of = legend if name == VIEWS[0] else ()
+                texts = Corners(topLeft=(*title, *colors_of), bottomLeft=shift, banners=banners(readout))
                 self._draw(name, widget.sliceView(), texts, toRas, node.GetFieldOfView()[1] / max(1, height))
         threeD = manager.threeDWidget(0)
         if threeD is not None:

@@ -7,7 +7,7 @@ confirmation.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from IntraopMRIReconstructionLib.errors import IntraopError
 from IntraopMRIReconstructionLib.scene.task import BackgroundTask
 from slicer.i18n import tr as _
 
+from ...session_dicom import Gathered
 from ...session_updates import (
     DeviceSaid,
     ImageReady,
@@ -42,6 +43,8 @@ class Running:
         self.session: Any = None
         self.view: Any = None
         self.task: BackgroundTask | None = None
+        #: What the finished task still does on the main thread, a step a tick.
+        self._steps: Iterator[None] | None = None
         self.chosen: list[Any] = []
         self._preparer: Any = None
         self._reset()
@@ -70,6 +73,7 @@ class Running:
         self.residualNotes: tuple[str, ...] = ()
         self.implants: dict[str, Any] = {}
         self.reportPath = ""
+        self.gathered = Gathered()
         if self._preparer is not None:
             self._preparer.close()
             self._preparer = None
@@ -119,6 +123,10 @@ class Running:
         self.problem = ""
         self.task = BackgroundTask(what, work, finished, self._failed, discarded or (lambda _result: None))
         self._changed()
+
+    def goOn(self, steps: Iterator[None]) -> None:
+        """To be called when a task has finished: it ends with these steps, one a tick."""
+        self._steps = steps
 
     def connect(self, plan: Callable[[], Any], addresses: Mapping[str, tuple[str, int]]) -> None:
         """Make the plan and open the links in the background; then bring the plan into the scene.
@@ -172,6 +180,9 @@ class Running:
         if self.task is not None:
             self.task.abandon()
             self.task = None
+        for _step in self._steps or ():
+            pass  # a part of what is shown would look like the whole
+        self._steps = None
         if self.session is not None and self.progress is not None:
             self.session.cancel()
         self.progress = None
@@ -205,6 +216,7 @@ class Running:
     def _endSession(self) -> list[BackgroundTask]:
         """Let go of session and task at once; their threads end by themselves. Returns what is still ending."""
         task, self.task = self.task, None
+        self._steps = None
         session, self.session = self.session, None
         self.view = None
         self._reset()
@@ -221,10 +233,13 @@ class Running:
     def tick(self) -> bool:
         """Take in what arrived: at most one thing a tick changes nodes. Whether one did: leave the rest for later."""
         worked = False
-        if self.task is not None:
+        if self._steps is not None:
+            worked = True
+            self._step()
+        elif self.task is not None:
             task = self.task
             worked = task.poll()
-            if worked and self.task is task:
+            if worked and self.task is task and self._steps is None:
                 self.task = None
                 self._changed()
         if worked or self.session is None:
@@ -241,6 +256,13 @@ class Running:
             self.view.draw(prepared)
         self._follow()
         return prepared is not None
+
+    def _step(self) -> None:
+        try:
+            next(self._steps or iter(()))
+        except StopIteration:
+            self._steps = self.task = None
+            self._changed()
 
     def _follow(self) -> None:
         try:
@@ -290,6 +312,7 @@ class Running:
 
     def _result(self, update: Update, prepared: Any) -> None:
         self.view.apply(update, prepared)
+        self.gathered.take(update)
         if isinstance(update, ImageReady):
             self.image, self.confirmed, self.maps = update, False, None
             self.registered = self.shift = self.residual = None

@@ -11,7 +11,7 @@ from IntraopMRIReconstructionLib.data import Level, Reason
 from IntraopMRIReconstructionLib.errors import IntraopError
 from slicer.i18n import tr as _
 
-from ..display import age, number, spread
+from ..display import age, interval, number, spread
 from ..parameters import Phase, ShiftMap
 from .carried import PlannedThings
 from .compare import Compare
@@ -196,9 +196,13 @@ class ScanPage(Page):
         lines = []
         assessment = self.running.residual
         if assessment is not None and assessment.measurements[0].value is not None:
-            volume, (low, high) = assessment.measurements[0], assessment.interval_cm3
-            words = _("Residual {value} ({low:.2f} to {high:.2f})")
-            lines.append(colored(words.format(value=number(volume.value, volume.unit), low=low, high=high), DANGER, 15))
+            # As in the views: both bounds with their unit, and the digits of the number.
+            volume = assessment.measurements[0]
+            words = _("Residual {value} ({bounds})").format(
+                value=number(volume.value, volume.unit),
+                bounds=interval(assessment.interval_cm3, volume.unit, volume.value),
+            )
+            lines.append(colored(words, DANGER, 15))
         elif assessment is not None:
             lines.append(escape(_("Residual: – ({why})").format(why=assessment.measurements[0].missing_because)))
         elif self.running.image is not None and self.running.session.plan.tumour is not None:
