@@ -321,9 +321,9 @@ class Session:
         return len(plan.vertebrae) > 1 and bool(plan.implanted or "alignment" in plan.measures)
 
     def _image(self, scan: ArrivedScan) -> None:
-        image, made = scan.image, None
+        image, made = scan.image, scan.made
         if scan.live is not None:
-            made = self._products.made(scan.live, self._teller.progress("reconstruct"))
+            made = made or self._products.made(scan.live, self._teller.progress("reconstruct"))
             image = made.image
             for warning in made.warnings:
                 self._tell(Problem("reconstruct", f"'{scan.protocol}': {warning}", fatal=False))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from IntraopMRIReconstructionLib.data import Acquisition, Encoding, Image
 from IntraopMRIReconstructionLib.errors import SessionError, WireError
 from IntraopMRIReconstructionLib.reconstruct.live import SCAN_SILENT_S, LiveScan
+from IntraopMRIReconstructionLib.reconstruct.result import Reconstruction
 from IntraopMRIReconstructionLib.wire import adapters
 from IntraopMRIReconstructionLib.wire.messages_array import ImageMessage
 from IntraopMRIReconstructionLib.wire.messages_text import StatusMessage
@@ -20,7 +21,7 @@ from IntraopMRIReconstructionLib.wire.transport import Received
 from IntraopMRIReconstructionLib.wire.trust import PeerProfile
 
 from .session_journal import Journal
-from .session_products import is_map
+from .session_products import LiveHeat, is_map, live_heat, map_of
 from .session_updates import DeviceSaid, Problem, Role, ScanPreview, ScanProgress, Update
 
 #: Words in a protocol's name that mean contrast agent.
@@ -31,8 +32,8 @@ CONTRAST_WORDS = ("contrast", "t1c", "post", "gd", "+c")
 class ArrivedScan:
     """A whole scan: k-space in the ``live`` scan that sorted it, or a finished ``image``.
 
-    ``last_byte_s``: monotonic time at which the last of its data was received; None for one that a person has
-    ``chosen`` among volumes that were there.
+    ``made``: what has been made of it while it arrived, None when all is still to do. ``last_byte_s``: monotonic time
+    at which the last of its data was received; None for one that a person has ``chosen`` among volumes that were there.
     """
 
     role: Role
@@ -40,6 +41,7 @@ class ArrivedScan:
     last_byte_s: float | None = None
     image: Image | None = None
     live: LiveScan | None = None
+    made: Reconstruction | None = None
     chosen: bool = False
 
 
@@ -67,6 +69,7 @@ class Reception:
         self._reader = RawDataReader(patient_id)
         self._profile, self._journal, self._tell, self._done, self._stopped = profile, journal, tell, done, stopped
         self._arriving: LiveScan | None = None
+        self._heating: LiveHeat | None = None
         self._strays_told = False
 
     def take(self, received: Received) -> None:
@@ -117,7 +120,7 @@ class Reception:
         self._journal.event("scan", f"'{encoding.protocol or encoding.scan_id}' began")
         self._tell(ScanProgress(encoding.scan_id, encoding.protocol, 0.0))
         self._strays_told = True
-        self._arriving = LiveScan(encoding)
+        self._arriving, self._heating = LiveScan(encoding), live_heat(encoding)
 
     def _lines(self, block: Acquisition, received: Received) -> None:
         live = self._arriving
@@ -125,9 +128,14 @@ class Reception:
             raise SessionError(f"lines of scan '{block.scan_id}' came without an open scan: scan again")
         live.add(block)
         self._tell(ScanProgress(live.encoding.scan_id, live.encoding.protocol, live.fraction))
+        new = self._heating is not None and self._heating.take(live, block.last)
+        made = None if self._heating is None else self._heating.newest
         if block.last:
-            self._arriving = None
-            self._done(ArrivedScan(role_of(live.name), live.name, received.received_monotonic_s, live=live))
+            self._arriving = self._heating = None
+            self._done(ArrivedScan(role_of(live.name), live.name, received.received_monotonic_s, live=live, made=made))
+        elif made is not None:
+            if new and (maps := map_of(made.image, made)) is not None:
+                self._tell(maps)
         elif (shown := live.preview()) is not None:
             self._tell(ScanPreview(live.name, live.fraction, shown.image))
 

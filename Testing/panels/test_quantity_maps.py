@@ -20,10 +20,10 @@ def operation(app: Any) -> Operation:
     return Operation()
 
 
-def heat(operation: Operation, picture: Image) -> Any:
+def heat(operation: Operation, picture: Image, scan: str = "first") -> Any:
     values = np.full(picture.array.shape, np.nan, np.float32)
     values[20:30, 20:30, 20:30] = 18.0
-    metadata = {"quantity": "temperature change", "unit": "°C"}
+    metadata = {"quantity": "temperature change", "unit": "°C", "scan": scan}
     shown = Image(values, grid(), "Heat temperature change", metadata=metadata)
     found = product("session_updates").MapReady((shown,), picture)
     operation.session._tell(found)
@@ -61,6 +61,12 @@ def test_a_map_is_shown_over_its_own_picture_and_a_scan_takes_its_place(operatio
     p.shiftMap = ShiftMap.NONE
     operation.panel.refresh()
     assert shown()[1] is bridge.node("intraop.contrast")
+    # The next frame of the same scan does not come in between.
+    heat(operation, replace(operation.scan(), name="Heat"))
+    assert p.shiftMap is ShiftMap.NONE
+    assert shown()[1] is bridge.node("intraop.contrast")
+    heat(operation, replace(operation.scan(), name="Heat"), "another")
+    assert p.shiftMap is ShiftMap.QUANTITY
 
 
 def test_the_field_beside_metal_waits_until_it_is_asked_for(operation: Operation) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +22,9 @@ from IntraopMRILib.session_updates import (
 )
 from IntraopMRIReconstructionLib.data import Acquisition, Encoding, no_progress
 from IntraopMRIReconstructionLib.errors import SessionError
+from IntraopMRIReconstructionLib.reconstruct.collect import collector
 from IntraopMRIReconstructionLib.reconstruct.live import LiveScan
+from IntraopMRIReconstructionLib.reconstruct.products import Wanted, make
 from IntraopMRIReconstructionLib.reconstruct.result import Reconstruction
 from IntraopMRIReconstructionLib.simulate.metal_scans import metal_scan
 from IntraopMRIReconstructionLib.simulate.raw_scans import RawScan, epi_scan, heating_scan, multi_echo_scan
@@ -56,6 +60,24 @@ def made(products: Products, scan: RawScan) -> Reconstruction:
     return products.made(live, no_progress)
 
 
+def collected(scan: RawScan) -> Any:
+    made_of = collector(scan.encoding)
+    for block in scan.blocks:
+        made_of.add(block)
+    return made_of
+
+
+def everything(session: Session, enough: Callable[[list[Update]], bool]) -> list[Update]:
+    """All updates until they are enough."""
+    told: list[Update] = []
+    deadline = time.monotonic() + 60.0
+    while not enough(told):
+        assert time.monotonic() < deadline, told
+        told += session.drain()
+        time.sleep(0.01)
+    return told
+
+
 def of_kind(updates: list[Update], kind: type[Any]) -> list[Any]:
     return [update for update in updates if isinstance(update, kind)]
 
@@ -71,20 +93,41 @@ def test_a_map_has_its_name_and_unit_and_is_no_scan(
     session: Session, scanner: Server, scan: RawScan, quantity: str, unit: str, beside: str
 ) -> None:
     send_raw(scanner, scan)
-    updates, found = wait_with_all(session, MapReady)
+    updates = everything(session, lambda told: bool(of_kind(told, ScanPreview) and isinstance(told[-1], MapReady)))
+    found = updates[-1]
+    assert isinstance(found, MapReady)
+    assert of_kind(updates, ScanPreview)[-1].image is None
     first, second = found.maps
     assert (first.metadata["quantity"], first.metadata["unit"]) == (quantity, unit)
     assert second.metadata["unit"] == beside
     assert found.picture is not None
     assert found.picture.metadata["quantity"] == "magnitude"
-    # The preview of the scan goes, and the next scan finds a worker that registers.
-    assert of_kind(updates, ScanPreview)[-1].image is None
+    # The preview of the scan is gone, and the next scan finds a worker that registers.
     send_raw(scanner, named(metal_scan(slices=8, steps=1)))
     later, _ready = wait_with_all(session, ImageReady)
     assert not of_kind([*updates, *later], Registered)
     record = session.journal.record
     assert [image.name for image in record.images] == ["Beside metal"]
     assert any(event.kind == "map" and unit in event.text for event in record.events)
+
+
+def test_temperature_is_shown_frame_by_frame_while_the_scan_goes_on(session: Session, scanner: Server) -> None:
+    scan = named(heating_scan(48, 4, 5), scan_for="temperature")
+    for message in messages_from_encoding(scan.encoding):
+        scanner.send(message)
+    maps = []
+    for number, block in enumerate(scan.blocks):
+        scanner.send(message_from_acquisition(block, form="image"))
+        _, found = wait_with_all(session, MapReady)
+        maps.append(found)
+        record = session.journal.record
+        assert any(event.kind == "map" for event in record.events) is (number == 4)
+    tops = [float(np.nanmax(found.maps[0].array)) for found in maps]
+    assert tops == sorted(tops)
+    assert tops[-1] > 15
+    expected = make(collected(scan), Wanted())
+    np.testing.assert_allclose(maps[-1].maps[0].array, expected.image.array, atol=1e-3)
+    assert maps[-1].maps[0].metadata["unit"] == "°C"
 
 
 def test_a_map_leaves_the_registration_alone(session: Session, scanner: Server, scans: dict[str, Any]) -> None:

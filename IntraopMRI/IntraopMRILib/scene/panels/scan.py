@@ -145,13 +145,14 @@ class ScanPage(Page):
         self.tick()
 
     def _followMaps(self) -> None:
-        """A map is shown when it comes, unless the picture of the same scan is what has to be looked at."""
-        maps = self.running.maps
-        if maps is self._maps:
+        """The first map of a scan is shown when it comes, unless the picture of the same scan has to be looked at."""
+        maps, before = self.running.maps, self._maps
+        if maps is before:
             return
         self._maps = maps
         image = self.running.image
-        if maps is not None and (image is None or maps.picture is not image.image):
+        goes_on = None not in (maps, before) and _scanOf(maps) == _scanOf(before)
+        if maps is not None and not goes_on and (image is None or maps.picture is not image.image):
             self.parameters.shiftMap = ShiftMap.QUANTITY
         elif maps is None and self.parameters.shiftMap is ShiftMap.QUANTITY:
             self.parameters.shiftMap = ShiftMap.NONE
@@ -236,6 +237,11 @@ class ScanPage(Page):
         except IntraopError as error:
             self.running.problem = str(error)
         self.panel.refresh()
+
+
+def _scanOf(maps: Any) -> str:
+    """The scan that maps were made of; "" when nobody says."""
+    return str(maps.maps[0].metadata.get("scan", ""))
 
 
 def _lines(reasons: Iterable[Reason]) -> str:
