@@ -178,3 +178,7 @@ class SessionParameters:
     decision: Decision = Decision.UNDECIDED
     surgeon: str
     comment: str
+
+    archiveAddress: str
+    archiveTitle: str
+    ownTitle: str = "INTRAOPMRI"

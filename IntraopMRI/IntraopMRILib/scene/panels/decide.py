@@ -17,12 +17,15 @@ from vtkmodules.util.numpy_support import vtk_to_numpy
 
 from ..display import interval, number
 from ..parameters import Decision, Phase
+from .archive import ArchiveSection
 from .basis import rests_on, result
 from .measure import MeasureSection
 from .page import Action, Page, State, blocked, connectFirst, done, ready
 
 #: The rows for drawings on the scan come behind the table of measurements.
 MEASURES_AT = 3
+#: DICOM comes behind the report.
+ARCHIVE_AT = 6
 
 
 class DecidePage(Page):
@@ -34,6 +37,9 @@ class DecidePage(Page):
     def __init__(self, panel: Any) -> None:
         super().__init__(panel)
         self.measure = MeasureSection(self, self.widget.layout(), MEASURES_AT)
+        self.archive = ArchiveSection(self, self.widget.layout(), ARCHIVE_AT)
+        #: What the written report says, with what was saved and sent of it since.
+        self.record: Any = None
         table = self.ui.measuredTable
         table.setColumnCount(3)
         table.setHorizontalHeaderLabels([_("Measurement"), _("Value"), _("Interval")])
@@ -79,6 +85,7 @@ class DecidePage(Page):
     def refresh(self) -> None:
         """Fill the table."""
         self.measure.refresh()
+        self.archive.refresh()
         rows = self._measurements()
         table = self.ui.measuredTable
         table.setRowCount(len(rows))
@@ -110,6 +117,7 @@ class DecidePage(Page):
             if label.text != text:
                 label.text = text
                 label.visible = bool(text)
+        self.archive.tick()
 
     def _measurements(self) -> list[Measurement]:
         if not self._reviewed:
@@ -144,7 +152,7 @@ class DecidePage(Page):
         except (IntraopError, OSError) as error:
             self.running.problem = str(error)
         else:
-            self.running.reportPath = str(folder / "report.html")
+            self.running.reportPath, self.record = str(folder / "report.html"), record
         self.panel.refresh()
 
 
