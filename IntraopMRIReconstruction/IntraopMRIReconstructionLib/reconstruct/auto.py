@@ -68,6 +68,8 @@ def choose(kspace: KSpace, sampling: Sampling) -> tuple[str, str]:
         missing = (sampling.partial[0] < 1) + (sampling.partial[1] < 1) + short
         if missing:
             words = f"every line of a partial-Fourier scan was acquired ({_percent(sampling)} of k-space)"
+            if short and sampling.partial[0] < 1:
+                return "fft", f"{words}; what its short readouts and its partitions lack is not completed"
             if missing > 1:
                 return "pocs", f"{words}; of two missing sides POCS completes both"
             return "homodyne", words
@@ -139,7 +141,7 @@ def phased(
     threads: int = 2,
     options: Options | None = None,
 ) -> Phased:
-    """One frame of a series with its phase, for :mod:`.series`.
+    """One frame of a series with its phase, for :mod:`.quantities` and :mod:`.multispectral`.
 
     ``calibrations``: shared by all frames of the series and never renewed (``refresh_after_s`` infinite). Missing
     sides of k-space count as zero, since completing them uses up the phase; so do a few lost lines away from its

@@ -241,6 +241,16 @@ def test_a_plane_with_an_asymmetric_echo_and_lines_on_one_side(plane: Any) -> No
     assert plane.error(result.image.array) < 0.8 * plane.error(reconstruct(frame, "fft").image.array)
 
 
+def test_a_volume_with_short_readouts_and_partitions_on_one_side_is_shown_blurred(volume: Any) -> None:
+    frame = volume.frame(cut(7, 0))
+    samples = frame.samples.copy()
+    samples[..., 24:] = 0
+    result = reconstruct(replace(frame, samples=samples, readout=(0, 24)))
+    assert result.method == "fft"
+    assert any("image is blurred" in text for text in result.warnings)
+    assert volume.error(result.image.array) < 0.2
+
+
 def test_volume_parallel_imaging_with_both_sides_missing(volume: Any, lines: Any) -> None:
     mask = np.outer(np.ones(24, bool), lines(2, 40))
     mask[:, 9:31] = True
