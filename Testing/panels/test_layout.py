@@ -6,11 +6,18 @@ from typing import Any
 
 import pytest
 import slicer
-from host.fixtures import app
+from host.fixtures import app, wait_until
+from IntraopMRIReconstructionLib.geometry import apply
+from panels.operation import TARGET, Operation, pose
 from PySide6 import QtWidgets
 
 __all__ = ["app"]
 
+#: Sections that are folded when a page opens.
+FOLDED = {
+    "simulationSection", "rawDataSection", "trustSection", "traceSection", "toolSection", "alarmSection", "viewSection",
+    "measuredSection", "measureSection", "archiveSection",
+}  # fmt: skip
 PAGES = ("CASE", "CONNECT", "REGISTER", "SCAN", "NAVIGATE", "DECIDE")
 
 
@@ -56,6 +63,28 @@ def test_no_word_is_cut_off(app: Any, window: Any, name: str) -> None:
         if widget.isVisibleTo(page.widget) and widget.text and not wraps and "<" not in widget.text:
             words = widget.fontMetrics().horizontalAdvance(widget.text)
             assert words <= widget.width, f"'{widget.text}' of page {name} takes {words}, has {widget.width}"
+
+
+def test_an_operation_needs_no_scroll_bar(app: Any, window: Any) -> None:
+    """Pages as they open, with a plan, a registration and a pointer; what is folded is secondary."""
+    operation = Operation()
+    operation.register()
+    operation.running.confirm()
+    operation.panel.parameters.surgeon = "Dr. Example"
+    operation.page("SCAN").choices.acceptGood()
+    scroll = window.findChild(QtWidgets.QScrollArea)
+    for name in ("CASE", "CONNECT", "REGISTER", "NAVIGATE", "DECIDE"):
+        for widget in vars(operation.page(name).ui).values():
+            if type(widget).__name__ == "ctkCollapsibleButton" and widget.name in FOLDED:
+                widget.collapsed = True
+        operation.open(name)
+        if name == "NAVIGATE":
+            operation.point(apply(pose(), TARGET))
+        wait_until(lambda: not operation.panel._asked, 5, "the page")
+        for _ in range(5):
+            app.processEvents()
+        assert scroll.verticalScrollBar().maximum == 0, name
+        assert scroll.widget().size.width() <= scroll.viewport().size.width(), name
 
 
 def test_every_key_is_listed_and_works(app: Any, window: Any) -> None:

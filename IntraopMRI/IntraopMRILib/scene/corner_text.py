@@ -65,7 +65,8 @@ class ViewTexts:
         self._part("banners", self._banners, corners.banners, bands, width, height, size)
         for name, stack in stacks.items():
             self._part(name, self._stack, *stack)
-        self._part("footer", self._footer, footer, width, margin, size)
+        # Drawn anew with what stands beside it, whose dark ground would otherwise come to lie over it.
+        self._part("footer", self._footer, footer, width, margin, size, corners.bottomLeft, corners.bottomRight)
         self._part("letters", self._letters, letters, width, height, top, size)
         self._part("scale bar", self._scaleBar, mmPerPixel, width, size)
 
@@ -148,7 +149,7 @@ class ViewTexts:
                 y -= _LEADING * row.size * size
             top -= tall
 
-    def _footer(self, line: Line | None, width: int, margin: float, size: int) -> None:
+    def _footer(self, line: Line | None, width: int, margin: float, size: int, *_beside: Sequence[Line]) -> None:
         if line is not None:
             self._text(line, width / 2, 0.4 * margin, size, "Centered", "Bottom")
 
