@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
 
 from IntraopMRIReconstructionLib.errors import SessionError
@@ -30,12 +32,18 @@ def send_results(results: Path, to: Link, title: str, own_title: str, wait_s: fl
     journal = Journal.resumed(record)
     with Progress(transient=True) as bars:
         bar = bars.add_task("send", total=1.0)
+        stopped = threading.Event()
+        # Ctrl+C stops before the next object, so that the record says what has arrived there.
+        before = signal.signal(signal.SIGINT, lambda _signal, _frame: stopped.set())
 
         def show(fraction: float, what: str) -> bool:
             bars.update(bar, completed=fraction, description=what)
-            return True
+            return not stopped.is_set()
 
-        outcome = send(files, archive, show)
+        try:
+            outcome = send(files, archive, show)
+        finally:
+            signal.signal(signal.SIGINT, before)
     journal.event("sent", outcome.text)
     write_results(journal.record, results)
     if not outcome.complete:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -160,6 +162,21 @@ def test_send_from_the_command_line(results: Path, capsys: pytest.CaptureFixture
         assert main(command) == 1
     assert "not everything was stored" in capsys.readouterr().err
     assert "1 refused" in read_record(results / "session.json").events[-1].text
+
+
+def test_interrupted_by_a_person_the_record_says_what_arrived(results: Path) -> None:
+    pytest.importorskip("pynetdicom", reason="pip install pynetdicom: nothing is sent without it")
+
+    def store(n: int) -> int:
+        if n == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return 0
+
+    with answering(store) as archive:
+        assert main(["send", "--results", str(results), "--to", f"127.0.0.1:{archive.port}", "--called", TITLE]) == 1
+    said = read_record(results / "session.json").events[-1].text
+    assert " stored, " in said
+    assert said.endswith("(cancelled)")
 
 
 def test_send_without_objects_or_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -201,6 +201,11 @@ def test_scans_share_a_frame_of_reference_only_when_the_patient_was_found_in_one
     assert len(set(case(RAS).frames.values())) == 1
     apart = record_of(scan(RAS, "native"), scan(RAS, "contrast"), residual=None)
     assert len(set(case(RAS, apart).frames.values())) == 2
+    together = record_of(scan(RAS, "native"), scan(RAS, "contrast"))
+    assert together.residual is not None
+    gone = replace(together.residual.volume, value=None, interval=None, missing_because="the patient moved")
+    moved_on = replace(together, residual=replace(together.residual, volume=gone))
+    assert len(set(case(RAS, moved_on).frames.values())) == 2
 
 
 @pytest.mark.parametrize("level", ["refused", None])

@@ -94,6 +94,8 @@ def test_volume_is_coded_and_refers_to_its_segment_and_the_scan(tmp_path: Path) 
     (reference,) = (i for i in walk(found) if i.ValueType == "IMAGE").__next__().ReferencedSOPSequence
     assert reference.ReferencedSOPInstanceUID == segments.SOPInstanceUID
     assert segments.SegmentSequence[reference.ReferencedSegmentNumber - 1].SegmentLabel == "Residual enhancing tumour"
+    tracked = segments.SegmentSequence[reference.ReferencedSegmentNumber - 1].TrackingUID
+    assert tracked in [i.UID for i in walk(found) if i.ValueType == "UIDREF"]
     assert plane.SeriesInstanceUID in [i.UID for i in walk(found) if i.ValueType == "UIDREF"]
     named = {
         each.ReferencedSOPInstanceUID

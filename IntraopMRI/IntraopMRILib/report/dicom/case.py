@@ -6,6 +6,7 @@ content never comes under an old one. Nothing is written for a patient who is no
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -157,11 +158,11 @@ class Case:
         metadata = self.scan.metadata
         if not metadata.get("StudyInstanceUID"):
             return UTC
-        offset = metadata.get(ZONE, "")
-        if not offset:
+        offset = re.fullmatch(r"([+-])(\d\d)(\d\d)", metadata.get(ZONE, ""))
+        if offset is None:
             return None
-        minutes = 60 * int(offset[1:3]) + int(offset[3:5])
-        return timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))
+        minutes = 60 * int(offset[2]) + int(offset[3])
+        return timezone(timedelta(minutes=-minutes if offset[1] == "-" else minutes))
 
     def moment(self, utc: str) -> tuple[str, str]:
         """DICOM date and time of an ISO 8601 text."""
@@ -267,7 +268,8 @@ def _frames(case: Case) -> dict[str, str]:
     them. Equal coordinates of others need not be the same place.
     """
     residual = case.document.get("residual")
-    together = () if residual is None else tuple(residual["volume"]["based_on"])
+    given = residual is not None and residual["volume"]["value"] is not None
+    together = tuple(residual["volume"]["based_on"]) if residual is not None and given else ()
     lead = next((image.uid for image in case.scans if image.uid in together), "")
     named = {image.uid: image.metadata.get(FRAME, "") for image in case.scans}
     pair = next((frame for uid, frame in named.items() if uid in together and frame), "")

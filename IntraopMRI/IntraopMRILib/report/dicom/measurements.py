@@ -210,7 +210,10 @@ def _trusted(group: Group, document: Document) -> Group:
 
 def _measured(case: Case, group: Group, scan: list[Dataset], segments: Dataset | None) -> Any:
     hd = highdicom()
-    tracking = hd.sr.TrackingIdentifier(uid=case.uid("group", group.title), identifier=group.title)
+    segmented = segments.SegmentSequence[group.segment - 1] if group.segment and segments is not None else None
+    # The same thing as the segment, so the same identity.
+    identity = case.uid("group", group.title) if segmented is None else segmented.TrackingUID
+    tracking = hd.sr.TrackingIdentifier(uid=identity, identifier=group.title)
     common = {
         "tracking_identifier": tracking,
         "finding_type": None if group.finding is None else hd.sr.CodedConcept(*group.finding),
@@ -220,11 +223,11 @@ def _measured(case: Case, group: Group, scan: list[Dataset], segments: Dataset |
             for name, value in group.classes
         ],
     }
-    if group.segment is not None and segments is not None:
+    if segments is not None and segmented is not None:
         segment = hd.sr.ReferencedSegment(
             segments.SOPClassUID,
             segments.SOPInstanceUID,
-            group.segment,
+            segmented.SegmentNumber,
             source_series=hd.sr.SourceSeriesForSegmentation(scan[0].SeriesInstanceUID),
         )
         made = hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=segment, **common)

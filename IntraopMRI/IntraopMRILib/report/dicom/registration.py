@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import DeformableSpatialRegistrationStorage, SpatialRegistrationStorage
 
 from .case import RESEARCH, Case, decimals, header, lps_grid
-from .codes import IMAGE_CONTENT, item
+from .codes import IMAGE_CONTENT, SAME_FRAME, item
 
 #: A comment (VR LO) has at most this many characters.
 LONGEST_COMMENT = 64
@@ -45,7 +45,7 @@ def rigid(case: Case, scan: list[Dataset], preoperative: list[Dataset]) -> Datas
             part.ReferencedImageSequence = _references(slices)
         how = Dataset()
         how.FrameOfReferenceTransformationComment = "" if transform is not matrix else _words(case)
-        how.RegistrationTypeCodeSequence = [item(IMAGE_CONTENT)]
+        how.RegistrationTypeCodeSequence = [item(IMAGE_CONTENT if transform is matrix else SAME_FRAME)]
         how.MatrixSequence = [_matrix(transform)]
         part.MatrixRegistrationSequence = [how]
         made.RegistrationSequence.append(part)

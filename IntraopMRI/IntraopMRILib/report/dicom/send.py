@@ -103,12 +103,6 @@ class Outcome:
         return f"{self.archive.text}: {parts} of {len(self.objects)} DICOM objects{said}"
 
 
-def echo(archive: Archive) -> None:
-    """Ask whether the archive answers. Raises SessionError that says what is wrong."""
-    with _associated(archive, [VERIFICATION]) as association:
-        _echo(archive, association)
-
-
 def send(files: Sequence[Path], archive: Archive, progress: Progress = no_progress) -> Outcome:
     """Send the objects in ``files`` one after the other; False from ``progress`` stops before the next one.
 

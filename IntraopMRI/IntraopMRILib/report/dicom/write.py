@@ -122,7 +122,8 @@ def replacing(folder: Path) -> Iterator[Path]:
 
     Raises SessionError when ``folder`` holds anything but DICOM objects, or cannot be written.
     """
-    others = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".dcm"] if folder.exists() else []
+    # Hidden files are the operating system's.
+    others = [p for p in folder.rglob("*") if p.is_file() and p.suffix != ".dcm" and not p.name.startswith(".")]
     if others or (folder.exists() and not folder.is_dir()):
         raise SessionError(f"'{folder}' holds {others[0].name if others else 'no folder'}: choose another folder")
     part = None
