@@ -188,9 +188,9 @@ def _smoothed(mask: Mask) -> npt.NDArray[np.float32]:
 def _within(
     values: npt.NDArray[np.float64], points: Points, areas: npt.NDArray[np.float64], reach_mm: float
 ) -> npt.NDArray[np.float64]:
-    """Mean (n,) of ``values`` over the border within ``reach_mm``: the least of many that err by the steps of voxels
+    """Mean (n,) of ``values`` over the border within ``reach_mm``.
 
-    would be the one that errs most.
+    The least of many that err by the steps of voxels would be the one that errs most.
     """
     count = round(np.pi * reach_mm**2 * len(points) / float(areas.sum()))
     nearest = KDTree(points).query(points, k=min(max(count, 1), len(points)))[1]

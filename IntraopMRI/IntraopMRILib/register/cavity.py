@@ -50,20 +50,23 @@ def find_cavity(
     candidate = dark & gone
     # One voxel of opening removes what half a voxel of misfit leaves along every sulcus.
     candidate = np.asarray(ndimage.binary_opening(candidate, iterations=max(1, round(2.0 / float(voxel.max())))))
-    labels, count = ndimage.label(candidate)
-    if count == 0:
-        return np.zeros_like(brain)
+    labels, _ = ndimage.label(candidate)
     sizes = np.bincount(labels.ravel()) * float(np.prod(voxel)) / 1000.0
     sizes[0] = 0.0
     kept = np.flatnonzero(sizes >= max(SMALLEST_ML, 0.15 * float(sizes.max())))
     # Sulci that the resection opened and the necrosis of a tumour were dark before: what the found parts embrace
     # within CLOSED_MM and is dark now belongs to the cavity too.
-    found = np.isin(labels, kept)
+    found, result = np.isin(labels, kept), np.zeros_like(brain)
+    if not kept.size:
+        return result
+    box = bounding_box(found, np.ceil(2.0 * CLOSED_MM / voxel).astype(int) + 2)
+    found, dark, gone, now = found[box], dark[box], gone[box], now[box]
     away = ndimage.distance_transform_edt(~found, sampling=voxel)
     closed = ndimage.distance_transform_edt(away <= CLOSED_MM, sampling=voxel) > CLOSED_MM
     grown = ndimage.binary_dilation(found | (closed & dark), mask=dark)
     grown |= ndimage.binary_dilation(grown) & gone & _more_than_half(now, grown)
-    return np.asarray(ndimage.binary_fill_holes(ndimage.binary_closing(grown) | grown), dtype=bool)
+    result[box] = ndimage.binary_fill_holes(ndimage.binary_closing(grown) | grown)
+    return result
 
 
 def find_stains(
@@ -87,9 +90,9 @@ def find_stains(
 
 
 def _more_than_half(now: Float32Array, cavity: BoolArray) -> BoolArray:
-    """Voxels at the wall that are fluid for the most part: darker than the middle of the cavity's grey value and that
+    """Voxels at the wall that are fluid for the most part: darker than half way to their brightest neighbour.
 
-    of the brightest neighbour. Beside clot and enhancing rim, twice as bright as brain, DARK lies far inside the wall.
+    Beside clot and enhancing rim, twice as bright as brain, DARK lies far inside the wall.
     """
     wall = ndimage.grey_dilation(now, footprint=ndimage.generate_binary_structure(3, 1))
     return np.asarray(now < (float(np.median(now[cavity])) + wall) / 2.0, dtype=bool)

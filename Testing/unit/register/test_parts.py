@@ -157,6 +157,8 @@ def test_cavity_with_and_without_a_dark_tumour() -> None:
     hole = np.linalg.norm(np.moveaxis(np.indices(shape), 0, -1) - (24, 24, 34), axis=-1) < 6
     nowhere = np.zeros(shape, bool)
     assert not find_cavity(fixed, carried, brain, brain, nowhere, voxel).any()
+    fixed[22:25, 22:25, 22:25] = 15.0
+    assert not find_cavity(fixed, carried, brain, brain, nowhere, voxel).any(), "too small for a resection"
     fixed[hole] = 15.0
     found = find_cavity(fixed, carried, brain, brain, nowhere, voxel)
     assert 2 * (found & hole).sum() / (found.sum() + hole.sum()) > 0.9
