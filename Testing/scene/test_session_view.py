@@ -171,3 +171,17 @@ def test_the_volume_is_the_registered_one_and_without_a_registration_the_newest(
     assert operation.view.volume() is operation.bridge.node("intraop.native"), "newest, although a contrast scan exists"
     operation.register()
     assert operation.view.volume() is operation.bridge.node("intraop.contrast"), "a pair was completed: that one counts"
+
+
+def test_names_of_two_targets_stand_apart() -> None:
+    operation = Operation()
+    near = {"Biopsy": (0.0, 0.0, 0.0), "Entry": (-2.0, 1.0, 3.0)}
+    SessionView(operation.bridge, Plan("P1", "test", operation.preop, operation.tumour, targets=near))
+
+    def above(name: str) -> bool:
+        node = operation.bridge.node(f"preop.target.{name}")
+        assert node is not None
+        return str(node.GetDisplayNode().GetTextProperty().GetVerticalJustificationAsString()) == "Bottom"
+
+    assert above("Entry"), "the higher point"
+    assert not above("Biopsy")
