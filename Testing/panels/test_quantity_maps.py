@@ -53,6 +53,10 @@ def test_a_map_is_shown_over_its_own_picture_and_a_scan_takes_its_place(operatio
     assert p.shiftMap is ShiftMap.NONE
     assert shown()[1] is bridge.node("intraop.contrast")
     assert operation.running.registered is not None
+    # While the comparison waits for a person nothing comes over it.
+    heat(operation, replace(operation.scan(), name="Heat"), "while comparing")
+    assert p.shiftMap is ShiftMap.NONE
+    operation.running.confirm()
     heat(operation, replace(operation.scan(), name="Heat"))
     assert operation.running.registered is not None
     assert bridge.registration is not None

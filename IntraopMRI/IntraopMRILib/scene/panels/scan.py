@@ -145,14 +145,16 @@ class ScanPage(Page):
         self.tick()
 
     def _followMaps(self) -> None:
-        """The first map of a scan is shown when it comes, unless the picture of the same scan has to be looked at."""
+        """The first map of a scan is shown when it comes, unless a person has to look at a picture: that of the same
+        scan, or one whose registration nobody has confirmed yet."""
         maps, before = self.running.maps, self._maps
         if maps is before:
             return
         self._maps = maps
         image = self.running.image
         goes_on = None not in (maps, before) and _scanOf(maps) == _scanOf(before)
-        if maps is not None and not goes_on and (image is None or maps.picture is not image.image):
+        looking = image is not None and (maps is None or maps.picture is image.image or not self.running.confirmed)
+        if maps is not None and not goes_on and not looking:
             self.parameters.shiftMap = ShiftMap.QUANTITY
         elif maps is None and self.parameters.shiftMap is ShiftMap.QUANTITY:
             self.parameters.shiftMap = ShiftMap.NONE
