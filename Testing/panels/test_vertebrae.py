@@ -257,6 +257,7 @@ def test_a_screw_in_a_rejected_vertebra_is_a_dash_with_its_reason(spine: BentSpi
     assert rows[f"{SCREW}: deviation from its plan"] == "–"
     spine.decide(L3=True)
     assert spine.shown(f"implant.{SCREW}.cylinder"), "a person may think again"
+    assert spine.page("DECIDE").state().readiness.name == "READY", "the written report says otherwise"
 
 
 def test_when_all_are_rejected_nothing_is_navigated_and_the_report_says_so(spine: BentSpine, tmp_path: Path) -> None:

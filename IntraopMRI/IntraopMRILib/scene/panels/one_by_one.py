@@ -242,7 +242,7 @@ class OneByOne:
         if not things.blocked() and names:
             try:
                 things.leave(names, self._page.parameters.surgeon.strip() or _("nobody named"))
-                self._leftFor = running.registered
+                self._leftFor, running.reportPath = running.registered, ""
             except IntraopError as error:
                 running.problem = str(error)
         self._page.panel.refresh()
@@ -257,6 +257,8 @@ class OneByOne:
                 before[key] = things.decide(self._items[key], accepted, parameters.surgeon)
         except IntraopError as error:
             running.problem = str(error)
+        # A report that was written says what was decided before.
+        running.reportPath = ""
         parameters.carriedBefore = json.dumps(before)
         self._page.panel.refresh()
 
