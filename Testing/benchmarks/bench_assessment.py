@@ -253,6 +253,7 @@ def principal_axes(image: Image, plan: Trajectory) -> Trajectory | None:
 def screw_rows() -> list[Row]:
     errors: dict[str, list[tuple[float, float, float]]] = {"ours": [], "peer": []}
     covered: dict[str, list[bool]] = {"all known": [], "metal unknown": [], "nothing known": [], "fit alone": []}
+    depths: list[tuple[float, float]] = []
     lost = {"ours": 0, "peer": 0}
     for seed in range(SCREWS):
         scan = drawn(seed)
@@ -279,6 +280,9 @@ def screw_rows() -> list[Row]:
                 assert m.interval is not None
                 assert value is not None
                 covered[name].append(m.interval[0] <= value <= m.interval[1])
+                if name == "all known" and m.name.endswith("depth deviation"):
+                    assert m.value is not None
+                    depths.append((abs(m.value - value), m.interval[1] - m.value))
         if other is not None:
             errors["ours"].append(error_of(found["all known"].trajectory, truth))
             errors["peer"].append(error_of(other, truth))
@@ -300,6 +304,11 @@ def screw_rows() -> list[Row]:
         goal = f"at least {COVERAGE_GOAL}"
         work = f"screw, share of intervals with the truth, {name}, against the fit alone"
         rows.append(Row(work, held, alone, held / max(alone, 1e-9), goal, held >= COVERAGE_GOAL))
+    error, half = np.mean(depths, axis=0).tolist()
+    inside = float(np.mean([off <= reach for off, reach in depths]))
+    goal = "at least 0.9 of the truths inside (error column), half an interval at most 3 times the mean error"
+    work = "screw, depth, half interval mm against mean error mm, all known"
+    rows.append(Row(work, half, error, half / error, goal, inside >= 0.9 and half <= 3 * error, inside, 0.95))
     rows.append(
         Row("screws not found", lost["ours"], lost["peer"], 1.0, "no more", lost["ours"] <= max(lost["peer"], 1))
     )
