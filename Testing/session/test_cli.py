@@ -70,7 +70,7 @@ def test_a_spine_session_with_recording_and_its_replay_give_the_same_numbers(
         done = intraopmri("session", *common, "--scanner", scanner, "--record", "--out", first)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in first.iterdir()} == {
-        "blend.png", "overview.png", "recording", "report.html", "scene", "session.json",
+        "blend.png", "dicom", "overview.png", "recording", "report.html", "scene", "session.json",
     }  # fmt: skip
     record = read_record(first / "session.json")
     truth = read_truth(spine_folder)[0]["spine"]["deviations"]
