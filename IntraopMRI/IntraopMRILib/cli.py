@@ -18,6 +18,7 @@ from pathlib import Path
 
 from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
 
+from .assess.implant import METALS_PPM
 from .session import Link, Plan
 from .session_measures import RECIPES
 
@@ -83,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "implant planned on the preoperative volume, a line from entry to tip; again for each"
     assess.add_argument("--planned", type=Path, action="append", default=[], metavar="MRK.JSON", help=text)
     assess.add_argument("--diameter", type=float, metavar="MM", help="of the planned implants")
-    assess.add_argument("--metal", choices=("titanium", "cobalt-chromium"), default="", help="of the planned implants")
+    assess.add_argument("--metal", choices=tuple(METALS_PPM), default="", help="of the planned implants")
     text = "case folder with what is known before the operation, in the place of --preop and what was drawn on it"
     assess.add_argument("--case", type=Path, help=text)
     assess.add_argument("--procedure", choices=("brain", "spine", *RECIPES), default="brain", help="of the case folder")

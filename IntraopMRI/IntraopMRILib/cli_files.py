@@ -10,7 +10,7 @@ from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.simulate.volumes import read_volume
 
-from .assess.implant import Trajectory
+from .assess.implant import METALS_PPM, Trajectory
 from .cli_run import Outcome, follow
 from .scan_facts import TAKEN_FROM, DicomFacts, local_text, local_utc_s, read_facts, read_folder
 from .session import Plan, Session
@@ -18,8 +18,6 @@ from .session_files import read_points
 from .session_updates import Role
 
 PROCEDURE, IMPLANTS = "Tumour resection, control on files", "Implants, control on files"
-#: Susceptibility of metals against tissue, ppm (Schenck 1996).
-METALS_PPM = {"titanium": 182.0, "cobalt-chromium": 900.0}
 #: A DICOM file says so behind this many bytes (PS3.10, 7.1).
 PREAMBLE, MAGIC = 128, b"DICM"
 

@@ -20,13 +20,15 @@ BANDS = (("optimal", 0.5, 2.5), ("inaccurate", 2.0, 5.0))
 LEAST_PROJECTION = 0.17
 #: Directions across an axis that are tried: between two of them nothing changes by more than half a percent.
 AROUND = 36
+#: Susceptibility of metals against tissue, ppm (Schenck 1996).
+METALS_PPM = {"titanium": 182.0, "cobalt-chromium": 900.0}
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
     """A straight implant from entry to tip: (3,) points in RAS, mm, and its diameter in mm.
 
-    ``susceptibility_ppm``: of its metal against tissue (titanium 182, cobalt-chromium about 900), None when unknown.
+    ``susceptibility_ppm``: of its metal against tissue (see METALS_PPM), None when unknown.
     """
 
     entry_ras_mm: Vector
