@@ -23,6 +23,7 @@ from .session_dicom import DICOM, Gathered, possible, save
 from .session_updates import (
     BonesFound,
     DeviceSaid,
+    HeatMeasured,
     ImageReady,
     ImplantFound,
     MapReady,
@@ -49,6 +50,7 @@ SHOWN = {
     ScanPreview: "preview",
     ImageReady: "image",
     MapReady: "map",
+    HeatMeasured: "heat",
     Registered: "registration",
     BonesFound: "vertebrae",
     ShiftFound: "brain shift",

@@ -23,6 +23,7 @@ from .register.carry_over import Carried, shift_at
 from .register.deformable import DeformableRegistration, register_deformable
 from .register.rigid import RigidRegistration, register_rigid
 from .session_bones import Bone, bones_of, standing
+from .session_heat import Thermometry
 from .session_implants import carriers, compared, found_implant, unknown_of
 from .session_journal import Journal
 from .session_links import Link, Links
@@ -86,6 +87,8 @@ class Session:
         self._tell = self._teller.tell
         self._links = Links(plan.patient_id, self.journal, self._tell, dict(taps or {}))
         self._control: ScannerControl | None = None
+        #: Where it is heated, and what each frame of a temperature scan says of it.
+        self.heat = Thermometry(self.journal, self._tell)
         self._workers: list[threading.Thread] = []
 
     def __enter__(self) -> Session:
@@ -250,7 +253,7 @@ class Session:
         if scanner is None:
             return
         reception = Reception(
-            self.plan.patient_id, scanner.profile, self.journal, self._tell, self._hand_over, self._stopped
+            self.plan.patient_id, scanner.profile, self.journal, self._tell, self._hand_over, self._stopped, self.heat
         )
         while not self._closing.is_set():
             received = scanner.receive(0.1)
@@ -341,6 +344,7 @@ class Session:
                 self._pair.take(image, scan.role, scan.chosen)
                 self._implants.clear()
                 self.journal.image(image, scan.role)
+                self.heat.at_risk(None)
             self._tell(ImageReady(image, scan.role, made, scan.last_byte_s))
         if (maps := map_of(image, made)) is not None:
             self.journal.event("map", ", ".join(f"'{each.name}' in {each.metadata[UNIT]}" for each in maps.maps))
@@ -384,6 +388,7 @@ class Session:
         # Bone does not follow a brain shift: without a tumour there is nothing to decide.
         if self.plan.tumour is not None:
             self.journal.carried(carried)
+        self.heat.at_risk(carried)
         self._tell(carried)
 
     def _follow_shift(self, scan: ArrivedScan) -> None:

@@ -23,6 +23,7 @@ from .session_updates import ImplantFound, PlanCarried, ResidualFound, Role, Shi
 from .workflow.record import (
     CarriedEntry,
     DrawnEntry,
+    HeatEntry,
     ImplantEntry,
     MarginEntry,
     Matrix4,
@@ -235,6 +236,14 @@ class Journal:
         entry = _implant(found)
         self._change(
             lambda record: replace(record, implants=(*(i for i in record.implants if i.name != entry.name), entry))
+        )
+
+    def heat(self, entry: HeatEntry) -> None:
+        """A frame of thermometry was measured; replaces what its scan said before, since the same reference."""
+        self._change(
+            lambda record: replace(
+                record, heating=(*(h for h in record.heating if h.began_utc != entry.began_utc), entry)
+            )
         )
 
     def measurement(self, measurement: Measurement) -> None:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from IntraopMRIReconstructionLib.data import Encoding, Image, Progress
+from IntraopMRIReconstructionLib.data import Image, Progress
 from IntraopMRIReconstructionLib.errors import ReconstructionError
 from IntraopMRIReconstructionLib.reconstruct.corrections import BLIPS, OPPOSITE, Corrections
 from IntraopMRIReconstructionLib.reconstruct.live import LiveScan
 from IntraopMRIReconstructionLib.reconstruct.products import Wanted, make
-from IntraopMRIReconstructionLib.reconstruct.quantities import SCAN_FOR, Heating, LiveThermometer, missing_for
 from IntraopMRIReconstructionLib.reconstruct.quantity_image import UNIT
 from IntraopMRIReconstructionLib.reconstruct.result import Reconstruction
 
@@ -50,28 +49,6 @@ class Products:
         except ReconstructionError as error:
             self._opposable = blips, plain.image
             return _warned(plain, f"{DISTORTED}{error}")
-
-
-class LiveHeat:
-    """Temperature frame by frame while its scan arrives; ``newest``: of the last frame, None before the first."""
-
-    def __init__(self) -> None:
-        self._thermometer = LiveThermometer(Heating())
-        self.newest: Reconstruction | None = None
-
-    def take(self, live: LiveScan, last: bool) -> bool:
-        """Whether a frame became whole by the last block. Raises ReconstructionError for a frame that is no use."""
-        before = self.newest
-        for frame in live.whole(last):
-            if not frame.contrast:
-                self.newest = self._thermometer.add(frame)
-        return self.newest is not before
-
-
-def live_heat(encoding: Encoding) -> LiveHeat | None:
-    """For a scan whose header names it for temperature and has what that needs; None for all others."""
-    wanted = encoding.metadata.get(SCAN_FOR) == "temperature"
-    return LiveHeat() if wanted and not missing_for("temperature", encoding) else None
 
 
 def is_map(image: Image) -> bool:

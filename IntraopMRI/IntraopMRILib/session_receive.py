@@ -20,8 +20,9 @@ from IntraopMRIReconstructionLib.wire.raw_data import RawDataReader
 from IntraopMRIReconstructionLib.wire.transport import Received
 from IntraopMRIReconstructionLib.wire.trust import PeerProfile
 
+from .session_heat import Thermometry
 from .session_journal import Journal
-from .session_products import LiveHeat, is_map, live_heat, map_of
+from .session_products import is_map, map_of
 from .session_updates import DeviceSaid, Problem, Role, ScanPreview, ScanProgress, Update
 
 #: Words in a protocol's name that mean contrast agent.
@@ -65,11 +66,12 @@ class Reception:
         tell: Callable[[Update], None],
         done: Callable[[ArrivedScan], None],
         stopped: threading.Event,
+        heat: Thermometry,
     ) -> None:
         self._reader = RawDataReader(patient_id)
         self._profile, self._journal, self._tell, self._done, self._stopped = profile, journal, tell, done, stopped
         self._arriving: LiveScan | None = None
-        self._heating: LiveHeat | None = None
+        self._heat, self._heating = heat, False
         self._strays_told = False
 
     def take(self, received: Received) -> None:
@@ -107,6 +109,7 @@ class Reception:
             self._lost(f"no line for {SCAN_SILENT_S:g} s; check the scanner and scan again")
         elif self._arriving is not None and self._stopped.is_set():
             self._lost("stopped by hand", fatal=False)
+        self._heat.check()
 
     def close(self) -> None:
         """Let go of the scan that arrives."""
@@ -120,7 +123,7 @@ class Reception:
         self._journal.event("scan", f"'{encoding.protocol or encoding.scan_id}' began")
         self._tell(ScanProgress(encoding.scan_id, encoding.protocol, 0.0))
         self._strays_told = True
-        self._arriving, self._heating = LiveScan(encoding), live_heat(encoding)
+        self._arriving, self._heating = LiveScan(encoding), self._heat.begin(encoding)
 
     def _lines(self, block: Acquisition, received: Received) -> None:
         live = self._arriving
@@ -128,10 +131,11 @@ class Reception:
             raise SessionError(f"lines of scan '{block.scan_id}' came without an open scan: scan again")
         live.add(block)
         self._tell(ScanProgress(live.encoding.scan_id, live.encoding.protocol, live.fraction))
-        new = self._heating is not None and self._heating.take(live, block.last)
-        made = None if self._heating is None else self._heating.newest
+        made, new = None, False
+        if self._heating:
+            made, new = self._heat.take(live, block.last, received.received_monotonic_s)
         if block.last:
-            self._arriving = self._heating = None
+            self._arriving, self._heating = None, False
             self._done(ArrivedScan(role_of(live.name), live.name, received.received_monotonic_s, live=live, made=made))
         elif made is not None:
             if new and (maps := map_of(made.image, made)) is not None:
@@ -144,6 +148,9 @@ class Reception:
         live = self._arriving
         assert live is not None
         self._arriving, self._strays_told = None, True
+        if self._heating:
+            self._heating = False
+            self._heat.lost()
         live.close()
         self._tell(ScanPreview(live.name, live.fraction, None))
         self._tell(Problem("receive", f"scan '{live.name}' stopped at {live.fraction:.0%}: {why}", fatal))

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image, Measurement, Status, Verdict
+from IntraopMRIReconstructionLib.reconstruct.ablation import RISK_ALARM_C, HeatNumbers
+from IntraopMRIReconstructionLib.reconstruct.quantities import Heating
 from IntraopMRIReconstructionLib.reconstruct.result import Reconstruction
 
 from .assess.implant import Band, Trajectory
@@ -77,6 +81,43 @@ class MapReady:
 
     maps: tuple[Image, ...]
     picture: Image | None
+
+
+@dataclass(frozen=True)
+class RiskHeat:
+    """A structure at risk in a frame of thermometry; ``highest``: its temperature in the hottest frame so far."""
+
+    name: str
+    temperature: Measurement
+    dose: Measurement
+    note: str
+    highest: Measurement
+
+    @property
+    def alarm(self) -> bool:
+        """Whether it is in danger now."""
+        return self.temperature.value is not None and self.temperature.value >= RISK_ALARM_C
+
+
+@dataclass(frozen=True, eq=False)
+class HeatMeasured:
+    """What a frame of thermometry says in numbers, for the heat that a person has marked (``heating``).
+
+    ``hottest_ras_mm``: where the map stands out most, whatever was marked; None when no place does. ``received_s``:
+    monotonic time of the last line of the frame, ``latency_s`` from there to this update; ``stale_s`` later it is
+    stale. ``ended``: the scan is over, so that its temperatures are of the past.
+    """
+
+    scan: str
+    frame: int
+    numbers: HeatNumbers
+    risks: tuple[RiskHeat, ...]
+    heating: Heating
+    hottest_ras_mm: npt.NDArray[np.float64] | None
+    received_s: float
+    latency_s: float
+    stale_s: float
+    ended: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +233,7 @@ Update = (
     | StageProgress
     | ImageReady
     | MapReady
+    | HeatMeasured
     | Registered
     | ShiftFound
     | PlanCarried

@@ -169,6 +169,32 @@ class CarriedEntry:
 
 
 @dataclass(frozen=True)
+class HeatEntry:
+    """A temperature scan since its reference: what was heated, when, and what came of it.
+
+    ``spot_ras_mm``, ``radius_mm``: the mark in the scanner's frame, None without one. ``measurements``: highest peak
+    with its frame, highest dose, volume above the lethal dose, then temperature and dose of structures at risk.
+    ``course``: seconds since the reference, peak in the mark and its interval (C). ``latency_s``: from the last line of
+    a frame to its numbers, 95 % of frames. ``source``: of the method.
+    """
+
+    scan: str
+    began_utc: str
+    newest_utc: str
+    ended: bool
+    frames: int
+    reference_frame: int
+    spot_ras_mm: Vector3 | None
+    radius_mm: float
+    baseline_c: float
+    measurements: tuple[Measurement, ...]
+    course: tuple[tuple[float, float, float, float], ...] = ()
+    notes: tuple[str, ...] = ()
+    latency_s: float = 0.0
+    source: str = ""
+
+
+@dataclass(frozen=True)
 class Timing:
     """How long one stage took."""
 
@@ -200,6 +226,7 @@ class SessionRecord:
     carried: tuple[CarriedEntry, ...] = ()
     planned_measures: Mapping[str, str] = field(default_factory=dict)
     drawn: tuple[DrawnEntry, ...] = ()
+    heating: tuple[HeatEntry, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     timings: tuple[Timing, ...] = ()
     software: Mapping[str, str] = field(default_factory=dict)

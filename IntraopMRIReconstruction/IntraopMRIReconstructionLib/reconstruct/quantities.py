@@ -6,16 +6,16 @@ is the object's. The numerics and their sources are in :mod:`.field_map`, :mod:`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ..data import Encoding, Progress, no_progress
+from ..data import Encoding, Image, Progress, no_progress
 from ..errors import ReconstructionError
-from ..geometry import apply
 from . import metal, multispectral
+from .ablation import HeatNumbers, Marked, has_moved, heat_numbers, marked, peak_of, told
 from .auto import Frame, Options, Phased, phased
 from .field_map import field_map
 from .quantity_image import COOLED_FROM, Frames, quantity_result
@@ -117,32 +117,80 @@ class LiveThermometer:
     """Temperature frame by frame: give it each complete frame of one scan in the order of time."""
 
     def __init__(self, heating: Heating, method: str = "auto", options: Options | None = None) -> None:
-        self._heating, self._method, self._options = heating, method, options
+        self.heating, self._method, self._options = heating, method, options
         self._calibrations = Calibrations(refresh_after_s=float("inf"))
         self._thermometer: Thermometer | None = None
-        self._reference: Phased | None = None
-        self._unheated: Bool | None = None
-        self._count, self._drift_c = 0, 0.0
+        self._newest: tuple[Frame, Phased, Heat, bool] | None = None
+        self._count = 0
+        #: Frame from which on something has moved; None while nothing has.
+        self.moved_in: int | None = None
+        #: Peak in the mark (C) with its interval, by frame, as long as it is known.
+        self.course: dict[int, tuple[float, float, float]] = {}
+        self._repetitions: list[int] = []
 
     def add(self, frame: Frame, progress: Progress = no_progress, threads: int = 2) -> Reconstruction:
         """Take in the next frame; the first is the reference. Raises ReconstructionError as :func:`measured`."""
-        encoding, heating = frame.encoding, self._heating
+        encoding, heating = frame.encoding, self.heating
         image = phased(frame, self._calibrations, self._method, progress, threads, self._options)
         time_s = self._time_s(frame)
-        if self._thermometer is None or self._reference is None:
+        if self._thermometer is None:
             if not encoding.field_t or not encoding.echo_times_s:
                 raise ReconstructionError("temperature needs the echo time and the field strength in the header")
-            heated = _heated(encoding, heating)
-            if heated is not None and heating.drift:
-                self._unheated = ~heated
-            self._reference = image
+            unheated = self._unheated(encoding, heating)
             self._thermometer = Thermometer(
-                image.array, encoding.field_t, encoding.echo_times_s[0], heating.baseline_c, self._unheated
+                image.array, encoding.field_t, encoding.echo_times_s[0], heating.baseline_c, unheated
             )
         heat = self._thermometer.add(image.array, time_s if time_s is not None else float(self._count))
+        if self.moved_in is None and has_moved(heat):
+            self.moved_in = frame.repetition
         self._count += 1
-        self._drift_c += heat.drift_c
-        return self._wrapped(frame, image, heat, time_s is not None)
+        self._repetitions.append(frame.repetition)
+        self._newest = frame, image, heat, time_s is not None
+        self._follow([heat])
+        return self._wrapped(*self._newest)
+
+    def told(self, heating: Heating) -> Reconstruction | None:
+        """Another mark or baseline holds for all frames since the reference; the newest by it, None before the first.
+
+        Raises ReconstructionError, and keeps the old one, when it cannot be.
+        """
+        if self._thermometer is not None and self._newest is not None:
+            frame, image, _heat, timed = self._newest
+            found = self._thermometer.told(self._unheated(frame.encoding, heating), heating.baseline_c)
+            self._newest, self.heating = (frame, image, found[-1], timed), heating
+            self.course.clear()
+            self._follow(found)
+        self.heating = heating
+        return None if self._newest is None else self._wrapped(*self._newest)
+
+    @property
+    def heat(self) -> Heat | None:
+        """The newest frame's; None before the first."""
+        return None if self._newest is None else self._newest[2]
+
+    def numbers(self, image: Image) -> HeatNumbers:
+        """Of the newest frame, whose map is ``image``. To be asked for after the first frame."""
+        assert self._newest is not None
+        assert self._thermometer is not None
+        frame, _image, heat, timed = self._newest
+        mark = _marked(frame.encoding, self.heating) if self.heating.drift else None
+        found = heat_numbers(heat, self._thermometer.tissue, mark, image, self.heating.baseline_c, self.moved_in)
+        return found if timed else found.untimed()
+
+    def _follow(self, heats: list[Heat]) -> None:
+        assert self._newest is not None
+        mark = _marked(self._newest[0].encoding, self.heating)
+        if mark is None or not self.heating.drift:
+            return
+        for number, heat in zip(self._repetitions[-len(heats) :], heats, strict=True):
+            peak = peak_of(heat, mark, self.heating.baseline_c)
+            if peak is not None and (self.moved_in is None or number < self.moved_in):
+                self.course[number] = peak
+
+    @staticmethod
+    def _unheated(encoding: Encoding, heating: Heating) -> Bool | None:
+        mark = _marked(encoding, heating)
+        return None if mark is None or not heating.drift else ~mark.inside
 
     def _time_s(self, frame: Frame) -> float | None:
         """When the frame was acquired, on the clock of the frames or by the header's interval."""
@@ -157,8 +205,8 @@ class LiveThermometer:
 
     def _wrapped(self, frame: Frame, image: Phased, heat: Heat, timed: bool) -> Reconstruction:
         assert self._thermometer is not None
-        assert self._reference is not None
-        encoding, heating = frame.encoding, self._heating
+        encoding, heating = frame.encoding, self.heating
+        corrected = heat.deviation_c is not None
         change = heat.temperature_c - np.float32(heating.baseline_c)
         parameters: dict[str, Parameter] = {
             "reference_frame": heating.reference,
@@ -167,22 +215,22 @@ class LiveThermometer:
             "echo_time_ms": 1000 * encoding.echo_times_s[0],
             "unambiguous_between_frames_c": round(self._thermometer.unambiguous_c, 1),
             "baseline_c": heating.baseline_c,
-            "drift_removed_c": round(self._drift_c, 2) if self._unheated is not None else "not corrected",
+            "drift_removed_c": round(heat.drift_c, 2) if corrected else "not corrected",
         }
         if heat.noise_c is not None:
             parameters["noise_c"] = round(heat.noise_c, 2)
         warnings = ["fat does not shift with temperature: its voxels are wrong"]
-        if self._unheated is None:
+        if not corrected:
             warnings.append("the drift of the field is not corrected: mark where the tissue is heated")
         if not timed:
             warnings.append("the dose is not known: the scan does not say how long a frame takes")
         reason = f"phase against frame {heating.reference}"
         if heating.referenceless:
-            heated = _heated(encoding, heating)
-            if heated is None:
+            mark = _marked(encoding, heating)
+            if mark is None:
                 raise ReconstructionError("referenceless thermometry needs the place that is heated: mark it")
             assert encoding.field_t is not None
-            change = referenceless(image.array, heated, encoding.field_t, encoding.echo_times_s[0])
+            change = referenceless(image.array, mark.inside, encoding.field_t, encoding.echo_times_s[0])
             reason = (
                 f"phase within {heating.radius_mm:g} mm of the spot against the tissue around it, in this frame alone"
             )
@@ -195,7 +243,7 @@ class LiveThermometer:
         said: dict[str, str] = {}
         below = cooling_from(change, None if heating.referenceless else heat.noise_c)
         # A field that drifts, and is not corrected, moves all of the map: only what differs from it has cooled.
-        drifted = float(np.nanmedian(change)) if not heating.referenceless and self._unheated is None else 0.0
+        drifted = float(np.nanmedian(change)) if not heating.referenceless and not corrected else 0.0
         if (lowest := coldest(change, min(below, below + drifted))) is not None:
             parameters["coldest_c"] = round(lowest, 1)
             said = {COOLED_FROM: f"{below:.2f}"}
@@ -203,10 +251,16 @@ class LiveThermometer:
                 f"tissue has cooled by up to {-lowest:.1f} °C (blue): ice gives no signal, so frozen tissue has no "
                 "temperature, and the dose does not count cold"
             )
-        return quantity_result(
+        result = quantity_result(
             frame, change, "temperature change", "°C", f"PRF thermometry ({image.method})",
             f"{reason}; images: {image.reason}", parameters, (*image.warnings, *warnings), maps, said,
         )  # fmt: skip
+        if corrected and not heating.referenceless:
+            found = self.numbers(result.image)
+            known = {m.name: told(m) for m in found.measurements if m.value is not None}
+            missing = (found.missing_because,) if found.missing_because else found.notes
+            result = replace(result, parameters={**result.parameters, **known}, warnings=(*result.warnings, *missing))
+        return result
 
 
 def _temperature(
@@ -265,19 +319,8 @@ def _field_map(scan: Frames, method: str, options: Options | None, progress: Pro
     )  # fmt: skip
 
 
-def _heated(encoding: Encoding, heating: Heating) -> Bool | None:
-    """(z, y, x) voxels within the radius of the spot; None without a spot."""
+def _marked(encoding: Encoding, heating: Heating) -> Marked | None:
+    """Voxels (z, y, x) within the radius of the spot, and beside it; None without a spot."""
     if heating.spot_ras_mm is None:
         return None
-    if not heating.radius_mm > 0:
-        raise ReconstructionError(f"the heated region needs a radius above 0 mm, got {heating.radius_mm}")
-    z, y, x = encoding.recon_matrix
-    k, j, i = np.meshgrid(np.arange(z), np.arange(y), np.arange(x), indexing="ij")
-    away = apply(encoding.ras_from_ijk, np.stack([i, j, k], axis=-1)) - np.asarray(heating.spot_ras_mm)
-    heated = np.asarray(np.linalg.norm(away, axis=-1) <= heating.radius_mm)
-    if not heated.any() or heated.all():
-        raise ReconstructionError(
-            f"a region of {heating.radius_mm:g} mm about {heating.spot_ras_mm} holds "
-            f"{'nothing' if not heated.any() else 'all'} of the scan: move the mark or change the radius"
-        )
-    return heated
+    return marked(encoding.ras_from_ijk, encoding.recon_matrix, heating.spot_ras_mm, heating.radius_mm)

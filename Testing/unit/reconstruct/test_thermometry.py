@@ -69,7 +69,7 @@ def test_drift_of_the_field_is_taken_away() -> None:
         without, found = plain.add(image, 3.0 * number), corrected.add(image, 3.0 * number)
     assert np.abs(without.temperature_c - (37 + heat(20.0))).max() > 5
     assert np.abs(found.temperature_c - (37 + heat(20.0))).max() < 0.05
-    assert found.drift_c == pytest.approx(0.15 / RADIANS_PER_C, rel=0.05)
+    assert found.drift_c == pytest.approx(8 * 0.15 / RADIANS_PER_C, rel=0.05)
     assert found.noise_c is not None
     assert found.noise_c < 0.05
 
