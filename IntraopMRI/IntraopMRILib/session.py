@@ -426,7 +426,7 @@ class Session:
     def _measure_margin(self, scan: ArrivedScan) -> None:
         assert self.plan.tumour is not None
         with self._teller.reporting("measure the margin", False, scan.protocol):
-            margin = margin_found(self._pair.placed["contrast"], self.plan.tumour)
+            margin = margin_found(self._pair, self.plan.tumour)
             if margin is not None:
                 self.journal.margin(margin, self._pair.images["contrast"])
 

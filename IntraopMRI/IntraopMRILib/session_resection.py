@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from IntraopMRIReconstructionLib.data import Image, Progress, Verdict
+from IntraopMRIReconstructionLib.errors import SessionError
 
 from .assess.carry import Mapping
 from .assess.margin import Margin, resection_margin
@@ -13,7 +14,7 @@ from .assess.residual import assess_residual
 from .register.carry_over import shift_at, uncertainty_at
 from .register.deformable import DeformableRegistration
 from .register.rigid import RigidRegistration
-from .session_pair import Placed, ScanPair
+from .session_pair import ScanPair
 from .session_updates import ResidualFound, ShiftFound
 
 #: How far the brain may have moved at the tumour in a way that a rigid registration does not know (mm).
@@ -49,10 +50,18 @@ def residual_found(pair: ScanPair, tumour: Image, progress: Progress) -> Residua
     return ResidualFound(assessment, pair.notes(native), cavity)
 
 
-def margin_found(placed: Placed, tumour: Image) -> Margin | None:
-    """How far the cavity reaches beyond the tumour's border; None where the brain shift is not followed."""
-    found = placed.deformable
+def margin_found(pair: ScanPair, tumour: Image) -> Margin | None:
+    """How far the cavity reaches beyond the tumour's border; None where the brain shift is not followed.
+
+    The wall is looked for in the native scan where it is one of the same position: with agent, tumour that is left is
+    as bright as clot.
+    """
+    found = pair.placed["contrast"].deformable
     if found is None:
         return None
+    try:
+        native: Image | None = pair.native()
+    except SessionError:
+        native = None
     uncertainty = partial(uncertainty_at, found.uncertainty)
-    return resection_margin(tumour, found.cavity, found.brain, found.intraop_from_preop_points, uncertainty)
+    return resection_margin(tumour, found.cavity, found.brain, found.intraop_from_preop_points, uncertainty, native)

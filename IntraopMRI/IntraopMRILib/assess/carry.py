@@ -15,6 +15,10 @@ Points = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 #: A rigid or affine (4, 4) matrix, or a function that maps preoperative RAS points (n, 3), mm, to intraoperative ones.
 Mapping = npt.ArrayLike | Callable[[Points], Points]
+#: Tissue keeps its size: points that spread by another factor were mapped in other units or onto one place.
+SIZE_KEPT = (0.5, 2.0)
+#: So many points show how a mapping spreads them.
+SPREAD_POINTS = 20_000
 #: More points would not move the outline by a tenth of a voxel, but cost seconds.
 MOST_POINTS = 4_000_000
 
@@ -39,16 +43,37 @@ def carried_points(mask: Mask, preop: Image, intraop: Image, intraop_from_preop:
 
 
 def mapped(intraop_from_preop: Mapping, points: Points) -> Points:
-    """Map preoperative RAS points (n, 3), mm, to intraoperative RAS."""
-    if not callable(intraop_from_preop):
-        return apply(checked_affine(intraop_from_preop, "intraop_from_preop"), points)
-    result = np.asarray(intraop_from_preop(points), dtype=np.float64)
+    """Map preoperative RAS points (n, 3), mm, to intraoperative RAS.
+
+    Raises AssessmentError when what comes back is no place of the same tissue: not finite, mirrored, of another size.
+    """
+    if callable(intraop_from_preop):
+        result = np.asarray(intraop_from_preop(points), dtype=np.float64)
+    else:
+        result = apply(checked_affine(intraop_from_preop, "intraop_from_preop"), points)
     if result.shape != points.shape or not np.isfinite(result).all():
         raise AssessmentError(
             f"the registration must map {points.shape} points to as many finite points, got shape {result.shape}: "
             "register again"
         )
+    _check_spread(points, result)
     return result
+
+
+def _check_spread(before: Points, now: Points) -> None:
+    few = slice(None, None, max(1, len(before) // SPREAD_POINTS))
+    offsets, moved = (points[few] - points[few].mean(axis=0) for points in (before, now))
+    size, size_now = (float(np.sqrt((o**2).sum(axis=1).mean())) for o in (offsets, moved))
+    if size == 0.0:
+        return
+    if not SIZE_KEPT[0] <= size_now / size <= SIZE_KEPT[1]:
+        raise AssessmentError(
+            f"the registration makes the tumour {size_now / size:.2g} times as large, {SIZE_KEPT[0]} to "
+            f"{SIZE_KEPT[1]} are possible: check its units (mm) and register again"
+        )
+    # Of points in a plane the determinant is nothing but rounding.
+    if float(np.linalg.det(offsets.T @ moved / len(offsets))) < -1e-6 * (size * size_now) ** 3:
+        raise AssessmentError("the registration mirrors the patient, right would be left: register again")
 
 
 def occupied(points_ijk: Points, box: tuple[slice, slice, slice]) -> Mask:

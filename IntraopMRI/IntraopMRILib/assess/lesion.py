@@ -11,10 +11,14 @@ from IntraopMRIReconstructionLib.errors import AssessmentError
 from IntraopMRIReconstructionLib.geometry import apply
 from scipy import ndimage
 
+from .labels import checked_label
+
 #: Cross-sections are averaged over this length of cord: thinner slabs hold too few voxels.
 SLAB_MM = 3.0
 #: Points of the centre line are placed this close.
 LINE_STEP_MM = 0.25
+#: A cord is 10 to 15 mm wide: what lies farther than this from its centre line for the most part is not in it.
+CORD_REACH_MM = 15.0
 
 
 @dataclass(frozen=True)
@@ -61,15 +65,17 @@ def vascular_residual(preop: Image, residual: Image, shunt_seen: bool | None) ->
     assert after.value is not None
     assert after.interval is not None
 
-    def percent(volume: float) -> float:
-        return max(0.0, 100.0 * (before.value - volume) / before.value) if before.value else 0.0
+    assert before.interval is not None
+
+    def percent(volume: float, of: float) -> float:
+        return max(0.0, 100.0 * (of - volume) / of) if of > 0 else 0.0
 
     occlusion = Measurement(
         "Nidus removed",
-        percent(after.value),
+        percent(after.value, before.value),
         "%",
-        f"100 x (V_pre - V_residual) / V_pre, V_pre = {before.value:.2f} cm3",
-        interval=(percent(after.interval[1]), percent(after.interval[0])),
+        f"100 x (V_pre - V_residual) / V_pre, V_pre = {before.value:.2f} cm3; interval: 1 voxel at both boundaries",
+        interval=(percent(after.interval[1], before.interval[0]), percent(after.interval[0], before.interval[1])),
         based_on=(preop.uid, residual.uid),
     )
     shunt = "not assessed" if shunt_seen is None else "seen" if shunt_seen else "not seen"
@@ -110,7 +116,12 @@ def cord_residual(residual: Image, centreline_ras_mm: npt.ArrayLike) -> tuple[Me
     at = np.concatenate([[0.0], np.cumsum(steps)])
     fine = np.linspace(0.0, total, max(2, int(total / LINE_STEP_MM)))
     dense = np.stack([np.interp(fine, at, line[:, axis]) for axis in range(3)], axis=1)
-    along = _along(apply(residual.ras_from_ijk, np.argwhere(inside)[:, ::-1]), dense, fine)
+    along, beside = _along(apply(residual.ras_from_ijk, np.argwhere(inside)[:, ::-1]), dense, fine)
+    if float(np.median(beside)) > CORD_REACH_MM:
+        raise AssessmentError(
+            f"the residual lies {np.median(beside):.0f} mm beside the cord's centre line: check which segment was "
+            "chosen, and that the line is drawn on this scan"
+        )
     # Voxels beyond the ends of the line would pile up there and shorten the length without a word.
     if min(along.min(), total - along.max()) < LINE_STEP_MM:
         raise AssessmentError("the residual reaches the end of the cord's centre line: draw the line further")
@@ -137,15 +148,14 @@ def cord_residual(residual: Image, centreline_ras_mm: npt.ArrayLike) -> tuple[Me
 
 
 def _inside(label: Image, name: str) -> npt.NDArray[np.bool_]:
-    if label.array.ndim != 3:
-        raise AssessmentError(f"the label '{name}' must have shape (k, j, i), got {label.array.shape}")
-    return np.asarray(label.array > 0)
+    return np.asarray(checked_label(label, f"outline '{name}'") != 0)
 
 
 def _along(
     points: npt.NDArray[np.float64], line: npt.NDArray[np.float64], at: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """Length along the line at the point of it that is nearest to each point."""
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Length along the line at the point of it that is nearest to each point, and how far that is, mm."""
     from scipy.spatial import cKDTree
 
-    return np.asarray(at[cKDTree(line).query(points)[1]])
+    beside, nearest = cKDTree(line).query(points)
+    return np.asarray(at[nearest]), np.asarray(beside)

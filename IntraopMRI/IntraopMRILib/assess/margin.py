@@ -18,6 +18,8 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from .carry import Mapping, mapped
+from .labels import checked_label
+from .wall import Wall, plain_wall, sharp_wall
 
 Points = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -68,51 +70,51 @@ def resection_margin(
     brain: Image,
     intraop_from_preop: Mapping,
     uncertainty_mm: Callable[[Points], npt.NDArray[np.float64]],
+    native: Image | None = None,
 ) -> Margin:
     """Signed distance from the tumour's border, carried over, to the wall of the cavity, everywhere on the border.
 
     ``tumour``: preoperative label; 3 and above (infiltration) is no part of the mass. ``cavity``, ``brain``: labels on
     one intraoperative grid. The wall is where the cavity meets brain: its opening to the outside is none.
     ``intraop_from_preop``: as in :mod:`.carry`. ``uncertainty_mm``: 95 % radius (n,) at intraoperative RAS points.
-    Interval: that radius and a voxel of the cavity, together, at each point of the border.
-    Raises AssessmentError for an empty tumour or labels on different grids.
+    ``native``: scan without agent in the same position, in which the wall is seen sharper, see :mod:`.wall`; where clot
+    lies over the wall, the middle of the clot is taken and its thickness is part of the interval.
+    Interval: that radius and what is open about the wall (a voxel of its scan, clot), at each point of the border.
+    Raises AssessmentError for what is no tumour or no label, and for labels on different grids.
     """
-    labels = np.asarray(tumour.array)
+    labels = checked_label(tumour, "tumour segmentation")
     mass = (labels == 1) | (labels == 2) if (labels > 2).any() else labels > 0
-    if labels.ndim != 3 or not mass.any():
+    if not mass.any():
         raise AssessmentError("the tumour segmentation is empty: outline the tumour on the preoperative volume first")
     if cavity.array.shape != brain.array.shape or not np.allclose(cavity.ras_from_ijk, brain.ras_from_ijk):
         raise AssessmentError("cavity and brain must lie on one grid: register again")
-    based_on = (cavity.uid, tumour.uid)
-    hole = np.asarray(cavity.array) != 0
-    tissue = (np.asarray(brain.array) != 0) & ~hole
-    wall = _border(hole, cavity, tissue)[0] if hole.any() else np.zeros((0, 3))
-    if not len(wall):
+    checked_label(brain, "brain mask", may_fill=True)
+    based_on = (cavity.uid, tumour.uid) if native is None else (cavity.uid, tumour.uid, native.uid)
+    if not checked_label(cavity, "resection cavity").any():
         return _missing("no cavity was found", based_on)
+    wall = plain_wall(cavity, brain) if native is None else sharp_wall(cavity, brain, native)
     before, weights = _border(mass, tumour)
     now = mapped(intraop_from_preop, before)
-    index = apply(invert(cavity.ras_from_ijk), now)[:, ::-1].T
-    inside = ndimage.map_coordinates(hole.astype(np.float32), index, order=1, mode="constant") >= 0.5
-    left = ndimage.map_coordinates(tissue.astype(np.uint8), index, order=0, mode="constant") != 0
-    # What lies neither in the cavity nor in brain, as at the surface, has no wall to be near to.
-    counted = inside | left
+    found = [_distances(now, weights, hole, wall) for hole in (wall.fluid, wall.with_clot)]
+    if any(one is None for one in found):
+        return _missing("no cavity was found", based_on)
+    (least, counted), (most, _) = (one for one in found if one is not None)
     if not counted.any():
         return _missing("the border of the tumour lies outside the brain", based_on)
-    margin = KDTree(wall).query(now)[0] * np.where(inside, 1.0, -1.0)
-    margin = _within(margin, now, weights, float(cavity.spacing_mm.max()))
-    # The wall is as sure as in the volume of the cavity: to one voxel.
-    error = np.hypot(uncertainty_mm(now), float(cavity.spacing_mm.max()))
+    margin, clot = (least + most) / 2.0, np.abs(most - least) / 2.0
+    error = np.hypot(_radius(uncertainty_mm, now), wall.error_mm) + clot
     before, now, weights, margin, error = (a[counted] for a in (before, now, weights, margin, error))
     worst = int(np.argmin(margin))
     sides = _sides(before - before.mean(axis=0))
+    covered = "; where clot lies on it, its middle is taken and its thickness is open" if clot.any() else ""
     closest = Measurement(
         "Closest margin",
         float(margin[worst]),
         "mm",
         "Least distance from the tumour's border before surgery, carried over, to the wall of the cavity: + where the "
         "border lies inside the cavity, - where it lies outside and is left, by geometry, each the mean over a voxel "
-        "of the cavity around; interval: 95 % radius of the registration and a voxel of the cavity. Closest "
-        f"{sides[worst]}",
+        f"around; interval: 95 % radius of the registration and {wall.error_mm:.1f} mm of the wall{covered}. "
+        f"Closest {sides[worst]}",
         SOURCE,
         (float((margin - error).min()), float((margin + error).min())),
         based_on=based_on,
@@ -127,6 +129,33 @@ def resection_margin(
         based_on=based_on,
     )
     return Margin(closest, outside, sides[worst], now[worst], _not_reached(sides, margin + error < 0, weights))
+
+
+def _distances(
+    now: Points, weights: npt.NDArray[np.float64], cavity: Image, wall: Wall
+) -> tuple[npt.NDArray[np.float64], Mask] | None:
+    """Signed distance (n,) of the points to the wall of ``cavity``, and which of them count; None without a wall."""
+    hole = cavity.array != 0
+    tissue = (wall.brain.array != 0) & ~hole
+    surface = _border(hole, cavity, tissue)[0]
+    if not len(surface):
+        return None
+    index = apply(invert(cavity.ras_from_ijk), now)[:, ::-1].T
+    inside = ndimage.map_coordinates(hole.astype(np.float32), index, order=1, mode="constant") >= 0.5
+    left = ndimage.map_coordinates(tissue.astype(np.uint8), index, order=0, mode="constant") != 0
+    distance = KDTree(surface).query(now)[0] * np.where(inside, 1.0, -1.0)
+    # What lies neither in the cavity nor in brain, as at the surface, has no wall to be near to.
+    return _within(distance, now, weights, float(cavity.spacing_mm.max())), inside | left
+
+
+def _radius(uncertainty_mm: Callable[[Points], npt.NDArray[np.float64]], points: Points) -> npt.NDArray[np.float64]:
+    radius = np.asarray(uncertainty_mm(points), dtype=np.float64)
+    if radius.shape != (len(points),) or not (np.isfinite(radius) & (radius >= 0)).all():
+        raise AssessmentError(
+            f"the uncertainty of the registration must be {len(points)} distances in mm of zero or more, got shape "
+            f"{radius.shape}: register again"
+        )
+    return radius
 
 
 def _missing(why: str, based_on: tuple[str, ...]) -> Margin:

@@ -12,6 +12,7 @@ from IntraopMRIReconstructionLib.geometry import apply, invert
 from scipy import ndimage
 
 from .implant import Spread, Trajectory
+from .labels import checked_label
 
 Array = npt.NDArray[np.float64]
 
@@ -59,8 +60,8 @@ def pedicle_breach(
     come from it.
     Raises AssessmentError when the mask is empty or the screw does not pass it.
     """
-    inside = np.asarray(pedicle.array) > 0
-    if inside.ndim != 3 or not inside.any():
+    inside = checked_label(pedicle, "pedicle mask") != 0
+    if not inside.any():
         raise AssessmentError("the pedicle mask is empty: outline the pedicle, or leave the grade out")
     voxels = apply(pedicle.ras_from_ijk, np.argwhere(inside)[:, ::-1])
     along = (voxels - screw.entry_ras_mm) @ screw.direction

@@ -9,6 +9,8 @@ from IntraopMRIReconstructionLib.data import Image, Measurement
 from IntraopMRIReconstructionLib.errors import AssessmentError
 from scipy import ndimage
 
+from .labels import checked_label
+
 RANO_SOURCE = "Karschnia et al., Neuro-Oncology 2023, doi 10.1093/neuonc/noac193"
 RANO_DEFINITION = (
     "RANO resect class from the absolute residual in cm3 (CE contrast-enhancing, nCE non-enhancing): "
@@ -56,12 +58,22 @@ def rano_class(
 ) -> RanoClass:
     """Classify a contrast-enhancing residual (cm3); ``nce_cm3`` None when the non-enhancing part was not assessed.
 
-    Raises AssessmentError for a negative volume. Source: Karschnia et al. 2023.
+    Raises AssessmentError for volumes that cannot be. Source: Karschnia et al. 2023.
     """
     low, high = ce_interval_cm3 or (ce_cm3, ce_cm3)
-    for name, value in (("CE residual", ce_cm3), ("preoperative CE", preop_ce_cm3), ("nCE residual", nce_cm3 or 0.0)):
-        if not value >= 0:
-            raise AssessmentError(f"the {name} volume must not be negative, got {value} cm3")
+    _require_volumes(
+        {
+            "CE residual": ce_cm3,
+            "preoperative CE": preop_ce_cm3,
+            "nCE residual": 0.0 if nce_cm3 is None else nce_cm3,
+            "least CE residual": low,
+            "largest CE residual": high,
+        }
+    )
+    if not preop_ce_cm3 > 0:
+        raise AssessmentError("the class needs enhancing tumour before surgery, its volume is 0 cm3: segment it")
+    if not low <= ce_cm3 <= high:
+        raise AssessmentError(f"the interval {low:g} to {high:g} cm3 does not hold the residual of {ce_cm3:g} cm3")
     return RanoClass(*(_class(v, preop_ce_cm3, nce_cm3) for v in (ce_cm3, low, high)))
 
 
@@ -81,6 +93,10 @@ def extent_of_resection(
         raise AssessmentError(
             f"the preoperative tumour volume must be positive, got {preop_cm3} cm3: segment the tumour"
         )
+    low, high = interval_cm3 or (residual_cm3, residual_cm3)
+    _require_volumes(
+        {"preoperative": preop_cm3, "residual": residual_cm3, "least residual": low, "largest residual": high}
+    )
 
     def percent(residual: float) -> float:
         return max(0.0, 100.0 * (preop_cm3 - residual) / preop_cm3)
@@ -99,9 +115,10 @@ def extent_of_resection(
 def cavity_volume(cavity: Image, based_on: tuple[str, ...] = ()) -> Measurement:
     """Volume of a segmented resection cavity (label, k j i) with +-1 voxel at its boundary.
 
-    Without value when the label is empty: none was found, which is not the same as nothing resected.
+    Without value when the label is empty: none was found, which is not the same as nothing resected. Raises
+    AssessmentError for what is no label.
     """
-    inside = np.asarray(cavity.array) != 0
+    inside = checked_label(cavity, "resection cavity") != 0
     name, definition = (
         "Resection cavity",
         (
@@ -114,6 +131,12 @@ def cavity_volume(cavity: Image, based_on: tuple[str, ...] = ()) -> Measurement:
     counts = [ndimage.binary_erosion(inside).sum(), inside.sum(), ndimage.binary_dilation(inside).sum()]
     low, volume, high = (float(count) * cavity.voxel_volume_ml for count in counts)
     return Measurement(name, volume, "cm3", definition, interval=(low, high), based_on=based_on)
+
+
+def _require_volumes(volumes_cm3: dict[str, float]) -> None:
+    for name, value in volumes_cm3.items():
+        if not (np.isfinite(value) and value >= 0):
+            raise AssessmentError(f"the {name} volume must be finite and not negative, got {value} cm3")
 
 
 def _class(ce: float, preop: float, nce: float | None) -> str:

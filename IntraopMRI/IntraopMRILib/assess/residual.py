@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image, Measurement, Progress, no_progress
 from IntraopMRIReconstructionLib.errors import AssessmentError, Cancelled
-from IntraopMRIReconstructionLib.geometry import apply
+from IntraopMRIReconstructionLib.geometry import apply, invert
 from scipy import ndimage
 
 from .carry import Mapping, carried_points, occupied
 from .enhancement import on_grid, require_agent, subtraction
+from .labels import checked_label
 from .outline import THIN_MM, Outline, outline
 from .resection import RANO_SOURCE, RanoClass, extent_of_resection, rano_class
 
@@ -23,6 +24,11 @@ Mask = npt.NDArray[np.bool_]
 CONTEXT_MM = 30.0
 #: Even an ideal registration leaves the outline of a segmentation this uncertain (about the agreement of raters).
 LEAST_MARGIN_MM = 2.0
+#: A scan may end this part of the tumour early (an edge of the field of view at its border); what it does not show,
+#: nobody can call resected.
+MOST_UNSEEN = 0.01
+#: A smaller tumour is an outline that slipped: its extent of resection would be that of a few voxels, cm3.
+LEAST_TUMOUR_CM3 = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +90,8 @@ def assess_residual(
     carried = occupied(points, box)
     if not carried.any():
         raise AssessmentError("the carried-over tumour lies outside the intraoperative scan: check the registration")
+    _require_seen(points, contrast, contrast, "scan with contrast agent")
+    _require_seen(points, contrast, native, "scan without contrast agent")
     spacing = np.asarray(contrast.spacing_mm)[::-1]
     distance = ndimage.distance_transform_edt(~carried, sampling=spacing).astype(np.float32)
 
@@ -111,11 +119,28 @@ def _check(contrast: Image, native: Image, tumour: Image, error_mm: float, shift
             raise AssessmentError(
                 f"the {name} '{image.name}' contains values that are not finite: reconstruct it again"
             )
-    if not (tumour.array > 0).any():
+    inside = checked_label(tumour, "tumour segmentation") > 0
+    if not inside.any():
         raise AssessmentError("the tumour segmentation is empty: outline the tumour on the preoperative volume first")
+    if float(inside.sum()) * tumour.voxel_volume_ml < LEAST_TUMOUR_CM3:
+        raise AssessmentError(
+            f"the tumour segmentation has {int(inside.sum())} voxels, {inside.sum() * tumour.voxel_volume_ml:.4f} cm3: "
+            f"less than {LEAST_TUMOUR_CM3} cm3 is no tumour to compare with, check the segment"
+        )
     for name, value in (("registration_error_mm", error_mm), ("expected_shift_mm", shift_mm)):
         if not (np.isfinite(value) and value >= 0):
             raise AssessmentError(f"{name} must be zero or more millimetres, got {value}")
+
+
+def _require_seen(points_ijk: npt.NDArray[np.float64], grid: Image, scan: Image, name: str) -> None:
+    """``points_ijk`` (n, 3) of the tumour, on ``grid``, must lie in ``scan``: outside of it residual is not seen."""
+    index = apply(invert(scan.ras_from_ijk), apply(grid.ras_from_ijk, points_ijk[:: max(1, len(points_ijk) // 20_000)]))
+    outside = ((index < -0.5) | (index > np.array(scan.array.shape[:3])[::-1] - 0.5)).any(axis=1)
+    if outside.mean() > MOST_UNSEEN:
+        raise AssessmentError(
+            f"{100 * outside.mean():.0f} % of the carried-over tumour lies outside the {name}: what is left there "
+            "would not be seen; scan a region that covers it, or check the registration"
+        )
 
 
 def _tell(progress: Progress, fraction: float, what: str) -> None:

@@ -139,3 +139,75 @@ def test_a_narrow_cavity_is_not_smoothed_away(tumour_mm: float) -> None:
         tumour = ball(np.eye(3), at, tumour_mm, 1.0, at)
         found.append(resection_margin(tumour, cavity, brain, np.eye(4), lambda p: np.zeros(len(p))).closest.value)
     assert np.mean([value for value in found if value is not None]) == pytest.approx(5.0 - tumour_mm, abs=0.9)
+
+
+#: Grey values of fluid, tissue, clot in a native scan.
+FLUID, TISSUE, CLOT = 150.0, 700.0, 1120.0
+
+
+def native_scan(directions: np.ndarray, radius_mm: float, clot_mm: float, spacing_mm: float = 1.0) -> Image:
+    """A cavity at the origin in tissue, partial volume counted, with a cap of clot on both sides of its wall."""
+    size = int(np.ceil(66.0 / spacing_mm))
+    grid = corner_from_centre(directions * spacing_mm, np.zeros(3), (size, size, size))
+    k, j, i = np.indices((size, size, size))
+    points = apply(grid, np.stack([i, j, k], axis=-1).astype(float))
+    from_centre = np.linalg.norm(points, axis=-1)
+    fluid = np.clip(0.5 - (from_centre - radius_mm) / spacing_mm, 0.0, 1.0)
+    clot = np.clip(0.5 + (clot_mm / 2 - np.abs(from_centre - radius_mm)) / spacing_mm, 0.0, 1.0)
+    clot *= points[..., 0] > 8.0
+    noise = 20.0 * np.random.default_rng(1).normal(size=fluid.shape)
+    return Image(((FLUID * fluid + TISSUE * (1 - fluid)) * (1 - clot) + CLOT * clot + noise).astype(np.float32), grid)
+
+
+def seen(directions: np.ndarray, tumour_mm: np.ndarray, radius_mm: float, clot_mm: float) -> tuple[Margin, Margin]:
+    """Margin by masks of 2.5 mm that end before the clot, and by the native scan."""
+    at = np.array([0.4, -0.7, 0.9])
+    cavity = ball(directions, np.zeros(3), CAVITY_MM - clot_mm / 2, 2.5, at)
+    brain = ball(directions, np.zeros(3), 42.0, 2.5, at)
+    tumour = ball(np.diag([-1.0, 1.0, 1.0]), tumour_mm, radius_mm, 1.0, tumour_mm)
+    native = native_scan(directions, CAVITY_MM, clot_mm)
+    coarse, sharp = (
+        resection_margin(tumour, cavity, brain, np.eye(4), lambda p: np.zeros(len(p)), scan) for scan in (None, native)
+    )
+    return coarse, sharp
+
+
+def test_the_scan_shows_the_wall_sharper_than_the_mask(directions: np.ndarray) -> None:
+    coarse, sharp = seen(directions, np.array([-5.0, 0.0, 0.0]), 13.0, 0.0)
+    true = CAVITY_MM - 13.0 - 5.0
+    for found in (coarse, sharp):
+        assert found.closest.interval is not None
+        assert found.closest.interval[0] <= true <= found.closest.interval[1]
+    assert sharp.closest.value == pytest.approx(true, abs=0.35)
+    assert np.diff(sharp.closest.interval or (0, 9))[0] < np.diff(coarse.closest.interval or (0, 9))[0] - 1.0
+    assert sharp.side == "left"
+
+
+def test_clot_on_the_wall_is_open_and_its_middle_is_taken(directions: np.ndarray) -> None:
+    """Three millimetres of clot, half of them within the wall, where the tumour was."""
+    coarse, sharp = seen(directions, np.array([6.0, 0.0, 0.0]), 13.0, 3.0)
+    true = CAVITY_MM - 13.0 - 6.0
+    assert sharp.closest.value == pytest.approx(true, abs=0.6)
+    assert coarse.closest.value is not None
+    assert coarse.closest.value < true - 0.9, "the mask ends before the clot"
+    assert sharp.closest.interval is not None
+    assert sharp.closest.interval[0] < true - 2.0, "the wall may lie on either side of the clot"
+    assert sharp.closest.interval[1] > true + 2.0
+    assert "clot" in sharp.closest.definition
+
+
+@pytest.mark.parametrize("spacing_mm", [2.5, 1.0])
+def test_a_scan_that_shows_no_more_changes_nothing(spacing_mm: float) -> None:
+    """As coarse as the mask, or without all of the cavity."""
+    axes = np.eye(3)
+    cavity = ball(axes, np.zeros(3), 12.0, 2.0, np.zeros(3))
+    brain = ball(axes, np.zeros(3), 45.0, 2.0, np.zeros(3))
+    tumour = ball(axes, np.zeros(3), 9.0, 1.0, np.zeros(3))
+    native = native_scan(axes, 12.0, 0.0, spacing_mm)
+    if spacing_mm < 2.0:
+        native = Image(native.array[: len(native.array) // 2], native.ras_from_ijk)
+    plain, same = (
+        resection_margin(tumour, cavity, brain, np.eye(4), lambda p: np.zeros(len(p)), scan) for scan in (None, native)
+    )
+    assert same.closest.value == plain.closest.value
+    assert same.closest.interval == plain.closest.interval
