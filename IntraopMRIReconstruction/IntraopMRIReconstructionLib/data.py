@@ -6,9 +6,10 @@ One frame inside: RAS, millimetres, seconds, arrays indexed k, j, i (slowest fir
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntFlag
@@ -42,6 +43,10 @@ def no_progress(_fraction: float, _what: str) -> bool:
     return True
 
 
+def _new_uid() -> str:
+    return os.urandom(16).hex()
+
+
 def _frozen_mapping(mapping: Mapping[str, str]) -> Mapping[str, str]:
     return MappingProxyType(dict(mapping))
 
@@ -56,7 +61,7 @@ def checked_affine(matrix: npt.ArrayLike, name: str) -> Matrix:
         raise DataError(f"{name} must have shape (4, 4), got {result.shape}")
     # In plain numbers: numpy takes ten times as long for so few, and every pose and every live frame comes here.
     rows: list[list[float]] = result.tolist()
-    if not all(math.isfinite(value) for row in rows for value in row):
+    if not all(map(math.isfinite, itertools.chain.from_iterable(rows))):
         raise DataError(f"{name} must be finite, got {rows}")
     if rows[3] != [0.0, 0.0, 0.0, 1.0]:
         raise DataError(f"{name} must end in the row 0 0 0 1, got {rows[3]}")
@@ -68,7 +73,7 @@ def checked_affine(matrix: npt.ArrayLike, name: str) -> Matrix:
 
 def _determinant(rows: list[list[float]]) -> float:
     """Of the 3 x 3 part."""
-    (a, b, c), (d, e, f), (g, h, i) = (row[:3] for row in rows[:3])
+    (a, b, c, _), (d, e, f, _), (g, h, i, _), _ = rows
     return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
 
 
@@ -99,7 +104,7 @@ class Image:
     name: str = ""
     acquired_utc_s: float | None = None
     patient_id: str = ""
-    uid: str = field(default_factory=lambda: uuid.uuid4().hex)
+    uid: str = field(default_factory=_new_uid)
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -122,7 +127,7 @@ class Image:
         """Same grid and origin of data, new content and a new uid. ``array`` keeps the grid (k, j, i)."""
         if array.shape[:3] != self.array.shape[:3]:
             raise DataError(f"array must keep the grid {self.array.shape[:3]}, got {array.shape[:3]}")
-        return replace(self, array=array, name=self.name if name is None else name, uid=uuid.uuid4().hex)
+        return replace(self, array=array, name=self.name if name is None else name, uid=_new_uid())
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,6 +276,10 @@ class Encoding:
             return self.centre
         z, y, x = self.encoded_matrix
         return z // 2, y // 2, x // 2
+
+    def with_coils(self, coils: int) -> Encoding:
+        """The same scan with so many coils: this very object when it has them, since facts are kept by object."""
+        return self if coils == self.coils else replace(self, coils=coils)
 
 
 @dataclass(frozen=True, eq=False)

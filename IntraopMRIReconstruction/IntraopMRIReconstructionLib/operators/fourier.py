@@ -32,8 +32,11 @@ def kspace_from_image(image: npt.NDArray[Any], axes: Sequence[int], threads: int
 
 
 def resized(array: npt.NDArray[Any], shape: Sequence[int]) -> npt.NDArray[Any]:
-    """Crop or zero-fill the last ``len(shape)`` axes about their centres N // 2. A view where it only crops."""
+    """Crop or zero-fill the last ``len(shape)`` axes about their centres N // 2. A view where it only crops, ``array``
+    itself where nothing changes."""
     sizes = array.shape[array.ndim - len(shape) :]
+    if sizes == tuple(shape):
+        return array
     cut = array[_inside(sizes, shape)]
     kept = cut.shape[array.ndim - len(shape) :]
     if kept == tuple(shape):

@@ -8,6 +8,7 @@ import itertools
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -37,13 +38,14 @@ def spread(function: Callable[[Item], object], items: Sequence[Item], threads: i
         for item in left:
             function(item)
 
-    others = [_pool(threads).submit(work) for _ in range(min(threads, len(items)) - 1)]
+    others = _offered(work, min(threads, len(items)) - 1)
     try:
         work()
     finally:
-        for other in others:
-            if not other.cancel():
-                other.result()
+        errors = [other.end() for other in others]
+    for error in errors:
+        if error is not None:
+            raise error
 
 
 def shares(count: int, threads: int) -> list[range]:
@@ -83,6 +85,63 @@ class _Limit:
 
 
 _limit = _Limit()
+
+
+class _Offer:
+    """Work that a waiting thread takes over, unless it is taken back first."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._taken, self._over = threading.Lock(), threading.Lock()
+        self._over.acquire()
+        self._error: BaseException | None = None
+
+    def accept(self) -> None:
+        """Do the work in this thread, if it is still on offer."""
+        if self._taken.acquire(blocking=False):
+            try:
+                self._work()
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the thread that asked
+                self._error = error
+            self._over.release()
+
+    def end(self) -> BaseException | None:
+        """Take the work back or, when it has begun, wait for it; what it raised."""
+        if not self._taken.acquire(blocking=False):
+            self._over.acquire()
+        return self._error
+
+
+class _Waiting:
+    """Threads that wait for offers. An executor's bookkeeping takes as long as a tenth of a live frame."""
+
+    def __init__(self) -> None:
+        self.offers: SimpleQueue[_Offer] = SimpleQueue()
+        self.lock, self.count = threading.Lock(), 0
+
+    def grow(self, count: int) -> None:
+        """Have at least ``count`` threads."""
+        with self.lock:
+            while self.count < count:
+                threading.Thread(target=self._serve, name=f"reconstruct-{self.count}", daemon=True).start()
+                self.count += 1
+
+    def _serve(self) -> None:
+        while True:
+            # Nothing is kept while it waits: an offer holds the arrays that it works on.
+            self.offers.get().accept()
+
+
+_waiting = _Waiting()
+
+
+def _offered(work: Callable[[], None], count: int) -> list[_Offer]:
+    if count > _waiting.count:
+        _waiting.grow(count)
+    offers = [_Offer(work) for _ in range(count)]
+    for offer in offers:
+        _waiting.offers.put(offer)
+    return offers
 
 
 @functools.cache

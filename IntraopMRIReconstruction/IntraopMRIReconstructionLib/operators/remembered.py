@@ -1,4 +1,4 @@
-"""What depends on a trajectory alone, kept from one frame of a live scan to the next."""
+"""What depends on a trajectory, a sampling or a header alone, kept from one frame of a live scan to the next."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+#: Decorates a function of an Encoding alone: its results are kept for the newest objects, and a live scan has one.
+by_scan = functools.lru_cache(maxsize=8)
+
 Rest = ParamSpec("Rest")
 Result = TypeVar("Result")
 
-#: Trajectories that are remembered by each function: a scan has one, or one for each of a few interleaved frames.
+#: Trajectories or masks that each function remembers: a scan has one, or one for each of a few interleaved frames.
 REMEMBERED = 8
+#: Arrays up to so large are compared themselves, which is quicker than by their digests.
+LARGEST_KEPT_BYTES = 2**16
 
 
 def remembered(
@@ -32,8 +37,10 @@ def remembered(
 
     @functools.wraps(function)
     def asked(array: npt.NDArray[Any], *rest: Rest.args, **named: Rest.kwargs) -> Result:
-        digest = hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=32).digest()
-        key = (digest, array.shape, array.dtype.str, rest, tuple(named.items()))
+        content = array.tobytes()
+        if len(content) > LARGEST_KEPT_BYTES:
+            content = hashlib.blake2b(content, digest_size=32).digest()
+        key = (content, array.shape, array.dtype.str, rest, tuple(named.items()))
         with lock:
             if key in kept:
                 kept.move_to_end(key)

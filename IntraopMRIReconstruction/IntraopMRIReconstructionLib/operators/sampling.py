@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data import Encoding
+from .remembered import remembered
 
 Mask = npt.NDArray[np.bool_]
 Kind = Literal["full", "regular", "holes", "random"]
@@ -31,7 +32,7 @@ class Sampling:
     few lines), random. ``acceleration`` and ``offset`` describe the lattice. ``extent``: first and last + 1 line of
     each axis. ``calibration``: half-open ranges of the fully sampled centre block, empty when there is none.
     ``partial``: acquired share of each axis when lines are missing on one side only, else 1.
-    ``missing``: (n, 2) lines (z, y) of the lattice that were not acquired.
+    ``missing``: (n, 2) lines (z, y) of the lattice that were not acquired. ``empty``: slices of a 2D scan without any.
     """
 
     kind: Kind
@@ -41,6 +42,10 @@ class Sampling:
     calibration: tuple[tuple[int, int], tuple[int, int]]
     partial: tuple[float, float]
     missing: npt.NDArray[np.int64]
+    empty: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        self.missing.setflags(write=False)
 
     @property
     def calibration_lines(self) -> tuple[int, int]:
@@ -49,26 +54,30 @@ class Sampling:
         return z1 - z0, y1 - y0
 
 
+@remembered
 def describe(acquired: npt.NDArray[Any], is_3d: bool) -> Sampling:
     """Describe the mask ``acquired`` (z, y). For 2D scans (``is_3d`` False) z counts slices, all sampled alike.
 
-    A mask without any line is described as random with no extent.
+    A mask without any line is described as random with no extent. Frames of a live scan are sampled alike: what was
+    found for the newest masks is kept.
     """
     mask: Mask = np.asarray(np.asarray(acquired) > 0)
-    plane: Mask = mask if is_3d else np.asarray(mask.any(axis=0, keepdims=True))
     if mask.all():
-        whole = ((0, plane.shape[0]), (0, plane.shape[1]))
-        return Sampling("full", (1, 1), (0, 0), whole, whole, (1.0, 1.0), np.empty((0, 2), np.int64))
+        whole = ((0, mask.shape[0] if is_3d else 1), (0, mask.shape[1]))
+        return Sampling("full", (1, 1), (0, 0), whole, whole, (1.0, 1.0), np.empty((0, 2), np.int64), ())
+    begun: Mask = np.asarray(mask.any(axis=1))
+    empty = () if is_3d else tuple(np.flatnonzero(~begun).tolist())
+    plane: Mask = mask if is_3d else np.asarray(mask.any(axis=0, keepdims=True))
     if not plane.any():
         nothing = ((0, 0), (0, 0))
-        return Sampling("random", (1, 1), (0, 0), nothing, nothing, (1.0, 1.0), np.argwhere(~mask))
+        return Sampling("random", (1, 1), (0, 0), nothing, nothing, (1.0, 1.0), np.argwhere(~mask), empty)
     extent = (_extent(np.asarray(plane.any(axis=1))), _extent(np.asarray(plane.any(axis=0))))
     calibration = _centre_block(plane)
     acceleration, offset = _lattice(plane, extent, calibration)
     lattice = lattice_mask(plane.shape, acceleration, offset, extent)
     if is_3d:
         lattice &= _not_in_corner(plane)
-    wanted = lattice if is_3d else np.broadcast_to(lattice, mask.shape) & mask.any(axis=1, keepdims=True)
+    wanted = lattice if is_3d else np.broadcast_to(lattice, mask.shape) & begun[:, None]
     missing = np.argwhere(wanted & ~mask)
     holes = len(missing) / max(1, int(wanted.sum()))
     kind: Kind
@@ -82,7 +91,7 @@ def describe(acquired: npt.NDArray[Any], is_3d: bool) -> Sampling:
         _partial_share(extent[axis], plane.shape[axis], acceleration[axis]) if kind != "random" else 1.0
         for axis in (0, 1)
     )
-    return Sampling(kind, acceleration, offset, extent, calibration, (shares[0], shares[1]), missing)
+    return Sampling(kind, acceleration, offset, extent, calibration, (shares[0], shares[1]), missing, empty)
 
 
 def lattice_mask(
@@ -114,6 +123,29 @@ def planned_mask(encoding: Encoding, offset: tuple[int, int] = (0, 0)) -> Mask:
     (z0, z1), (y0, y1) = planned_calibration(encoding)
     mask[max(z0, extent[0][0]) : min(z1, extent[0][1]), max(y0, extent[1][0]) : min(y1, extent[1][1])] = True
     return mask
+
+
+def lacking_lines(encoding: Encoding, acquired: Mask) -> int:
+    """How many of the lines that the header announces are not in the mask ``acquired`` (z, y) of a frame.
+
+    0 where the lines follow another plan than the header's, and for the corners of an elliptical shutter. Those that
+    only calibrate are not counted, since they may come in a frame of their own.
+    """
+    if acquired.all():
+        return 0
+    alone = replace(encoding, calibration_lines=(0, 0))
+    planned = planned_mask(alone, begun_offset(encoding, acquired) or (0, 0))
+    if encoding.is_3d:
+        planned &= _not_in_corner(acquired)
+    else:
+        planned &= acquired.any(axis=1, keepdims=True)
+    lacking, foreign = int((planned & ~acquired).sum()), acquired & ~planned
+    (z0, z1), (y0, y1) = planned_calibration(encoding)
+    foreign[z0:z1, y0:y1] = False
+    others = int(foreign.sum()) > MAX_HOLES * max(1, int(acquired.sum()))
+    found = describe(acquired, encoding.is_3d)
+    regular = found.kind in ("full", "regular") and found.acceleration != (_announced_step(encoding))
+    return 0 if others or regular else lacking
 
 
 def planned_calibration(encoding: Encoding) -> tuple[tuple[int, int], tuple[int, int]]:

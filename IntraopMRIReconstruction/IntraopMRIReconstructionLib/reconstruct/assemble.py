@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from ..data import Acquisition, Encoding, KSpace, LineFlag
 from ..errors import ReconstructionError
-from ..operators.sampling import begun_offset, describe, planned_mask
+from ..operators.sampling import begun_offset, describe, lacking_lines, planned_mask
 from .arrivals import MAX_FRAME_BYTES, Arrivals, flags_of, silent_of
 from .noise import mixed
 from .readouts import Readouts
+from .suspicion import suspicions
 
 #: A frame with less than this part of the lines that the header announces need not be looked at line by line.
 LEAST_OF_PLAN = 0.9
@@ -33,6 +34,11 @@ class _Frame:
     taken: npt.NDArray[np.bool_]  # (averages, z, y)
     counts: npt.NDArray[np.uint8]  # (z, y)
     calibrated: npt.NDArray[np.bool_]  # (z, y)
+    energy: npt.NDArray[np.float32]  # (z, y, coils) of the newest average
+    order: npt.NDArray[np.int32]  # (z, y) of arrival
+    stored: int = 0  # lines
+    judged: int = 0  # lines
+    words: tuple[str, ...] = ()
     utc_s: float | None = None
     calibration: npt.NDArray[np.complex64] | None = None
 
@@ -67,11 +73,11 @@ class Assembler(Arrivals):
         z, y, x = encoding.encoded_matrix
         centre, kept = encoding.centre_index, self._readouts.kept
         self._shift = (z // 2 - centre[0] if encoding.is_3d else 0, y // 2 - centre[1])
-        size = encoding.coils * z * y * kept * 8
+        size = encoding.coils * z * y * kept * 8 + encoding.averages * z * y
         if size > MAX_FRAME_BYTES:
             raise ReconstructionError(
-                f"one frame of {encoding.coils} coils x {(z, y, kept)} needs {size / 2**30:.1f} GiB, at most "
-                f"{MAX_FRAME_BYTES / 2**30:.0f} GiB are allowed: check the encoded matrix in the header"
+                f"one frame of {encoding.coils} coils x {(z, y, kept)}, {encoding.averages} times, needs "
+                f"{size / 2**30:.1f} GiB, at most {MAX_FRAME_BYTES / 2**30:.0f} GiB are allowed: check the header"
             )
         fov = encoding.encoded_fov_mm
         self.encoding = replace(
@@ -123,14 +129,14 @@ class Assembler(Arrivals):
             return
         self._check_indices(acquisition, use)
         self._begin_whitening()
-        samples, good = self._screened(acquisition.samples, use)
+        samples, good, energy = self._screened(acquisition.samples, use)
         z = acquisition.kz.astype(np.int64) + self._shift[0]
         y = acquisition.ky.astype(np.int64) + self._shift[1]
         frame = self._frame(acquisition)
         reverse = flags & LineFlag.REVERSED > 0
         calibrates = good & (flags & (LineFlag.CALIBRATION | LineFlag.CALIBRATION_AND_IMAGE) > 0)
         for_image = good & ((flags & LineFlag.CALIBRATION == 0) | (flags & LineFlag.CALIBRATION_AND_IMAGE > 0))
-        self._store(frame, samples, z, y, for_image, reverse, acquisition.average)
+        self._store(frame, samples, energy, z, y, for_image, reverse, acquisition.average)
         if calibrates.any():
             # Zeros that are never written to take no memory, so that the block may have the size of the frame; those
             # of zeros_like are written.
@@ -154,8 +160,9 @@ class Assembler(Arrivals):
                 f"contrast {contrast}, repetition {repetition} of scan '{self._source.scan_id}' has no line yet; "
                 f"begun are {list(self.frames)}"
             )
+        self._judge(frame)
         self._check_alive()
-        samples, warnings = frame.samples, self.warnings
+        samples, warnings = frame.samples, (*self.warnings, *frame.words)
         # A scan may calibrate in its first repetition only.
         calibrating = self._calibrating.get(contrast, frame) if frame.calibration is None else frame
         calibration = calibrating.calibration
@@ -169,7 +176,7 @@ class Assembler(Arrivals):
         return KSpace(
             samples=samples,
             acquired=frame.counts,
-            encoding=replace(self.encoding, coils=int(self._alive.sum())),
+            encoding=self.encoding.with_coils(int(self._alive.sum())),
             readout=self._readouts.range,
             calibration=calibration,
             contrast=contrast,
@@ -179,6 +186,23 @@ class Assembler(Arrivals):
             acquired_utc_s=frame.utc_s,
             warnings=warnings,
         )
+
+    def _judge(self, frame: _Frame) -> None:
+        """Drop coils that became unsteady, and note what speaks against the frame; once for the lines that are in."""
+        if frame.judged == frame.stored:
+            return
+        frame.judged = frame.stored
+        unsteady, words = suspicions(
+            frame.energy * self._alive, frame.order, frame.samples, self._readouts.range, self._source.is_3d
+        )
+        self._alive &= ~unsteady
+        lacking = lacking_lines(self._source, frame.counts > 0)
+        if lacking:
+            words.append(f"{lacking} lines that the header announces did not come")
+        averages = self._source.averages
+        if averages > 1 and (few := int(((frame.counts > 0) & (frame.counts < averages)).sum())):
+            words.append(f"{few} lines lack some of their {averages} averages: more noise")
+        frame.words = tuple(words)
 
     def lines(self, contrast: int, repetition: int) -> int:
         """Lines of a frame that has begun, over all averages."""
@@ -240,9 +264,9 @@ class Assembler(Arrivals):
 
     def _screened(
         self, samples: npt.NDArray[np.complex64], use: npt.NDArray[np.bool_]
-    ) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_]]:
-        """(samples with broken coils set to 0, which lines may be used)."""
-        values, broken, silent = silent_of(samples)
+    ) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+        """(samples with broken coils set to 0, which lines may be used, energy of each in each coil)."""
+        values, broken, silent, energy = silent_of(samples)
         lost = use & silent.all(axis=1)
         nan_lines = int((lost & broken.any(axis=1)).sum())
         if nan_lines:
@@ -251,18 +275,21 @@ class Assembler(Arrivals):
             self._events["lines left out because they carry only zeros"] += int(lost.sum()) - nan_lines
         good = use & ~lost
         self._alive &= ~silent[good].any(axis=0)
-        return values, good
+        return values, good, energy
 
     def _frame(self, acquisition: Acquisition) -> _Frame:
         key = (acquisition.contrast, acquisition.repetition)
         frame = self._frames.get(key)
         if frame is None:
             z, y, x = self.encoding.encoded_matrix
+            self._begun.add(key)
             frame = self._frames[key] = _Frame(
                 samples=np.zeros((self._source.coils, z, y, x), dtype=np.complex64),
                 taken=np.zeros((self._source.averages, z, y), dtype=bool),
                 counts=np.zeros((z, y), dtype=np.uint8),
                 calibrated=np.zeros((z, y), dtype=bool),
+                energy=np.zeros((z, y, self._source.coils), dtype=np.float32),
+                order=np.zeros((z, y), dtype=np.int32),
                 utc_s=acquisition.received_utc_s,
             )
         return frame
@@ -271,6 +298,7 @@ class Assembler(Arrivals):
         self,
         frame: _Frame,
         samples: npt.NDArray[np.complex64],
+        energy: npt.NDArray[np.float32],
         z: npt.NDArray[np.int64],
         y: npt.NDArray[np.int64],
         wanted: npt.NDArray[np.bool_],
@@ -289,6 +317,9 @@ class Assembler(Arrivals):
             block = np.moveaxis(self._placed(samples[lines], reverse[lines]), 1, 0)
             frame.taken[(average, *at)] = True
             frame.counts[at] += 1
+            frame.energy[at] = energy[lines]
+            frame.order[at] = frame.stored + np.arange(len(lines))
+            frame.stored += len(lines)
             weight = (np.float32(1) / frame.counts[at])[:, None]
             if (frame.counts[at] > 1).any():
                 mean = frame.samples[(slice(None), *at)]

@@ -303,10 +303,8 @@ def _warnings(kspace: KSpace, sampling: Sampling, method: str) -> list[str]:
         found.append("the sampling has gaps and method fft does not fill them: the image is aliased")
     if method == "fft" and min(sampling.partial) < 1:
         found.append("partial-Fourier lines are missing and count as zero: the image is blurred")
-    if not encoding.is_3d:
-        begun = kspace.acquired.any(axis=1)
-        if not begun.all():
-            found.append(f"slices without any line are black: {', '.join(map(str, np.flatnonzero(~begun)))}")
+    if sampling.empty:
+        found.append(f"slices without any line are black: {', '.join(map(str, sampling.empty))}")
     announced = encoding.acceleration if encoding.is_3d else (1, encoding.acceleration[1])
     if sampling.kind in ("full", "regular") and announced != sampling.acceleration:
         found.append(ACCELERATION_WARNING.format(announced, sampling.acceleration))

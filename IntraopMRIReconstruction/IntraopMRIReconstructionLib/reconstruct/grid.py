@@ -11,11 +11,13 @@ import numpy.typing as npt
 from ..data import Encoding
 from ..errors import ReconstructionError
 from ..operators.fourier import image_from_kspace, kspace_from_image, resized
+from ..operators.remembered import by_scan
 
 #: Bounds of the ratio of a voxel between the two matrices: beyond, a header has mixed up its units.
 MAX_INTERPOLATION = 8.0
 
 
+@by_scan
 def full_matrix(encoding: Encoding) -> tuple[int, int, int]:
     """Matrix (z, y, x) that covers the encoded field of view with voxels of the recon size.
 

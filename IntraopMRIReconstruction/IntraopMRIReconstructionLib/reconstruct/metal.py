@@ -8,7 +8,9 @@ Schenck, Med Phys 23:815 (1996) for the field of magnetised bodies.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import numpy.typing as npt
 
 from ..data import Encoding, Image, KSpace, MetalShift
 from ..errors import ReconstructionError
+from ..operators.remembered import by_scan
 from .thermometry import HZ_PER_TESLA
 
 Volume = npt.NDArray[np.float32]
@@ -77,6 +80,7 @@ def semac_fov_mm(encoding: Encoding) -> float:
     return float(fov_mm)
 
 
+@by_scan
 def part_words(encoding: Encoding) -> str:
     """A warning for one contrast that is shown alone though it is no image of its own, "" when it is one."""
     if not bins_missing(encoding):
@@ -84,6 +88,7 @@ def part_words(encoding: Encoding) -> str:
     return "" if semac_missing(encoding) else f"one of {encoding.contrasts} steps of slice encoding {PART}"
 
 
+@by_scan
 def view_angle_deg(encoding: Encoding) -> float:
     """Tilt of the view, 0 for a plain scan.
 
@@ -215,7 +220,8 @@ def cylinder_hz(
     return np.asarray(np.where(length < radius_mm, 0.0, hz))
 
 
-def scan_facts(encoding: Encoding) -> dict[str, str]:
+@by_scan
+def scan_facts(encoding: Encoding) -> Mapping[str, str]:
     """What decides how far a scan moves the signal beside metal, as text for the image's metadata.
 
     ``field_t``, ``readout_axis`` and ``slice_axis`` (i, j or k of the image), ``readout_hz_per_mm`` and
@@ -229,7 +235,7 @@ def scan_facts(encoding: Encoding) -> dict[str, str]:
         facts["field_t"] = f"{encoding.field_t:g}"
     if encoding.trajectory != "cartesian":
         # Off-resonance blurs radial and spiral scans, and moves EPI along the phase direction: no readout to name.
-        return facts
+        return MappingProxyType(facts)
     facts |= {"readout_axis": "i", "slice_axis": "k"}
     sliced = None
     if encoding.is_3d:
@@ -253,7 +259,7 @@ def scan_facts(encoding: Encoding) -> dict[str, str]:
     width = _positive(encoding.metadata.get("spectral_bin_hz")) or _bin_width(centres)
     if width is not None:
         facts["spectral_bin_hz"] = f"{width:g}"
-    return facts
+    return MappingProxyType(facts)
 
 
 def implant_shift(

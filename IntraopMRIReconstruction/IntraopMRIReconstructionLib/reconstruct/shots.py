@@ -117,6 +117,7 @@ class ShotAssembler(Arrivals):
         self._koosh = k.shape[-1] == 3
         key = acquisition.contrast, acquisition.repetition
         frame = self._frames.setdefault(key, _Parts())
+        self._begun.add(key)
         if frame.size + samples.nbytes > MAX_FRAME_BYTES:
             raise ReconstructionError(
                 f"one frame of scan '{source.scan_id}' has more than {MAX_FRAME_BYTES / 2**30:.0f} GiB: check the "
@@ -168,7 +169,7 @@ class ShotAssembler(Arrivals):
             samples=np.ascontiguousarray(samples, dtype=np.complex64),
             k=k,
             slices=slices,
-            encoding=replace(self.encoding, coils=int(self._alive.sum())),
+            encoding=self.encoding.with_coils(int(self._alive.sum())),
             contrast=contrast,
             repetition=repetition,
             whitened=bool(self._noise) and not why,
@@ -231,7 +232,7 @@ class ShotAssembler(Arrivals):
 
     def _screened(self, samples: npt.NDArray[np.complex64]) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_]]:
         """(samples with broken coils set to 0, which lines may be used)."""
-        values, _broken, silent = silent_of(samples)
+        values, _broken, silent, _energy = silent_of(samples)
         lost = np.asarray(silent.all(axis=1))
         if lost.any():
             self._events["readouts left out because they carry only zeros, NaN or infinity"] += int(lost.sum())

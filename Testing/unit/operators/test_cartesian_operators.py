@@ -235,6 +235,19 @@ def test_shrinking_by_nothing_changes_nothing() -> None:
     np.testing.assert_allclose(Wavelet((64, 64)).shrunk(plane, 0.0), plane, atol=1e-5)
 
 
+def test_a_mask_of_the_same_content_is_described_once_and_never_changed() -> None:
+    mask = np.ones((3, 32), np.uint8)
+    mask[1] = 0
+    found = describe(mask, False)
+    assert describe(mask.copy(), False) is found
+    assert found.empty == (1,)
+    assert describe(mask, True).empty == ()
+    mask[1] = 1
+    assert describe(mask, False).empty == ()
+    with pytest.raises(ValueError, match="read-only"):
+        describe(np.eye(8), True).missing[:] = 0
+
+
 def test_shares_cover_everything_once() -> None:
     for count in (1, 2, 7, 16):
         for threads in (1, 2, 5):
@@ -249,27 +262,44 @@ def test_spread_does_every_item_once_and_takes_part(threads: int) -> None:
 
 
 def test_spread_does_not_wait_for_threads_that_are_busy_elsewhere() -> None:
-    gate = threading.Event()
-    busy = in_order(lambda _: gate.wait(10), range(2), 2)
-    waiting = threading.Thread(target=lambda: list(busy))
-    waiting.start()
+    gate, begun = threading.Event(), threading.Barrier(3)
+
+    def wait(_item: int) -> None:
+        begun.wait(10)
+        gate.wait(10)
+
+    busy = threading.Thread(target=spread, args=(wait, range(2), 2))
+    busy.start()
     try:
+        begun.wait(10)
         done: list[int] = []
-        # Within itself, too: the threads of the pool are taken.
+        # Within itself, too.
         spread(lambda item: spread(done.append, [item, item], 2), range(4), 2)
         assert sorted(done) == [0, 0, 1, 1, 2, 2, 3, 3]
     finally:
         gate.set()
-        waiting.join(10)
+        busy.join(10)
 
 
-def test_spread_raises_what_an_item_raised() -> None:
+@pytest.mark.parametrize("broken", [(3,), (0, 1), (1, 2)])
+def test_spread_raises_what_an_item_raised_when_all_have_left_theirs(broken: tuple[int, ...]) -> None:
+    together, left = threading.Barrier(3), []
+
     def work(item: int) -> None:
-        if item == 3:
-            raise ReconstructionError("broken")
+        if item < 3:
+            together.wait(10)
+        try:
+            if item in broken:
+                raise ReconstructionError(f"broken {item}")
+        finally:
+            left.append(item)
 
     with pytest.raises(ReconstructionError, match="broken"):
         spread(work, range(8), 3)
+    now = len(left)
+    spread(lambda _: None, range(8), 3)
+    assert len(left) == now, "nobody is still at it"
+    assert {0, 1, 2} <= set(left)
 
 
 def test_threads_keep_the_order_and_leave_early() -> None:

@@ -86,6 +86,13 @@ def test_lines_in_any_order_give_the_truth() -> None:
     assert smooth_error(result.image.array[0], truth_rss()) < RINGING
 
 
+def test_frames_of_a_scan_share_what_its_header_says() -> None:
+    assembler = Assembler(encoding(repetitions=2))
+    for repetition in (0, 1):
+        assembler.add(lines(head(), repetition=repetition))
+    assert assembler.kspace(0, 0).encoding is assembler.kspace(0, 1).encoding
+
+
 @pytest.mark.parametrize("matrix", [(64, 64), (63, 65), (50, 48)])
 def test_image_is_in_place_for_even_and_odd_matrices(matrix: Any) -> None:
     assembler = Assembler(encoding((1, *matrix)))
