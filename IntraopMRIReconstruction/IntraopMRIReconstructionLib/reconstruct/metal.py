@@ -8,9 +8,7 @@ Schenck, Med Phys 23:815 (1996) for the field of magnetised bodies.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -220,8 +218,7 @@ def cylinder_hz(
     return np.asarray(np.where(length < radius_mm, 0.0, hz))
 
 
-@by_scan
-def scan_facts(encoding: Encoding) -> Mapping[str, str]:
+def scan_facts(encoding: Encoding) -> dict[str, str]:
     """What decides how far a scan moves the signal beside metal, as text for the image's metadata.
 
     ``field_t``, ``readout_axis`` and ``slice_axis`` (i, j or k of the image), ``readout_hz_per_mm`` and
@@ -230,12 +227,17 @@ def scan_facts(encoding: Encoding) -> Mapping[str, str]:
     header does not say is left out. The scan's metadata ``rf_bandwidth_hz``, ``spectral_bin_hz``, ``bin_centres_hz``
     and ``vat_tilt_deg`` count.
     """
+    return dict(_scan_facts(encoding))
+
+
+@by_scan
+def _scan_facts(encoding: Encoding) -> dict[str, str]:
     facts: dict[str, str] = {}
     if encoding.field_t:
         facts["field_t"] = f"{encoding.field_t:g}"
     if encoding.trajectory != "cartesian":
         # Off-resonance blurs radial and spiral scans, and moves EPI along the phase direction: no readout to name.
-        return MappingProxyType(facts)
+        return facts
     facts |= {"readout_axis": "i", "slice_axis": "k"}
     sliced = None
     if encoding.is_3d:
@@ -259,7 +261,7 @@ def scan_facts(encoding: Encoding) -> Mapping[str, str]:
     width = _positive(encoding.metadata.get("spectral_bin_hz")) or _bin_width(centres)
     if width is not None:
         facts["spectral_bin_hz"] = f"{width:g}"
-    return MappingProxyType(facts)
+    return facts
 
 
 def implant_shift(

@@ -229,7 +229,7 @@ def test_spectral_bins_leave_half_a_bin() -> None:
 @pytest.mark.parametrize("missing", ["field_t", "readout_hz_per_mm", "slice_hz_per_mm", "readout_axis"])
 @pytest.mark.parametrize("written", [None, "", "three", "nan", "-4"])
 def test_what_is_unknown_widens_and_is_named(missing: str, written: str | None) -> None:
-    facts = dict(metal.scan_facts(encoding()))
+    facts = metal.scan_facts(encoding())
     whole = metal.implant_shift(picture(np.eye(3), **facts), (0, 1, 0.2), 6.0, 182.0)
     del facts[missing]
     lacking = facts if written is None else facts | {missing: written}
