@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +14,18 @@ from IntraopMRIReconstructionLib.simulate.volumes import read_volume
 
 from .assess.implant import METALS_PPM, Trajectory
 from .cli_run import Outcome, follow
-from .scan_facts import TAKEN_FROM, DicomFacts, local_text, local_utc_s, read_facts, read_folder
+from .dicom_series import is_dicom, read_series
+from .scan_facts import TAKEN_FROM, DicomFacts, local_text, local_utc_s
 from .session import Plan, Session
 from .session_files import read_points
 from .session_updates import Role
 
 PROCEDURE, IMPLANTS = "Tumour resection, control on files", "Implants, control on files"
-#: A DICOM file says so behind this many bytes (PS3.10, 7.1).
-PREAMBLE, MAGIC = 128, b"DICM"
 
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """NIfTI, NRRD or DICOM (file or folder with one series) each, and either ``tumour`` or ``planned``, or ``plan``.
+    """NIfTI, NRRD or DICOM (folder with one volume, or a slice of it) each; and ``tumour``, ``planned`` or ``plan``.
 
     ``tumour``: drawn on the preoperative volume; ``label``: value of the enhancing tumour in it, None when there is
     only one; it needs ``contrast``. ``planned``: lines from entry to tip (.mrk.json) of implants of ``diameter_mm`` and
@@ -75,27 +76,34 @@ def read_case_files(files: CaseFiles) -> tuple[Plan, dict[Role, Image]]:
         raise SessionError(
             "a residual tumour is seen with contrast agent, nothing else is: give --contrast for it alone"
         )
-    header = DicomFacts()
-    if files.preop is not None:
-        preop, header = _read(files.preop)
+    paths = {"preoperative": files.preop, "native": files.native, "contrast": files.contrast}
+    read = {role: _read(path) for role, path in paths.items() if path is not None}
+    known = _one_patient({role: header for role, (_image, header) in read.items()})
+    taken: dict[Role, str] = {"native": files.native_taken, "contrast": files.contrast_taken}
     pair = files.contrast is not None
-    scans: dict[Role, Image] = {"native": _scan(files.native, files.native_taken, "native", header, pair)}
-    if files.contrast is not None:
-        scans["contrast"] = _scan(files.contrast, files.contrast_taken, "contrast", header, pair)
+    scans = {role: _scan(*read[role], role, entered, pair) for role, entered in taken.items() if role in read}
     if files.plan is not None:
-        return files.plan, scans
+        return replace(files.plan, patient=files.plan.patient or known), scans
+    preop, header = read["preoperative"]
     named = (files.patient_id, header.patient_id, *(scan.patient_id for scan in scans.values()))
     patient = next((name for name in named if name), "")
     if not patient:
         raise SessionError("no file says whose images these are: name the patient with --patient")
-    known = replace(preop, patient_id=header.patient_id, metadata=header.metadata)
     if files.tumour is not None:
-        return Plan(patient, PROCEDURE, known, _tumour(files.tumour, files.label), patient=header.patient), scans
+        return Plan(patient, PROCEDURE, preop, _tumour(files.tumour, files.label), patient=known), scans
     implants = tuple(_planned(path, files) for path in files.planned)
     names = [implant.name for implant in implants]
     if len(set(names)) < len(names):
         raise SessionError(f"two planned implants have one name, that of their file: {', '.join(names)}; rename one")
-    return Plan(patient, IMPLANTS, known, trajectories=implants, patient=header.patient), scans
+    return Plan(patient, IMPLANTS, preop, trajectories=implants, patient=known), scans
+
+
+def _one_patient(headers: Mapping[str, DicomFacts]) -> Mapping[str, str]:
+    """What the headers say of the patient beside the identifier. Raises SessionError when two contradict each other."""
+    for (one, first), (two, second) in combinations(headers.items(), 2):
+        if different := first.contradicts(second.patient):
+            raise SessionError(f"the {one} and the {two} volume are of two patients: {different}")
+    return next((header.patient for header in headers.values() if header.patient), {})
 
 
 def _planned(path: Path, files: CaseFiles) -> Trajectory:
@@ -110,41 +118,32 @@ def _planned(path: Path, files: CaseFiles) -> Trajectory:
 
 
 def _read(path: Path) -> tuple[Image, DicomFacts]:
-    image = read_volume(path)
-    header = None
-    if path.is_dir():
-        header = read_folder(path)
-    else:
-        with path.open("rb") as file:
-            if file.read(PREAMBLE + len(MAGIC))[PREAMBLE:] == MAGIC:
-                header = read_facts(path)
-    return image, header or DicomFacts()
+    return read_series(path) if is_dicom(path) else (read_volume(path), DicomFacts())
 
 
-def _scan(path: Path, entered: str, role: Role, before: DicomFacts, pair: bool) -> Image:
+def _scan(image: Image, header: DicomFacts, role: Role, entered: str, pair: bool) -> Image:
     """A scan with its time, which must be known in a ``pair``: it shows which of both was first."""
-    image, header = _read(path)
-    if different := header.contradicts(before.patient):
-        raise SessionError(f"{path} and the preoperative volume are of two patients: {different}")
+    if header.modality not in ("", "MR"):
+        raise SessionError(
+            f"the {role} scan '{image.name}' is {header.modality}, no MR: name the folder of the MR series"
+        )
     taken, source = local_utc_s(entered), "entered by hand"
     if header.taken_utc_s is not None:
         if taken is not None:
             raise SessionError(
-                f"--{role}-taken says '{entered}', but the header of {path} says "
+                f"--{role}-taken says '{entered}', but the header of '{image.name}' says "
                 f"{local_text(header.taken_utc_s)}: leave the option out"
             )
         taken, source = header.taken_utc_s, header.taken_from
     if taken is None and pair:
         raise SessionError(
-            f"{path} does not say when it was taken, and without it nothing shows which scan was first: give the time "
-            f"with --{role}-taken 'YYYY-MM-DD HH:MM'"
+            f"the {role} scan does not say when it was taken, and without it nothing shows which scan was first: give "
+            f"the time with --{role}-taken 'YYYY-MM-DD HH:MM'"
         )
     return replace(
         image,
-        name=header.series or image.name,
         acquired_utc_s=taken,
-        patient_id=header.patient_id,
-        metadata={**header.metadata, **({} if taken is None else {TAKEN_FROM: source})},
+        metadata={**image.metadata, **({} if taken is None else {TAKEN_FROM: source})},
     )
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
-from IntraopMRIReconstructionLib.errors import DataError
+from IntraopMRIReconstructionLib.errors import DataError, SessionError
+
+from .report.dicom.source import SOURCE, UNKNOWN
 
 #: DA and TM, or both in DT, with at least minutes (PS3.5, 6.2); hours alone order no two scans.
 MOMENT = re.compile(r"(\d{4})\.?(\d\d)\.?(\d\d)(\d\d):?(\d\d)(?::?(\d\d)(\.\d{1,6})?)?([+-]\d{4})?")
@@ -40,7 +41,8 @@ TAGS = [
 class DicomFacts:
     """``taken_utc_s``: POSIX seconds of the acquisition, None when the header does not say; ``taken_from``: the tags
     it comes from, with what was assumed. ``agent``: empty when the header names none, which proves nothing.
-    ``patient``, ``study``: what it says of both, by DICOM's own names, without what is empty.
+    ``patient``, ``study``: what it says of both, by DICOM's own names, without what is empty. ``source``: text of a
+    :class:`.report.dicom.source.Source`, or ``source_unknown`` why there is none.
     """
 
     patient_id: str = ""
@@ -53,6 +55,8 @@ class DicomFacts:
     modality: str = ""
     patient: Mapping[str, str] = field(default_factory=dict)
     study: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
+    source_unknown: str = ""
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -64,6 +68,8 @@ class DicomFacts:
             FRAME: self.frame_uid,
             TAKEN_FROM: self.taken_from,
             "Modality": self.modality,
+            SOURCE: self.source,
+            UNKNOWN: self.source_unknown,
             **self.study,
         }
         return {key: value for key, value in named.items() if value}
@@ -80,35 +86,32 @@ class DicomFacts:
         return ""
 
 
-def read_facts(path: str | Path) -> DicomFacts:
-    """Facts from one file of a series. Raises DataError when it is no DICOM file or cannot be read."""
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
-        if not header.get("SOPInstanceUID"):
-            raise InvalidDicomError("it names no SOP instance")
-        facts = _facts(header)
-        if facts.taken_utc_s is None or not facts.agent:
-            # An enhanced object has them in its sequences, which take long to read.
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-            facts = _facts(header, *_enhanced(header))
-    except (InvalidDicomError, OSError, ValueError, EOFError, KeyError, IndexError, TypeError) as error:
-        raise DataError(
-            f"the DICOM header of {Path(path).name} cannot be read ({error}): load the series again"
-        ) from error
-    return facts
+def facts_of(header: Any) -> DicomFacts:
+    """Facts of one object from its header, with its sequences where it has several frames."""
+    return _facts(header, *_enhanced(header))
 
 
-def read_folder(folder: Path) -> DicomFacts | None:
-    """Facts of the one DICOM series in a folder, None when it holds no DICOM file. Raises DataError as above."""
-    for path in sorted(path for path in folder.iterdir() if path.is_file() and path.name != "DICOMDIR"):
-        try:
-            return read_facts(path)
-        except DataError:
-            continue
-    return None
+def combined(all_of: Sequence[DicomFacts], name: str) -> DicomFacts:
+    """Facts of a series from those of its objects: the earliest time, and the agent if any object names one.
+
+    Raises SessionError, with both values, when they contradict one another in what a series can have only once.
+    """
+    first = all_of[0]
+    for other in all_of[1:]:
+        different = first.contradicts(other.patient)
+        for what in ("patient_id", "series_uid", "frame_uid", "modality"):
+            one, two = getattr(first, what), getattr(other, what)
+            if one != two:
+                different = different or f"{what} '{one}' and '{two}'"
+        one, two = (facts.study.get("StudyInstanceUID", "") for facts in (first, other))
+        if different or one != two:
+            raise SessionError(
+                f"{name} is no single series: its headers say {different or f'StudyInstanceUID {one} and {two}'}; "
+                "export the series again"
+            )
+    timed = min((facts for facts in all_of if facts.taken_utc_s is not None), key=_taken_utc_s, default=first)
+    agent = next((facts.agent for facts in all_of if facts.agent), "")
+    return replace(first, taken_utc_s=timed.taken_utc_s, taken_from=timed.taken_from, agent=agent)
 
 
 def utc_of(text: str, offset: str = "") -> float | None:
@@ -176,6 +179,10 @@ def _facts(header: Any, moment: str = "", agent: str = "") -> DicomFacts:
         patient={tag: text(tag) for tag in PATIENT if text(tag)},
         study={tag: text(tag) for tag in STUDY if text(tag)},
     )
+
+
+def _taken_utc_s(facts: DicomFacts) -> float:
+    return facts.taken_utc_s or 0.0
 
 
 def _enhanced(header: Any) -> tuple[str, str]:

@@ -139,20 +139,31 @@ def renew_report(record: SessionRecord, folder: Path) -> None:
 
     Raises SessionError when the objects are not those of this record, or not complete.
     """
-    from .report.dicom.case import Case
-    from .report.dicom.measurements import report
+    from .report.dicom.case import FRAME, Case
+    from .report.dicom.image import original_slices
+    from .report.dicom.measurements import evidence_of, report
+    from .report.dicom.source import source_of
     from .report.dicom.write import read_headers, write_whole
 
-    headers = read_headers(folder)
+    headers, document = read_headers(folder), as_document(record)
+    referred = {series for header in headers for series in evidence_of(header)}
     scans = [_without_voxels(entry) for entry in record.images]
-    case = Case(as_document(record), scans)
-    series = {case.series_uid(image) for image in scans}
-    volumes = [h for h in headers if h.SeriesInstanceUID in series]
-    segments = next((h for h in headers if h.Modality == "SEG"), None)
-    scan = [h for h in volumes if h.SeriesInstanceUID == case.series_uid(case.scan)]
+    names = Case(document, scans, originals={})
+    written = {i.uid: [h for h in headers if h.SeriesInstanceUID == names.series_uid(i)] for i in scans}
+    came_as = {i.uid: source_of(i.metadata) for i in scans if not written[i.uid]}
+    originals = {uid: source for uid, source in came_as.items() if source and source.series_uid in referred}
+    # Where a copy lies, it says itself; its voxels, which would show it, are not here.
+    frames = {uid: {FRAME: str(copies[0].FrameOfReferenceUID)} for uid, copies in written.items() if copies}
+    scans = [replace(image, metadata=frames.get(image.uid, image.metadata)) for image in scans]
+    case = Case(document, scans, originals=originals)
+    volumes = {uid: copies for uid, copies in written.items() if copies}
+    volumes |= {uid: original_slices(case, source).objects for uid, source in originals.items()}
+    scan = volumes.get(case.scan.uid)
     if not scan:
         raise SessionError(f"'{folder}' does not hold the scan that the record is about: run the session again")
-    write_whole(report(case, volumes, scan, segments), folder / REPORT)
+    segments = next((h for h in headers if h.Modality == "SEG"), None)
+    evidence = [each for image in scans for each in volumes.get(image.uid, ())]
+    write_whole(report(case, evidence, scan, segments), folder / REPORT)
 
 
 def _without_voxels(entry: ImageEntry) -> Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -12,15 +13,12 @@ import pytest
 from IntraopMRILib.cli import main
 from IntraopMRILib.cli_files import CaseFiles, read_case_files
 from IntraopMRILib.workflow.record import read_record
-from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import DataError, IntraopError
-from IntraopMRIReconstructionLib.geometry import RAS_FROM_LPS
 from IntraopMRIReconstructionLib.simulate.case_files import write_case
 from IntraopMRIReconstructionLib.simulate.phantom import BrainCase
 from IntraopMRIReconstructionLib.simulate.spine import SPINE, make_spine_case
 from IntraopMRIReconstructionLib.simulate.volumes import read_volume, write_volume
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from peers.dicom_scans import write_series
 
 TIMES = ["--native-taken", "2025-01-31 10:00", "--contrast-taken", "2025-01-31 10:20"]
 
@@ -45,33 +43,6 @@ def write_line(path: Path, points: np.ndarray) -> Path:
     content = {"markups": [{"type": "Line", "coordinateSystem": "RAS", "controlPoints": controls}]}
     path.write_text(json.dumps(content), encoding="utf-8")
     return path
-
-
-def write_series(folder: Path, image: Image, series: str, **facts: str) -> Path:
-    """A DICOM series of one slice a file, as scanners write them."""
-    folder.mkdir()
-    lps_from_ijk = RAS_FROM_LPS @ image.ras_from_ijk
-    axes = lps_from_ijk[:3, :3] / image.spacing_mm
-    uid, scale = generate_uid(), 4000.0 / float(image.array.max())
-    for k, plane in enumerate(image.array):
-        header = Dataset()
-        header.file_meta = FileMetaDataset()
-        header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = MRImageStorage
-        header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-        header.SeriesInstanceUID, header.Modality, header.SeriesDescription = uid, "MR", series
-        header.Rows, header.Columns = plane.shape
-        header.PixelSpacing = [float(image.spacing_mm[1]), float(image.spacing_mm[0])]
-        header.SliceThickness, header.InstanceNumber = float(image.spacing_mm[2]), k + 1
-        header.ImageOrientationPatient = [*axes[:, 0].tolist(), *axes[:, 1].tolist()]
-        header.ImagePositionPatient = (lps_from_ijk @ (0, 0, k, 1))[:3].tolist()
-        header.SamplesPerPixel, header.PhotometricInterpretation, header.PixelRepresentation = 1, "MONOCHROME2", 0
-        header.BitsAllocated, header.BitsStored, header.HighBit = 16, 16, 15
-        header.PixelData = np.round(plane * scale).astype("<u2").tobytes()
-        for key, value in facts.items():
-            setattr(header, key, value)
-        header.save_as(folder / f"{k:03d}.dcm", enforce_file_format=True)
-    return folder
 
 
 @pytest.mark.slow
@@ -103,9 +74,9 @@ def test_nifti_files_become_a_report(files: dict[str, Path], brain: BrainCase, t
 def test_dicom_folders_say_time_patient_and_agent(
     files: dict[str, Path], brain: BrainCase, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    date = {"AcquisitionDate": "20250131", "PatientID": "P-9", "FrameOfReferenceUID": "1.2.3"}
+    date: dict[str, Any] = {"AcquisitionDate": "20250131", "PatientID": "P-9", "FrameOfReferenceUID": "1.2.3"}
     native = write_series(tmp_path / "n", brain.intraop["T1 native"], "T1 pre", AcquisitionTime="100000", **date)
-    agent = {"AcquisitionTime": "102000", "ContrastBolusAgent": "Gadovist"}
+    agent: dict[str, Any] = {"AcquisitionTime": "102000", "ContrastBolusAgent": "Gadovist"}
     contrast = write_series(tmp_path / "c", brain.intraop["T1 contrast"], "T1 post", **date, **agent)
     plan, scans = read_case_files(CaseFiles(native, files["preop"], files["tumour"], contrast))
     assert plan.patient_id == "P-9"
@@ -128,7 +99,7 @@ def test_dicom_folders_say_time_patient_and_agent(
     ("changes", "said"),
     [
         ({"patient_id": ""}, "name the patient with --patient"),
-        ({"native_taken": ""}, "native.nii.gz does not say when it was taken.*--native-taken"),
+        ({"native_taken": ""}, "the native scan does not say when it was taken.*--native-taken"),
         ({"contrast_taken": ""}, "--contrast-taken"),
         ({"native_taken": "noon"}, "'noon' is no time"),
         ({"native": Path("gone.nii")}, "there is no volume at gone.nii"),

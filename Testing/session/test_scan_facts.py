@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pydicom
 import pytest
-from IntraopMRILib.scan_facts import DicomFacts, read_facts, read_folder, utc_of
-from IntraopMRIReconstructionLib.errors import DataError
+from IntraopMRILib.scan_facts import DicomFacts, combined, facts_of, utc_of
+from IntraopMRIReconstructionLib.errors import SessionError
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
@@ -30,6 +31,10 @@ def written(folder: Path, made: Dataset, name: str = "1.dcm") -> Path:
     path = folder / name
     made.save_as(path, enforce_file_format=True)
     return path
+
+
+def read_facts(path: Path) -> DicomFacts:
+    return facts_of(pydicom.dcmread(path))
 
 
 def test_everything_that_a_header_says(tmp_path: Path) -> None:
@@ -109,25 +114,31 @@ def test_an_enhanced_object_has_time_and_agent_in_its_sequences(tmp_path: Path) 
     assert facts.agent == "Gadobutrol"
 
 
-@pytest.mark.filterwarnings("ignore:End of file reached:UserWarning")
-@pytest.mark.parametrize("content", [b"", b"no DICOM", b"\0" * 128 + b"DICM" + b"\xff" * 40])
-def test_what_is_no_dicom_file_is_said(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "x.dcm"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=r"DICOM header of x\.dcm cannot be read"):
-        read_facts(path)
-    with pytest.raises(DataError, match=r"gone\.dcm cannot be read"):
-        read_facts(tmp_path / "gone.dcm")
+def test_slices_are_one_series_with_the_earliest_time_and_any_agent() -> None:
+    shared = {"PatientID": "P-1", "SeriesInstanceUID": "1.2.3", "AcquisitionDate": "20250131"}
+    told = [
+        facts_of(header(**shared, AcquisitionTime=time, ContrastBolusAgent=agent))
+        for time, agent in (("100200", ""), ("100100", "Gadovist"), ("", ""))
+    ]
+    facts = combined(told, "the series")
+    assert facts.taken_utc_s == utc_of("20250131100100")
+    assert facts.agent == "Gadovist"
+    assert combined(told[-1:], "the series").taken_utc_s is None
 
 
-def test_a_folder_is_read_by_its_first_dicom_file(tmp_path: Path) -> None:
-    assert read_folder(tmp_path) is None
-    (tmp_path / "0-notes.txt").write_text("not this one")
-    assert read_folder(tmp_path) is None
-    written(tmp_path, header(PatientID="P-1"))
-    found = read_folder(tmp_path)
-    assert found is not None
-    assert found.patient_id == "P-1"
+@pytest.mark.parametrize(
+    ("tag", "values"),
+    [
+        ("PatientID", ("P-1", "P-2")),
+        ("PatientBirthDate", ("19700101", "19710101")),
+        ("StudyInstanceUID", ("1.2.3", "1.2.4")),
+        ("FrameOfReferenceUID", ("1.2.3", "1.2.4")),
+        ("Modality", ("MR", "CT")),
+    ],
+)
+def test_slices_that_contradict_one_another_are_no_series(tag: str, values: tuple[str, str]) -> None:
+    with pytest.raises(SessionError, match=f"no single series.*{values[0]}.*{values[1]}"):
+        combined([facts_of(header(**{tag: value})) for value in values], "the folder")
 
 
 @pytest.mark.parametrize("text", ["", "2025", "20251331140530", "20250131256000", "2025-01-31", "now"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -95,16 +96,18 @@ def isByHand(node: Any) -> bool:
     return takenOf(node) is None or node.GetAttribute(TAKEN_FROM_ATTRIBUTE) == BY_HAND
 
 
-def dicomFile(node: Any) -> str:
-    """Path of a file of the series that Slicer's DICOM database knows the node from; empty when there is none.
+def dicomFiles(node: Any) -> dict[str, Path | None]:
+    """Files of the instances that Slicer's DICOM database knows the node from, by their UID, None where it lacks one.
 
-    Main thread. The database may be absent, closed, or that of another computer than the scene comes from.
+    Empty when it has none of them. Main thread. The database may be absent, closed, or that of another computer than
+    the scene comes from.
     """
     uids = (node.GetAttribute(INSTANCES) or "").split()
     database = getattr(slicer, "dicomDatabase", None)
     if not uids or database is None or not database.isOpen:
-        return ""
-    return str(database.fileForInstance(uids[0]) or "")
+        return {}
+    paths = {uid: str(database.fileForInstance(uid) or "") for uid in uids}
+    return {uid: Path(path) if path else None for uid, path in paths.items()} if any(paths.values()) else {}
 
 
 def _known(node: Any) -> Mapping[str, str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +18,12 @@ import SimpleITK
 from IntraopMRILib.report.dicom.case import VERSION, Case
 from IntraopMRILib.report.dicom.image import stored_voxels
 from IntraopMRILib.report.dicom.write import write
-from IntraopMRIReconstructionLib.data import Image
+from IntraopMRILib.workflow.record import PartEntry
+from IntraopMRIReconstructionLib.data import Image, Level
 from IntraopMRIReconstructionLib.errors import Cancelled, DataError, SessionError
 from IntraopMRIReconstructionLib.geometry import RAS_FROM_LPS, apply, invert
 from IntraopMRIReconstructionLib.simulate.volumes import read_volume
-from peers.dicom_case import PATIENT, case, moved, places, pose, record_of, scan
+from peers.dicom_case import PATIENT, case, moved, places, pose, record_of, scan, verdict
 from pydicom.dataset import Dataset
 
 pytest.importorskip("highdicom", reason="pip install highdicom: segmentations and reports are not written without it")
@@ -156,16 +157,17 @@ def test_one_study_one_patient_research_said(written: tuple[Case, Path]) -> None
         assert each.StudyInstanceUID == written[0].study["StudyInstanceUID"]
         assert each.ContentQualification == "RESEARCH"
         assert "research" in each.SeriesDescription
-        assert "IntraopMRI 0.1.0" in each.SoftwareVersions, name
+        assert f"IntraopMRI {VERSION}" in each.SoftwareVersions, name
     first = objects(written[1])["101-native/0001.dcm"]
     assert "fft, because every line; coils=8; SHA-256 of the raw data abc" in first.DerivationDescription
+    assert "ContributionDescription" not in first.ContributingEquipmentSequence[0]
     assert first.ContributingEquipmentSequence[0].PurposeOfReferenceCodeSequence[0].CodeValue == "109102"
     assert first.ImageType[:2] == ["ORIGINAL", "PRIMARY"]
 
 
-def test_version_is_that_of_the_tool_settings() -> None:
-    settings = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
-    assert settings["project"]["version"] == VERSION
+def test_version_is_that_of_the_newest_changes() -> None:
+    changes = (Path(__file__).parents[3] / "CHANGELOG.md").read_text()
+    assert re.findall(r"^## (\S+)", changes, re.MULTILINE)[0] == VERSION
 
 
 @needs_dciodvfy
@@ -206,6 +208,41 @@ def test_scans_share_a_frame_of_reference_only_when_the_patient_was_found_in_one
     gone = replace(together.residual.volume, value=None, interval=None, missing_because="the patient moved")
     moved_on = replace(together, residual=replace(together.residual, volume=gone))
     assert len(set(case(RAS, moved_on).frames.values())) == 2
+
+
+def bone(name: str, at_mm: float, level: Level = Level.GOOD, **changes: Any) -> PartEntry:
+    matrix = pose().copy()
+    matrix[0, 3] += at_mm
+    return PartEntry(name, tuple(map(tuple, matrix.tolist())), 0.3, verdict(level), **changes)
+
+
+@pytest.mark.parametrize("whole", [Level.GOOD, Level.REFUSED])
+def test_bones_have_registrations_of_their_own(whole: Level, tmp_path: Path) -> None:
+    """Where the whole was refused, of those that a person accepted; of a bone that was refused none at all."""
+    scans = scan(RAS, "native"), scan(RAS, "contrast")
+    asked: dict[str, Any] = {"decision": "accepted", "decided_by": "Dr. A"} if whole is Level.REFUSED else {}
+    parts: tuple[PartEntry, ...] = (bone("L3", 1.0, **asked), bone("L4", 2.0, **asked), bone("L5", 3.0, Level.REFUSED))
+    if whole is Level.REFUSED:
+        parts = (*parts, bone("S1", 4.0))
+    write(case(RAS, record_of(*scans, level=whole, parts=parts, residual=None, carried=())), tmp_path / "dicom")
+    found = objects(tmp_path / "dicom")
+    bones = [found[name] for name in sorted(found) if name.startswith("registration-bone")]
+    assert [each.ContentDescription.partition(":")[0] for each in bones] == ["L3", "L4"]
+    assert len({each.SOPInstanceUID for each in bones}) == 2
+    (series,) = {each.SeriesInstanceUID for each in bones}
+    assert ("registration.dcm" in found) is (whole is Level.GOOD)
+    assert series not in {each.SeriesInstanceUID for name, each in found.items() if "bone" not in name}
+    for each, entry in zip(bones, parts, strict=False):
+        how = each.RegistrationSequence[1].MatrixRegistrationSequence[0]
+        lps = RAS_FROM_LPS @ np.array(entry.intraop_from_preop) @ RAS_FROM_LPS
+        np.testing.assert_allclose(matrix_of(how.MatrixSequence[0]), lps, atol=1e-9)
+        said = how.FrameOfReferenceTransformationComment
+        assert said.startswith(f"holds for {entry.name} alone; error 0.30 mm")
+        assert ("accepted by Dr. A" in said) is (whole is Level.REFUSED)
+    if shutil.which("dciodvfy"):
+        path = tmp_path / "dicom" / "registration-bone-01.dcm"
+        said = subprocess.run(["dciodvfy", "-new", path], capture_output=True, text=True, timeout=60)
+        assert "Error" not in said.stderr + said.stdout
 
 
 @pytest.mark.parametrize("level", ["refused", None])

@@ -24,11 +24,13 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import DS
 
+from .source import UNKNOWN, Source, source_of
+
 Document = Mapping[str, Any]
 Kind = Literal["residual", "resected", "cavity", "structure"]
 
 MANUFACTURER, MODEL, RESEARCH = "IntraopMRI", "IntraopMRI for 3D Slicer", "Research use only, not for clinical use."
-#: Of this extension; the tool settings name the same.
+#: Of this extension, said here alone.
 VERSION = "0.1.0"
 #: UIDs of this extension are UUIDs (ITU-T X.667) of this name space.
 NAMESPACE = uuid.UUID("6f1d3a52-0c0b-5a3e-9a57-3d1c8f6f2b10")
@@ -60,9 +62,10 @@ class Structure:
 class Case:
     """One session. ``document``: its record as plain dictionaries; ``scans``: its intraoperative volumes, RAS.
 
-    ``preoperative``: the registered preoperative volume, for its frame of reference; its voxels are written only when
-    its metadata say that it is MR and no DICOM series of it exists. ``shift``: (k, j, i, 3) RAS mm on a grid of the
-    registered scan, which shows at y what the rigid pose alone would put at y + shift(y); None when not followed.
+    ``preoperative``: the registered preoperative volume; its voxels are written only when its metadata say that it is
+    MR and it is no DICOM series as it stands. ``shift``: (k, j, i, 3) RAS mm on a grid of the registered scan, which
+    shows at y what the rigid pose alone would put at y + shift(y); None when not followed. ``originals``: series that
+    volumes came as and still are, by the uid of each; None: those that :meth:`.source.Source.difference` finds so.
     Raises DataError for a patient who is not known, or when something belongs to another one or another session.
     """
 
@@ -71,6 +74,9 @@ class Case:
     preoperative: Image | None = None
     structures: Sequence[Structure] = ()
     shift: Image | None = None
+    originals: Mapping[str, Source] | None = None
+    #: Why a volume that came as DICOM is no original any more, by its uid.
+    changed: Mapping[str, str] = field(init=False)
     frames: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -83,7 +89,8 @@ class Case:
                 raise DataError(
                     f"'{image.name}' is of modality {image.metadata['Modality']}: only MR is written as DICOM"
                 )
-        for image in (*self.scans, *(() if self.preoperative is None else (self.preoperative,))):
+        volumes = (*self.scans, *(() if self.preoperative is None else (self.preoperative,)))
+        for image in volumes:
             if image.patient_id and image.patient_id != patient:
                 raise DataError(
                     f"'{image.name}' is of patient '{image.patient_id}', the session of '{patient}': no DICOM "
@@ -91,6 +98,13 @@ class Case:
                 )
         if not self.scans:
             raise DataError("the session has no intraoperative volume: there is nothing to write as DICOM")
+        changed = {image.uid: image.metadata[UNKNOWN] for image in volumes if UNKNOWN in image.metadata}
+        if self.originals is None:
+            came_as = {image.uid: source_of(image.metadata) for image in volumes}
+            changed |= {i.uid: source.difference(i) for i in volumes if (source := came_as[i.uid]) is not None}
+            kept = {uid: source for uid, source in came_as.items() if source is not None and not changed[uid]}
+            object.__setattr__(self, "originals", kept)
+        object.__setattr__(self, "changed", {uid: why for uid, why in changed.items() if why})
         object.__setattr__(self, "frames", _frames(self))
 
     @property
@@ -103,27 +117,35 @@ class Case:
 
     @property
     def scan(self) -> Image:
-        """The registered scan, the newest one without a registration."""
-        fixed = "" if self.registration is None else self.registration["fixed_uid"]
+        """The scan that was registered, also when that was refused; the newest one without a registration."""
+        fixed = (self.document.get("registration") or {}).get("fixed_uid", "")
         return next((image for image in self.scans if image.uid == fixed), self.scans[-1])
 
     @property
     def writes_preoperative(self) -> bool:
         """Whether the preoperative volume needs objects of its own."""
         image = self.preoperative
-        return (
-            image is not None
-            and image.metadata.get("Modality") == "MR"
-            and not {FRAME, "SeriesInstanceUID"} & set(image.metadata)
-        )
+        return image is not None and image.metadata.get("Modality") == "MR" and self.original(image) is None
 
     @property
     def preop_frame(self) -> str:
         """Frame of reference of the preoperative volume, which has objects or a header that names it; else empty."""
         if self.preoperative is None:
             return ""
-        named = self.preoperative.metadata.get(FRAME, "")
+        named = self.named_frame(self.preoperative)
         return named or (self.uid("frame", self.preoperative.uid) if self.writes_preoperative else "")
+
+    def original(self, image: Image) -> Source | None:
+        """The series that the volume came as, when it is that still."""
+        return (self.originals or {}).get(image.uid)
+
+    def named_frame(self, image: Image) -> str:
+        """Frame of reference by the header; empty when none is named, or the volume may have been moved since."""
+        original, source = self.original(image), source_of(image.metadata)
+        if original is not None:
+            return original.frame_uid
+        moved = UNKNOWN in image.metadata or (source is not None and not source.holds_frame(image))
+        return "" if moved else image.metadata.get(FRAME, "")
 
     def uid(self, *parts: str | bytes) -> str:
         """A UID of this session for what ``parts`` say."""
@@ -271,7 +293,7 @@ def _frames(case: Case) -> dict[str, str]:
     given = residual is not None and residual["volume"]["value"] is not None
     together = tuple(residual["volume"]["based_on"]) if residual is not None and given else ()
     lead = next((image.uid for image in case.scans if image.uid in together), "")
-    named = {image.uid: image.metadata.get(FRAME, "") for image in case.scans}
+    named = {image.uid: case.named_frame(image) for image in case.scans}
     pair = next((frame for uid, frame in named.items() if uid in together and frame), "")
     return {
         uid: frame or (pair if uid in together else "") or case.uid("frame", lead if uid in together else uid)

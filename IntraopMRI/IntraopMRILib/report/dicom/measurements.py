@@ -84,6 +84,13 @@ def report(case: Case, evidence: list[Dataset], scan: list[Dataset], segments: D
     return made
 
 
+def evidence_of(made: Dataset) -> Iterator[str]:
+    """Series that a report refers to; none for any other object."""
+    for key in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
+        for study in made.get(key, ()):
+            yield from (str(series.SeriesInstanceUID) for series in study.ReferencedSeriesSequence)
+
+
 def confirmed(document: Document) -> bool:
     """Whether a person has confirmed the registration of the newest scan, or has decided on each bone by itself."""
     decisions = {

@@ -12,7 +12,9 @@ from scipy import ndimage
 
 from .case import MANUFACTURER, MODEL, RESEARCH, VERSION, Case, Kind, Structure, identify
 from .codes import ABNORMAL, BODY_CAVITY, NEOPLASM, SEGMENTATION_FAMILY, TISSUE, Coded
+from .image import Slices
 from .packages import highdicom
+from .references import refer
 
 NUMBER = 901
 #: Category and type of each kind. SNOMED CT has no cavity of a resection: an abnormal structure that is a cavity.
@@ -33,7 +35,7 @@ COLORS: dict[Kind, tuple[int, int, int]] = {
 LONGEST_LABEL = 64
 
 
-def segmentation(case: Case, scan: list[Dataset]) -> Dataset | None:
+def segmentation(case: Case, scan: Slices) -> Dataset | None:
     """One segment a structure, binary, on the grid of the registered ``scan``; None when nothing is to be said.
 
     A structure of which no voxel lies in the scan has no segment.
@@ -46,9 +48,9 @@ def segmentation(case: Case, scan: list[Dataset]) -> Dataset | None:
     packed = np.stack([mask for _, mask in masks], axis=-1)
     described = [_described(case, number, structure) for number, (structure, _) in enumerate(masks, start=1)]
     said = "".join(f"{s.kind}|{s.name}|{s.method}|{s.by_person};" for s, _ in masks)
-    key = (np.packbits(packed).tobytes(), said, scan[0].SOPInstanceUID)
+    key = (np.packbits(packed).tobytes(), said, scan.headers[0].SOPInstanceUID)
     made = hd.seg.Segmentation(
-        source_images=scan,
+        source_images=scan.headers,
         pixel_array=packed.astype(np.uint8),
         segmentation_type="BINARY",
         segment_descriptions=described,
@@ -66,6 +68,8 @@ def segmentation(case: Case, scan: list[Dataset]) -> Dataset | None:
     )
     finish(case, made, "Residual, resection and structures (research)")
     _name_dimensions(case, made)
+    if scan.whole is not None:
+        _name_frames(made, scan)
     assert made.SOPClassUID == SegmentationStorage
     return made
 
@@ -143,3 +147,17 @@ def _name_dimensions(case: Case, made: Dataset) -> None:
         organization.DimensionOrganizationUID = uid
     for index in made.DimensionIndexSequence:
         index.DimensionOrganizationUID = uid
+
+
+def _name_frames(made: Dataset, scan: Slices) -> None:
+    """Refer to frames of the one object that the library took for slices."""
+    assert scan.whole is not None
+    for group in made.PerFrameFunctionalGroupsSequence:
+        for derivation in group.DerivationImageSequence:
+            # Segments on one slice share the item.
+            for named in (n for n in derivation.SourceImageSequence if n.ReferencedSOPInstanceUID in scan.frames):
+                named.ReferencedFrameNumber = scan.frames[named.ReferencedSOPInstanceUID]
+                named.ReferencedSOPClassUID = scan.whole.SOPClassUID
+                named.ReferencedSOPInstanceUID = scan.whole.SOPInstanceUID
+    del made.ReferencedSeriesSequence
+    refer(made, [scan.objects])

@@ -15,10 +15,11 @@ from IntraopMRIReconstructionLib.errors import Cancelled, SessionError
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
+from ..trust import found_parts
 from .case import Case
-from .image import series_of, with_voxels
+from .image import Slices, slices_of
 from .measurements import report
-from .registration import deformable, rigid
+from .registration import deformable, pose_of, rigid
 from .segmentation import segmentation
 
 #: Numbers of the volumes' series: the first one, and that of the preoperative volume.
@@ -27,17 +28,25 @@ FIRST_SERIES, PREOPERATIVE_SERIES = 101, 100
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: ``counts`` of objects by what they are, ``study_uid``, ``folder``."""
+    """What was written: ``counts`` of objects by what they are, ``study_uid``, ``folder``.
+
+    ``originals``: volumes that were not written, since what was written refers to the slices that they came as;
+    ``copied``: why others that came as DICOM too were written.
+    """
 
     folder: Path
     study_uid: str
     counts: dict[str, int]
+    originals: tuple[str, ...] = ()
+    copied: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         """In one line for a person."""
         parts = ", ".join(f"{count} {what}" if count > 1 else what for what, count in self.counts.items())
-        return f"{sum(self.counts.values())} DICOM objects ({parts}), study {self.study_uid}"
+        kept = f"; they refer to the original {' and '.join(self.originals)}" if self.originals else ""
+        copied = "".join(f"; {why}" for why in self.copied)
+        return f"{sum(self.counts.values())} DICOM objects ({parts}), study {self.study_uid}{kept}{copied}"
 
 
 def write(case: Case, folder: Path, progress: Progress = no_progress) -> Written:
@@ -49,8 +58,8 @@ def write(case: Case, folder: Path, progress: Progress = no_progress) -> Written
     """
     with replacing(folder) as part:
         counts: dict[str, int] = {}
-        volumes = [*case.scans, *([case.preoperative] if case.writes_preoperative else [])]
-        total = sum(len(image.array) for image in volumes if image is not None) + 4
+        volumes = [*case.scans, *([case.preoperative] if case.preoperative is not None else [])]
+        total = sum(len(image.array) for image in volumes if case.original(image) is None) + 4
         done = 0
 
         def save(made: Iterable[Dataset], what: str, name: str) -> None:
@@ -67,24 +76,35 @@ def write(case: Case, folder: Path, progress: Progress = no_progress) -> Written
         slices = {}
         for number, image in enumerate(case.scans, start=FIRST_SERIES):
             role = role_of(case, image)
-            slices[image.uid] = series_of(case, image, number, case.frames[image.uid], role)
-            save(with_voxels(slices[image.uid], image), f"slices of the {role} scan", f"{number}-{role}/{{:04d}}.dcm")
-        before: list[Dataset] = []
-        if case.writes_preoperative:
-            assert case.preoperative is not None
-            before = series_of(case, case.preoperative, PREOPERATIVE_SERIES, case.preop_frame, "preoperative")
-            save(with_voxels(before, case.preoperative), "slices of the preoperative volume", "preoperative/{:04d}.dcm")
+            slices[image.uid] = slices_of(case, image, number, case.frames[image.uid], role)
+            save(slices[image.uid].to_write(), f"slices of the {role} scan", f"{number}-{role}/{{:04d}}.dcm")
+        before = Slices([])
+        if case.preoperative is not None and (case.writes_preoperative or case.original(case.preoperative)):
+            before = slices_of(case, case.preoperative, PREOPERATIVE_SERIES, case.preop_frame, "preoperative")
+            save(before.to_write(), "slices of the preoperative volume", "preoperative/{:04d}.dcm")
         scan = slices[case.scan.uid]
         segments = segmentation(case, scan)
         if segments is not None:
             save([segments], "segmentation", "segmentation.dcm")
-        if case.registration is not None and case.preop_frame:
-            save([rigid(case, scan, before)], "rigid registration", "registration.dcm")
-            if case.shift is not None:
-                save([deformable(case, scan, before)], "deformable registration", "deformation.dcm")
-        save([report(case, [s for each in slices.values() for s in each], scan, segments)], "report", "report.dcm")
+        ends = scan.objects, before.objects
+        if case.preop_frame:
+            if case.registration is not None:
+                whole = pose_of(case.registration)
+                save([rigid(case, whole, *ends)], "rigid registration", "registration.dcm")
+                if case.shift is not None:
+                    save([deformable(case, whole, *ends)], "deformable registration", "deformation.dcm")
+            bones = (pose_of(bone, bone["name"]) for bone in found_parts(case.document))
+            made = (rigid(case, bone, *ends, number) for number, bone in enumerate(bones, start=1))
+            save(made, "registrations of single bones", "registration-bone-{:02d}.dcm")
+        evidence = [each for found in slices.values() for each in found.objects]
+        save([report(case, evidence, scan.objects, segments)], "report", "report.dcm")
         progress(1.0, "DICOM written")
-    return Written(folder, case.study["StudyInstanceUID"], counts)
+    roles = {image.uid: f"{role_of(case, image)} scan" for image in case.scans}
+    if case.preoperative is not None:
+        roles[case.preoperative.uid] = "preoperative volume"
+    copied = (f"the {roles[uid]} is a copy: {why}" for uid, why in case.changed.items())
+    originals = tuple(roles[uid] for uid in roles if uid in (case.originals or {}))
+    return Written(folder, case.study["StudyInstanceUID"], counts, originals, tuple(copied))
 
 
 def role_of(case: Case, image: Image) -> str:

@@ -17,10 +17,11 @@ from scipy import ndimage
 from slicer.i18n import tr as _
 from vtkmodules.util.numpy_support import vtk_to_numpy
 
-from ...scan_facts import DicomFacts, read_facts
+from ...dicom_series import read_known
+from ...scan_facts import DicomFacts
 from .. import colors, conversion, looks, recipes
 from ..contents import Content
-from ..scan_nodes import dicomFile
+from ..scan_nodes import dicomFiles
 
 #: Parts of a tumour by the words in a segment's name, as the assessment numbers them; the first match counts.
 PARTS = (("non-enhancing", 3), ("non enhancing", 3), ("necro", 2), ("cyst", 2), ("enhancing", 1))
@@ -71,7 +72,7 @@ def planLater(parameters: Any) -> Callable[[], Any]:
         raise SessionError(
             _("the planned implant '{name}' needs two points, entry and tip").format(name=line.GetName())
         )
-    path, patientName = dicomFile(volume), parameters.patientName
+    files, patientName = dicomFiles(volume), parameters.patientName
     patient, procedure = parameters.patientId, parameters.procedureName or _("Intraoperative control")
     preoperative = imageLater(volume, patient)
     tumour, risks = (
@@ -95,10 +96,10 @@ def planLater(parameters: Any) -> Callable[[], Any]:
         from ...session_measures import kinds_of
 
         header = DicomFacts()
-        if path:
+        if files:
             # A header that cannot be read says nothing; what the panel says stands.
             with contextlib.suppress(DataError):
-                header = read_facts(path)
+                header = read_known(files)
         before = preoperative()
         before = replace(before, patient_id=header.patient_id or before.patient_id, metadata=header.metadata)
         known = header.patient or ({"PatientName": patientName} if patientName else {})

@@ -5,19 +5,22 @@ From here it goes the way of one that the scanner has sent: the session checks i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import slicer
 from IntraopMRIReconstructionLib.data import Image
-from IntraopMRIReconstructionLib.errors import IntraopError
+from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
 from IntraopMRIReconstructionLib.scene.attributes import PATIENT_ATTRIBUTE, PROVENANCE_ATTRIBUTE
 from IntraopMRIReconstructionLib.scene.task import BackgroundTask
 from slicer.i18n import tr as _
 
-from ...scan_facts import FRAME, TAKEN_FROM, DicomFacts, local_text, local_utc_s, read_facts
+from ...dicom_series import read_known
+from ...scan_facts import FRAME, TAKEN_FROM, DicomFacts, local_text, local_utc_s
 from ...session_updates import Role
-from ..scan_nodes import BY_HAND, INSTANCES, dicomFile, isByHand, remember, roleOf, scanOf, takenOf
+from ..scan_nodes import BY_HAND, INSTANCES, dicomFiles, isByHand, remember, roleOf, scanOf, takenOf
 from .page import Action
 
 #: What is offered, in this order; the first says that nobody has chosen yet.
@@ -48,6 +51,8 @@ class SceneScans:
         self._known = ""
         self._header = DicomFacts()
         self._headerProblem = ""
+        #: Headers that contradict one another are no reason to ask a person: the volume is not used.
+        self._contradiction: SessionError | None = None
         self._reading: BackgroundTask | None = None
         self._hadScanner: bool | None = None
         #: Session, node and role that were used last.
@@ -120,6 +125,8 @@ class SceneScans:
 
     def _told(self, image: Image) -> Image:
         """The image with what its DICOM header and the person say. Raises SessionError for a time that is none."""
+        if self._contradiction is not None:
+            raise self._contradiction
         header = self._header
         taken, source = image.acquired_utc_s, image.metadata.get(TAKEN_FROM, "")
         if header.taken_utc_s is not None:
@@ -137,17 +144,19 @@ class SceneScans:
 
     def _choose(self, node: Any) -> None:
         self._node, self._known, self._header, self._headerProblem = node, _content(node), DicomFacts(), ""
+        self._contradiction = None
         if self._reading is not None:
             self._reading.abandon()
             self._reading = None
         self._showKnown()
-        path = "" if node is None else dicomFile(node)
-        if path:
+        files = {} if node is None else dicomFiles(node)
+        if files:
             what = _("reading the DICOM header")
-            self._reading = BackgroundTask(what, lambda: read_facts(path), self._read, self._unreadable)
+            self._reading = BackgroundTask(what, lambda: _facts(files), self._read, self._unreadable)
 
-    def _read(self, header: DicomFacts) -> None:
-        self._header = header
+    def _read(self, found: tuple[DicomFacts, SessionError | None]) -> None:
+        self._header, self._contradiction = found
+        self._headerProblem = str(self._contradiction or "")
         self._showKnown()
 
     def _unreadable(self, sentence: str) -> None:
@@ -201,6 +210,14 @@ class SceneScans:
         if before == header.frame_uid:
             return [_("Same frame of reference as the scan before; the registration verifies it.")]
         return [_("Another frame of reference than the scan before: the patient was positioned anew.")]
+
+
+def _facts(files: Mapping[str, Path | None]) -> tuple[DicomFacts, SessionError | None]:
+    """What the headers say together, or how they contradict one another. Raises DataError when none can be read."""
+    try:
+        return read_known(files), None
+    except SessionError as error:
+        return DicomFacts(), error
 
 
 def _content(node: Any) -> str:
