@@ -76,6 +76,8 @@ class Session:
         # What a person decides belongs to the newest image: neither may change while the other is written down.
         self._deciding = threading.Lock()
         self._implants: dict[str, ImplantFound] = {}
+        #: What a person has decided about planned things, by key.
+        self._decided: dict[str, Carried] = {}
         #: Vertebrae by name where the whole was refused, with what a person has decided.
         self._bones: dict[str, Bone] = {}
         #: The newest pose of the whole, refused or not.
@@ -101,8 +103,8 @@ class Session:
 
     def connect(self, scanner: Link | None, tracker: Link | None = None, live: Link | None = None) -> None:
         """Connect and start working. Raises WireError, with nothing left open, when a peer cannot be reached."""
-        if self._workers:
-            raise SessionError("the session is connected already: close it before connecting again")
+        if self._workers or self._closing.is_set():
+            raise SessionError("a session is connected once: begin a new one to connect again")
         self._links.connect(scanner, tracker, live)
         self._control = self._links.control
         for work, name in ((self._receive, "intraop receiver"), (self._process, "intraop worker")):
@@ -161,11 +163,15 @@ class Session:
             raise SessionError("the session is not running: connect, or go on without a scanner, before choosing scans")
         other: Role = "contrast" if role == "native" else "native"
         newest = self._offered.get(other) or self._pair.images.get(other)
+        full = SessionError(f"two scans wait to be worked on: choose '{image.name}' when they are done")
+        # First of all: the check learns the frame of reference.
+        if self._scans.full():
+            raise full
         check_offer(image, role, self.plan, self._links.identity, newest)
         try:
             self._scans.put_nowait(ArrivedScan(role, image.name, image=image, chosen=True))
         except queue.Full:
-            raise SessionError(f"two scans wait to be worked on: choose '{image.name}' when they are done") from None
+            raise full from None
         self._offered[role] = image
         taken = "at an unknown time" if image.acquired_utc_s is None else utc_text(image.acquired_utc_s)
         self.journal.event("scan", f"'{image.name}' was chosen as the scan {WORDS[role]}, taken {taken}")
@@ -184,11 +190,9 @@ class Session:
         decided = item.decided(accepted, by, utc_now())
         with self._deciding:
             self.journal.decision(decided)
-            found = self._implants.get(item.name) if item.kind == "plan" else None
-            if found is not None:
-                planned = moved_trajectory(found.planned, decided)
-                based_on = found.measurements[0].based_on
-                self._found(compared(planned, found.detected, based_on, decided.basis, decided.uncertainty_mm))
+            self._decided[item.key] = decided
+            if item.kind == "plan" and item.name in self._implants:
+                self._found(self._implants[item.name])
         return decided
 
     def decide_bone(self, bone: Bone, accepted: bool, by: str) -> Bone:
@@ -245,6 +249,8 @@ class Session:
         for thread in self._workers:
             thread.join()
         self._workers.clear()
+        while not self._scans.empty():
+            self._scans.get_nowait().close()
 
     # Receiver thread
 
@@ -262,10 +268,11 @@ class Session:
                     if self._control is not None:
                         self._control.on_message(received.message)
                     reception.take(received)
-            if self._control is not None:
-                # After the message: an answer that has waited here for us is not late.
-                self._control.poll()
-            reception.check()
+            with self._teller.reporting("receive", fatal=False):
+                if self._control is not None:
+                    # After the message: an answer that has waited here for us is not late.
+                    self._control.poll()
+                reception.check()
         reception.close()
 
     def _hand_over(self, scan: ArrivedScan) -> None:
@@ -276,6 +283,7 @@ class Session:
                 return
             except queue.Full:
                 continue
+        scan.close()
 
     # Worker thread
 
@@ -286,22 +294,24 @@ class Session:
             except queue.Empty:
                 continue
             self._cancelled.clear()
-            if self._closing.is_set():
+            if not self._closing.is_set():
+                self._working.set()
+                self._work_on(scan)
+                self._working.clear()
+            scan.close()
+
+    def _work_on(self, scan: ArrivedScan) -> None:
+        """One scan through its stages; the first one that fails is the last."""
+        for stage, work in self._stages(scan):
+            with (
+                self._teller.reporting(stage, True, scan.protocol) as done,
+                self._teller.timed(f"{stage}: {scan.protocol}"),
+            ):
+                work(scan)
+                done.append(stage)
+            if not done:
+                self._tell(ScanPreview(scan.protocol, 1.0, None))
                 return
-            self._working.set()
-            for stage, work in self._stages(scan):
-                with (
-                    self._teller.reporting(stage, True, scan.protocol) as done,
-                    self._teller.timed(f"{stage}: {scan.protocol}"),
-                ):
-                    work(scan)
-                    done.append(stage)
-                if not done:
-                    self._tell(ScanPreview(scan.protocol, 1.0, None))
-                    break
-            if scan.live is not None:
-                scan.live.close()
-            self._working.clear()
 
     def _stages(self, scan: ArrivedScan) -> Iterator[tuple[str, Callable[[ArrivedScan], None]]]:
         yield "reconstruct", self._image
@@ -343,6 +353,8 @@ class Session:
             with self._deciding:
                 self._pair.take(image, scan.role, scan.chosen)
                 self._implants.clear()
+                self._decided.clear()
+                self._bones, self._whole = {}, None
                 self.journal.image(image, scan.role)
                 self.heat.at_risk(None)
             self._tell(ImageReady(image, scan.role, made, scan.last_byte_s))
@@ -385,9 +397,11 @@ class Session:
             self._carry(carried_plan(self.plan, image, found))
 
     def _carry(self, carried: PlanCarried) -> None:
-        # Bone does not follow a brain shift: without a tumour there is nothing to decide.
-        if self.plan.tumour is not None:
-            self.journal.carried(carried)
+        with self._deciding:
+            self._decided.clear()
+            # Bone does not follow a brain shift: without a tumour there is nothing to decide.
+            if self.plan.tumour is not None:
+                self.journal.carried(carried)
         self.heat.at_risk(carried)
         self._tell(carried)
 
@@ -445,8 +459,10 @@ class Session:
         Raises SessionError when they are no pair.
         """
         self._pair.native(late=True)
-        self._pair.newest = "contrast"
+        with self._deciding:
+            self._pair.newest = "contrast"
         contrast, placed = self._pair.images["contrast"], self._pair.placed["contrast"]
+        self._whole = placed.rigid
         self._registered(placed.rigid, contrast)
         if placed.deformable is not None:
             self._shifted(placed.rigid, placed.deformable, contrast)
@@ -454,8 +470,10 @@ class Session:
         self._assess_residual(scan)
 
     def _assess_implants(self, scan: ArrivedScan) -> None:
-        image, plan = self._pair.images[scan.role], self.plan
+        plan, newest = self.plan, self._pair.newest
         assert self._whole is not None
+        assert newest is not None
+        image = self._pair.images[newest]
         found = carriers(plan, image, self._whole, self._teller.progress("assess implants"), self._threads)
         for measurement in found.measurements:
             self.journal.measurement(measurement)
@@ -465,7 +483,8 @@ class Session:
             with self._teller.reporting("assess implants", True, scan.protocol):
                 name = trajectory.name
                 implant = found_implant(image, trajectory, found.by_name[name], plan.pedicles.get(name))
-                self._found(implant)
+                with self._deciding:
+                    self._found(implant)
                 if unknown := unknown_of(implant):
                     self._tell(Problem("assess implants", unknown, fatal=False))
         if self._whole.verdict.level is Level.REFUSED and found.vertebrae:
@@ -477,6 +496,13 @@ class Session:
             raise SessionError("no vertebra was found on its own either: check that both volumes show this patient")
 
     def _found(self, found: ImplantFound) -> None:
-        self._implants[found.planned.name] = found
+        """An implant was found, or its plan was decided on, in whichever order."""
+        name = found.planned.name
+        decided = self._decided.get(f"plan.{name}")
+        # What a vertebra carries follows no brain shift.
+        if decided is not None and name not in self.plan.implanted:
+            planned, based_on = moved_trajectory(found.planned, decided), found.measurements[0].based_on
+            found = compared(planned, found.detected, based_on, decided.basis, decided.uncertainty_mm)
+        self._implants[name] = found
         self.journal.implant(found)
         self._tell(found)

@@ -98,8 +98,8 @@ class Journal:
                 drawn=(),
                 implants=(),
                 carried=(),
-                # What was measured on older images says nothing of this one; times and the like stay.
-                measurements=tuple(m for m in record.measurements if not m.based_on),
+                # What was measured on older images, or could not be, says nothing of this one; times and the like stay.
+                measurements=tuple(m for m in record.measurements if m.value is not None and not m.based_on),
             )
 
         self._change(change)
@@ -114,7 +114,13 @@ class Journal:
             error_mm=found.residual_mm,
             verdict=found.verdict,
         )
-        self._change(lambda record: replace(record, registration=entry).with_event("registration", found.verdict.text))
+
+        def change(record: SessionRecord) -> SessionRecord:
+            # When a scan that came late completes a pair, what was drawn on it meanwhile does not count.
+            drawn = tuple(each for each in record.drawn if each.image_uid == fixed.uid)
+            return replace(record, registration=entry, drawn=drawn).with_event("registration", found.verdict.text)
+
+        self._change(change)
 
     def parts(self, found: Sequence[VertebraRegistration]) -> None:
         """Vertebrae were registered each on its own."""
@@ -247,13 +253,22 @@ class Journal:
         )
 
     def measurement(self, measurement: Measurement) -> None:
-        """One more number of the session; replaces an older one of the same name."""
-        self._change(
-            lambda record: replace(
-                record,
-                measurements=(*(m for m in record.measurements if m.name != measurement.name), measurement),
-            )
-        )
+        """One more number of the session; replaces an older one of the same name.
+
+        One that was made while a newer image replaced its own, as in the background, is not written down.
+        """
+
+        def change(record: SessionRecord) -> SessionRecord:
+            known, counts = {entry.uid for entry in record.images}, {entry.uid for entry in record.images[-1:]}
+            if record.registration is not None:
+                counts.add(record.registration.fixed_uid)
+            based_on = known.intersection(measurement.based_on)
+            if based_on and not based_on & counts:
+                return record
+            others = (m for m in record.measurements if m.name != measurement.name)
+            return replace(record, measurements=(*others, measurement))
+
+        self._change(change)
 
     def finish(self) -> SessionRecord:
         """Close the record and return it."""

@@ -45,6 +45,11 @@ class ArrivedScan:
     made: Reconstruction | None = None
     chosen: bool = False
 
+    def close(self) -> None:
+        """Let go of what was begun while it arrived."""
+        if self.live is not None:
+            self.live.close()
+
 
 def role_of(protocol: str) -> Role:
     """Whether a protocol's name speaks of contrast agent."""

@@ -252,16 +252,15 @@ def test_withdraw_takes_away_all_that_rests_on_the_registration(registered: Scen
     registered.withdraw("the patient moved")
     assert registered.registration is None
     assert registered.node("registration") is None
-    resting = [role for role in registered.roles() if role.startswith(("preop.", "result."))]
-    assert len(resting) == 7
+    resting = [role for role in registered.roles() if role.startswith(("preop.", "result.", "intraop.implant."))]
+    assert len(resting) == 9
     for role in resting:
         node: Any = registered.node(role)
         assert not visible(registered, role), role
         assert node.GetParentTransformNode() is None, role
         assert node.GetAttribute("IntraopMRI.HiddenBecause") == "the patient moved"
     assert visible(registered, "intraop.native")
-    assert visible(registered, "intraop.implant.lead.cylinder")
-    assert [line.text for line in registered.legend()] == ["Actual"]
+    assert registered.legend() == ()
 
 
 def test_refused_registration_withdraws_the_one_before(registered: SceneBridge) -> None:
@@ -280,10 +279,14 @@ def test_registration_returns_what_was_hidden(registered: SceneBridge) -> None:
     assert registered.node("result.residual") is None
 
 
-def test_residual_of_another_registration_disappears(registered: SceneBridge) -> None:
+def test_what_was_found_with_another_registration_disappears(registered: SceneBridge) -> None:
     registered.setRegistration(motion(), GOOD, "image-2", "registration-2")
-    assert registered.node("result.residual") is None
-    assert "result.residual" not in registered.roles()
+    for role in ("result.residual", "intraop.implant.lead.line", "intraop.implant.lead.cylinder"):
+        assert registered.node(role) is None
+        assert role not in registered.roles()
+    registered.withdraw("moved")
+    with pytest.raises(SessionError, match="an implant cannot be shown"):
+        registered.setActualImplant("lead", (2.0, 2.0, 30.0), (2.0, 2.0, 3.0))
 
 
 def test_new_scan_withdraws_the_old_registration(registered: SceneBridge) -> None:

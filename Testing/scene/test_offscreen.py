@@ -165,6 +165,7 @@ def test_pointer_tip_is_drawn_at_the_tip(headless: HeadlessScene) -> None:
 def test_planned_and_actual_are_seen_in_their_hues(headless: HeadlessScene) -> None:
     bridge = SceneBridge(headless.scene)
     bridge.setIntraoperative(volume(np.eye(3)))
+    bridge.setRegistration(np.eye(4), GOOD, "scan", "registration")
     bridge.setPlan("screw", (10.0, 20.0, 0.0), (10.0, -20.0, 0.0), radius_mm=2.0, frame="intraop")
     bridge.setActualImplant("screw", (-10.0, 20.0, 0.0), (-10.0, -20.0, 0.0), radius_mm=2.0)
     with OffscreenViews(headless.scene, headless.applicationLogic, SIZE) as views:

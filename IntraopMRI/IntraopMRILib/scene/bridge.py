@@ -39,8 +39,12 @@ CARRIED_NAME = "intraop_from_preop, brain shift followed"
 PREOP = "preop."
 RESULT = "result."
 INTRAOP = "intraop."
+IMPLANT = f"{INTRAOP}implant."
 BONE = "bone."
 MAP = "map."
+HEAT = "heat."
+#: What was found with a registration goes with it.
+FOUND = (RESULT, IMPLANT)
 #: Planned things, that are carried over one by one; and the preoperative volume where the rigid pose alone puts it.
 ITEMS = ("target.", "plan.", "risk.", "landmark.")
 UNMOVED = f"{PREOP}rigid"
@@ -134,7 +138,9 @@ class SceneBridge:
             f"{PREOP}risk.": ("At risk", colors.AT_RISK),
             f"{PREOP}plan.": ("Planned", colors.PLANNED),
             f"{INTRAOP}plan.": ("Planned", colors.PLANNED),
-            f"{INTRAOP}implant.": ("Actual", colors.ACTUAL),
+            IMPLANT: ("Actual", colors.ACTUAL),
+            f"{HEAT}lethal": ("Above 240 CEM43", colors.LETHAL),
+            f"{HEAT}mark": ("Marked as heated", colors.HEAT_MARK),
             f"{BONE}outline.": ("Vertebra before", colors.TUMOUR),
             f"{BONE}plan.": ("Planned", colors.PLANNED),
             f"{BONE}implant.": ("Actual", colors.ACTUAL),
@@ -184,6 +190,12 @@ class SceneBridge:
         with self.update():
             self._drop("map")
             self._wanted |= {f"{MAP}{role}": content for role, content in contents.items()}
+
+    def setHeat(self, contents: Mapping[str, Content]) -> None:
+        """What is drawn of an ablation, by role below ``heat.``: nothing else stays there. In the scanner's frame."""
+        with self.update():
+            self._drop("heat")
+            self._wanted |= {f"{HEAT}{role}": content for role, content in contents.items()}
 
     # What is known before the operation
 
@@ -309,11 +321,16 @@ class SceneBridge:
         self._put(f"{RESULT}residual", replace(content, attributes=attributes))
 
     def setActualImplant(self, name: str, entry: npt.ArrayLike, tip: npt.ArrayLike, radius_mm: float = 1.0) -> None:
-        """Implant as found in the intraoperative image: axis line and cylinder, (3,) intraoperative RAS mm."""
+        """Implant as found in the intraoperative image: axis line and cylinder, (3,) intraoperative RAS mm.
+
+        Raises SessionError without an accepted registration: it was searched for where that puts its plan.
+        """
         contents = recipes.actual(name, entry, tip, radius_mm)
+        registration = self._needed("an implant")
         with self.update():
             for role, content in contents.items():
-                self._put(INTRAOP + role, content)
+                attributes = {**content.attributes, "RegistrationUid": registration.uid}
+                self._put(INTRAOP + role, replace(content, attributes=attributes))
 
     def setBones(self, contents: Mapping[str, Content]) -> None:
         """Vertebrae that were registered each on its own and what rests on them, by role below ``bone.``: nothing else
@@ -353,7 +370,7 @@ class SceneBridge:
                 self._wanted.pop(role, None)
             self._drop("bone")
             for role, content in self._wanted.items():
-                if role.startswith((PREOP, RESULT)):
+                if role.startswith((PREOP, *FOUND)):
                     self._wanted[role] = _hidden(content, reason)
 
     def remove(self, role: str) -> None:
@@ -367,7 +384,7 @@ class SceneBridge:
             self._wanted.clear()
             self._grids.clear()
             self._carried, self._unmoved = frozenset(), None
-            self.registration = None
+            self.registration = self.unconfirmed = None
             self.withdrawnBecause = ""
 
     def forget(self) -> None:
@@ -383,7 +400,7 @@ class SceneBridge:
     def _accept(self, registration: Registration, shift: Content | None) -> None:
         with self.update():
             for role, content in list(self._wanted.items()):
-                if role.startswith(RESULT) and content.attributes.get("RegistrationUid") != registration.uid:
+                if role.startswith(FOUND) and content.attributes.get("RegistrationUid") != registration.uid:
                     self._drop(role)
             self.registration = registration
             self.unconfirmed = None
@@ -400,7 +417,7 @@ class SceneBridge:
                     attributes = {**self._unmoved.attributes, "Position": "rigid"}
                     self._wanted[UNMOVED] = replace(self._unmoved, attributes=attributes)
             for role, content in self._wanted.items():
-                if role.startswith((PREOP, RESULT)):
+                if role.startswith((PREOP, *FOUND)):
                     self._wanted[role] = self._placed(role, content)
 
     def _needed(self, what: str) -> Registration:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..register.deformable import DeformableRegistration
 from ..session import Plan
 from ..session_updates import (
     BonesFound,
+    HeatMeasured,
     ImageReady,
     ImplantFound,
     MapReady,
@@ -36,6 +38,7 @@ from .bones import LoneBones
 from .bridge import SceneBridge
 from .contents import ATTRIBUTE
 from .display import SHOWN_OF_IMPLANT, Readout
+from .heat_texts import heat_texts
 from .prepared import Prepared, PreparedPlan, prepare, preparePlan
 
 
@@ -43,6 +46,7 @@ class SessionView:
     """One session in one scene. ``clock``: monotonic seconds; ``wall``: POSIX seconds.
 
     ``prepared``: the plan's nodes when another thread has made them; here and in :meth:`apply` it is done otherwise.
+    Nodes of a session before this one, or of a loaded scene, are removed: they may be of another plan or patient.
     """
 
     def __init__(
@@ -58,6 +62,8 @@ class SessionView:
         self._clock, self._wall = clock, wall
         self._watch: PoseWatch | None = None
         self._readout = Readout()
+        #: The newest frame of thermometry, while no newer scan has come.
+        self.heat: HeatMeasured | None = None
         self._distance: ResidualDistance | None = None
         self._image: Image | None = None
         self._preview = ""
@@ -73,6 +79,7 @@ class SessionView:
         #: See :class:`Prepared`.
         self.risks: Mapping[str, tuple[SurfaceDistance, SurfaceDistance | None]] = {}
         with bridge.update():
+            bridge.clear()
             bridge.setPreoperative(plan.preoperative, content=prepared.preoperative)
             if plan.tumour is not None:
                 bridge.setTumour(plan.tumour, content=prepared.tumour)
@@ -94,6 +101,9 @@ class SessionView:
             self._newImage(update, ready)
         elif isinstance(update, MapReady):
             self.bridge.setMaps(ready.maps)
+        elif isinstance(update, HeatMeasured):
+            self.heat = update
+            self.bridge.setHeat(ready.heat)
         elif isinstance(update, Registered):
             self._registered(update)
         elif isinstance(update, ShiftFound):
@@ -182,6 +192,7 @@ class SessionView:
             pose_age_s=None if state is None else state.age_s,
             pose_trust=Trust.NEVER.value if state is None else state.trust.value,
             preview=self._preview if self._showsPreview else "",
+            heat=None if self.heat is None else heat_texts(self.heat, self._clock()),
             alone=", ".join(self.lone.accepted) if self.lone.items else None,
         )
 
@@ -204,16 +215,15 @@ class SessionView:
         return bool(self._preview) and self.bridge.registration is None
 
     def _newImage(self, update: ImageReady, ready: Prepared) -> None:
-        self._preview = ""
+        self._preview, self.heat = "", None
         self.bridge.setPreview(None)
+        self.bridge.setHeat({})
         self._forget()
         self._loosen()
         self._image = update.image
-        registration = self.bridge.registration
         with self.bridge.update():
             self.bridge.setIntraoperative(update.image, update.role, ready.content)
-            if registration is not None and registration.image_uid != update.image.uid:
-                self.bridge.withdraw(f"the new image '{update.image.name}' is not registered yet")
+            self.bridge.withdraw(f"the new image '{update.image.name}' is not registered yet")
             self.bridge.setAnatomy(ready.anatomy, "Surface")
 
     def _drawPlan(self, planned: Trajectory) -> None:
@@ -248,11 +258,11 @@ class SessionView:
         self.bridge.setResidual(found.residual, update.resected, ready.content)
         self.centroid = found.residual_centroid_ras_mm
         self._distance = ready.distance
-        self._readout = Readout(
+        self._readout = replace(
+            self._readout,
             residual=found.measurements[0],
             extent_of_resection=found.measurements[1],
             rano_class=found.rano.value,
-            verdict=self._readout.verdict,
         )
 
     def _implant(self, update: ImplantFound) -> None:
@@ -269,15 +279,15 @@ class SessionView:
         )
         shown = tuple(m for m in update.measurements if m.name.endswith(SHOWN_OF_IMPLANT))
         self.centroid = (actual.entry_ras_mm + actual.tip_ras_mm) / 2.0
-        self._readout = Readout(
-            implants={**self._readout.implants, update.planned.name: shown}, verdict=self._readout.verdict
-        )
+        self._readout = replace(self._readout, implants={**self._readout.implants, update.planned.name: shown})
 
     def _failed(self, update: Problem) -> None:
-        self._forget(self._readout.verdict)
-        if update.stage in ("reconstruct", "register"):
+        """What that stage was to deliver is not there; what was established before, and by other stages, stays."""
+        if update.stage == "register":
             self._loosen()
             self.bridge.withdraw(update.text)
+        if update.stage in ("register", "assess residual"):
+            self._forget(self._readout.verdict)
 
     def _loosen(self) -> None:
         """Nothing is known of the brain shift any more, and nothing that a person accepted holds."""
