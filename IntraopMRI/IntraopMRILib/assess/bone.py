@@ -22,6 +22,9 @@ CUP_SOURCE = "Murray 1993; the window of 30 to 50 / 5 to 25 deg is disputed, PMC
 SCHWAB = {"PI - LL": (10.0, 20.0), "SVA": (40.0, 95.0), "PT": (20.0, 30.0)}
 #: A fitted plane needs points that spread this far in two directions (mm), or its normal is noise.
 LEAST_SPREAD_MM = 3.0
+#: What adults measure, mm, with room: endplate of S1, distance of the femoral heads and of the iliac spines. Points
+#: outside of it lie in other units or on one another.
+S1_MM, HEADS_MM, SPINES_MM = (15.0, 80.0), (60.0, 300.0), (100.0, 400.0)
 #: A normal whose part in the plane is shorter than this has no angle there.
 LEAST_PROJECTION = 0.17
 
@@ -56,6 +59,9 @@ def cobb_angle(
 
     The arguments are the endplates' normals toward superior, RAS. ``point_error_deg``: of one endplate.
     """
+    if plane not in ("coronal", "sagittal"):
+        raise AssessmentError(f"a Cobb angle is measured in the coronal or the sagittal plane, got '{plane}'")
+    _require_error(point_error_deg, "point_error_deg")
     keep = {"coronal": 0, "sagittal": 1}[plane]
     angles = [_tilt_deg(_unit(normal, "endplate normal"), keep) for normal in (upper_normal_ras, lower_normal_ras)]
     value = abs(angles[0] - angles[1])
@@ -87,6 +93,8 @@ def sagittal_balance(
     posterior, anterior = corners
     if anterior[1] <= posterior[1]:
         raise AssessmentError("the first corner of S1 must be the posterior one: swap the two points")
+    _require_length(corners[0] - corners[1], S1_MM, "the corners of S1")
+    _require_length(heads[0] - heads[1], HEADS_MM, "the femoral heads")
     # In the sagittal plane an angle is measured from superior, positive when the normal leans to anterior.
     slope = float(np.rad2deg(np.arctan2(posterior[2] - anterior[2], anterior[1] - posterior[1])))
     to_hips = heads.mean(axis=0) - corners.mean(axis=0)
@@ -116,7 +124,10 @@ def sagittal_balance(
         reason = "C7 is not in the scan"
         sva = Measurement("Sagittal vertical axis SVA", None, "mm", definition, SAGITTAL_SOURCE, missing_because=reason)
     else:
-        offset = float(_points([c7_centre_ras_mm], 1, "c7_centre_ras_mm")[0, 1] - posterior[1])
+        c7 = _points([c7_centre_ras_mm], 1, "c7_centre_ras_mm")[0]
+        if c7[2] <= corners[:, 2].max():
+            raise AssessmentError("C7 must lie above S1: check which points were placed")
+        offset = float(c7[1] - posterior[1])
         text = f"{definition}; Schwab {_modifier('SVA', offset)}; supine"
         sva = Measurement("Sagittal vertical axis SVA", offset, "mm", text, SAGITTAL_SOURCE)
     return (*results, sva)
@@ -131,11 +142,14 @@ def pelvic_frame(right_asis: npt.ArrayLike, left_asis: npt.ArrayLike, pubis: npt
     across = right - left
     if across[0] <= 0:
         raise AssessmentError("the right iliac spine must lie to the right of the left one: swap the two points")
+    _require_length(across, SPINES_MM, "the anterior superior iliac spines")
     x = across / np.linalg.norm(across)
     up = (right + left) / 2.0 - low
     up -= (up @ x) * x
     if np.linalg.norm(up) < LEAST_SPREAD_MM:
         raise AssessmentError("the three pelvic landmarks lie on one line: place the pubic one below the spines")
+    if up[2] <= 0:
+        raise AssessmentError("the pubic tubercles must lie below the iliac spines: check which points were placed")
     z = up / np.linalg.norm(up)
     return np.stack([x, np.cross(z, x), z])
 
@@ -148,12 +162,18 @@ def cup_orientation(
     ``cup_axis_ras``: outward axis of the opening (lateral, inferior). ``frame_from_ras``: rotation (3, 3) to the
     pelvic frame of :func:`pelvic_frame`, RAS itself when None. Raises AssessmentError when the axis points inward.
     """
-    frame = np.eye(3) if frame_from_ras is None else np.asarray(frame_from_ras, dtype=np.float64)
+    if side not in ("right", "left"):
+        raise AssessmentError(f"a cup is right or left, got '{side}'")
+    frame = np.eye(3) if frame_from_ras is None else _rotation(frame_from_ras, "frame_from_ras")
     n = frame @ _unit(cup_axis_ras, "cup axis")
     lateral = n[0] if side == "right" else -n[0]
     if lateral <= 0:
         raise AssessmentError(
             f"the axis of a {side} cup must point outward, to the {side}: check the side or turn it round"
+        )
+    if n[2] >= 0:
+        raise AssessmentError(
+            "the axis of a cup must point downward, out of its opening: turn it round, or check the pelvic landmarks"
         )
     ny, nz = float(n[1]), float(n[2])
     both = (
@@ -226,6 +246,7 @@ def alignment_change(
     lordosis (extension), more bend to the left (concave to the left), the upper one turned more to the left.
     """
     upper, lower = (checked_rigid(pose, f"pose of {name}")[:3, :3] for pose, name in zip(poses, names, strict=True))
+    _require_error(error_deg, "error_deg")
     # In the patient's axes before surgery, so that a patient who lies otherwise has not changed.
     vector = _rotation_vector_deg(lower.T @ upper)
     error = float(np.sqrt(2.0) * error_deg)
@@ -248,6 +269,28 @@ def alignment_change(
     )
 
 
+def _require_error(value_deg: float, name: str) -> None:
+    if not (np.isfinite(value_deg) and value_deg >= 0):
+        raise AssessmentError(f"{name} must be zero or more degrees, got {value_deg}")
+
+
+def _require_length(between: Vector, least_most_mm: tuple[float, float], what: str) -> None:
+    length, (least, most) = float(np.linalg.norm(between)), least_most_mm
+    if not least <= length <= most:
+        raise AssessmentError(
+            f"{what} lie {length:.3g} mm apart, {least:g} to {most:g} mm are possible: check the points and their units"
+        )
+
+
+def _rotation(matrix: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
+    rows = np.asarray(matrix, dtype=np.float64)
+    if rows.shape != (3, 3):
+        raise AssessmentError(f"{name} must be a rotation (3, 3), got shape {rows.shape}")
+    pose = np.eye(4)
+    pose[:3, :3] = rows
+    return np.asarray(checked_rigid(pose, name)[:3, :3])
+
+
 def _unit(vector: npt.ArrayLike, name: str) -> Vector:
     result = np.asarray(vector, dtype=np.float64)
     length = float(np.linalg.norm(result))
@@ -265,6 +308,8 @@ def _points(points: Any, count: int, name: str) -> npt.NDArray[np.float64]:
 
 def _tilt_deg(normal: Vector, axis: int) -> float:
     """How far a normal leans from superior toward R (axis 0) or A (axis 1), in that plane."""
+    if normal[2] < 0:
+        raise AssessmentError(f"the endplate normal {normal.round(2).tolist()} must point to superior: turn it round")
     if float(np.hypot(normal[axis], normal[2])) < LEAST_PROJECTION:
         raise AssessmentError(f"the endplate normal {normal.round(2).tolist()} stands across the plane of the angle")
     return float(np.rad2deg(np.arctan2(normal[axis], normal[2])))

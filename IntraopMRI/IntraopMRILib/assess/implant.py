@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-from IntraopMRIReconstructionLib.data import Measurement, checked_affine
+from IntraopMRIReconstructionLib.data import Measurement, checked_rigid
 from IntraopMRIReconstructionLib.errors import AssessmentError
 from IntraopMRIReconstructionLib.geometry import apply
 
@@ -16,6 +16,9 @@ PLACEMENT_SOURCE = "Planned against actual trajectory, PMC7358954, PMC5557874"
 BAND_SOURCE = "Pedicle screw accuracy bands, s13018-023-04206-5"
 #: Upper limits (mm, deg) of the published bands.
 BANDS = (("optimal", 0.5, 2.5), ("inaccurate", 2.0, 5.0))
+#: Beyond these two trajectories are not one implant: another one was found, or the frames differ. Spine surgery misses
+#: its plan by millimetres; the search for a void reaches 10 mm, see :mod:`.implant_detection`.
+MOST_APART_MM, MOST_TURNED_DEG = 100.0, 60.0
 #: A trajectory whose projection is shorter than this part of it has no direction in that plane.
 LEAST_PROJECTION = 0.17
 #: Directions across an axis that are tried: between two of them nothing changes by more than half a percent.
@@ -46,6 +49,9 @@ class Trajectory:
             object.__setattr__(self, name, point)
         if not (np.isfinite(self.diameter_mm) and self.diameter_mm > 0):
             raise AssessmentError(f"the diameter of '{self.name}' must be positive, got {self.diameter_mm} mm")
+        ppm = self.susceptibility_ppm
+        if ppm is not None and not (np.isfinite(ppm) and ppm != 0):
+            raise AssessmentError(f"the susceptibility of '{self.name}' must be a number that is not 0, got {ppm} ppm")
         if self.length_mm < self.diameter_mm:
             raise AssessmentError(
                 f"'{self.name}' is {self.length_mm:.2f} mm long, less than its diameter {self.diameter_mm:.2f} mm: "
@@ -63,8 +69,8 @@ class Trajectory:
         return np.asarray((self.tip_ras_mm - self.entry_ras_mm) / self.length_mm)
 
     def moved(self, to_ras_from_ras: npt.ArrayLike) -> Trajectory:
-        """The same implant in another RAS frame; (4, 4), mm."""
-        matrix = checked_affine(to_ras_from_ras, "to_ras_from_ras")
+        """The same implant in another RAS frame; (4, 4) rigid, mm: metal keeps its length."""
+        matrix = checked_rigid(to_ras_from_ras, "to_ras_from_ras")
         return replace(self, entry_ras_mm=apply(matrix, self.entry_ras_mm), tip_ras_mm=apply(matrix, self.tip_ras_mm))
 
 
@@ -144,8 +150,8 @@ def compare(
 
     ``uncertainty_mm`` of one against the other, alike in all directions, such as that of the registration, and the
     ``spread`` of the actual ends give the intervals; there are none without both. The normals name the patient's axial
-    and sagittal planes (RAS axes by default). Raises AssessmentError when the two run in opposite directions: entry and
-    tip swapped.
+    and sagittal planes (RAS axes by default). Raises AssessmentError when the two run in opposite directions (entry and
+    tip swapped) or are too far from one another to be one implant.
     """
     may = (Spread() if spread is None else spread).widened(uncertainty_mm)
     u, v = planned.direction, actual.direction
@@ -156,6 +162,12 @@ def compare(
         )
     label = planned.name
     tip = actual.tip_ras_mm - planned.tip_ras_mm
+    apart, turned = float(np.linalg.norm(tip)), _angle_deg(u, v)
+    if apart > MOST_APART_MM or turned > MOST_TURNED_DEG:
+        raise AssessmentError(
+            f"planned and actual '{label}' end {apart:.0f} mm apart and are turned by {turned:.0f} deg: they are not "
+            "one implant, or lie in different frames; check names and registration"
+        )
     # Onto the plane across the plan along the actual axis, and onto the plane across the actual axis.
     to_entry_plane = np.eye(3) - np.outer(v, u) / (u @ v)
     across_actual = np.eye(3) - np.outer(v, v)
@@ -171,7 +183,7 @@ def compare(
     def distance(name: str, offset: Vector, definition: str, projector: Vector) -> Measurement:
         return one(name, float(np.linalg.norm(projector @ offset)), "mm", definition, may.of(projector))
 
-    depth, angle = float(tip @ u), _angle_deg(u, v)
+    depth = float(tip @ u)
     return (
         distance(
             "entry deviation",
@@ -197,7 +209,7 @@ def compare(
         ),
         one(
             "angular deviation",
-            angle,
+            turned,
             "deg",
             "acos |u . v| of planned and actual axis",
             angle_error,
