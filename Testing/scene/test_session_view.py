@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from IntraopMRILib.assess.implant import Spread, Trajectory, band, compare
+from IntraopMRILib.assess.implant_detection import DetectedImplant
 from IntraopMRILib.assess.resection import extent_of_resection, rano_class
 from IntraopMRILib.assess.residual import ResidualAssessment
 from IntraopMRILib.navigate.watch import FRESH_POSES
@@ -12,7 +14,7 @@ from IntraopMRILib.scene.bridge import SceneBridge
 from IntraopMRILib.scene.headless import HeadlessScene
 from IntraopMRILib.scene.session_view import SessionView
 from IntraopMRILib.session import Plan
-from IntraopMRILib.session_updates import ImageReady, Problem, Registered, ResidualFound
+from IntraopMRILib.session_updates import ImageReady, ImplantFound, Problem, Registered, ResidualFound
 from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Pose, Reason, Verdict
 
 GOOD = Verdict((Reason("overlap", 0.9, "", "above 0.6", Level.GOOD),))
@@ -160,6 +162,49 @@ def test_a_failed_assessment_shows_no_old_number(operation: Operation) -> None:
     operation.view.apply(Problem("assess residual", "no tumour region"))
     assert operation.view.readout().residual is None
     assert operation.view.tipToResidual() is None
+
+
+@pytest.mark.parametrize("stage", ["receive", "reconstruct", "command the scanner", "assess implants", "show"])
+def test_what_fails_later_takes_nothing_away_that_holds(operation: Operation, stage: str) -> None:
+    operation.scan()
+    operation.register()
+    operation.assess()
+    operation.view.apply(Problem(stage, "it failed"))
+    assert operation.view.readout().residual is not None
+    assert operation.shows("result.residual")
+    operation.touch(12.0, FRESH_POSES)
+    assert operation.view.tipToResidual() is not None
+
+
+def test_an_implant_stands_beside_the_residual_and_goes_with_its_scan(operation: Operation) -> None:
+    operation.scan()
+    operation.register()
+    operation.assess()
+    lead = Trajectory(np.array([0.0, 8, 0]), np.zeros(3), 1.5, "Lead")
+    detected = DetectedImplant(lead, Spread(0.2), None, GOOD, operation.image, 1.5)
+    measured = compare(lead, lead, 0.3)
+    operation.view.apply(ImplantFound(lead, detected, measured, band(measured)))
+    readout = operation.view.readout()
+    assert readout.residual is not None
+    assert list(readout.implants) == ["Lead"]
+    assert operation.shows("intraop.implant.Lead.cylinder")
+    operation.image = operation.image.with_array(operation.image.array, "next")
+    operation.scan()
+    assert not operation.shows("intraop.implant.Lead.cylinder")
+    operation.register()
+    assert not operation.shows("intraop.implant.Lead.cylinder"), "not before it is found again"
+
+
+def test_a_new_session_shows_nothing_of_the_plan_before(operation: Operation) -> None:
+    operation.scan()
+    operation.register()
+    operation.assess()
+    operation.bridge.withdraw("The session was closed.")
+    bridge = SceneBridge(operation.bridge.scene)
+    lead = Trajectory(np.array([0.0, 8, 0]), np.zeros(3), 1.5, "Lead")
+    SessionView(bridge, Plan("P2", "test", operation.preop, trajectories=(lead,)))
+    assert {role.partition(".")[2].partition(".")[0] for role in bridge.roles()} == {"volume", "plan"}
+    assert bridge.unconfirmed is None
 
 
 def test_the_volume_is_the_registered_one_and_without_a_registration_the_newest(operation: Operation) -> None:

@@ -48,7 +48,7 @@ class Truth:
 
 @dataclass
 class SmallWorld:
-    """Scans of one patient, and what is true of each, by uid. ``during``: called in every stage that stands in."""
+    """Scans of one patient, and what is true of each, by name. ``during``: called in every stage that stands in."""
 
     during: Callable[[str], None] = lambda _stage: None
     truths: dict[str, Truth] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class SmallWorld:
         self.made[role] += 1
         name = f"T1 {role} {self.made[role]}"
         image = Image(array, self.pose(truth) @ self.grid, name, patient_id=patient_id, acquired_utc_s=taken_utc_s)
-        self.truths[image.uid] = truth
+        self.truths[image.name] = truth
         return image
 
     @staticmethod
@@ -116,7 +116,7 @@ class SmallWorld:
         patch.setattr("IntraopMRILib.session_implants.find_implant", self._implant)
 
     def _begin(self, stage: str, image: Image, progress: Progress | None) -> Truth:
-        truth = self.truths[image.uid]
+        truth = self.truths[image.name]
         self.during(stage)
         if truth.defect == stage:
             raise ZeroDivisionError(f"in {stage}")

@@ -289,7 +289,7 @@ class Theatre(RuleBasedStateMachine):
         if record.residual is None:
             return
         native, contrast = (self.images[role] for role in ROLES)
-        truths = [self.world.truths[image.uid] for image in (native, contrast)]
+        truths = [self.world.truths[image.name] for image in (native, contrast)]
         assert {native.uid, contrast.uid} <= set(record.residual.volume.based_on)
         assert all(truth.whole is not Level.REFUSED and truth.defect != "register" for truth in truths)
         assert abs(truths[0].moved_mm - truths[1].moved_mm) <= MOVED_MM

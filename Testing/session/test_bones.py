@@ -13,6 +13,7 @@ from IntraopMRILib.register.vertebrae import VertebraRegistration
 from IntraopMRILib.report.html import render
 from IntraopMRILib.session import Plan, Session
 from IntraopMRILib.session_bones import Bone, bones_of
+from IntraopMRILib.session_receive import ArrivedScan
 from IntraopMRILib.session_updates import ImplantFound
 from IntraopMRILib.workflow.record import SessionRecord, as_document, from_json, to_json
 from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
@@ -162,12 +163,14 @@ def test_no_decision_without_a_name_on_a_refused_one_or_on_an_older_scan(bent: B
         bent.session.decide_bone(bent.bones["L1"], True, " ")
     with pytest.raises(RegistrationError, match="'L4' cannot be accepted"):
         bent.decide("L4", True)
-    bent.session.journal.image(Image(bent.image.array, np.eye(4), "spine", uid="newer"), "native")
-    bent.session._bones.clear()
+    bent.decide("L1", True)
+    newer = Image(bent.image.array, np.eye(4), "spine", uid="newer")
+    bent.session._image(ArrivedScan("native", newer.name, image=newer))
     for late in (lambda: bent.decide("L1", True), lambda: bent.session.leave_bones("Dr. Example")):
         with pytest.raises(SessionError, match="newer image has withdrawn"):
             late()
     assert bent.record.parts == ()
+    assert bent.record.measurements == (), "neither numbers nor why there are none: that was another scan"
 
 
 def test_where_nobody_is_asked_all_that_was_found_is_in_the_report(bent: Bent) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from IntraopMRILib.scan_facts import AGENT, FRAME, local_text, local_utc_s
 from IntraopMRILib.session import Plan, Session
 from IntraopMRILib.session_pair import wrong_order
+from IntraopMRILib.session_receive import ArrivedScan
 from IntraopMRILib.session_updates import ImageReady, Problem, Registered, ResidualFound, Role
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
@@ -177,6 +179,20 @@ def test_offers_come_after_the_session_has_begun_and_never_wait(plan: Plan, brai
     finally:
         session.close()
     assert session.plan.patient_id == PATIENT
+    with pytest.raises(SessionError, match="begin a new one"):
+        session.connect(None)
+
+
+def test_an_offer_that_has_to_wait_leaves_the_frame_of_reference_open(plan: Plan, brain: BrainCase) -> None:
+    session = Session(plan)
+    session._workers.append(threading.current_thread())
+    for name in ("one", "two"):
+        session._scans.put(ArrivedScan("native", name))
+    waiting = scan(brain, "native", NATIVE_S, metadata={FRAME: "1.2.3"})
+    with pytest.raises(SessionError, match="two scans wait"):
+        session.offer_scan(waiting, "native")
+    session._scans.get()
+    session.offer_scan(replace(waiting, metadata={FRAME: "1.2.4"}), "native")
 
 
 @pytest.mark.parametrize(

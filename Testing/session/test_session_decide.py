@@ -10,8 +10,9 @@ from IntraopMRILib.register.deformable import DeformableRegistration
 from IntraopMRILib.register.rigid import RigidRegistration
 from IntraopMRILib.session import Plan, Session
 from IntraopMRILib.session_implants import compared
+from IntraopMRILib.session_receive import ArrivedScan
 from IntraopMRILib.session_updates import ImplantFound, PlanCarried
-from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
+from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import RegistrationError, SessionError
 from IntraopMRIReconstructionLib.geometry import apply
 
@@ -80,13 +81,18 @@ def test_the_cavity_has_a_volume_with_its_interval(session: Session) -> None:
     assert "Dark now and tissue" in cavity.definition
 
 
-def test_an_implant_is_judged_against_the_accepted_plan(session: Session) -> None:
-    image, carried = follow(session)
-    item = next(item for item in carried.items if item.kind == "plan")
+def lead_of(session: Session, image: Image) -> ImplantFound:
+    """The lead where the brain shift has brought its plan, compared with where the rigid pose puts that."""
     planned = session.plan.trajectories[0]
     placed = Trajectory(planned.entry_ras_mm + MOVED, planned.tip_ras_mm + MOVED, 1.5, "Lead")
     detected = DetectedImplant(placed, Spread(0.3), None, GOOD, image, 1.5)
-    session._found(compared(planned, detected, (image.uid,), "rigid pose", 0.5))
+    return compared(planned, detected, (image.uid,), "rigid pose", 0.5)
+
+
+def test_an_implant_is_judged_against_the_accepted_plan(session: Session) -> None:
+    image, carried = follow(session)
+    item = next(item for item in carried.items if item.kind == "plan")
+    session._found(lead_of(session, image))
 
     def deviation() -> float:
         found = [update for update in session.drain() if isinstance(update, ImplantFound)][-1]
@@ -102,6 +108,29 @@ def test_an_implant_is_judged_against_the_accepted_plan(session: Session) -> Non
     session.decide(accepted, False, "Dr. X")
     assert deviation() == pytest.approx(np.linalg.norm(MOVED), abs=1e-6)
     assert [e.kind for e in session.journal.record.events].count("carried over") == 2
+
+
+def test_a_plan_that_is_accepted_before_its_implant_is_found_counts_as_well(session: Session) -> None:
+    image, carried = follow(session)
+    session.decide(next(item for item in carried.items if item.kind == "plan"), True, "Dr. X")
+    session._found(lead_of(session, image))
+    (entry,) = session.journal.record.implants
+    assert entry.planned_basis.startswith("carried over, accepted by Dr. X at")
+    assert entry.measurements[1].value == pytest.approx(0.0, abs=1e-4)
+    session._image(ArrivedScan("contrast", "next", image=cube()))
+    follow(session)
+    session._found(lead_of(session, image))
+    assert session.journal.record.implants[0].planned_basis == "rigid pose", "the decision was about another scan"
+
+
+def test_a_number_that_comes_after_a_newer_scan_is_not_written_down(session: Session) -> None:
+    image, _ = follow(session)
+    late = Measurement("Cross-check", 2.0, "mm", "made in the background", based_on=(image.uid, "preop"))
+    session.journal.measurement(late)
+    assert late in session.journal.record.measurements
+    follow(session)
+    session.journal.measurement(late)
+    assert late not in session.journal.record.measurements
 
 
 def test_a_new_scan_voids_decisions_and_measurements(session: Session) -> None:
