@@ -110,6 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     send.add_argument("--called", required=True, metavar="AE", help="application entity title of the archive")
     send.add_argument("--calling", default="INTRAOPMRI", metavar="AE", help="title by which it knows this computer")
     send.add_argument("--wait", type=float, default=30.0, metavar="S", help="longest silence of the archive (s)")
+    text = "wait for storage commitment too; PORT: where the archive calls back, 0: it answers on the same connection"
+    send.add_argument("--commit", type=int, metavar="PORT", help=text)
     send.set_defaults(run=_send)
     return parser
 
@@ -193,7 +195,7 @@ def _measure(options: argparse.Namespace) -> None:
 def _send(options: argparse.Namespace) -> None:
     from .cli_send import send_results
 
-    print(send_results(options.results, options.to, options.called, options.calling, options.wait))
+    print(send_results(options.results, options.to, options.called, options.calling, options.wait, options.commit))
 
 
 def plan_of_case(case: Path, procedure: str) -> Plan:

@@ -1,4 +1,7 @@
-"""Sends the DICOM objects of a finished session to an archive, with a progress bar, and notes it in the record."""
+"""Sends the DICOM objects of a finished session to an archive, with a progress bar, and notes it in the record.
+
+Asked to, it waits for the archive's commitment to what it has stored.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 from IntraopMRIReconstructionLib.errors import SessionError
 
 from .cli_measure import write_results
+from .report.dicom.commit import ask
 from .report.dicom.send import Archive, send
 from .report.dicom.write import files_of
 from .session_dicom import DICOM
@@ -17,10 +21,13 @@ from .session_links import Link
 from .workflow.record import read_record
 
 
-def send_results(results: Path, to: Link, title: str, own_title: str, wait_s: float) -> str:
-    """Send everything in ``results``/dicom; returns what came of it in one line.
+def send_results(
+    results: Path, to: Link, title: str, own_title: str, wait_s: float, reply_port: int | None = None
+) -> str:
+    """Send everything in ``results``/dicom; returns what came of it in one line, and in a second what was committed.
 
-    Raises SessionError when nothing could be sent, and when not everything was stored: the record says so then too.
+    ``reply_port``: ask for storage commitment, see :func:`.report.dicom.commit.ask`; None: do not. Raises SessionError
+    when nothing could be sent, and when not everything was stored or committed: the record says so then too.
     """
     from rich.progress import Progress
 
@@ -42,10 +49,17 @@ def send_results(results: Path, to: Link, title: str, own_title: str, wait_s: fl
 
         try:
             outcome = send(files, archive, show)
+            journal.event("sent", outcome.text)
+            write_results(journal.record, results)
+            if not outcome.complete:
+                raise SessionError(f"not everything was stored; {outcome.text}")
+            if reply_port is None:
+                return outcome.text
+            commitment = ask(outcome, reply_port, wait_s, show)
         finally:
             signal.signal(signal.SIGINT, before)
-    journal.event("sent", outcome.text)
+    journal.event("committed", commitment.text)
     write_results(journal.record, results)
-    if not outcome.complete:
-        raise SessionError(f"not everything was stored; {outcome.text}")
-    return outcome.text
+    if not commitment.complete:
+        raise SessionError(f"everything was stored, not everything was committed; {commitment.text}")
+    return f"{outcome.text}\n{commitment.text}"

@@ -21,7 +21,7 @@ from IntraopMRILib.session_updates import ImageReady, PlanCarried, ResidualFound
 from IntraopMRILib.workflow.record import DrawnEntry, SessionRecord, read_record, write_record
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
-from peers.dicom_archive import TITLE, answering
+from peers.dicom_archive import TITLE, answering, committing
 from peers.dicom_case import PATIENT, SHAPE, ball, grid, number, record_of, scan
 from pydicom.dataset import Dataset
 
@@ -162,6 +162,19 @@ def test_send_from_the_command_line(results: Path, capsys: pytest.CaptureFixture
         assert main(command) == 1
     assert "not everything was stored" in capsys.readouterr().err
     assert "1 refused" in read_record(results / "session.json").events[-1].text
+
+
+def test_commitment_from_the_command_line(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pynetdicom", reason="pip install pynetdicom: nothing is sent without it")
+    command = ["send", "--results", str(results), "--called", TITLE, "--commit", "0", "--to"]
+    with answering(lambda _n: 0, commit=committing) as archive:
+        assert main([*command, f"127.0.0.1:{archive.port}"]) == 0
+    assert " committed (of " in capsys.readouterr().out
+    assert [event.kind for event in read_record(results / "session.json").events][-2:] == ["sent", "committed"]
+    with answering(lambda _n: 0) as archive:
+        assert main([*command, f"127.0.0.1:{archive.port}"]) == 1
+    assert "everything was stored, not everything was committed" in capsys.readouterr().err
+    assert "the archive does not offer it" in read_record(results / "session.json").events[-1].text
 
 
 def test_interrupted_by_a_person_the_record_says_what_arrived(results: Path) -> None:

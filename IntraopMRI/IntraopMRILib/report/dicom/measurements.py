@@ -30,7 +30,7 @@ CAVITY = "Resection cavity"
 #: Written by this machine about its own work, not about the patient.
 OWN_TIMES = "s"
 #: Events that come from writing and sending these objects: a report must not change by having been written.
-OWN_EVENTS = ("dicom", "sent")
+OWN_EVENTS = ("dicom", "sent", "committed")
 
 
 @dataclass(frozen=True)

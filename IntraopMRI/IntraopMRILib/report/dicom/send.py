@@ -75,6 +75,7 @@ class Sent:
     """What came of one object, and why in words when it is not stored."""
 
     path: Path
+    sop_class: str
     sop_uid: str
     fate: Fate
     why: str = ""
@@ -89,9 +90,14 @@ class Outcome:
     cancelled: bool = False
 
     @property
+    def stored(self) -> tuple[Sent, ...]:
+        """Those that the archive has acknowledged."""
+        return tuple(sent for sent in self.objects if sent.fate in (Fate.STORED, Fate.WARNED))
+
+    @property
     def complete(self) -> bool:
         """Whether the archive has acknowledged every object."""
-        return bool(self.objects) and all(sent.fate in (Fate.STORED, Fate.WARNED) for sent in self.objects)
+        return bool(self.objects) and len(self.stored) == len(self.objects)
 
     @property
     def text(self) -> str:
@@ -116,7 +122,7 @@ def send(files: Sequence[Path], archive: Archive, progress: Progress = no_progre
     sent: list[Sent] = []
     why, cancelled = "", False
     classes = sorted({sop_class for sop_class, _uid in known})
-    with _associated(archive, [VERIFICATION, *classes]) as association:
+    with associated(archive, [VERIFICATION, *classes]) as association:
         _echo(archive, association)
         taken = {str(context.abstract_syntax) for context in association.accepted_contexts}
         if not taken & set(classes):
@@ -124,45 +130,24 @@ def send(files: Sequence[Path], archive: Archive, progress: Progress = no_progre
         for number, (path, (sop_class, uid)) in enumerate(zip(files, known, strict=True)):
             cancelled = cancelled or not progress(number / len(files), f"sending to {archive.title}")
             if cancelled or why:
-                sent.append(Sent(path, uid, Fate.NOT_SENT, why or "cancelled"))
+                sent.append(Sent(path, sop_class, uid, Fate.NOT_SENT, why or "cancelled"))
             elif sop_class not in taken:
                 kind = pydicom.uid.UID(sop_class).name
-                sent.append(Sent(path, uid, Fate.REFUSED, f"the archive takes no {kind}"))
+                sent.append(Sent(path, sop_class, uid, Fate.REFUSED, f"the archive takes no {kind}"))
             else:
-                sent.append(_store(association, path, uid))
+                sent.append(_store(association, path, sop_class, uid))
                 if not association.is_established:
                     why = "the connection was lost"
     progress(1.0, "sent")
     return Outcome(archive, tuple(sent), cancelled)
 
 
-def _store(association: Any, path: Path, uid: str) -> Sent:
-    try:
-        # By name: the library may read the file in its own syntax, and converts it where the archive wants another.
-        status = association.send_c_store(pydicom.dcmread(path))
-    except (ValueError, RuntimeError, OSError, InvalidDicomError) as error:
-        return Sent(path, uid, Fate.NOT_SENT, str(error))
-    if "Status" not in status:
-        return Sent(path, uid, Fate.UNKNOWN, "the archive did not acknowledge it in time")
-    code, comment = int(status.Status), str(status.get("ErrorComment", ""))
-    if code == SUCCESS:
-        return Sent(path, uid, Fate.STORED)
-    words = f"status 0x{code:04X}{f', {comment}' if comment else ''}"
-    return Sent(path, uid, Fate.WARNED if code in WARNINGS else Fate.REFUSED, words)
-
-
-def _known(path: Path) -> tuple[str, str]:
-    """SOP class and instance of a file. Raises SessionError when it is no DICOM object."""
-    try:
-        meta = pydicom.filereader.read_file_meta_info(path)
-        return str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID)
-    except (InvalidDicomError, OSError, AttributeError, ValueError, EOFError) as error:
-        raise SessionError(f"'{path}' is no DICOM object ({error}): write the objects again") from error
-
-
 @contextmanager
-def _associated(archive: Archive, classes: Sequence[str]) -> Iterator[Any]:
-    """An association for these SOP classes, released at the end. Raises SessionError when there comes none."""
+def associated(archive: Archive, classes: Sequence[str], handlers: Sequence[tuple[Any, Any]] = ()) -> Iterator[Any]:
+    """An association for these SOP classes, released at the end. Raises SessionError when there comes none.
+
+    ``handlers``: of events on it, by the library's names.
+    """
     library = pynetdicom()
     try:
         # First plainly: the library does not say why there is no connection, and leaves its socket open then.
@@ -177,7 +162,7 @@ def _associated(archive: Archive, classes: Sequence[str]) -> Iterator[Any]:
     entity.dimse_timeout = entity.network_timeout = archive.answer_s
     for sop_class in classes:
         entity.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-    association = entity.associate(archive.host, archive.port, ae_title=archive.title)
+    association = entity.associate(archive.host, archive.port, ae_title=archive.title, evt_handlers=list(handlers))
     if not association.is_established:
         why = "something listens there that does not answer as an archive"
         if association.is_rejected:
@@ -194,6 +179,30 @@ def _associated(archive: Archive, classes: Sequence[str]) -> Iterator[Any]:
             association.release()
         else:
             association.abort()
+
+
+def _store(association: Any, path: Path, sop_class: str, uid: str) -> Sent:
+    try:
+        # By name: the library may read the file in its own syntax, and converts it where the archive wants another.
+        status = association.send_c_store(pydicom.dcmread(path))
+    except (ValueError, RuntimeError, OSError, InvalidDicomError) as error:
+        return Sent(path, sop_class, uid, Fate.NOT_SENT, str(error))
+    if "Status" not in status:
+        return Sent(path, sop_class, uid, Fate.UNKNOWN, "the archive did not acknowledge it in time")
+    code, comment = int(status.Status), str(status.get("ErrorComment", ""))
+    if code == SUCCESS:
+        return Sent(path, sop_class, uid, Fate.STORED)
+    words = f"status 0x{code:04X}{f', {comment}' if comment else ''}"
+    return Sent(path, sop_class, uid, Fate.WARNED if code in WARNINGS else Fate.REFUSED, words)
+
+
+def _known(path: Path) -> tuple[str, str]:
+    """SOP class and instance of a file. Raises SessionError when it is no DICOM object."""
+    try:
+        meta = pydicom.filereader.read_file_meta_info(path)
+        return str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID)
+    except (InvalidDicomError, OSError, AttributeError, ValueError, EOFError) as error:
+        raise SessionError(f"'{path}' is no DICOM object ({error}): write the objects again") from error
 
 
 def _echo(archive: Archive, association: Any) -> None:
