@@ -106,7 +106,11 @@ class Links:
             identity=self.identity,
             on_event=lambda event: self._heard(part, event),
         )
-        return self._open.enter_context(client)
+        try:
+            return self._open.enter_context(client)
+        except WireError as error:
+            # All links of a computer have the same host: which one it is has to be said.
+            raise WireError(f"{part}: {error}") from error
 
     def _heard(self, part: str, event: LinkEvent) -> None:
         """Links that came and went, and the first refusal of each kind; the counters have all of them."""

@@ -183,6 +183,11 @@ class _IOManager:
         scene_io.saveScene(slicer.mrmlScene, properties["fileName"])
         return True
 
+    def openAddDataDialog(self) -> bool:
+        """qSlicerIOManager: a person closes the dialog without choosing anything."""
+        slicer.app.dialogs.append("Add data")
+        return False
+
     @staticmethod
     def _only_scenes(kind: str) -> None:
         if kind != "SceneFile":
@@ -212,6 +217,7 @@ class qSlicerModuleSelector(QtCore.QObject):
         self._open = name
         if name:
             widget = manager.module(name).widgetRepresentation()
+            widget.layout().setContentsMargins(0, 0, 0, 0)
             self._panel.setWidget(widget)
             widget.show()
             widget.enter()
@@ -253,6 +259,7 @@ class qSlicerApplication(QtWidgets.QApplication):
         self.setOrganizationName("HostOfIntraopMRI")
         self.pipRequests: list[tuple[str | None, list[str]]] = []
         self.problems: list[str] = []
+        self.dialogs: list[str] = []
         self.forPeople = False
         self._headless = HeadlessScene()
         self._temporary = tempfile.TemporaryDirectory(prefix="host-")

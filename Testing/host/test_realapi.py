@@ -31,7 +31,16 @@ STAND_INS = [
 #: Stand-ins that are named otherwise, and what only tests and the host itself call.
 CALLED = {"qSlicerModuleSelector": "qSlicerModuleSelectorToolBar"}
 HOST_ONLY = {
-    "qSlicerApplication": {"start", "stop", "recordProblem", "setTranslator", "problems", "pipRequests", "forPeople"},
+    "qSlicerApplication": {
+        "start",
+        "stop",
+        "recordProblem",
+        "setTranslator",
+        "problems",
+        "pipRequests",
+        "dialogs",
+        "forPeople",
+    },
     "qSlicerModuleManager": {"load", "unload"},
     "qSlicerScriptedLoadableModule": {"instantiate"},
     "qMRMLSliceWidget": {"close_view"},

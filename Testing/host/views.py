@@ -37,6 +37,8 @@ class _View(QtWidgets.QWidget):
     def __init__(self, drawn: Any, parent: Any) -> None:
         super().__init__(parent)
         self.drawn = drawn
+        self._corner = vtk.vtkCornerAnnotation()
+        drawn.renderer.AddViewProp(self._corner)
         self.renderSeconds = 0.0
         self._picture: QtGui.QImage | None = None
         self._paused = 0
@@ -58,6 +60,9 @@ class _View(QtWidgets.QWidget):
 
     def renderer(self) -> Any:
         return self.drawn.renderer
+
+    def cornerAnnotation(self) -> Any:
+        return self._corner
 
     def displayableManagerByClassName(self, name: str) -> Any:
         return self.drawn.managers.GetDisplayableManagerByClassName(name)

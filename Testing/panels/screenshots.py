@@ -62,6 +62,8 @@ class Session:
         self.panel._tick()
         for view in views:
             view.forceRender()
+        for _ in range(5):
+            self.app.processEvents()  # what has just become invisible still has its place
         views[-1].renderer().SetUseDepthPeeling(False)
         self.window.grab().save(str(self.folder / f"{name}.png"))
         print(self.folder / f"{name}.png", flush=True)

@@ -40,15 +40,25 @@ def complete(panel: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "words"),
-    [("patientId", "identifier"), ("preopVolume", "preoperative volume"), ("plannedImplant", "tumour or the planned")],
+    ("missing", "words", "button"),
+    [
+        ("patientId", "identifier", "Enter the identifier"),
+        ("preopVolume", "preoperative volume", "Choose the volume"),
+        ("plannedImplant", "tumour (a segmentation) or the planned implant (a line)", "Choose tumour or implant"),
+    ],
 )
-def test_what_is_missing_is_said(panel: Any, missing: str, words: str) -> None:
+def test_what_is_missing_is_said_and_the_button_leads_there(panel: Any, missing: str, words: str, button: str) -> None:
     complete(panel)
     panel.parameters.setValue(missing, "" if missing == "patientId" else None)
+    section = page(panel, "CASE").ui.patientSection if missing == "patientId" else page(panel, "CASE").ui.planSection
+    section.collapsed = True
     panel.refresh()
     assert words in panel.ui.whyLabel.text
-    assert not panel.ui.nextButton.enabled
+    assert panel.ui.nextButton.text == button
+    slicer.util.mainWindow().activateWindow()
+    panel.ui.nextButton.click()
+    assert not section.collapsed
+    assert slicer.util.mainWindow().focusWidget() is getattr(page(panel, "CASE").ui, missing)
 
 
 def connect(panel: Any) -> str:

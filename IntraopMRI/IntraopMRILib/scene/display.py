@@ -87,6 +87,7 @@ class Readout:
     ``preview``: percent acquired, when the picture is the preview of a scan that still arrives.
     ``alone``: where the pose of the whole was refused and a person decides on vertebrae one by one, names of the
     accepted ones, empty for none; then ``implants`` holds only what rests on those. None elsewhere.
+    ``tracked``: whether a tracker is part of the session. ``unwatched``: no alarm is given for structures at risk.
     """
 
     residual: Measurement | None = None
@@ -102,6 +103,8 @@ class Readout:
     pose_trust: str = "never received"
     preview: str = ""
     alone: str | None = None
+    tracked: bool = True
+    unwatched: bool = False
 
     @property
     def refused(self) -> bool:
@@ -136,7 +139,7 @@ def corners(readout: Readout) -> Corners:
     resected = _block("RESECTED", readout.extent_of_resection, needsRegistration, colors.TEXT, LARGE)
     if readout.rano_class and not needsRegistration and _value(readout.extent_of_resection):
         resected += (Line(f"RANO class {readout.rano_class}"),)
-    if readout.tip_to_residual is None and readout.implants:
+    if not readout.tracked or (readout.tip_to_residual is None and readout.implants):
         topRight: tuple[Line, ...] = ()
     else:
         problem = readout.pose_problem or needsRegistration
@@ -163,8 +166,10 @@ def banners(readout: Readout) -> tuple[Banner, ...]:
         reasons = readout.verdict.text.partition(": ")[2] if readout.verdict is not None and readout.refused else ""
         title = "REGISTRATION REFUSED" if readout.refused else "NOT REGISTERED"
         result.append(Banner(title, reasons or readout.withdrawn, Tone.DANGER))
-    elif readout.unplaced:
+    elif readout.unplaced and not readout.pose_problem:
         result.append(Banner("NO SCAN YET: POINTER NOT PLACED", tone=Tone.CAUTION))
+    if readout.unwatched and not readout.pose_problem:
+        result.append(Banner("NO ALARMS WHILE ANOTHER MODULE IS OPEN", tone=Tone.CAUTION))
     # A tool that comes back is steady within a tenth of a second: a band across the views would only flash.
     if readout.pose_problem and readout.pose_trust not in ("never received", "returning"):
         result.append(Banner(_shouted(readout.pose_problem), tone=Tone.CAUTION))
@@ -277,7 +282,7 @@ def _state(readout: Readout) -> tuple[Line, ...]:
         pose = Line(problem.capitalize(), READ, Tone.CAUTION.color, bold=True)
     else:
         pose = Line(f"Pose {age(readout.pose_age_s)} old")
-    return (*registration, Line(image), pose)
+    return (*registration, Line(image), pose) if readout.tracked else (*registration, Line(image))
 
 
 def _shouted(text: str) -> str:

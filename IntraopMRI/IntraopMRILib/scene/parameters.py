@@ -29,6 +29,27 @@ class Phase(Enum):
     DECIDE = 6
 
 
+class Metal(Enum):
+    """What an implant is made of: the size of its void follows from it."""
+
+    UNKNOWN = 1
+    TITANIUM = 2
+    COBALT_CHROMIUM = 3
+
+    def label(self) -> str:
+        """Name for a person."""
+        return {
+            Metal.UNKNOWN: _("Metal not known"),
+            Metal.TITANIUM: _("Titanium"),
+            Metal.COBALT_CHROMIUM: _("Cobalt-chromium"),
+        }[self]
+
+    @property
+    def key(self) -> str:
+        """As the assessment calls it; empty when it is not known."""
+        return "" if self is Metal.UNKNOWN else self.name.lower().replace("_", "-")
+
+
 class Comparison(Enum):
     """How the intraoperative volume is compared with the preoperative one."""
 
@@ -142,6 +163,7 @@ class SessionParameters:
     plannedImplant: vtkMRMLMarkupsLineNode
     plannedLandmarks: vtkMRMLMarkupsFiducialNode
     implantDiameterMm: Annotated[float, WithinRange(0.5, 20.0)] = 5.0
+    implantMetal: Metal = Metal.UNKNOWN
 
     scanner: Peer
     tracker: Peer

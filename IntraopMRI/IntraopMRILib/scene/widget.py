@@ -74,6 +74,7 @@ class SessionPanel(Panel):
         self._gone: list[tuple[str, str]] = []
         self._torn: list[str] = []
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAboutToBeRemovedEvent, self._onNodeLeaves)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self._onNodeComes)
         self._shortcuts = self._makeShortcuts()
         self._timer = qt.QTimer()
         self._timer.setInterval(TICK_MS)
@@ -90,7 +91,8 @@ class SessionPanel(Panel):
         """Follow the scene again, and listen to the keys."""
         super().enter()
         for shortcut in self._shortcuts:
-            shortcut.enabled = True
+            # The panel is made before it is opened, perhaps by a script that never opens it.
+            shortcut.enabled = self._isShown()
 
     def exit(self) -> None:
         """The session goes on while another module is open; keys belong to that module."""
@@ -122,11 +124,19 @@ class SessionPanel(Panel):
         self.running.forgetScene()
         self.overlay.close()
 
+    def sceneAboutToBeJoined(self) -> None:
+        """As above; whoever adds a scene to this one does not expect that."""
+        wasConnected = self.running.connected
+        super().sceneAboutToBeJoined()
+        if wasConnected:
+            self.running.problem = _("A scene was loaded, which ended the session: connect again on page 2")
+
     def refresh(self) -> None:
         """Show every step's state, the open page, and the one next action."""
         if self.parameters is None or self._refreshing or not hasattr(self, "_steps"):
             return
         self._refreshing, self._asked, self._refreshed_s = True, False, time.monotonic()
+        style.suit(self.widget.palette.color(qt.QPalette.Window).lightness())
         try:
             self._showFrame()
             self._showPage()
@@ -223,6 +233,11 @@ class SessionPanel(Panel):
             self.refresh()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeComes(self, _caller: Any, _event: Any, node: Any) -> None:
+        if node.IsA("vtkMRMLDisplayableNode"):
+            self.askRefresh()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeLeaves(self, _caller: Any, _event: Any, node: Any) -> None:
         if self.parameters is not None and not slicer.mrmlScene.IsClosing():
             for field in CHOSEN_NODES:
@@ -254,7 +269,12 @@ class SessionPanel(Panel):
     def _tick(self) -> None:
         before, sent = self.running.pose, self.running.rawPose
         worked = self.running.tick()
+        now = time.monotonic()
         if self.parameters is None:
+            # The session goes on while another module is open: what stands in the views must not stand still.
+            if not worked and now - self._slow_s > SLOW_TICK_S:
+                self._slow_s = now
+                self._annotate()
             return
         if self.running.rawPose is not sent and self.running.rawPose is not None:
             self.pages[Phase.REGISTER].poseArrived()  # type: ignore[attr-defined]
@@ -265,7 +285,6 @@ class SessionPanel(Panel):
             self._forgetLeftNodes()
         if self._torn:
             self._putBack()
-        now = time.monotonic()
         # One thing a tick: together they would be felt. The next tick is not far.
         if worked:
             return
@@ -275,17 +294,28 @@ class SessionPanel(Panel):
             self._slow_s = now
             if self._shownPage is not None:
                 self._shownPage.tick()
-            if self.running.view is not None:
-                shift = self.pages[Phase.NAVIGATE].shiftLines()  # type: ignore[attr-defined]
-                titles = self.pages[Phase.SCAN].compare.titles  # type: ignore[attr-defined]
-                self.overlay.annotate(self._readout(), shift, titles, self.running.view.bridge.legend())
+            self._annotate()
+
+    def _annotate(self) -> None:
+        """The numbers of this moment into the views; none once there is no session that stands for them."""
+        if self.running.view is None:
+            self.overlay.close()
+            return
+        shift = self.pages[Phase.NAVIGATE].shiftLines()  # type: ignore[attr-defined]
+        titles = self.pages[Phase.SCAN].compare.titles  # type: ignore[attr-defined]
+        self.overlay.annotate(self._readout(), shift, titles, self.running.view.bridge.legend())
 
     def _readout(self) -> Readout:
         """What the views say: the same distance as the panel, and none before a person has confirmed."""
-        readout = self.running.view.readout()
-        guidance = self.pages[Phase.NAVIGATE].guidance  # type: ignore[attr-defined]
-        if self.running.image is None and not readout.withdrawn and not readout.pose_problem:
-            # The chosen volume is on the screen and the pointer beside it, each in a frame of its own.
+        readout = replace(
+            self.running.view.readout(),
+            tracked="tracker" in self.running.session.links(),
+            unwatched=self.parameters is None and bool(self.running.view.risks),
+        )
+        # Nothing watches a structure at risk, nor smooths the pose, while another module is open.
+        guidance = None if self.parameters is None else self.pages[Phase.NAVIGATE].guidance  # type: ignore[attr-defined]
+        if self.running.image is None and not readout.withdrawn:
+            # The chosen volume is on the screen and a pointer beside it, each in a frame of its own.
             readout = replace(readout, unplaced=True)
         if not self.running.trusted:
             # The residual belongs to the review; where the tip is matters only after the confirmation

@@ -76,6 +76,10 @@ class Panel(VTKObservationMixin):
     def sceneAboutToChange(self) -> None:
         """Let go of nodes that are about to disappear; a panel adds its own."""
 
+    def sceneAboutToBeJoined(self) -> None:
+        """The same, since another scene is loaded or added: it brings its own choices and images."""
+        self.sceneAboutToChange()
+
     def _onParametersModified(self, _caller: Any, _event: Any) -> None:
         self.refresh()
 
@@ -84,8 +88,7 @@ class Panel(VTKObservationMixin):
         self.setParameters(None)
 
     def _onSceneStartImport(self, _caller: Any, _event: Any) -> None:
-        # A loaded scene brings its own choices and images: nothing that was confirmed before holds for them.
-        self.sceneAboutToChange()
+        self.sceneAboutToBeJoined()
 
     def _onSceneReplaced(self, _caller: Any, _event: Any) -> None:
         if self._isShown():

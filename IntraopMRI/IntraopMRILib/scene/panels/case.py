@@ -19,10 +19,12 @@ from .page import Action, Page, Readiness, State, blocked, done
 
 #: Voxel sizes that are offered for simulated scans, in mm.
 SIZES_MM = (1.0, 2.0)
+#: A line that is an implant has an entry and a tip.
+POINTS_OF_LINE = 2
 #: Choices that make the plan.
 PLAN_WIDGETS = (
     "preopVolume", "tumourSegmentation", "riskSegmentation", "plannedTarget", "plannedImplant", "implantDiameterMm",
-    "plannedLandmarks",
+    "implantMetal", "plannedLandmarks",
 )  # fmt: skip
 
 
@@ -34,7 +36,8 @@ class CasePage(Page):
 
     def __init__(self, panel: Any) -> None:
         super().__init__(panel)
-        self._complete = False
+        self._seen: Any = None
+        self._said: State | None = None
         self._cases = [("brain", _("Brain tumour")), ("spine", _("Spine implant"))]
         for _key, name in self._cases:
             self.ui.simulationCaseBox.addItem(name)
@@ -46,38 +49,67 @@ class CasePage(Page):
         """What is missing, in the order in which a person fills the page."""
         p = self.parameters
         if not p.patientId:
-            return blocked(_("Enter the patient's identifier."))
+            return blocked(_("Enter the patient's identifier: every image is compared with it."))
         if p.preopVolume is None:
+            if not _sceneHolds("vtkMRMLScalarVolumeNode"):
+                return blocked(_("Load the preoperative volume: DICOM or a file, with File > Add Data."))
             return blocked(_("Choose the preoperative volume."))
-        others = (p.riskSegmentation, p.plannedLandmarks, p.plannedCorrection)
-        if p.tumourSegmentation is None and p.plannedImplant is None and not any(others):
-            return blocked(_("Choose the tumour or the planned implant: one of them is needed."))
+        if not self._hasPlan():
+            return blocked(
+                _("Choose the tumour (a segmentation) or the planned implant (a line): one of them is needed.")
+            )
+        if p.plannedImplant is not None and p.plannedImplant.GetNumberOfControlPoints() < POINTS_OF_LINE:
+            return blocked(
+                _("Place both points of '{name}', entry first, then tip.").format(name=p.plannedImplant.GetName())
+            )
         if self.running.connected:
             return done(_("The plan is fixed while connected: disconnect on page 2 to change it."))
         return done(_("Patient, images and plan are complete."))
 
     def action(self) -> Action | None:
         """What the person has to enter next; the simulated theatre when there is nothing at all."""
-        state = self.state()
+        p = self.parameters
         if self.running.task is not None:
             return Action(_("Please wait"))
-        if slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode") is None and not self.parameters.patientId:
-            return Action(_("Start simulated theatre"), self.simulate)
-        return None if state.readiness is Readiness.DONE else Action(_("Fill in this page"))
+        loaded = _sceneHolds("vtkMRMLScalarVolumeNode")
+        if not p.patientId:
+            if not loaded:
+                return Action(_("Start simulated theatre"), self.simulate)
+            return self.pointTo(_("Enter the identifier"), "patientId")
+        if p.preopVolume is None:
+            if not loaded:
+                return Action(_("Load the preoperative volume"), slicer.util.openAddDataDialog)
+            return self.pointTo(_("Choose the volume"), "preopVolume")
+        if self.state().readiness is Readiness.DONE:
+            return None
+        if self._hasPlan():
+            return Action(_("Place entry and tip"), self._place)
+        line = _sceneHolds("vtkMRMLMarkupsLineNode") and not _sceneHolds("vtkMRMLSegmentationNode")
+        return self.pointTo(_("Choose tumour or implant"), "plannedImplant" if line else "tumourSegmentation")
+
+    def _place(self) -> None:
+        """The next clicks into the views are the missing points of the implant's line."""
+        logic = slicer.modules.markups.logic()
+        logic.SetActiveList(self.parameters.plannedImplant)
+        logic.StartPlaceMode(False)
+
+    def _hasPlan(self) -> bool:
+        """Whether there is anything to assess."""
+        p = self.parameters
+        plan = (p.tumourSegmentation, p.plannedImplant, p.riskSegmentation, p.plannedLandmarks, p.plannedCorrection)
+        return any(node is not None for node in plan)
 
     def refresh(self) -> None:
         """Say how the plan was understood."""
         for name in PLAN_WIDGETS:
             # The session keeps the plan that it began with: a choice made now would look as if it counted.
             getattr(self.ui, name).enabled = not self.running.connected
+        self.ui.implantMetal.visible = self.ui.implantMetalLabel.visible = self.parameters.plannedImplant is not None
         self.ui.simulateButton.enabled = not self.running.connected and self.running.task is None
         if self.running.theatre is not None:
             self.ui.simulateButton.text = _("Start another simulated theatre")
-        complete = self.state().readiness is Readiness.DONE
-        if complete is not self._complete:
-            # Whoever has a case needs no simulated one: folded away once, and there when it is asked for.
-            self._complete = complete
-            self.ui.simulationSection.collapsed = complete
+        self._showVolume()
+        self._said = self.state()
         segmentation = self.parameters.tumourSegmentation
         if segmentation is None:
             self.ui.summaryLabel.text = ""
@@ -87,6 +119,22 @@ class CasePage(Page):
         names = [segments.GetNthSegment(index).GetName() for index in range(segments.GetNumberOfSegments())]
         lines = [_("{name}: read as {part}").format(name=name, part=words[partOf(name)]) for name in names]
         self.ui.summaryLabel.text = "; ".join(lines) or _("The tumour segmentation has no segment.")
+
+    def tick(self) -> None:
+        """Points and segments are drawn in other modules and in the views."""
+        if self.state() != self._said:
+            self.panel.askRefresh()
+
+    def enter(self) -> None:
+        """Views that somebody has arranged, or that were loaded, stay as they are."""
+        self._seen = self.parameters.preopVolume
+
+    def _showVolume(self) -> None:
+        """A volume that a person chooses here is seen at once: names of volumes are easily mistaken."""
+        chosen, before = self.parameters.preopVolume, self._seen
+        self._seen = chosen
+        if chosen is not None and chosen is not before and not self.running.connected:
+            slicer.util.setSliceViewerLayers(background=chosen, fit=True)
 
     def simulate(self) -> None:
         """Make a case and start its theatre in the background, then choose it here and on page 2."""
@@ -119,6 +167,10 @@ class CasePage(Page):
                 peer = getattr(p, part)
                 peer.used, peer.host, peer.port = part in theatre.ports, "127.0.0.1", theatre.ports.get(part, 1)
         self.running.goOn(showSimulatedCase(case, p))
+
+
+def _sceneHolds(nodeClass: str) -> bool:
+    return slicer.mrmlScene.GetFirstNodeByClass(nodeClass) is not None
 
 
 def startTheatre(kind: str, size_mm: float, options: dict[str, list[str]]) -> tuple[Any, PreparedCase]:

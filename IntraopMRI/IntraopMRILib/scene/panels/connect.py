@@ -44,7 +44,9 @@ class ConnectPage(Page):
             return blocked(_("Complete page 1 first: incoming images are checked against the patient."))
         if not self.parameters.scanner.used:
             return ready(_("No scanner: volumes of the scene become scans on page 4."))
-        return ready(_("Connect to {host}:{port}.").format(**vars_of(self.parameters.scanner)))
+        used = [(part, peer) for part in PARTS if (peer := getattr(self.parameters, part)).used]
+        peers = ", ".join(f"{part} {peer.host}:{peer.port}" for part, peer in used)
+        return ready(_("Connect to {peers}. Untick what is not there.").format(peers=peers))
 
     def action(self) -> Action | None:
         """Connect when all is entered."""
@@ -54,7 +56,7 @@ class ConnectPage(Page):
         if self.running.connected:
             return None
         if state.readiness is not Readiness.READY:
-            return Action(_("Fill in this page"))
+            return None
         return Action(_("Connect") if self.parameters.scanner.used else _("Go on without a scanner"), self.toggle)
 
     def refresh(self) -> None:
@@ -144,8 +146,3 @@ class ConnectPage(Page):
         except IntraopError as error:
             self.running.problem = str(error)
         self.panel.refresh()
-
-
-def vars_of(peer: Any) -> dict[str, Any]:
-    """Fields of an address for a sentence."""
-    return {"host": peer.host, "port": peer.port}

@@ -62,7 +62,7 @@ class DecidePage(Page):
             return blocked(_("Confirm the registration on page 4 first: until then there is nothing to decide on."))
         if self.parameters.decision is Decision.UNDECIDED:
             return ready(_("Decide, and say who decides."))
-        if not self.parameters.surgeon:
+        if not self.parameters.surgeon.strip():
             return ready(_("Enter who decides."))
         return ready(_("Write the report."))
 
@@ -79,8 +79,11 @@ class DecidePage(Page):
         """Write the report when all is said."""
         if self.running.reportPath or not self._reviewed:
             return None
-        complete = self.parameters.decision is not Decision.UNDECIDED and self.parameters.surgeon
-        return Action(_("Write report"), self.report) if complete else Action(_("Fill in this page"))
+        if self.parameters.decision is Decision.UNDECIDED:
+            return self.pointTo(_("Choose the decision"), "decisionBox")
+        if not self.parameters.surgeon.strip():
+            return self.pointTo(_("Enter who decides"), "surgeonEdit")
+        return Action(_("Write report"), self.report)
 
     def refresh(self) -> None:
         """Fill the table."""

@@ -115,7 +115,7 @@ class MeasureSection:
 
     def _words(self, found: Any) -> str:
         if self._said[0] == self.kind and self._said[1]:
-            return str(colored(escape(self._said[1]), CHECK, 13))
+            return str(colored(self._said[1], CHECK, 13))
         if not self._running.trusted:
             return str(colored(_("Confirm the registration on page 4 first."), CHECK, 13))
         if found is None:

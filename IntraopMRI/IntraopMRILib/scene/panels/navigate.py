@@ -320,11 +320,12 @@ def scorecard(name: str, found: Any) -> str:
 
 def _row(measurement: Measurement, name: str, size: int) -> str:
     """Value and interval, or a dash with its reason."""
-    what = measurement.name.removeprefix(f"{name}: ")
+    # All of them are deviations from the plan: what matters stands first, and fits beside the number.
+    what = measurement.name.removeprefix(f"{name}: ").removesuffix(" deviation")
     value = spread(measurement) if measurement.value is not None else "–"
     why = f" ({measurement.missing_because})" if measurement.value is None else ""
     cell = f"<span style='font-size:{size}px'>{escape(what + why)}</span>"
-    return f"<tr><td align='right'>{sized(value, size)}</td><td>&nbsp;&nbsp;{cell}</td></tr>"
+    return f"<tr><td align='right' style='white-space:nowrap'>{sized(value, size)}</td><td>&nbsp;&nbsp;{cell}</td></tr>"
 
 
 def cursor() -> Any:

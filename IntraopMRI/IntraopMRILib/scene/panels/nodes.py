@@ -80,7 +80,7 @@ def planLater(parameters: Any) -> Callable[[], Any]:
         for node in (parameters.tumourSegmentation, parameters.riskSegmentation)
     )
     targets, landmarks = pointsOf(parameters.plannedTarget), pointsOf(parameters.plannedLandmarks)
-    diameter_mm, screws, motion = parameters.implantDiameterMm, [], None
+    diameter_mm, metal, screws, motion = parameters.implantDiameterMm, parameters.implantMetal.key, [], None
     if parameters.plannedCorrection is not None:
         matrix = conversion.vtkMatrix(np.eye(4))
         parameters.plannedCorrection.GetMatrixTransformToParent(matrix)
@@ -90,7 +90,7 @@ def planLater(parameters: Any) -> Callable[[], Any]:
         screws.append((entry, tip, diameter_mm, line.GetName()))
 
     def make() -> Any:
-        from ...assess.implant import Trajectory
+        from ...assess.implant import METALS_PPM, Trajectory
         from ...session import Plan
         from ...session_implants import implanted_of, vertebrae_among
         from ...session_measures import kinds_of
@@ -103,7 +103,7 @@ def planLater(parameters: Any) -> Callable[[], Any]:
         before = preoperative()
         before = replace(before, patient_id=header.patient_id or before.patient_id, metadata=header.metadata)
         known = header.patient or ({"PatientName": patientName} if patientName else {})
-        trajectories = [Trajectory(*screw) for screw in screws]
+        trajectories = [Trajectory(*screw, METALS_PPM.get(metal)) for screw in screws]
         vertebrae, atRisk = vertebrae_among({} if risks is None else risks.structures())
         nidus = next((atRisk.pop(name) for name in list(atRisk) if name.lower() == "nidus"), None)
         # Vertebrae with nothing else to assess: the alignment is what matters.
@@ -286,6 +286,8 @@ def showSimulatedCase(prepared: PreparedCase, parameters: Any) -> Iterator[None]
             target = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", _("Target"))
             target.CreateDefaultDisplayNodes()
             looks.targets(target)
+            # Entry and target lie near one another: larger, their names would too.
+            target.GetDisplayNode().SetTextScale(2.6)
             for name, place in plan.points.items():
                 target.AddControlPoint(*place, name)
             chosen["plannedTarget"] = target

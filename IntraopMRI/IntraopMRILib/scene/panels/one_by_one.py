@@ -17,7 +17,8 @@ from IntraopMRIReconstructionLib.data import Level
 from IntraopMRIReconstructionLib.errors import IntraopError
 from slicer.i18n import tr as _
 
-from .style import CHOICE_BUTTON, LEVEL_COLORS
+from .page import Action
+from .style import CHOICE_BUTTON, LEVEL_COLORS, readable
 
 
 class Things(Protocol):
@@ -114,6 +115,13 @@ class OneByOne:
         """What is to be decided before anybody goes on, in words; empty when nothing is."""
         return "" if self.left else self.count()
 
+    def nextStep(self) -> Action:
+        """What the person does next with the current thing; what to enter first leads there."""
+        if not self._page.parameters.surgeon.strip():
+            return self._page.pointTo(_("Enter who accepts"), "acceptedByEdit")
+        item = self._items.get(self._selected() or "")
+        return Action(self.open if item is None else _("Accept or reject: {name}").format(name=item.name))
+
     def count(self) -> str:
         """How many of the things that are offered nobody has decided on; empty for none."""
         waiting, offered = len(self.undecided()), sum(item.offered for item in self._items.values())
@@ -154,7 +162,7 @@ class OneByOne:
                 cell = qt.QTableWidgetItem(text)
                 cell.setToolTip(tip)
                 if column == 3:
-                    cell.setForeground(qt.QBrush(qt.QColor(LEVEL_COLORS[things.level(item)])))
+                    cell.setForeground(qt.QBrush(qt.QColor(readable(LEVEL_COLORS[things.level(item)]))))
                 table.setItem(row, column, cell)
         table.resizeRowsToContents()
         undecided = [key for key, item in items.items() if item.undecided]

@@ -100,6 +100,10 @@ class Overlay:
     def __init__(self) -> None:
         self._texts: dict[str, tuple[Any, ViewTexts]] = {}
         self._shown: dict[str, Any] = {}
+        #: Slice views that were turned to the planes of the pointer.
+        self._turned: set[str] = set()
+        #: What Slicer itself writes into the corners of the slices (names of volumes), hidden below our own texts.
+        self._hidden: list[Any] = []
         self._ground = Ground()
 
     def follow(self, pose: Pose, planes: tuple[Any, ...]) -> None:
@@ -113,7 +117,11 @@ class Overlay:
             if planes:
                 node.GetSliceToRAS().DeepCopy(planes[index].ravel().tolist())
                 node.UpdateMatrices()
+                self._turned.add(name)
             else:
+                if name in self._turned:
+                    self._turned.discard(name)
+                    node.SetOrientationToDefault()
                 node.JumpSliceByCentering(*pose.tip_ras_mm)
 
     def annotate(
@@ -149,6 +157,9 @@ class Overlay:
         if name not in self._texts or self._texts[name][0] is not renderer:
             self._texts[name] = (renderer, ViewTexts(renderer))
             self._shown.pop(name, None)
+            if name in VIEWS and view.cornerAnnotation().GetVisibility():
+                self._hidden.append(view.cornerAnnotation())
+                view.cornerAnnotation().SetVisibility(False)
         state = (texts, None if toRas is None else toRas.round(3).tobytes(), mmPerPixel, renderer.GetSize())
         if self._shown.get(name) != state:
             self._shown[name] = state
@@ -159,6 +170,9 @@ class Overlay:
         """Take everything away."""
         for _renderer, texts in self._texts.values():
             texts.close()
+        for annotation in self._hidden:
+            annotation.SetVisibility(True)
+        self._hidden.clear()
         self._texts.clear()
         self._shown.clear()
         self._ground.lift()

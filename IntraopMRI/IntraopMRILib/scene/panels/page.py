@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -73,6 +74,10 @@ class Page:
     def refresh(self) -> None:
         """Show the present state; called whenever something changed."""
 
+    def pointTo(self, text: str, name: str) -> Action:
+        """The next useful thing is done in the widget of that name: the action leads there."""
+        return Action(text, lambda: leadTo(getattr(self.ui, name)))
+
     def tick(self) -> None:
         """Show what changes by itself, such as ages; called about twenty times a second while the page is open."""
 
@@ -84,6 +89,16 @@ class Page:
 
     def close(self) -> None:
         """The panel or its scene goes away for good: leave no node, thread or observer behind."""
+
+
+def leadTo(widget: Any) -> None:
+    """Unfold what the widget lies in, and put the cursor there."""
+    above = widget.parentWidget()
+    while above is not None:
+        if above.inherits("ctkCollapsibleButton"):
+            above.collapsed = False
+        above = above.parentWidget()
+    widget.setFocus(qt.Qt.OtherFocusReason)
 
 
 def blocked(text: str) -> State:

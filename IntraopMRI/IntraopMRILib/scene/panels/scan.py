@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any
 
-from IntraopMRIReconstructionLib.data import Level, Reason
+import numpy as np
+import numpy.typing as npt
+import slicer
+from IntraopMRIReconstructionLib.data import Image, Level, Reason
 from IntraopMRIReconstructionLib.errors import IntraopError
+from IntraopMRIReconstructionLib.geometry import apply
 from slicer.i18n import tr as _
 
 from ..display import age, interval, number, spread
@@ -46,6 +50,8 @@ class ScanPage(Page):
         self.crossCheck = CrossCheck(self)
         self.steering = Steering(self)
         self._maps: Any = None
+        #: What the views have gone to: a registration, or the place of its result.
+        self._lookedAt: Any = None
         self.ui.scanButton.connect("clicked()", self.scan)
         self.ui.stopButton.connect("clicked()", self.stop)
 
@@ -53,8 +59,11 @@ class ScanPage(Page):
         """Done when a person has confirmed a registration that its verdict allows."""
         if not self.running.connected:
             return connectFirst()
-        if self.running.image is None and not self.running.hasScanner:
-            return ready(_("Choose the scan without contrast agent, then the one with it, among the scene's volumes."))
+        wanted = "" if self.running.hasScanner else self.sceneScans.wanted()
+        if self.running.image is None and wanted:
+            return ready(wanted)
+        if self.running.image is None and not self._scannerAnswers():
+            return ready(_("The link to the scanner is lost: it is opened again by itself."))
         if self.running.image is None:
             return ready(_("Scan: images appear here as they arrive."))
         found = self.running.registered
@@ -66,7 +75,7 @@ class ScanPage(Page):
         if verdict.level is Level.REFUSED:
             return blocked(_("Registration refused: {why}").format(why=verdict.text))
         if not self.running.confirmed:
-            return ready(_("Compare both volumes in all views, then confirm."))
+            return ready(" ".join([_("Compare both volumes in all views, then confirm."), wanted]).rstrip())
         if self.choices.open:
             return ready(_("{count}: accept or reject each, or go on without them.").format(count=self.choices.open))
         left = self.choices.count()
@@ -96,21 +105,26 @@ class ScanPage(Page):
         if not self.running.hasScanner and (chosen := self.sceneScans.action()) is not None:
             return chosen
         if self.running.image is None:
-            return Action(_("Scan"), self.scan)
+            return Action(_("Scan"), self.scan) if self._scannerAnswers() else Action(_("Waiting for the scanner"))
         found = self.running.registered
         if found is None:
             return Action(_("Please wait"))
         if self.running.bones and (self.choices.open or self.running.view.lone.accepted):
-            return Action(self.choices.open) if self.choices.open else None
+            return self.choices.nextStep() if self.choices.open else None
         if found.registration.verdict.level is Level.REFUSED:
-            return Action(_("Scan again"), self.scan) if self.running.hasScanner else Action(_("Choose another volume"))
+            if self.running.hasScanner:
+                again = self._scannerAnswers()
+                return Action(_("Scan again"), self.scan) if again else Action(_("Waiting for the scanner"))
+            return self.pointTo(_("Choose another volume"), "sceneScan")
         if not self.running.confirmed:
             return Action(_("Confirm registration"), self.running.confirm)
-        return Action(self.choices.open) if self.choices.open else None
+        return self.choices.nextStep() if self.choices.open else None
 
     def refresh(self) -> None:
         """Newest image, verdict with its reasons, residual."""
-        self.ui.scanButton.enabled = self.ui.stopButton.enabled = self.running.hasScanner
+        for widget in (self.ui.protocolBox, self.ui.scanButton, self.ui.stopButton, self.ui.scannerLabel):
+            widget.visible = self.running.hasScanner or not self.running.connected
+        self.ui.scanButton.enabled = self.ui.stopButton.enabled = self._scannerAnswers()
         self.sceneScans.refresh()
         found = self.running.registered
         if found is None:
@@ -142,7 +156,30 @@ class ScanPage(Page):
         self.choices.refresh()
         self.crossCheck.refresh()
         self.steering.refresh()
+        self._look()
         self.tick()
+
+    def _scannerAnswers(self) -> bool:
+        """Whether there is a scanner whose link is up now."""
+        return bool(self.running.hasScanner and self.running.session.links()["scanner"][1])
+
+    def _look(self) -> None:
+        """The views go to what a new registration, and then its result, is about: once, a person goes on from there."""
+        found, view = self.running.registered, self.running.view
+        if found is None or self.running.confirmed or not self.panel.shows(self):
+            return
+        centre = view.centroid
+        now = (found, None if centre is None else tuple(centre))
+        if now == self._lookedAt:
+            return
+        self._lookedAt = now
+        tumour = self.running.session.plan.tumour
+        if centre is None and tumour is not None and found.registration.verdict.level is not Level.REFUSED:
+            centre = apply(found.registration.intraop_from_preop, middle_of(tumour))
+        if centre is not None:
+            manager = slicer.app.layoutManager()
+            for name in manager.sliceViewNames():
+                manager.sliceWidget(name).mrmlSliceNode().JumpSliceByCentering(*centre)
 
     def _followMaps(self) -> None:
         """The first map of a scan is shown when it comes, unless a person has to look at a picture: that of the same
@@ -239,6 +276,11 @@ class ScanPage(Page):
         except IntraopError as error:
             self.running.problem = str(error)
         self.panel.refresh()
+
+
+def middle_of(labels: Image) -> npt.NDArray[np.float64]:
+    """Middle of what is labelled in an image, (3,), in the image's RAS mm."""
+    return apply(labels.ras_from_ijk, np.argwhere(labels.array).mean(axis=0)[::-1])
 
 
 def _scanOf(maps: Any) -> str:

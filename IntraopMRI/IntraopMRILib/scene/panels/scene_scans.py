@@ -55,8 +55,8 @@ class SceneScans:
         self._contradiction: SessionError | None = None
         self._reading: BackgroundTask | None = None
         self._hadScanner: bool | None = None
-        #: Session, node and role that were used last.
-        self._used: tuple[Any, Any, Role | None] = (None, None, None)
+        #: Session, node, role and entered time that were used last.
+        self._used: tuple[Any, ...] = ()
 
     @property
     def role(self) -> Role | None:
@@ -65,13 +65,32 @@ class SceneScans:
 
     def action(self) -> Action | None:
         """The next useful thing without a scanner; None when the chosen volume is used already."""
-        if self._node is None:
-            return Action(_("Choose a volume")) if self._running.image is None else None
-        if self._used == (self._running.session, self._node, self.role):
+        pointTo, plan = self._page.pointTo, self._running.session.plan
+        if self._node is None or self._node is self._page.parameters.preopVolume:
+            return pointTo(_("Choose a scan"), "sceneScan") if self._running.image is None else None
+        if self._used == self._now():
             return None if self._running.image is not None else Action(_("Please wait"))
         if self.role is None:
-            return Action(_("Say whether contrast agent was given"))
+            return pointTo(_("Say whether contrast agent was given"), "sceneScanRoleBox")
+        if plan.tumour is not None and self._reading is None and not self.ui.sceneScanTakenEdit.text.strip():
+            # Who does not know it has the button below.
+            return pointTo(_("Enter when it was taken"), "sceneScanTakenEdit")
         return Action(_("Use as scan"), self.use)
+
+    def wanted(self) -> str:
+        """What a person has to choose among the volumes of the scene for a residual; empty when nothing."""
+        if self._running.image is None and self._running.session.plan.tumour is None:
+            return _("Choose the scan among the scene's volumes.")
+        if self._running.image is None:
+            return _("Choose the scan without contrast agent, then the one with it, among the scene's volumes.")
+        if self._running.session.plan.tumour is None or self._running.residual is not None:
+            return ""
+        if self._running.image.role == "native":
+            return _("For a residual choose the scan with contrast agent next.")
+        return _("For a residual choose the scan without contrast agent as well, each with its time.")
+
+    def _now(self) -> tuple[Any, ...]:
+        return self._running.session, self._node, self.role, self.ui.sceneScanTakenEdit.text
 
     def refresh(self) -> None:
         """Follow the chosen volume; say what is known of it."""
@@ -81,6 +100,8 @@ class SceneScans:
         hasScanner = self._running.hasScanner
         if self._running.connected and hasScanner is not self._hadScanner:
             self._hadScanner, self.ui.sceneScanSection.collapsed = hasScanner, hasScanner
+            text = _("... or use a volume from the scene") if hasScanner else _("Scans among the scene's volumes")
+            self.ui.sceneScanSection.text = text
         self.ui.sceneScanButton.enabled = (
             self._running.connected
             and self._running.task is None
@@ -90,6 +111,7 @@ class SceneScans:
         )
         self.ui.sceneScanRoleBox.enabled = self.ui.sceneScanTakenEdit.enabled = node is not None
         self.ui.sceneScanLabel.text = "" if node is None else self._words(node)
+        self.ui.sceneScanLabel.visible = node is not None
 
     def tick(self) -> None:
         """Take in the header when it has been read."""
@@ -101,7 +123,7 @@ class SceneScans:
     def close(self) -> None:
         """The panel or its scene goes away."""
         self._choose(None)
-        self._used = (None, None, None)
+        self._used = ()
 
     def use(self) -> None:
         """Hand the chosen volume to the session; what is wrong with it is said, and nothing changes then."""
@@ -117,11 +139,11 @@ class SceneScans:
             return
         assert role is not None
         remember(node, image, role)
-        what = _("checking '{name}'").format(name=node.GetName())
-        self._running.start(what, lambda: session.offer_scan(image, role), lambda _nothing: self._taken(node, role))
+        what, now = _("checking '{name}'").format(name=node.GetName()), self._now()
+        self._running.start(what, lambda: session.offer_scan(image, role), lambda _nothing: self._taken(now))
 
-    def _taken(self, node: Any, role: Role) -> None:
-        self._used = (self._running.session, node, role)
+    def _taken(self, used: tuple[Any, ...]) -> None:
+        self._used = used
 
     def _told(self, image: Image) -> Image:
         """The image with what its DICOM header and the person say. Raises SessionError for a time that is none."""
@@ -197,7 +219,8 @@ class SceneScans:
             lines.append(_("Its DICOM files are not in this computer's database: enter what they say."))
         if not (header.patient_id or node.GetAttribute(PATIENT_ATTRIBUTE)):
             lines.append(_("Nothing says whose scan this is: make sure that it is this patient's."))
-        if not self.ui.sceneScanTakenEdit.text.strip():
+        tumour = self._page.parameters.tumourSegmentation is not None
+        if tumour and not self.ui.sceneScanTakenEdit.text.strip():
             lines.append(_("Without the time at which it was taken no residual is given."))
         return "\n".join(lines)
 

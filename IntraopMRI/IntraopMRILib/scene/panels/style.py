@@ -15,10 +15,15 @@ def code(color: colors.Color) -> str:
     return "#" + "".join(f"{round(255 * part):02x}" for part in color)
 
 
-#: Dark enough to be read on a light panel, and bright enough on a dark one.
-GOOD, CHECK, DANGER = "#0b7d5f", "#9a6a00", "#c4161c"
+#: Of the words on a light panel.
+GOOD, CHECK, DANGER = "#0a775a", "#8a5f00", "#c4161c"
 LEVEL_COLORS = {Level.GOOD: GOOD, Level.CHECK: CHECK, Level.REFUSED: DANGER}
 READINESS_COLORS = {Readiness.DONE: GOOD, Readiness.READY: "#1f6fb2", Readiness.BLOCKED: "#767676"}
+#: What stands for each of them on a dark panel: none can be read on both.
+ON_DARK = {GOOD: "#3fd0a4", CHECK: "#f2b740", DANGER: "#ff8a85", "#1f6fb2": "#6db3f2", "#767676": "#a8a8a8"}
+#: Darker panels than this, of 255, are dark.
+MIDDLE = 128
+_on_dark = False
 NEXT_BUTTON = (
     "QPushButton { background: #1f6fb2; color: white; font-weight: bold; font-size: 16px; border: none; "
     "border-radius: 6px; padding: 8px; } QPushButton:disabled { background: #c9ced3; color: #3f454b; font-size: 14px; }"
@@ -34,9 +39,20 @@ BANNER = f"QLabel {{ background: {DANGER}; color: white; font-weight: bold; font
 PATIENT = "QLabel { font-weight: bold; font-size: 15px; padding: 2px; }"
 
 
+def suit(lightness: int) -> None:
+    """From now on colours are made for a panel of that ``lightness``, 0 to 255: Slicer has light and dark styles."""
+    global _on_dark
+    _on_dark = lightness < MIDDLE
+
+
+def readable(color: str) -> str:
+    """A colour of this file as it can be read on the panel."""
+    return ON_DARK[color] if _on_dark else color
+
+
 def step(readiness: Readiness, current: bool) -> str:
     """Style of a step's button."""
-    color = READINESS_COLORS[readiness]
+    color = readable(READINESS_COLORS[readiness])
     border = f"3px solid {color}" if current else "1px solid #a0a0a0"
     weight = "bold" if current else "normal"
     box = f"text-align: left; padding: 5px 8px; border: {border}; border-radius: 5px; font-weight: {weight};"
@@ -45,7 +61,7 @@ def step(readiness: Readiness, current: bool) -> str:
 
 def colored(text: str, color: str, size: int) -> str:
     """Rich text in one colour."""
-    return f'<span style="color:{color}; font-size:{size}px; font-weight:bold">{escape(text)}</span>'
+    return f'<span style="color:{readable(color)}; font-size:{size}px; font-weight:bold">{escape(text)}</span>'
 
 
 def sized(text: str, size: int) -> str:
