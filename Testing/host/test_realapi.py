@@ -145,6 +145,99 @@ def test_panels_ask_the_application_only_for_what_it_has() -> None:
                 assert node.attr in allowed[owner], f"{source.path}:{node.lineno}: {owner} has no {node.attr}"
 
 
+#: Python modules of Slicer that neither the wheel nor the host has; who asks for them says what to do without.
+ONLY_IN_SLICER = {("slicer", "cli")}
+#: What these calls of the application's widgets give, by their class and name.
+GIVES = {
+    ("qSlicerApplication", "layoutManager"): "qSlicerLayoutManager",
+    ("qSlicerApplication", "moduleManager"): "qSlicerModuleManager",
+    ("qSlicerApplication", "coreIOManager"): "qSlicerCoreIOManager",
+    ("qSlicerLayoutManager", "sliceWidget"): "qMRMLSliceWidget",
+    ("qSlicerLayoutManager", "threeDWidget"): "qMRMLThreeDWidget",
+    ("qMRMLSliceWidget", "sliceView"): "qMRMLSliceView",
+    ("qMRMLThreeDWidget", "threeDView"): "qMRMLThreeDView",
+}
+
+
+def has_member(kind: str, name: str) -> bool:
+    """Whether a class has a method, property or enumerator of that name."""
+    if kind in realapi.REAL and name in realapi.callables(kind) | realapi.properties(kind):
+        return True
+    inherited = [qt_class(base) for base in realapi.REAL[kind].bases] if kind in realapi.REAL else []
+    base = qt_class(kind) or next((base for base in inherited if base is not None), QtWidgets.QWidget)
+    return hasattr(base, name) or base.staticMetaObject.indexOfProperty(name) >= 0
+
+
+def kind_of(node: ast.expr, known: dict[str, str]) -> str:
+    """Class of what an expression gives, as far as it comes from the application; otherwise empty."""
+    if ast.unparse(node) == "slicer.app":
+        return "qSlicerApplication"
+    if isinstance(node, ast.Name):
+        return known.get(node.id, "")
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return GIVES.get((kind_of(node.func.value, known), node.func.attr), "")
+    return ""
+
+
+def scopes(tree: ast.Module) -> list[ast.AST]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+
+def test_panels_ask_views_and_managers_only_for_what_they_have() -> None:
+    asked = 0
+    for source in SCENE:
+        for scope in scopes(source.tree):
+            known: dict[str, str] = {}
+            for node in ast.walk(scope):
+                if isinstance(node, ast.Assign):
+                    pairs = [(target, node.value) for target in node.targets]
+                    target = node.targets[0]
+                    if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                        pairs = list(zip(target.elts, node.value.elts, strict=False))
+                    known |= {t.id: kind for t, v in pairs if isinstance(t, ast.Name) and (kind := kind_of(v, known))}
+            for node in ast.walk(scope):
+                if isinstance(node, ast.Attribute) and (kind := kind_of(node.value, known)):
+                    asked += 1
+                    assert kind in realapi.REAL, kind
+                    assert has_member(kind, node.attr), f"{source.path}:{node.lineno}: {kind} has no {node.attr}"
+    assert asked > 20, "the panels do ask"
+
+
+def test_panels_ask_widgets_only_for_what_they_have() -> None:
+    """All ``ui.name`` of all panels, whether a test comes by or not."""
+    kinds: dict[str, set[str]] = {}
+    for path in UI_FILES:
+        for element in ElementTree.parse(path).getroot().iter("widget"):
+            kinds.setdefault(element.get("name", ""), set()).add(element.get("class", ""))
+    for source in SCENE:
+        for node in ast.walk(source.tree):
+            if not isinstance(node, ast.Attribute) or not re.search(r"(^|[._])ui$", ast.unparse(node.value)):
+                continue
+            assert node.attr in kinds, f"{source.path}:{node.lineno}: no .ui file has a widget '{node.attr}'"
+        for node in ast.walk(source.tree):
+            owner = node.value if isinstance(node, ast.Attribute) else None
+            if isinstance(owner, ast.Attribute) and re.search(r"(^|[._])ui$", ast.unparse(owner.value)):
+                found = any(has_member(kind, node.attr) for kind in kinds[owner.attr])  # type: ignore[attr-defined]
+                assert found, f"{source.path}:{node.lineno}: {kinds[owner.attr]} has no {node.attr}"  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("app")
+def test_panels_name_only_classes_that_there_are() -> None:
+    """Of Slicer and VTK those of the real libraries; of Qt what PythonQt has; of CTK what the table has."""
+    import qt
+    import vtk
+
+    for source in SCENE:
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                owner, name = node.value.id, node.attr
+                there = {"slicer": slicer, "vtk": vtk, "qt": qt}.get(owner)
+                if (owner, name) in ONLY_IN_SLICER:
+                    continue
+                assert there is None or hasattr(there, name), f"{source.path}:{node.lineno}: {owner} has no {name}"
+                assert owner != "ctk" or name in realapi.REAL, f"{source.path}:{node.lineno}: ctk has no {name}"
+
+
 @pytest.mark.usefixtures("app")
 def test_nothing_but_real_names_is_added_to_the_module_slicer() -> None:
     added = {

@@ -146,7 +146,7 @@ def test_each_vertebra_is_asked_for_where_it_lies(spine: BentSpine) -> None:
     scan = spine.page("SCAN")
     assert scan.state().readiness.name == "READY"
     assert "The pose of the whole spine was refused. 4 of 4 vertebrae undecided" in scan.state().text
-    assert spine.panel.ui.nextButton.text == "4 of 4 vertebrae undecided"
+    assert spine.panel.ui.nextButton.text == "Accept or reject: L1"
     assert not spine.panel.ui.nextButton.enabled
     assert scan.ui.verdictLabel.text.count("Refused") == 1
     assert "confirmed" not in scan.ui.verdictLabel.text
