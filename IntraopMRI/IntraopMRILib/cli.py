@@ -20,6 +20,7 @@ from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
 
 from .assess.implant import METALS_PPM
 from .session import Link, Plan
+from .session_files import DRAWN_BEFORE
 from .session_measures import RECIPES
 
 #: Present in every folder that a run has finished; only such a folder is replaced by a later run.
@@ -98,7 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     measure = commands.add_parser("measure", help="numbers from what was drawn on a session's scan since")
     measure.add_argument("kind", choices=tuple(RECIPES))
     measure.add_argument("--results", type=Path, default=Path("session-output"), help="folder of a finished session")
-    measure.add_argument("--case", type=Path, required=True, help="case folder with what is known before the operation")
+    measure.add_argument("--case", type=Path, help="case folder with what is known before the operation")
+    measure.add_argument("--preop", type=Path, help="or the volume that the session began with, and drawn on it:")
+    for name, file in DRAWN_BEFORE.items():
+        measure.add_argument(f"--{name}", type=Path, metavar=file.partition(".")[2].upper(), help="before surgery")
     measure.add_argument("--points", type=Path, metavar="MRK.JSON", help="landmarks on the intraoperative scan")
     measure.add_argument("--outline", type=Path, metavar="NRRD", help="label on the intraoperative scan")
     measure.add_argument("--option", default="", help="; ".join(f"{k}: {', '.join(o)}" for k, o in OPTIONS.items()))
@@ -183,8 +187,17 @@ def _assess(options: argparse.Namespace) -> None:
 def _measure(options: argparse.Namespace) -> None:
     from .cli_measure import add_measure
 
+    before = {name: getattr(options, name) for name in DRAWN_BEFORE if getattr(options, name) is not None}
     found = add_measure(
-        options.results, options.case, options.kind, options.points, options.outline, options.option, options.by
+        options.results,
+        options.case,
+        options.kind,
+        options.points,
+        options.outline,
+        options.option,
+        options.by,
+        options.preop,
+        before,
     )
     for m in found.measurements:
         between = "" if m.interval is None else f" ({m.interval[0]:.2f} to {m.interval[1]:.2f})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,25 +12,46 @@ from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
 
 from .report.html import Picture, render
 from .session_dicom import DICOM, REPORT, renew_report
-from .session_files import plan_of_files, read_outline, read_points
+from .session_files import plan_of_files, plan_of_volume, read_outline, read_points
 from .session_journal import Journal
-from .session_measures import Drawn, Found, Scan, measured
+from .session_measures import Drawn, Found, Scan, measured, rano_of
 from .workflow.record import SessionRecord, as_document, read_record, write_atomically, write_record
 
 
 def add_measure(
-    results: Path, case: Path, kind: str, points: Path | None, outline: Path | None, option: str, by: str
+    results: Path,
+    case: Path | None,
+    kind: str,
+    points: Path | None,
+    outline: Path | None,
+    option: str,
+    by: str,
+    preop: Path | None = None,
+    before: Mapping[str, Path] | None = None,
 ) -> Found:
     """Measure on the registered scan of a finished session and write its record and report anew.
 
     ``results``: folder of the session; ``points`` (.mrk.json) and ``outline`` (label) in the frame of its scan. ``by``:
-    who has drawn it and confirms that the overlay of this registration fits. Raises an IntraopError: nothing is written
-    then.
+    who has drawn it and confirms that the overlay of this registration fits. ``preop``: the preoperative volume, with
+    what was drawn ``before`` surgery by the names of DRAWN_BEFORE, when there is no ``case`` folder. Raises an
+    IntraopError: nothing is written then.
     """
     if not by.strip():
         raise SessionError("name the person who has drawn this and confirms the registration: --by NAME")
     record = read_record(results / "session.json")
-    plan = plan_of_files(case, kind)
+    if (case is None) == (preop is None):
+        raise SessionError(
+            "say what was before the operation: --case FOLDER, or --preop VOLUME and what was drawn on it"
+        )
+    if case is not None and before:
+        raise SessionError(
+            f"a case folder holds what was drawn before: leave out --{' --'.join(before)}, or use --preop"
+        )
+    if preop is not None:
+        plan = plan_of_volume(preop, record.patient_id, kind, before or {})
+    else:
+        assert case is not None
+        plan = plan_of_files(case, kind)
     if plan.patient_id != record.patient_id:
         raise SessionError(f"the case is of patient '{plan.patient_id}', the session of '{record.patient_id}'")
     image_uid, scan = _scan(record)
@@ -79,4 +101,4 @@ def _scan(record: SessionRecord) -> tuple[str, Scan]:
     if image is None:
         raise SessionError("the record does not hold the scan that was registered: run the session again")
     pose = np.array(registration.intraop_from_preop)
-    return image.uid, Scan(pose, registration.error_mm or 0.0, max(image.spacing_mm))
+    return image.uid, Scan(pose, registration.error_mm or 0.0, max(image.spacing_mm), rano_of(record.residual))

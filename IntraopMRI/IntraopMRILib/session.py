@@ -27,7 +27,7 @@ from .session_heat import Thermometry
 from .session_implants import carriers, compared, found_implant, unknown_of
 from .session_journal import Journal
 from .session_links import Link, Links
-from .session_measures import RECIPES, Drawn, Found, Scan, measured
+from .session_measures import RECIPES, Drawn, Found, Scan, measured, rano_of
 from .session_offer import WORDS, check_offer
 from .session_pair import ScanPair
 from .session_plan import Plan, carried_plan, moved_trajectory
@@ -228,7 +228,8 @@ class Session:
         """
         with self._deciding:
             image, rigid = self._pair.registered(drawn.image_uid)
-            scan = Scan(rigid.intraop_from_preop, rigid.residual_mm, float(image.spacing_mm.max()))
+            rano = rano_of(self.journal.record.residual)
+            scan = Scan(rigid.intraop_from_preop, rigid.residual_mm, float(image.spacing_mm.max()), rano)
             found = measured(self.plan, kind, drawn, scan)
             self.journal.drawn(found, image.uid, by)
         return found

@@ -8,6 +8,8 @@ frame. Markups are LPS on disk unless they say RAS; a correction is {"preop_from
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,17 @@ from IntraopMRIReconstructionLib.data import Image, Matrix, checked_rigid
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
 from IntraopMRIReconstructionLib.geometry import RAS_FROM_LPS, apply
 
+from .dicom_series import is_dicom, read_series
 from .session_measures import RECIPES
 from .session_plan import Plan
 
+#: What a case folder may hold beside the volume, by the name that the plan gives it.
+DRAWN_BEFORE = {
+    "nidus": "nidus.nrrd",
+    "landmarks": "landmarks.mrk.json",
+    "centreline": "centreline.mrk.json",
+    "correction": "correction.json",
+}
 Points = tuple[tuple[str, npt.NDArray[np.float64]], ...]
 
 
@@ -32,14 +42,29 @@ def plan_of_files(case: Path, kind: str) -> Plan:
     preop = content.preop if content.preop is not None else content.spine_preop
     assert preop is not None, "a case has one of them"
 
-    def there(name: str) -> Path | None:
-        return place / name if (place / name).exists() else None
+    files = {name: place / file for name, file in DRAWN_BEFORE.items() if (place / file).exists()}
+    plan = _plan(content.plan.patient_id, preop, kind, files)
+    # Only then: a tumour makes a session that follows the brain shift and looks for residual.
+    return replace(plan, tumour=content.tumour) if kind == "nonenhancing" else plan
 
-    nidus, landmarks, line, correction = map(
-        there, ("nidus.nrrd", "landmarks.mrk.json", "centreline.mrk.json", "correction.json")
-    )
+
+def plan_of_volume(preop: Path, patient_id: str, kind: str, files: Mapping[str, Path]) -> Plan:
+    """The same of a volume (NIfTI, NRRD or DICOM) without a case folder. ``files``: by the names of DRAWN_BEFORE.
+
+    Raises an IntraopError that names what is missing, and when the volume is of another patient.
+    """
+    from IntraopMRIReconstructionLib.simulate.volumes import read_volume
+
+    if not is_dicom(preop):
+        return _plan(patient_id, read_volume(preop), kind, files)
+    image, header = read_series(preop)
+    return _plan(patient_id, replace(image, patient_id=header.patient_id), kind, files)
+
+
+def _plan(patient_id: str, preop: Image, kind: str, files: Mapping[str, Path]) -> Plan:
+    nidus, landmarks, line, correction = (files.get(name) for name in DRAWN_BEFORE)
     return Plan(
-        content.plan.patient_id,
+        patient_id,
         f"{RECIPES[kind].title}, intraoperative control",
         preop,
         landmarks={} if landmarks is None else named(read_points(landmarks), landmarks),

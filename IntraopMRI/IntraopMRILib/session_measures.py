@@ -1,8 +1,8 @@
 """Measures that a person's drawing completes: what each needs, and the numbers that come of it.
 
-A residual nidus or cord lesion is outlined, landmarks are placed on the intraoperative scan. The registration brings
-them into the axes of the preoperative scan, so that a patient who lies otherwise has not changed; the same landmarks
-there give the value before surgery and the change.
+A residual nidus, cord lesion or non-enhancing tumour is outlined, landmarks are placed on the intraoperative scan. The
+registration brings them into the axes of the preoperative scan, so that a patient who lies otherwise has not changed;
+the same landmarks there give the value before surgery and the change.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from IntraopMRIReconstructionLib.geometry import apply, invert
 from scipy.spatial import KDTree
 
 from .assess.bone import cobb_angle, cup_orientation, osteotomy_deviation, pelvic_frame, plane_normal, sagittal_balance
-from .assess.lesion import cord_residual, vascular_residual
+from .assess.lesion import cord_residual, non_enhancing_residual, vascular_residual
+from .assess.resection import RanoClass, with_non_enhancing
 from .register.landmarks import fit_rigid, register_landmarks
 from .session_plan import Plan
+from .workflow.record import ResidualEntry
 
 Points = npt.NDArray[np.float64]
 Groups = Mapping[str, Points]
@@ -34,8 +36,10 @@ Numbers = tuple[tuple[Measurement, ...], str]
 PLACED_MM = 1.0
 #: An interval holds 95 % of a normal error; derivatives are taken over so many mm.
 SIGMAS, STEP_MM = 1.96, 0.05
-#: A residual farther than this from where the rigid pose puts the nidus is another thing: brains shift less, mm.
+#: A residual farther than this from where the rigid pose puts what was there is another thing: brains shift less, mm.
 ELSEWHERE_MM = 20.0
+#: Labels of a tumour above this are non-enhancing (1 enhancing, 2 necrosis).
+NECROSIS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +58,15 @@ class Drawn:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """Where it was drawn: pose (4, 4) of the preoperative volume in that image, its error (mm), largest voxel (mm)."""
+    """Where it was drawn: pose (4, 4) of the preoperative volume in that image, its error (mm), largest voxel (mm).
+
+    ``rano``: class of the enhancing residual on that image, None without one.
+    """
 
     intraop_from_preop: Matrix
     error_mm: float
     voxel_mm: float
+    rano: RanoClass | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,11 @@ class Recipe:
     options: tuple[str, ...] = ()
 
 
+def rano_of(residual: ResidualEntry | None) -> RanoClass | None:
+    """The class of the enhancing residual in a record."""
+    return None if residual is None else RanoClass(residual.rano, residual.rano_best, residual.rano_worst)
+
+
 def measured(plan: Plan, kind: str, drawn: Drawn, scan: Scan) -> Found:
     """The numbers of one ``kind`` of :data:`RECIPES`. Raises SessionError or AssessmentError: what is wrong."""
     recipe = RECIPES.get(kind)
@@ -103,20 +116,38 @@ def measured(plan: Plan, kind: str, drawn: Drawn, scan: Scan) -> Found:
     return Found(kind, recipe.title, tuple(replace(m, based_on=based_on) for m in measurements), note)
 
 
+def _non_enhancing(plan: Plan, drawn: Drawn, scan: Scan) -> Numbers:
+    assert drawn.label is not None
+    before = None
+    if plan.tumour is not None:
+        _require_near(drawn.label, plan.tumour, scan, "tumour")
+        before = plan.tumour.with_array((np.asarray(plan.tumour.array) > NECROSIS).astype(np.uint8))
+    found = non_enhancing_residual(drawn.label, before)
+    if scan.rano is None:
+        return found, "No RANO class: the enhancing residual was not assessed on this scan."
+    rano = with_non_enhancing(scan.rano, found[0])
+    return found, f"{rano.text} with the enhancing residual of this scan: {rano.meaning}. {rano.definition}."
+
+
 def _vascular(plan: Plan, drawn: Drawn, scan: Scan) -> Numbers:
     if plan.nidus is None:
         raise SessionError("the plan has no nidus: outline it on the preoperative volume and call it Nidus")
     assert drawn.label is not None
-    if drawn.label.array.any():
-        before = apply(scan.intraop_from_preop @ plan.nidus.ras_from_ijk, _voxels(plan.nidus))
-        away = KDTree(before).query(apply(drawn.label.ras_from_ijk, _voxels(drawn.label)))[0].min()
-        if away > ELSEWHERE_MM:
-            raise SessionError(
-                f"the outlined residual lies {away:.0f} mm from the nidus before surgery: check which segment was "
-                "chosen, and the registration"
-            )
+    _require_near(drawn.label, plan.nidus, scan, "nidus")
     found = vascular_residual(plan.nidus, drawn.label, {"seen": True, "not seen": False}.get(drawn.option))
     return found.measurements, found.text
+
+
+def _require_near(residual: Image, before: Image, scan: Scan, what: str) -> None:
+    if not residual.array.any():
+        return
+    places = apply(scan.intraop_from_preop @ before.ras_from_ijk, _voxels(before))
+    away = KDTree(places).query(apply(residual.ras_from_ijk, _voxels(residual)))[0].min()
+    if away > ELSEWHERE_MM:
+        raise SessionError(
+            f"the outlined residual lies {away:.0f} mm from the {what} before surgery: check which segment was "
+            "chosen, and the registration"
+        )
 
 
 def _cord(plan: Plan, drawn: Drawn, scan: Scan) -> Numbers:
@@ -340,5 +371,11 @@ RECIPES: Mapping[str, Recipe] = {
         "Correction of a bone",
         "three points or more on the moved bone, with the names that they have before surgery",
         work=_osteotomy,
+    ),
+    "nonenhancing": Recipe(
+        "Residual non-enhancing tumour",
+        "outline what is left of it on T2 or FLAIR in the frame of the scan; an empty segment when nothing is",
+        outline=True,
+        work=_non_enhancing,
     ),
 }

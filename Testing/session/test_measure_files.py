@@ -13,8 +13,8 @@ from IntraopMRILib.cli import main, plan_of_case
 from IntraopMRILib.register.rigid import RigidRegistration
 from IntraopMRILib.session_files import read_correction, read_outline, read_points
 from IntraopMRILib.session_journal import Journal
-from IntraopMRILib.workflow.record import read_record, write_record
-from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
+from IntraopMRILib.workflow.record import ResidualEntry, read_record, write_record
+from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
 from IntraopMRIReconstructionLib.geometry import apply, rotation_about
 from IntraopMRIReconstructionLib.simulate.volumes import write_volume
@@ -112,6 +112,45 @@ def test_what_cannot_be_measured_changes_nothing(
     assert words in capsys.readouterr().err
     assert (results / "session.json").read_bytes() == before
     assert not (results / "report.html").exists()
+
+
+def without_case(results: Path, kind: str, files: dict[str, Path]) -> int:
+    options = {"results": results, "by": "Dr. X", **files}
+    return main(["measure", kind, *(part for name, value in options.items() for part in (f"--{name}", str(value)))])
+
+
+def test_own_volumes_need_no_case_folder(case: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = finished(tmp_path / "out")
+    points = markups(tmp_path / "now.mrk.json", endplates(10.0, -4.0, POSE))
+    files = {"points": points, "preop": case / "preop.nrrd", "landmarks": case / "landmarks.mrk.json"}
+    assert without_case(results, "cobb", files) == 0
+    assert "change: -11.00 deg" in capsys.readouterr().out
+    for files, words in (
+        ({"points": points}, "--case FOLDER, or --preop VOLUME"),
+        ({"points": points, "preop": case / "preop.nrrd", "case": case}, "--case FOLDER, or --preop VOLUME"),
+        ({"points": points, "landmarks": case / "landmarks.mrk.json", "case": case}, "leave out --landmarks"),
+    ):
+        assert without_case(results, "cobb", files) == 1
+        assert words in capsys.readouterr().err
+
+
+def test_a_non_enhancing_residual_from_a_file_completes_the_class(
+    case: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = finished(tmp_path / "out")
+    record = read_record(results / "session.json")
+    zero, extent = (Measurement(name, value, unit, "") for name, value, unit in (("r", 0.0, "cm3"), ("e", 100.0, "%")))
+    entry = ResidualEntry(zero, extent, "1 or 2A", "1 or 2A", "1 or 2A", "", "", "")
+    write_record(replace(record, residual=entry), results / "session.json")
+    outline = np.zeros((24, 24, 24), np.uint8)
+    outline[4:12, 4:12, 4:12] = 1
+    write_volume(Image(outline, np.eye(4)), tmp_path / "left.nrrd")
+    assert without_case(results, "nonenhancing", {"outline": tmp_path / "left.nrrd", "preop": case / "preop.nrrd"}) == 0
+    printed = capsys.readouterr().out
+    assert "Residual non-enhancing tumour: 0.51 cm3" in printed
+    assert "RANO class 1 with the enhancing residual of this scan" in printed
+    report = (results / "report.html").read_text(encoding="utf-8")
+    assert "RANO class 1 with the enhancing residual of this scan" in report
 
 
 @pytest.mark.parametrize("frame", ["LPS", "RAS"])

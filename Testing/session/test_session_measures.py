@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from IntraopMRILib.assess.resection import RanoClass
 from IntraopMRILib.register.rigid import RigidRegistration
 from IntraopMRILib.report.html import render
 from IntraopMRILib.session import Plan, Session
@@ -172,6 +173,42 @@ def test_what_is_left_of_a_nidus(directions: np.ndarray) -> None:
         measured(plan, "vascular", Drawn("scan", label=away), SCAN)
 
 
+@pytest.mark.parametrize(
+    ("radius_mm", "enhancing", "words"),
+    [
+        (6.0, ("1 or 2A", "1 or 2A", "2B"), "RANO class 1 (1 to 2B over the interval)"),
+        (14.0, ("1 or 2A", "1 or 2A", "2B"), "RANO class 2A (2A to 2B over the interval)"),
+        (14.0, ("3A", "2B", "3A"), "RANO class 3A (2B to 3A over the interval)"),
+        (10.4, ("1 or 2A", "1 or 2A", "1 or 2A"), "RANO class 1 (1 to 2A over the interval)"),
+    ],
+)
+def test_the_non_enhancing_residual_decides_between_the_best_classes(
+    directions: np.ndarray, radius_mm: float, enhancing: tuple[str, str, str], words: str
+) -> None:
+    """Five cm3 (a ball of 10.6 mm) are the limit of a supramaximal resection; what enhances still comes first."""
+    at = np.array([20.0, 5.0, -8.0])
+    outer, inner = (ball(np.eye(3), at, radius).array for radius in (18.0, 9.0))
+    tumour = ball(np.eye(3), at, 1.0).with_array(np.where(inner, 1, 3 * outer).astype(np.uint8))
+    plan = plan_of("nonenhancing", tumour=tumour)
+    residual = ball(directions, apply(POSE, at), radius_mm)
+    found = measured(plan, "nonenhancing", Drawn("scan", label=residual), replace(SCAN, rano=RanoClass(*enhancing)))
+    values = named(found)
+    true = 4 / 3 * np.pi * radius_mm**3 / 1000
+    before = 4 / 3 * np.pi * (18.0**3 - 9.0**3) / 1000
+    holds(values["Residual non-enhancing tumour"], true, 0.1)
+    holds(values["Extent of resection, non-enhancing tumour (T2 / FLAIR)"], 100 * (1 - true / before), 1.0)
+    assert found.note.startswith(words)
+    assert "nCE" in found.note
+    alone = measured(plan_of("nonenhancing"), "nonenhancing", Drawn("scan", label=residual), SCAN)
+    assert [m.name for m in alone.measurements] == ["Residual non-enhancing tumour"]
+    assert alone.note.startswith("No RANO class")
+    away = ball(directions, apply(POSE, at + np.array([80.0, 0.0, 0.0])), radius_mm)
+    with pytest.raises(SessionError, match="mm from the tumour"):
+        measured(plan, "nonenhancing", Drawn("scan", label=away), SCAN)
+    with pytest.raises(SessionError, match="outline it"):
+        measured(plan, "nonenhancing", Drawn("scan"), SCAN)
+
+
 def test_a_cord_lesion_along_a_centre_line_of_before_or_now(directions: np.ndarray) -> None:
     line = np.array([[0.0, 0.0, z] for z in np.linspace(-40, 40, 17)])
     residual = ball(directions, apply(POSE, np.zeros(3)), 7.0)
@@ -225,7 +262,7 @@ def test_plans_need_what_their_procedure_needs() -> None:
         plan_of("knee")
     with pytest.raises(SessionError, match="neither a tumour nor an implant"):
         plan_of()
-    assert set(RECIPES) == {"vascular", "cord", "cobb", "sagittal", "hip", "osteotomy"}
+    assert set(RECIPES) == {"vascular", "cord", "cobb", "sagittal", "hip", "osteotomy", "nonenhancing"}
 
 
 @pytest.fixture

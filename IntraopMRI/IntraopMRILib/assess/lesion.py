@@ -1,8 +1,8 @@
-"""What is left of a vascular malformation or of a spinal cord lesion, from labels."""
+"""What is left of a vascular malformation, of a spinal cord lesion or of non-enhancing tumour, from outlines."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from IntraopMRIReconstructionLib.geometry import apply
 from scipy import ndimage
 
 from .labels import checked_label
+from .resection import RANO_SOURCE, extent_of_resection
 
 #: Cross-sections are averaged over this length of cord: thinner slabs hold too few voxels.
 SLAB_MM = 3.0
@@ -87,6 +88,24 @@ def vascular_residual(preop: Image, residual: Image, shunt_seen: bool | None) ->
     else:
         text = f"Residual nidus, shunt {shunt}."
     return VascularResidual((before, after, occlusion), shunt, text)
+
+
+def non_enhancing_residual(residual: Image, preop: Image | None = None) -> tuple[Measurement, ...]:
+    """Volume of non-enhancing tumour (T2 / FLAIR) that is left, outlined, and its extent of resection.
+
+    ``preop``: its label before surgery; without it, or when it is empty, there is no extent.
+    """
+    name = "Residual non-enhancing tumour"
+    volume = replace(
+        label_volume(residual, name, RANO_SOURCE),
+        definition="Non-enhancing tumour (T2 / FLAIR) that is left, as outlined; interval: 1 voxel at the boundary",
+    )
+    before = 0.0 if preop is None else label_volume(preop, "non-enhancing tumour before surgery").value
+    if not before:
+        return (volume,)
+    assert volume.value is not None
+    of = "non-enhancing tumour (T2 / FLAIR)"
+    return volume, extent_of_resection(before, volume.value, volume.interval, (residual.uid,), of)
 
 
 def cord_residual(residual: Image, centreline_ras_mm: npt.ArrayLike) -> tuple[Measurement, ...]:

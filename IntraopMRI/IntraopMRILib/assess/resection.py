@@ -16,6 +16,9 @@ RANO_DEFINITION = (
     "RANO resect class from the absolute residual in cm3 (CE contrast-enhancing, nCE non-enhancing): "
     "1 CE = 0 and nCE ≤ 5; 2A CE = 0 and nCE > 5; 2B 0 < CE ≤ 1; 3A 1 < CE ≤ 5; 3B CE > 5; 4 no reduction"
 )
+#: Supramaximal resection leaves no more than this of the non-enhancing tumour, cm3.
+MOST_NCE_CM3 = 5.0
+NOT_ASSESSED = "1 or 2A"
 _NAMES = {
     "1": "supramaximal CE resection",
     "1 or 2A": "supramaximal or complete CE resection, non-enhancing residual not assessed",
@@ -75,6 +78,19 @@ def rano_class(
     if not low <= ce_cm3 <= high:
         raise AssessmentError(f"the interval {low:g} to {high:g} cm3 does not hold the residual of {ce_cm3:g} cm3")
     return RanoClass(*(_class(v, preop_ce_cm3, nce_cm3) for v in (ce_cm3, low, high)))
+
+
+def with_non_enhancing(rano: RanoClass, nce: Measurement) -> RanoClass:
+    """The class when the non-enhancing residual, cm3 with interval, is assessed after the enhancing one.
+
+    Raises AssessmentError for a measurement without a volume.
+    """
+    if nce.value is None or nce.unit != "cm3":
+        raise AssessmentError(f"the class needs a volume in cm3, got '{nce.name}' {nce.value} {nce.unit}")
+    low, high = nce.interval or (nce.value, nce.value)
+    _require_volumes({"nCE residual": nce.value, "least nCE residual": low, "largest nCE residual": high})
+    classes = ((rano.value, nce.value), (rano.best, low), (rano.worst, high))
+    return RanoClass(*(_without_ce(volume) if name == NOT_ASSESSED else name for name, volume in classes))
 
 
 def extent_of_resection(
@@ -148,6 +164,10 @@ def _class(ce: float, preop: float, nce: float | None) -> str:
         return "3A"
     if ce > 0.0:
         return "2B"
+    return _without_ce(nce)
+
+
+def _without_ce(nce: float | None) -> str:
     if nce is None:
-        return "1 or 2A"
-    return "2A" if nce > 5.0 else "1"
+        return NOT_ASSESSED
+    return "2A" if nce > MOST_NCE_CM3 else "1"
