@@ -130,14 +130,15 @@ def test_distances_of_an_older_scan_are_gone_before_page_5_is_seen_again(confirm
 
 def test_nobody_goes_on_past_what_is_undecided(confirmed: Operation) -> None:
     scan, next_button = confirmed.page("SCAN"), confirmed.panel.ui.nextButton
-    assert next_button.text == "2 of 2 plan items undecided"
+    assert "2 of 2 plan items undecided" in confirmed.panel.ui.whyLabel.text
+    assert next_button.text == "Accept or reject: Biopsy"
     assert not next_button.enabled
     assert scan.state().readiness.name == "READY"
     assert confirmed.page("NAVIGATE").state().readiness.name == "BLOCKED"
     assert scan.ui.acceptButton.styleSheet
     assert scan.ui.acceptButton.styleSheet == scan.ui.rejectButton.styleSheet, "no way is suggested"
     scan.ui.acceptButton.click()
-    assert next_button.text == "1 of 2 plan items undecided"
+    assert next_button.text == "Accept or reject: Motor tract"
     scan.ui.rejectButton.click()
     assert next_button.text.startswith("Go on: 5")
     assert not scan.ui.leaveButton.isVisibleTo(scan.widget)

@@ -95,11 +95,13 @@ def test_a_whole_session(app: Any, tmp_path: Path) -> None:
     press_next("Confirm registration")
 
     # The plan is carried over: each thing is decided on before anybody goes on
-    assert says("3 of 3 plan items undecided")
+    assert says("Enter who accepts")
+    assert "3 of 3 plan items undecided" in panel().ui.whyLabel.text
     assert states()[3:5] == "RB"
     page("SCAN").ui.acceptedByEdit.text = "Dr. Example"
     page("SCAN").ui.acceptButton.click()
-    assert says("2 of 3 plan items undecided")
+    assert says("Accept or reject")
+    assert "2 of 3 plan items undecided" in panel().ui.whyLabel.text
     page("SCAN").ui.rejectButton.click()
     page("SCAN").ui.leaveButton.click()
     assert states()[3] == "D"
