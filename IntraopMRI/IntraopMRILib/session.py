@@ -22,15 +22,16 @@ from IntraopMRIReconstructionLib.wire.scanner_control import ScannerControl
 from .register.carry_over import Carried, shift_at
 from .register.deformable import DeformableRegistration, register_deformable
 from .register.rigid import RigidRegistration, register_rigid
-from .session_bones import Bone, bones_of, standing
+from .session_bones import Bone, bones_of
+from .session_decide import Decisions
 from .session_heat import Thermometry
-from .session_implants import carriers, compared, found_implant, unknown_of
+from .session_implants import carriers, found_implant, unknown_of
 from .session_journal import Journal
 from .session_links import Link, Links
 from .session_measures import RECIPES, Drawn, Found, Scan, measured, rano_of
 from .session_offer import WORDS, check_offer
 from .session_pair import ScanPair
-from .session_plan import Plan, carried_plan, moved_trajectory
+from .session_plan import Plan, carried_plan
 from .session_products import Products, is_map, map_of
 from .session_receive import ArrivedScan, Reception, role_of
 from .session_resection import margin_found, residual_found, shift_found
@@ -38,7 +39,6 @@ from .session_tell import Teller
 from .session_updates import (
     BonesFound,
     ImageReady,
-    ImplantFound,
     PlanCarried,
     Problem,
     Registered,
@@ -46,7 +46,7 @@ from .session_updates import (
     ScanPreview,
     Update,
 )
-from .workflow.record import utc_now, utc_text
+from .workflow.record import utc_text
 
 __all__ = ["Link", "Plan", "Session", "role_of"]
 
@@ -73,13 +73,6 @@ class Session:
         self._offered: dict[Role, Image] = {}
         #: Whether what came of the present scan is a picture; nothing is registered to a map.
         self._shows_patient = False
-        # What a person decides belongs to the newest image: neither may change while the other is written down.
-        self._deciding = threading.Lock()
-        self._implants: dict[str, ImplantFound] = {}
-        #: What a person has decided about planned things, by key.
-        self._decided: dict[str, Carried] = {}
-        #: Vertebrae by name where the whole was refused, with what a person has decided.
-        self._bones: dict[str, Bone] = {}
         #: The newest pose of the whole, refused or not.
         self._whole: RigidRegistration | None = None
         self._closing, self._cancelled = threading.Event(), threading.Event()
@@ -87,6 +80,7 @@ class Session:
         self._working, self._stopped = threading.Event(), threading.Event()
         self._teller = Teller(self.journal, self._cancelled)
         self._tell = self._teller.tell
+        self._decisions = Decisions(plan, self.journal, self._tell)
         self._links = Links(plan.patient_id, self.journal, self._tell, dict(taps or {}))
         self._control: ScannerControl | None = None
         #: Where it is heated, and what each frame of a temperature scan says of it.
@@ -187,38 +181,18 @@ class Session:
         An implant that was found is compared anew with its plan. Raises SessionError when a newer image has withdrawn
         the item, RegistrationError when it was not offered or nobody is named.
         """
-        decided = item.decided(accepted, by, utc_now())
-        with self._deciding:
-            self.journal.decision(decided)
-            self._decided[item.key] = decided
-            if item.kind == "plan" and item.name in self._implants:
-                self._found(self._implants[item.name])
-        return decided
+        return self._decisions.decide(item, accepted, by)
 
     def decide_bone(self, bone: Bone, accepted: bool, by: str) -> Bone:
         """A person accepts or rejects a vertebra that was found on its own; returns it with the decision.
 
         From the first decision on the record holds only what rests on accepted ones. Raises as :meth:`decide`.
         """
-        decided = bone.decided(accepted, by, utc_now())
-        with self._deciding:
-            self.journal.bone(decided)
-            self._bones[bone.name] = decided
-            self._stand()
-        return decided
+        return self._decisions.decide_bone(bone, accepted, by)
 
     def leave_bones(self, by: str) -> None:
         """A person goes on without deciding on the other vertebrae: nothing rests on them, and the record says so."""
-        with self._deciding:
-            if not self._bones:
-                raise SessionError("a newer image has withdrawn these vertebrae: decide on the new ones")
-            names = ", ".join(bone.name for bone in self._bones.values() if bone.undecided)
-            self.journal.event("vertebra", f"left undecided by {by}, nothing rests on them: {names}")
-            self._stand()
-
-    def _stand(self) -> None:
-        uid = self.journal.record.images[-1].uid
-        self.journal.stands(*standing(self.plan, self._bones.values(), self._implants, uid))
+        self._decisions.leave_bones(by)
 
     def measure(self, kind: str, drawn: Drawn, by: str = "") -> Found:
         """Numbers of one kind of :data:`.session_measures.RECIPES` from what a person (``by``) has drawn.
@@ -226,7 +200,7 @@ class Session:
         They go with the image that they were drawn on, or by :meth:`withdraw`. Raises SessionError when that image is
         not the newest, not registered, or when something is missing; AssessmentError when it cannot be as drawn.
         """
-        with self._deciding:
+        with self._decisions.lock:
             image, rigid = self._pair.registered(drawn.image_uid)
             rano = rano_of(self.journal.record.residual)
             scan = Scan(rigid.intraop_from_preop, rigid.residual_mm, float(image.spacing_mm.max()), rano)
@@ -351,11 +325,10 @@ class Session:
         if self._shows_patient:
             if not scan.chosen:
                 self._offered.pop(scan.role, None)
-            with self._deciding:
+            with self._decisions.lock:
                 self._pair.take(image, scan.role, scan.chosen)
-                self._implants.clear()
-                self._decided.clear()
-                self._bones, self._whole = {}, None
+                self._whole = None
+                self._decisions.forget()
                 self.journal.image(image, scan.role)
                 self.heat.at_risk(None)
             self._tell(ImageReady(image, scan.role, made, scan.last_byte_s))
@@ -398,11 +371,7 @@ class Session:
             self._carry(carried_plan(self.plan, image, found))
 
     def _carry(self, carried: PlanCarried) -> None:
-        with self._deciding:
-            self._decided.clear()
-            # Bone does not follow a brain shift: without a tumour there is nothing to decide.
-            if self.plan.tumour is not None:
-                self.journal.carried(carried)
+        self._decisions.carried(carried)
         self.heat.at_risk(carried)
         self._tell(carried)
 
@@ -460,7 +429,7 @@ class Session:
         Raises SessionError when they are no pair.
         """
         self._pair.native(late=True)
-        with self._deciding:
+        with self._decisions.lock:
             self._pair.newest = "contrast"
         contrast, placed = self._pair.images["contrast"], self._pair.placed["contrast"]
         self._whole = placed.rigid
@@ -484,26 +453,13 @@ class Session:
             with self._teller.reporting("assess implants", True, scan.protocol):
                 name = trajectory.name
                 implant = found_implant(image, trajectory, found.by_name[name], plan.pedicles.get(name))
-                with self._deciding:
-                    self._found(implant)
+                self._decisions.implant(implant)
                 if unknown := unknown_of(implant):
                     self._tell(Problem("assess implants", unknown, fatal=False))
         if self._whole.verdict.level is Level.REFUSED and found.vertebrae:
             # Last: what a person decides on is complete, and the worker writes nothing of it any more.
             bones = bones_of(plan, found.vertebrae)
-            self._bones = {bone.name: bone for bone in bones}
+            self._decisions.offer(bones)
             self._tell(BonesFound(bones, image, plan.preoperative))
         if levels == {Level.REFUSED}:
             raise SessionError("no vertebra was found on its own either: check that both volumes show this patient")
-
-    def _found(self, found: ImplantFound) -> None:
-        """An implant was found, or its plan was decided on, in whichever order."""
-        name = found.planned.name
-        decided = self._decided.get(f"plan.{name}")
-        # What a vertebra carries follows no brain shift.
-        if decided is not None and name not in self.plan.implanted:
-            planned, based_on = moved_trajectory(found.planned, decided), found.measurements[0].based_on
-            found = compared(planned, found.detected, based_on, decided.basis, decided.uncertainty_mm)
-        self._implants[name] = found
-        self.journal.implant(found)
-        self._tell(found)

@@ -47,8 +47,7 @@ class BentSpine:
         image = replace(self.case.noisy(), patient_id=plan.patient_id, name="Spine", acquired_utc_s=1_700_000_000.0)
         self.image = Image(image.array, image.ras_from_ijk, "Spine", 1_700_000_000.0, plan.patient_id)
         session.journal.image(self.image, "native")
-        session._bones.clear()
-        session._implants.clear()
+        session._decisions.forget()
         session._tell(updates.ImageReady(self.image, "native", None, 0.0))
         whole = product("register.rigid").RigidRegistration(
             np.eye(4), REFUSED, 1.0, 0.5, 0.9, 0.1, 1.0, self.image.uid, "preop"
@@ -61,9 +60,11 @@ class BentSpine:
         measured = assess.compare(screw, screw, 0.3, based_on=(self.image.uid,))
         good = Verdict((Reason("contrast", 5.0, "", "above 2", Level.GOOD),))
         detected = implant.DetectedImplant(screw, assess.Spread(0.2), None, good, self.image, 3.2)
-        session._found(updates.ImplantFound(screw, detected, measured, assess.band(measured), "pose of L3 on its own"))
+        session._decisions.implant(
+            updates.ImplantFound(screw, detected, measured, assess.band(measured), "pose of L3 on its own")
+        )
         bones = product("session_bones").bones_of(plan, found)
-        session._bones = {bone.name: bone for bone in bones}
+        session._decisions.offer(bones)
         session._tell(updates.BonesFound(bones, self.image, plan.preoperative))
         wait_until(lambda: self.running.image is not None and self.running.image.image is self.image, 30, "the scan")
         wait_until(lambda: self.running.bones, 30, "the vertebrae")

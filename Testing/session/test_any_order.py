@@ -51,7 +51,7 @@ TRUTHS = st.builds(
 #: What a person, or the network, does while a stage works.
 MEANWHILE = st.dictionaries(
     st.sampled_from(["register", "follow", "vertebrae", "implant"]),
-    st.lists(st.sampled_from(["look", "decide", "reject", "cancel", "measure", "lost"]), min_size=1, max_size=3),
+    st.sampled_from([["look", "decide"], ["look", "decide"], ["reject"], ["cancel"], ["measure"], ["lost"]]),
     max_size=2,
 )
 
@@ -111,17 +111,22 @@ class Theatre(RuleBasedStateMachine):
         if look:
             self.look()
 
-    @rule(role=st.sampled_from(ROLES), meanwhile=MEANWHILE)
-    def good_scan(self, role: Role, meanwhile: dict[str, list[str]]) -> None:
-        """A scan as it should be; what happens meanwhile may not."""
-        self._scan(role, role, Truth(), True, False, meanwhile)
+    @rule(
+        role=st.sampled_from(ROLES), whole=st.sampled_from([Level.GOOD, Level.REFUSED]), meanwhile=MEANWHILE,
+        accept=st.booleans(),
+    )  # fmt: skip
+    def sound_scan(self, role: Role, whole: Level, meanwhile: dict[str, list[str]], accept: bool) -> None:
+        """A scan as it should be, of a spine that may be bent; then perhaps all is decided."""
+        self._scan(role, role, Truth(whole=whole), True, False, meanwhile)
         self.look()
+        for which in range(4 if accept else 0):
+            self.decide(which, True, True)
 
-    @rule(times=st.integers(1, 2))
-    def pair(self, times: int) -> None:
+    @rule(times=st.integers(1, 2), meanwhile=MEANWHILE)
+    def pair(self, times: int, meanwhile: dict[str, list[str]]) -> None:
         """Both scans, or a second injection after them."""
         for role in (*ROLES, "contrast")[: times + 1]:
-            self._scan(role, role, Truth(), True, False, {})
+            self._scan(role, role, Truth(), True, False, meanwhile if role == "contrast" else {})
         self.look()
 
     @rule(role=st.sampled_from(ROLES))
@@ -171,10 +176,16 @@ class Theatre(RuleBasedStateMachine):
             self.session.leave_bones("Dr. Example")
         except IntraopError:
             assert self.session.journal.record == before
+            return
+        assert before.parts, "nothing is left that nobody is asked about"
+        assert before.registration is not None
+        assert before.registration.verdict.level is Level.REFUSED
 
-    @rule(older=st.booleans())
-    def measure(self, older: bool) -> None:
-        """Landmarks on the newest scan, or on one before it."""
+    @rule(older=st.booleans(), back=st.booleans())
+    def measure(self, older: bool, back: bool = False) -> None:
+        """Landmarks on the newest scan, or on one before it; or what they gave is taken back."""
+        if back and self.session.journal.record.drawn:
+            self.session.withdraw("cobb")
         if self.last is None:
             return
         image, before = self.all[0] if older else self.last, self.session.journal.record
@@ -183,18 +194,12 @@ class Theatre(RuleBasedStateMachine):
         except IntraopError:
             assert self.session.journal.record == before
 
-    @rule()
-    def take_back(self) -> None:
-        """A person withdraws a measure."""
-        if self.session.journal.record.drawn:
-            self.session.withdraw("cobb")
-
     @rule(
         tool=st.sampled_from(["Pointer", "Pointer", "Probe"]), valid=st.sampled_from([True, True, True, False]),
         step_s=st.sampled_from([0.02, 0.02, 0.02, 5.0]), stamp_s=st.sampled_from([0.02, 0.02, 0.02, 0.0, -30.0]),
-        count=st.integers(1, 4),
+        count=st.integers(1, 4), silence=st.booleans(),
     )  # fmt: skip
-    def poses(self, tool: str, valid: bool, step_s: float, stamp_s: float, count: int) -> None:
+    def poses(self, tool: str, valid: bool, step_s: float, stamp_s: float, count: int, silence: bool) -> None:
         """Some poses of a tool; its clock may stand still or jump back."""
         for number in range(count):
             self.clock_s += step_s
@@ -207,14 +212,11 @@ class Theatre(RuleBasedStateMachine):
             assert tip is None
         elif tip is not None:
             assert tip.tolist() == [count - 1.0] * 3, "no place where the tool was before"
-
-    @rule()
-    def silence(self) -> None:
-        """No pose for longer than one holds."""
-        self.clock_s += POSE_STALE_S * 2
-        self.view.tick()
-        assert self.view.tip() is None
-        assert not self._visible("pointer")
+        if silence:
+            self.clock_s += POSE_STALE_S * 2
+            self.view.tick()
+            assert self.view.tip() is None
+            assert not self._visible("pointer")
 
     @rule()
     def link_lost(self) -> None:
@@ -229,9 +231,7 @@ class Theatre(RuleBasedStateMachine):
         self._connect(spine)
         assert not any(role.startswith(("result.", "intraop.")) for role in self.bridge.roles())
 
-    @rule()
-    def save_record(self) -> None:
-        """What is written loads back to the same."""
+    def what_is_written_loads_back_to_the_same(self) -> None:
         path = Path(self.folder.name) / "session.json"
         write_record(self.session.journal.record, path)
         assert read_record(path) == self.session.journal.record
@@ -264,6 +264,7 @@ class Theatre(RuleBasedStateMachine):
         self.a_residual_rests_on_a_registered_pair()
         self.an_implant_is_judged_against_the_plan_that_was_accepted()
         self.the_report_can_be_written()
+        self.what_is_written_loads_back_to_the_same()
         self.the_screen_says_what_the_record_says()
         self.everything_is_told_in_order()
 

@@ -83,7 +83,7 @@ class Theatre:
         self.session.pose()
 
     def offer(self) -> None:
-        image = self.world.scan(self.random.choice(["native", "contrast"]), Truth(), None)  # type: ignore[arg-type]
+        image = self.world.scan(self.random.choice(["native", "contrast"]), Truth(), None)
         try:
             self.session.offer_scan(image, "native")
         except SessionError:

@@ -71,8 +71,8 @@ class Bent:
             self.plan.preoperative,
         )
         journal.parts(found)
-        self.session._bones = dict(self.bones)
-        self.session._found(self.implant)
+        self.session._decisions.offer(self.bones.values())
+        self.session._decisions.implant(self.implant)
 
     @property
     def record(self) -> SessionRecord:

@@ -92,7 +92,7 @@ def lead_of(session: Session, image: Image) -> ImplantFound:
 def test_an_implant_is_judged_against_the_accepted_plan(session: Session) -> None:
     image, carried = follow(session)
     item = next(item for item in carried.items if item.kind == "plan")
-    session._found(lead_of(session, image))
+    session._decisions.implant(lead_of(session, image))
 
     def deviation() -> float:
         found = [update for update in session.drain() if isinstance(update, ImplantFound)][-1]
@@ -113,13 +113,13 @@ def test_an_implant_is_judged_against_the_accepted_plan(session: Session) -> Non
 def test_a_plan_that_is_accepted_before_its_implant_is_found_counts_as_well(session: Session) -> None:
     image, carried = follow(session)
     session.decide(next(item for item in carried.items if item.kind == "plan"), True, "Dr. X")
-    session._found(lead_of(session, image))
+    session._decisions.implant(lead_of(session, image))
     (entry,) = session.journal.record.implants
     assert entry.planned_basis.startswith("carried over, accepted by Dr. X at")
     assert entry.measurements[1].value == pytest.approx(0.0, abs=1e-4)
     session._image(ArrivedScan("contrast", "next", image=cube()))
     follow(session)
-    session._found(lead_of(session, image))
+    session._decisions.implant(lead_of(session, image))
     assert session.journal.record.implants[0].planned_basis == "rigid pose", "the decision was about another scan"
 
 

@@ -1,0 +1,104 @@
+"""What a person decides on the newest scan, planned things and vertebrae one by one, and what follows for implants.
+
+A decision may come before or after the implant that it is about was found, from another thread: the result is the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+
+from IntraopMRIReconstructionLib.errors import SessionError
+
+from .register.carry_over import Carried
+from .session_bones import Bone, standing
+from .session_implants import compared
+from .session_journal import Journal
+from .session_plan import Plan, moved_trajectory
+from .session_updates import ImplantFound, PlanCarried, Update
+from .workflow.record import utc_now
+
+
+class Decisions:
+    """Of one session, from any thread. ``lock``: to be held while the newest scan, to which they belong, changes."""
+
+    def __init__(self, plan: Plan, journal: Journal, tell: Callable[[Update], None]) -> None:
+        self._plan, self._journal, self._tell = plan, journal, tell
+        self.lock = threading.RLock()
+        #: Planned things by key, with what was decided.
+        self._items: dict[str, Carried] = {}
+        self._implants: dict[str, ImplantFound] = {}
+        #: Vertebrae by name where the whole was refused, with what was decided.
+        self._bones: dict[str, Bone] = {}
+
+    def forget(self) -> None:
+        """A new scan: whatever was found and decided belongs to the one before."""
+        with self.lock:
+            self._items, self._implants, self._bones = {}, {}, {}
+
+    def carried(self, carried: PlanCarried) -> None:
+        """The plan was carried over anew: what was decided about an older registration is void."""
+        with self.lock:
+            # Bone does not follow a brain shift: without a tumour there is nothing to decide.
+            if self._plan.tumour is not None:
+                self._items = {item.key: item for item in carried.items}
+                self._journal.carried(carried)
+
+    def implant(self, found: ImplantFound) -> None:
+        """An implant was found, or its plan was decided on: it is compared, written down and told."""
+        name = found.planned.name
+        with self.lock:
+            item = self._items.get(f"plan.{name}")
+            # What a vertebra carries follows no brain shift.
+            if item is not None and item.accepted is not None and name not in self._plan.implanted:
+                planned, based_on = moved_trajectory(found.planned, item), found.measurements[0].based_on
+                found = compared(planned, found.detected, based_on, item.basis, item.uncertainty_mm)
+            self._implants[name] = found
+            self._journal.implant(found)
+            self._tell(found)
+
+    def offer(self, bones: Iterable[Bone]) -> None:
+        """Vertebrae were found each on its own: a person decides on them."""
+        with self.lock:
+            self._bones = {bone.name: bone for bone in bones}
+
+    def decide(self, item: Carried, accepted: bool, by: str) -> Carried:
+        """See :meth:`.session.Session.decide`."""
+        decided = item.decided(accepted, by, utc_now())
+        with self.lock:
+            # The very same points: those of a scan that is registered again are alike, and not decided on.
+            known = self._items.get(item.key)
+            _check(known is not None and known.now_mm is item.now_mm, item.name)
+            self._journal.decision(decided)
+            self._items[item.key] = decided
+            if item.kind == "plan" and item.name in self._implants:
+                self.implant(self._implants[item.name])
+        return decided
+
+    def decide_bone(self, bone: Bone, accepted: bool, by: str) -> Bone:
+        """See :meth:`.session.Session.decide_bone`."""
+        decided = bone.decided(accepted, by, utc_now())
+        with self.lock:
+            known = self._bones.get(bone.name)
+            _check(known is not None and known.found is bone.found, bone.name)
+            self._journal.bone(decided)
+            self._bones[bone.name] = decided
+            self._stand()
+        return decided
+
+    def leave_bones(self, by: str) -> None:
+        """See :meth:`.session.Session.leave_bones`."""
+        with self.lock:
+            _check(bool(self._bones), "the vertebrae")
+            names = ", ".join(bone.name for bone in self._bones.values() if bone.undecided)
+            self._journal.event("vertebra", f"left undecided by {by}, nothing rests on them: {names}")
+            self._stand()
+
+    def _stand(self) -> None:
+        uid = self._journal.record.images[-1].uid
+        self._journal.stands(*standing(self._plan, self._bones.values(), self._implants, uid))
+
+
+def _check(offered: bool, what: str) -> None:
+    if not offered:
+        raise SessionError(f"{what}: a newer image has withdrawn what this belongs to; decide on the new one")
