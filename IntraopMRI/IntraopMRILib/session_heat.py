@@ -101,10 +101,11 @@ class Thermometry:
             self._scan = _HeatScan(encoding, self._wanted) if wanted else None
         return wanted
 
-    def take(self, live: LiveScan, last: bool, received_s: float) -> tuple[Reconstruction | None, bool]:
-        """The newest map, None before the first frame; and whether a frame became whole by the last block.
+    def take(self, live: LiveScan, last: bool, received_s: float) -> Reconstruction | None:
+        """Tell what the frames say that became whole by the last block; returns the newest map, None before the first.
 
-        Raises ReconstructionError for a frame that is no use.
+        That of the last frame is left to whom the scan is handed over to. Raises ReconstructionError for a frame that
+        is no use.
         """
         scan, new = self._scan, False
         assert scan is not None
@@ -115,20 +116,22 @@ class Thermometry:
             with self._lock:
                 again, self._reset = self._reset, False
             if again:
-                self._told(scan.numbers().without(RESET))
+                if scan.newest is not None:
+                    self._told(scan.numbers().without(RESET))
                 self._scan = scan = _HeatScan(scan.encoding, self._wanted)
             scan.newest, scan.received_s, new = scan.thermometer.add(frame), received_s, True
+            scan.latencies_s.append(time.monotonic() - received_s)
         scan.ended = last
+        if new and not last:
+            self._show()
         if new or last:
             self._measure()
-        return scan.newest, new
+        return scan.newest
 
     def check(self) -> None:
         """Follow what a person chose meanwhile; to be called regularly."""
         if self._scan is not None and self._follow_choices() and self._scan.newest is not None:
-            maps = map_of(self._scan.newest.image, self._scan.newest)
-            assert maps is not None
-            self._tell(maps)
+            self._show()
             self._measure()
 
     def lost(self) -> None:
@@ -136,6 +139,13 @@ class Thermometry:
         if self._scan is not None:
             self._scan.ended = True
             self._measure()
+
+    def _show(self) -> None:
+        assert self._scan is not None
+        assert self._scan.newest is not None
+        maps = map_of(self._scan.newest.image, self._scan.newest)
+        assert maps is not None
+        self._tell(maps)
 
     def _follow_choices(self) -> bool:
         scan = self._scan
@@ -182,9 +192,6 @@ class Thermometry:
         assert scan.newest is not None
         heat = scan.thermometer.heat
         assert heat is not None
-        now_s = time.monotonic()
-        if not scan.ended or not scan.latencies_s:
-            scan.latencies_s.append(now_s - scan.received_s)
         found = HeatMeasured(
             scan.encoding.protocol or scan.encoding.scan_id,
             int(scan.newest.parameters["frame"]),
@@ -193,7 +200,7 @@ class Thermometry:
             scan.thermometer.heating,
             hottest_place(heat, scan.newest.image),
             scan.received_s,
-            now_s - scan.received_s,
+            scan.latencies_s[-1],
             scan.stale_s,
             scan.ended,
         )
@@ -209,6 +216,7 @@ class _HeatScan:
         self.newest: Reconstruction | None = None
         self.received_s, self.ended = 0.0, False
         self.began_utc = utc_now()
+        #: From the last line of a frame to its map.
         self.latencies_s: list[float] = []
         self.risks: dict[str, RiskHeat] = {}
         try:

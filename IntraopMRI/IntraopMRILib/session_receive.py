@@ -22,7 +22,7 @@ from IntraopMRIReconstructionLib.wire.trust import PeerProfile
 
 from .session_heat import Thermometry
 from .session_journal import Journal
-from .session_products import is_map, map_of
+from .session_products import is_map
 from .session_updates import DeviceSaid, Problem, Role, ScanPreview, ScanProgress, Update
 
 #: Words in a protocol's name that mean contrast agent.
@@ -136,16 +136,11 @@ class Reception:
             raise SessionError(f"lines of scan '{block.scan_id}' came without an open scan: scan again")
         live.add(block)
         self._tell(ScanProgress(live.encoding.scan_id, live.encoding.protocol, live.fraction))
-        made, new = None, False
-        if self._heating:
-            made, new = self._heat.take(live, block.last, received.received_monotonic_s)
+        made = self._heat.take(live, block.last, received.received_monotonic_s) if self._heating else None
         if block.last:
             self._arriving, self._heating = None, False
             self._done(ArrivedScan(role_of(live.name), live.name, received.received_monotonic_s, live=live, made=made))
-        elif made is not None:
-            if new and (maps := map_of(made.image, made)) is not None:
-                self._tell(maps)
-        elif (shown := live.preview()) is not None:
+        elif not self._heating and (shown := live.preview()) is not None:
             self._tell(ScanPreview(live.name, live.fraction, shown.image))
 
     def _lost(self, why: str, fatal: bool = True) -> None:

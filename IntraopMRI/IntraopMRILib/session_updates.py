@@ -104,7 +104,7 @@ class HeatMeasured:
     """What a frame of thermometry says in numbers, for the heat that a person has marked (``heating``).
 
     ``hottest_ras_mm``: where the map stands out most, whatever was marked; None when no place does. ``received_s``:
-    monotonic time of the last line of the frame, ``latency_s`` from there to this update; ``stale_s`` later it is
+    monotonic time of the last line of the frame, ``latency_s`` from there to its map; ``stale_s`` later it is
     stale. ``ended``: the scan is over, so that its temperatures are of the past.
     """
 

@@ -16,7 +16,7 @@ __all__ = ["app"]
 #: Sections that are folded when a page opens.
 FOLDED = {
     "simulationSection", "rawDataSection", "trustSection", "traceSection", "toolSection", "alarmSection", "viewSection",
-    "measuredSection", "measureSection", "archiveSection",
+    "measuredSection", "measureSection", "archiveSection", "heatSection",
 }  # fmt: skip
 PAGES = ("CASE", "CONNECT", "REGISTER", "SCAN", "NAVIGATE", "DECIDE")
 

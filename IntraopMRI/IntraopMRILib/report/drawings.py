@@ -12,6 +12,8 @@ import numpy as np
 RANO_LIMITS_CM3 = (1.0, 5.0)
 #: The scale ends here or at the next step above the interval.
 SCALE_ENDS_CM3 = (2.0, 6.0, 12.0, 25.0, 50.0, 100.0, 250.0)
+#: Drawn as a line: from here on a degree halves the time until tissue dies (Sapareto and Dewey 1984).
+HEAT_LIMIT_C = 43.0
 #: Rings of the target in mm: the limits of the published pedicle screw bands.
 TARGET_RINGS_MM = (0.5, 2.0)
 
@@ -114,3 +116,37 @@ def bars(rows: Sequence[tuple[str, float]]) -> str:
         f'<text x="190" y="{y + 20}" font-size="12.5" font-weight="600" fill="#1b2530">{total:.1f} s</text>'
     )
     return f'<svg viewBox="0 0 440 {height}" role="img" aria-label="Time per stage">{"".join(parts)}</svg>'
+
+
+def heat_course(course: Sequence[Sequence[float]]) -> str:
+    """Peak temperature over time with its interval: rows of seconds, peak, lower and upper end (C)."""
+    if len(course) < 2:
+        return ""
+    seconds, low, high = ([row[column] for row in course] for column in (0, 2, 3))
+    bottom, top = min(35.0, *low), max(HEAT_LIMIT_C + 2, *high)
+    first, span = seconds[0], max(seconds[-1] - seconds[0], 1e-9)
+
+    def place(time_s: float, celsius: float) -> str:
+        return f"{40 + 380 * (time_s - first) / span:.1f},{150 - 130 * (celsius - bottom) / (top - bottom):.1f}"
+
+    band = " ".join([place(s, c) for s, c in zip(seconds, high, strict=True)])
+    band += " " + " ".join(place(s, c) for s, c in reversed(list(zip(seconds, low, strict=True))))
+    line = " ".join(place(row[0], row[1]) for row in course)
+    limit, peak = float(place(first, HEAT_LIMIT_C).partition(",")[2]), max(row[1] for row in course)
+    words = 'font-size="11" fill="#5b6975"'
+    marks = "".join(
+        f'<text x="34" y="{float(place(first, celsius).partition(",")[2]) + 4:.1f}" text-anchor="end" {words}>'
+        f"{celsius:.0f}</text>"
+        for celsius in (HEAT_LIMIT_C, peak)
+    )
+    return (
+        f'<svg viewBox="0 0 440 182" width="440" role="img" aria-label="Peak temperature, up to {peak:.1f} C">{marks}'
+        f'<path d="M40 20V150H420" fill="none" stroke="#9fb0bd"/>'
+        f'<path d="M40 {limit}H420" stroke="#9fb0bd" stroke-dasharray="4 4"/>'
+        f'<polygon points="{band}" fill="#c98a00" fill-opacity=".25"/>'
+        f'<polyline points="{line}" fill="none" stroke="#8a5f00" stroke-width="2"/>'
+        f'<text x="40" y="166" {words}>{first:.0f} s</text>'
+        f'<text x="420" y="166" text-anchor="end" {words}>{seconds[-1]:.0f} s</text>'
+        f'<text x="230" y="178" text-anchor="middle" {words}>Peak in the mark (°C) since the reference, with its '
+        "interval</text></svg>"
+    )

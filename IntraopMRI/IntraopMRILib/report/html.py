@@ -49,6 +49,7 @@ def render(document: Document, pictures: Sequence[Picture] = ()) -> str:
         _pictures(pictures),
         _residual(document),
         _margin(document),
+        _heating(document),
         _drawn(document),
         _implants(document),
         _carried(document),
@@ -107,6 +108,9 @@ def _summary(document: Document) -> str:
                 _card("RANO class", _e(residual["rano"]), f"{residual['rano_meaning']}; {_rano_range(residual)}")
             )
             scale = drawings.residual_scale(volume["value"], volume["interval"])
+    for heat in document.get("heating", ())[-1:]:
+        peak, _dose, volume = (checked(m, {}) for m in heat["measurements"][:3])
+        cards += [_measured_card(peak), _measured_card(volume)]
     if document.get("margin"):
         cards.append(_measured_card(checked(document["margin"]["closest"], document)))
     if registration is None:
@@ -207,6 +211,28 @@ def _margin(document: Document) -> str:
     known = checked(margin["closest"], document)["value"] is not None
     words = f'<p class="note">{_e(margin["text"])}</p>' if known else ""
     return f"<section><h2>Resection margin</h2>{rows}{words}</section>"
+
+
+def _heating(document: Document) -> str:
+    """What was heated, when and where, how hot it became and what died of it."""
+    parts = []
+    for heat in document.get("heating", ()):
+        spot = heat["spot_ras_mm"]
+        where = "not marked" if spot is None else "RAS " + ", ".join(f"{value:.1f}" for value in spot) + " mm"
+        until = f"{clock(heat['began_utc'])} to {clock(heat['newest_utc'])}"
+        facts = (
+            f"{heat['frames']} frames from {until} UTC{'' if heat['ended'] else ', not ended'}. Marked: {where}, "
+            f"radius {heat['radius_mm']:g} mm. Temperature before: taken as {heat['baseline_c']:g} °C, in frame "
+            f"{heat['reference_frame']}. Last line of a frame to its map: {1000 * heat['latency_s']:.0f} ms "
+            f"(95 % of frames). Method: phase of water protons ({heat['source']})."
+        )
+        notes = "".join(f'<p class="note">{_e(note)}</p>' for note in heat["notes"])
+        parts.append(
+            f"<h3>{_e(heat['scan'])}</h3>{drawings.heat_course(heat['course'])}"
+            # It rests on no registration: where a structure at risk is, its definition says.
+            f'{_table(heat["measurements"], {})}<p class="note">{_e(facts)}</p>{notes}'
+        )
+    return f"<section><h2>Ablation</h2>{''.join(parts)}</section>" if parts else ""
 
 
 def _drawn(document: Document) -> str:

@@ -161,6 +161,17 @@ def cylinder(start: npt.ArrayLike, end: npt.ArrayLike, radiusMm: float) -> Any:
     return _tube([(np.asarray(start, dtype=np.float64), np.asarray(end, dtype=np.float64))], radiusMm)
 
 
+def sphere(centre: npt.ArrayLike, radiusMm: float) -> Any:
+    """Sphere about ``centre`` (RAS mm) as vtkPolyData."""
+    source = vtk.vtkSphereSource()
+    source.SetCenter(*np.asarray(centre, dtype=np.float64))
+    source.SetRadius(radiusMm)
+    source.SetThetaResolution(64)
+    source.SetPhiResolution(64)
+    source.Update()
+    return source.GetOutput()
+
+
 def dashes(start: npt.ArrayLike, end: npt.ArrayLike, radiusMm: float) -> Any:
     """The same line in dashes: what is planned and not yet there."""
     first, last = np.asarray(start, dtype=np.float64), np.asarray(end, dtype=np.float64)

@@ -11,11 +11,15 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from IntraopMRIReconstructionLib.data import Level, Measurement, Verdict
 
 from . import colors
 from .colors import Color
+
+if TYPE_CHECKING:
+    from .heat_texts import HeatTexts
 
 #: Font sizes as part of the view's height. READ is the smallest that carries meaning: a view is half the picture, so
 #: 0.05 is 1/40 of the picture, 9 minutes of arc at three metres on a 27 inch screen.
@@ -87,6 +91,7 @@ class Readout:
     ``preview``: percent acquired, when the picture is the preview of a scan that still arrives.
     ``alone``: where the pose of the whole was refused and a person decides on vertebrae one by one, names of the
     accepted ones, empty for none; then ``implants`` holds only what rests on those. None elsewhere.
+    ``heat``: texts of an ablation, whose numbers take the places of the residual's while it goes on.
     ``tracked``: whether a tracker is part of the session. ``unwatched``: no alarm is given for structures at risk.
     """
 
@@ -103,6 +108,7 @@ class Readout:
     pose_trust: str = "never received"
     preview: str = ""
     alone: str | None = None
+    heat: HeatTexts | None = None
     tracked: bool = True
     unwatched: bool = False
 
@@ -135,15 +141,15 @@ class Readout:
 def corners(readout: Readout) -> Corners:
     """Texts of the view that carries the numbers (the 3D view): one thing a corner, the largest what is decided on."""
     needsRegistration = readout.registration_problem
-    topLeft = _block("RESIDUAL", readout.residual, needsRegistration, colors.RESIDUAL, HUGE)
-    resected = _block("RESECTED", readout.extent_of_resection, needsRegistration, colors.TEXT, LARGE)
+    topLeft = block("RESIDUAL", readout.residual, needsRegistration, colors.RESIDUAL, HUGE)
+    resected = block("RESECTED", readout.extent_of_resection, needsRegistration, colors.TEXT, LARGE)
     if readout.rano_class and not needsRegistration and _value(readout.extent_of_resection):
         resected += (Line(f"RANO class {readout.rano_class}"),)
     if not readout.tracked or (readout.tip_to_residual is None and readout.implants):
         topRight: tuple[Line, ...] = ()
     else:
         problem = readout.pose_problem or needsRegistration
-        topRight = _block("TIP TO RESIDUAL", readout.tip_to_residual, problem, colors.TEXT, HUGE)
+        topRight = block("TIP TO RESIDUAL", readout.tip_to_residual, problem, colors.TEXT, HUGE)
     implants = _implantLines(readout, needsRegistration if readout.alone is None else "")
     if readout.residual is None and implants:
         topLeft, resected = implants, ()
@@ -151,12 +157,15 @@ def corners(readout: Readout) -> Corners:
         topRight += implants
     if readout.extent_of_resection is None:
         resected = ()
+    if readout.heat is not None:
+        tip = () if readout.pose_trust == "never received" else topRight
+        topLeft, topRight, resected = readout.heat.peak, tip + readout.heat.risks, readout.heat.volume
     return Corners(topLeft, topRight, resected, _state(readout), banners(readout), NOT_CLINICAL)
 
 
 def banners(readout: Readout) -> tuple[Banner, ...]:
     """Alarms that belong into every view: what is wrong and since when, danger first."""
-    result = []
+    result = [] if readout.heat is None else list(readout.heat.banners)
     if readout.preview:
         detail = "coarse, not registered, not for measurements"
         result.append(Banner(f"PREVIEW, {readout.preview} ACQUIRED", detail, Tone.CAUTION))
@@ -228,12 +237,12 @@ def _value(measurement: Measurement | None) -> float | None:
     return None if measurement is None else measurement.value
 
 
-def _block(caption: str, measurement: Measurement | None, problem: str, color: Color, size: float) -> tuple[Line, ...]:
-    """Caption, number, interval; or caption, dash, reason."""
+def block(caption: str, measurement: Measurement | None, problem: str, color: Color, size: float) -> tuple[Line, ...]:
+    """Caption, number, interval; or caption, dash, reason, where there is a ``problem`` or no value."""
     head = Line(caption, READ, colors.TEXT_QUIET, bold=True)
     if problem or measurement is None or measurement.value is None:
         reason = problem or (measurement.missing_because if measurement else "not measured")
-        return (head, Line("—", LARGE, colors.TEXT_QUIET, bold=True), *_wrapped(reason))
+        return (head, Line("—", LARGE, colors.TEXT_QUIET, bold=True), *wrapped(reason))
     lines = [head, Line(number(measurement.value, measurement.unit), size, color, bold=True)]
     if measurement.interval is not None:
         lines.append(Line(interval(measurement.interval, measurement.unit, measurement.value)))
@@ -245,7 +254,7 @@ def _implantLines(readout: Readout, problem: str) -> tuple[Line, ...]:
     for name, measurements in readout.implants.items():
         lines.append(Line(name.upper(), READ, colors.ACTUAL, bold=True))
         if problem:
-            lines += _wrapped(problem)
+            lines += wrapped(problem)
             continue
         for measurement in measurements:
             what = measurement.name.rpartition(": ")[2].removesuffix(" deviation")
@@ -254,7 +263,7 @@ def _implantLines(readout: Readout, problem: str) -> tuple[Line, ...]:
             tone = colors.TEXT if known else colors.TEXT_QUIET
             lines.append(Line(f"{spread(measurement)}  {what}", MIDDLE, tone, bold=True))
             if not known:
-                lines += _wrapped(measurement.missing_because)
+                lines += wrapped(measurement.missing_because)
     return tuple(lines)
 
 
@@ -269,7 +278,7 @@ def _state(readout: Readout) -> tuple[Line, ...]:
         level = readout.verdict.level
         registration = [Line(f"Registration {level.value}", READ, tones[level].color, bold=True)]
         if level is Level.CHECK:
-            registration += _wrapped(readout.verdict.text.partition(": ")[2])
+            registration += wrapped(readout.verdict.text.partition(": ")[2])
     image = "Image, time unknown" if readout.image_age_s is None else f"Image {age(readout.image_age_s)} old"
     if readout.unplaced:
         image = "No scan yet"
@@ -292,6 +301,7 @@ def _shouted(text: str) -> str:
     return letters.upper() + text[len(letters) :]
 
 
-def _wrapped(text: str) -> tuple[Line, ...]:
+def wrapped(text: str) -> tuple[Line, ...]:
+    """A reason in quiet lines that fit into a corner."""
     rows = textwrap.wrap(text, _WRAP, max_lines=_MAX_LINES, placeholder=" …")
     return tuple(Line(row, READ, colors.TEXT_QUIET) for row in rows)

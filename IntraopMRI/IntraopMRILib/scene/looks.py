@@ -78,6 +78,23 @@ def residual(node: Any) -> None:
         display.SetSegmentVisibility3D("resected", False)
 
 
+def lethal(node: Any) -> None:
+    """Outline of what has reached the lethal dose, exact to its finer grid; the temperature inside stays visible."""
+    display = node.GetDisplayNode()
+    display.SetPreferredDisplayRepresentationName2D("Binary labelmap")
+    display.SetPreferredDisplayRepresentationName3D("Closed surface")
+    display.SetVisibility2DFill(False)
+    display.SetVisibility2DOutline(True)
+    display.SetOpacity2DOutline(1.0)
+    display.SetSliceIntersectionThickness(4)
+    display.SetOpacity3D(0.5)
+
+
+def heatMark(node: Any) -> None:
+    """Thin circle in the slices around what a person has marked as heated."""
+    _mesh(node, colors.HEAT_MARK, 0.15, thickness=1)
+
+
 def cavity(node: Any) -> None:
     """Outline of what is gone, so that its content stays visible."""
     outline(node)

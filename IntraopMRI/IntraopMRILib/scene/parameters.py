@@ -194,6 +194,9 @@ class SessionParameters:
     fillAtRisk: bool = False
 
     measureOutline: vtkMRMLSegmentationNode
+    heatedPlace: vtkMRMLMarkupsFiducialNode
+    heatedRadius: Annotated[float, WithinRange(3.0, 100.0)] = 20.0
+    heatBaseline: Annotated[float, WithinRange(15.0, 42.0)] = 37.0
     measurePoints: vtkMRMLMarkupsFiducialNode
     plannedCorrection: vtkMRMLLinearTransformNode
 
@@ -204,3 +207,5 @@ class SessionParameters:
     archiveAddress: str
     archiveTitle: str
     ownTitle: str = "INTRAOPMRI"
+    #: Where the archive calls back with its storage commitment; 0: it is not asked.
+    commitmentPort: Annotated[int, WithinRange(0, 65535)] = 0

@@ -21,6 +21,7 @@ from ..navigate.distance import ResidualDistance, SurfaceDistance
 from ..session import Plan
 from ..session_updates import (
     BonesFound,
+    HeatMeasured,
     ImageReady,
     MapReady,
     PlanCarried,
@@ -58,6 +59,8 @@ class Prepared:
     risks: Mapping[str, tuple[SurfaceDistance, SurfaceDistance | None]] = field(default_factory=dict)
     #: Maps of quantities and the picture below them, see :func:`.recipes.maps`.
     maps: Mapping[str, Content] = field(default_factory=dict)
+    #: What is drawn of an ablation, see :func:`.recipes.heat`.
+    heat: Mapping[str, Content] = field(default_factory=dict)
     #: Vertebrae that a person decides on, by key.
     bones: Mapping[str, PreparedBone] = field(default_factory=dict)
 
@@ -77,6 +80,8 @@ def prepare(update: Update) -> Prepared:
         return Prepared(volume, conversion.anatomySurface(image))
     if isinstance(update, MapReady):
         return Prepared(maps=recipes.maps(update))
+    if isinstance(update, HeatMeasured):
+        return Prepared(heat=recipes.heat(update))
     if isinstance(update, ScanPreview) and update.image is not None:
         return Prepared(recipes.preview(update.image, f"PREVIEW {update.fraction:.0%} of {update.protocol}"))
     if isinstance(update, ShiftFound):

@@ -16,7 +16,7 @@ from IntraopMRIReconstructionLib.scene.quantity_colors import inColour, legend
 
 from ..register.carry_over import shown_arrows, shown_distance, shown_shift, shown_uncertainty
 from ..register.deformable import DeformableRegistration
-from ..session_updates import MapReady
+from ..session_updates import HeatMeasured, MapReady
 from . import colors, conversion, looks
 from .contents import Content, nodeOf
 from .transforms import gridTransform
@@ -55,6 +55,18 @@ def maps(found: MapReady) -> dict[str, Content]:
     result = {str(number): _quantity(image) for number, image in enumerate(found.maps)}
     if found.picture is not None:
         result["picture"] = volume(found.picture, found.picture.name or "Picture")
+    return result
+
+
+def heat(found: HeatMeasured) -> dict[str, Content]:
+    """What is drawn of an ablation, by role: what has reached the lethal dose, and what a person has marked."""
+    result = {}
+    if found.numbers.lethal is not None:
+        segments = {1: ("lethal", "Above the lethal dose", colors.LETHAL)}
+        result["lethal"] = segmentation(found.numbers.lethal, "Lethal dose (240 CEM43)", segments, looks.lethal)
+    if found.heating.spot_ras_mm is not None:
+        mesh = conversion.sphere(found.heating.spot_ras_mm, found.heating.radius_mm)
+        result["mark"] = model("Heat, as marked", mesh, looks.heatMark)
     return result
 
 

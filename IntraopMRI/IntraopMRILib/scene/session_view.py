@@ -34,6 +34,7 @@ from ..session_updates import (
     ShiftFound,
     Update,
 )
+from . import looks
 from .bones import LoneBones
 from .bridge import SceneBridge
 from .contents import ATTRIBUTE
@@ -104,6 +105,9 @@ class SessionView:
         elif isinstance(update, HeatMeasured):
             self.heat = update
             self.bridge.setHeat(ready.heat)
+            if (residual := self.bridge.node("result.residual")) is not None:
+                # Its wash would hide the temperature of what is to be ablated.
+                looks.fill(residual, False)
         elif isinstance(update, Registered):
             self._registered(update)
         elif isinstance(update, ShiftFound):

@@ -36,7 +36,7 @@ REFRESH_S = 0.1
 #: Choices that a removed node leaves behind.
 CHOSEN_NODES = (
     "preopVolume", "tumourSegmentation", "riskSegmentation", "plannedTarget", "plannedImplant", "plannedLandmarks",
-    "sceneScan",
+    "sceneScan", "heatedPlace",
 )  # fmt: skip
 PAGES: tuple[type[Page], ...] = (CasePage, ConnectPage, RegisterPage, ScanPage, NavigatePage, DecidePage)
 
@@ -251,7 +251,7 @@ class SessionPanel(Panel):
         for field, name in self._gone:
             self.parameters.setValue(field, None)
             self.running.problem = _("'{name}' was removed from the scene: choose it again on page {page}").format(
-                name=name, page=Phase.SCAN.value if field == "sceneScan" else Phase.CASE.value
+                name=name, page=Phase.SCAN.value if field in ("sceneScan", "heatedPlace") else Phase.CASE.value
             )
         self._gone.clear()
         self.refresh()

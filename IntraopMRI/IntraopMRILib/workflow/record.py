@@ -175,7 +175,7 @@ class HeatEntry:
     ``spot_ras_mm``, ``radius_mm``: the mark in the scanner's frame, None without one. ``measurements``: highest peak
     with its frame, highest dose, volume above the lethal dose, then temperature and dose of structures at risk.
     ``course``: seconds since the reference, peak in the mark and its interval (C). ``latency_s``: from the last line of
-    a frame to its numbers, 95 % of frames. ``source``: of the method.
+    a frame to its map, 95 % of frames. ``source``: of the method.
     """
 
     scan: str

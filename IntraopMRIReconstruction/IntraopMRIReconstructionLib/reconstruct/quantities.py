@@ -18,7 +18,7 @@ from . import metal, multispectral
 from .ablation import HeatNumbers, Marked, has_moved, heat_numbers, marked, peak_of, told
 from .auto import Frame, Options, Phased, phased
 from .field_map import field_map
-from .quantity_image import COOLED_FROM, Frames, quantity_result
+from .quantity_image import BASELINE, COOLED_FROM, Frames, quantity_result
 from .result import Parameter, Reconstruction, stepping
 from .thermometry import BODY_C, Heat, Thermometer, coldest, cooling_from, referenceless
 from .unmixing import Calibrations
@@ -240,13 +240,13 @@ class LiveThermometer:
         if timed:
             maps["dose"] = (heat.dose_min, "min", "thermal dose (CEM43)")
         parameters |= dict(image.parameters)
-        said: dict[str, str] = {}
+        said = {BASELINE: f"{heating.baseline_c:g} °C"}
         below = cooling_from(change, None if heating.referenceless else heat.noise_c)
         # A field that drifts, and is not corrected, moves all of the map: only what differs from it has cooled.
         drifted = float(np.nanmedian(change)) if not heating.referenceless and not corrected else 0.0
         if (lowest := coldest(change, min(below, below + drifted))) is not None:
             parameters["coldest_c"] = round(lowest, 1)
-            said = {COOLED_FROM: f"{below:.2f}"}
+            said[COOLED_FROM] = f"{below:.2f}"
             warnings.append(
                 f"tissue has cooled by up to {-lowest:.1f} °C (blue): ice gives no signal, so frozen tissue has no "
                 "temperature, and the dose does not count cold"

@@ -19,6 +19,8 @@ from .thermometry import LETHAL_CEM43_MIN, PPM_PER_C
 QUANTITY, UNIT, DEFINITION = "quantity", "unit", "definition"
 #: Entry of a map of temperature in which tissue has cooled: the change from which that is certain.
 COOLED_FROM = "cooled_from_c"
+#: Entry of a map of temperature: what it counts from, as a person has said it, with its unit.
+BASELINE = "baseline"
 DEFINITIONS = {
     "temperature change": "temperature minus that of the reference frame, by the phase of water protons at "
     f"{PPM_PER_C:g} ppm/°C (Ishihara 1995; Rieke and Butts Pauly 2008)",

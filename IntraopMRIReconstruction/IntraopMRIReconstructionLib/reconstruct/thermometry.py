@@ -39,7 +39,7 @@ COOLED_BLOCK, COOLED_C, COOLED_SIGMAS = (2, 2), 1.0, 3.0
 #: A voxel is lost until there is a new reference when it keeps less than this part of the least signal (gas, ice,
 #: char): turns of a phase of noise cannot be counted; and when its phase turns by more than this part of half a turn
 #: between two frames: the turn may as well have been the other way.
-LOST_SIGNAL, WRAP_SHARE = 0.5, 0.85
+LOST_SIGNAL, WRAP_SHARE = 0.75, 0.85
 #: Something moved when the brightness of unheated tissue changed by more than this share of it beyond its noise: the
 #: phase of the reference then belongs to other tissue. Noise makes 0.01 of it, a head a quarter of a voxel away 0.1.
 MOVED_SHARE = 0.1
@@ -121,8 +121,8 @@ class Heat:
     """State after a frame; arrays are (z, y, x).
 
     ``temperature_c``: NaN where it is not known. ``dose_min``: CEM43 in minutes since the reference. ``drift_c``: mean
-    drift since the reference that was taken away. ``lost``: tissue of the reference that had no temperature in some
-    frame since, so that its dose is not complete. ``moved``: share by which the brightness of unheated tissue changed
+    drift since the reference that was taken away. ``lost``: tissue of the reference whose phase could not
+    be followed, so that it has no temperature and its dose is not complete. ``moved``: share by which the brightness of unheated tissue changed
     beyond its noise. Of a drift that was taken away, otherwise None: ``noise_c``, standard deviation of unheated tissue
     about its baseline; ``deviation_c``, that of each voxel, from the noise of the phase in unheated tissue and the
     brightness of the voxel; ``dose_range_min``, doses if every frame were that much (95 %) colder or warmer.
@@ -183,7 +183,6 @@ class Thermometer:
         self._order, self._baseline_c = drift_order, baseline_c
         self._phase = np.zeros(self._magnitude.shape)
         self._lost = np.zeros(self._magnitude.shape, dtype=bool)
-        self._gaps = self._lost
         self._brightness = self._magnitude
         self._frames: list[_Frame] = []
         self._dropped = False
@@ -228,11 +227,11 @@ class Thermometer:
         phase = self._phase + turn + common
         with np.errstate(divide="ignore"):
             spread = np.sqrt(1 / self._magnitude**2 + 1 / magnitude**2)
-        spread[lost | (magnitude <= least)] = np.inf
+        spread[lost] = np.inf
         frame = _Frame(time_s, phase.astype(np.float32), spread.astype(np.float32))
-        dose, gaps = self._dose.copy(), self._gaps | np.isinf(spread)
-        heat = self._measured(frame, self._frames[-1] if self._frames else None, self._known, dose, magnitude, gaps)
-        self._previous, self._phase, self._lost, self._dose, self._gaps = now, phase, lost, dose, gaps
+        dose = self._dose.copy()
+        heat = self._measured(frame, self._frames[-1] if self._frames else None, self._known, dose, magnitude)
+        self._previous, self._phase, self._lost, self._dose = now, phase, lost, dose
         self._brightness = magnitude
         self._frames.append(frame)
         if len(self._frames) > 1 and len(self._frames) * 2 * frame.phase.nbytes > MAX_KEPT_BYTES:
@@ -255,7 +254,7 @@ class Thermometer:
         dose, found, last = np.zeros_like(self._dose), [], None
         try:
             for frame in self._frames:
-                found.append(self._measured(frame, last, known, dose, self._brightness, self._gaps))
+                found.append(self._measured(frame, last, known, dose, self._brightness))
                 last = frame
         except ReconstructionError:
             self._baseline_c = before
@@ -285,7 +284,6 @@ class Thermometer:
         known: npt.NDArray[np.bool_] | None,
         dose: npt.NDArray[np.float64],
         magnitude: Vector,
-        gaps: npt.NDArray[np.bool_],
     ) -> Heat:
         """Temperature of a frame; adds to ``dose`` (3, tissue): as measured, and the ends of its interval."""
         seen = np.isfinite(frame.spread)
@@ -306,7 +304,7 @@ class Thermometer:
             for number, off in enumerate((0.0, -margin, margin)):
                 dose[number] += cem43_minutes(temperature + off, duration)
         lost = np.zeros(self._shape, dtype=bool)
-        lost[self._bright] = gaps
+        lost[self._bright] = ~seen
         ranged = None if deviation is None else (self._whole(dose[1], 0.0), self._whole(dose[2], 0.0))
         return Heat(
             self._whole(temperature, np.nan),

@@ -8,13 +8,14 @@ import numpy as np
 import slicer
 
 from ..data import Image
-from ..reconstruct.quantity_image import COOLED_FROM, QUANTITY, UNIT
+from ..reconstruct.quantity_image import BASELINE, COOLED_FROM, QUANTITY, UNIT
 
 #: Attribute of a colour table of a volume's own: the scale that it was made for.
 SCALE_ATTRIBUTE = "IntraopMRI.Scale"
-#: Colours of quantities with a sign (cold, none, hot) and of those without, dark to light, RGB.
-SIGNED = ((0.02, 0.19, 0.58), (0.45, 0.68, 0.95), (0.95, 0.95, 0.95), (0.98, 0.55, 0.38), (0.65, 0.0, 0.05))
-RISING = ((0.35, 0.05, 0.45), (0.65, 0.1, 0.45), (0.9, 0.3, 0.25), (0.98, 0.65, 0.1), (1.0, 1.0, 0.6))
+#: Colours of quantities with a sign (cold, none, hot) and of those without, dark to light, RGB. Amber, never red: red
+#: is what is left of a tumour, or danger. Lightness rises all the way: grey tells it too.
+SIGNED = ((0.02, 0.19, 0.58), (0.45, 0.68, 0.95), (0.95, 0.95, 0.95), (0.93, 0.65, 0.15), (0.5, 0.3, 0.0))
+RISING = ((0.27, 0.17, 0.02), (0.5, 0.32, 0.02), (0.75, 0.5, 0.05), (0.95, 0.72, 0.2), (1.0, 0.97, 0.72))
 #: Colours of what has cooled, little to much: dark next to the dark end of what has warmed up.
 COOLING = ((0.03, 0.12, 0.45), (0.05, 0.35, 0.75), (0.15, 0.6, 0.95), (0.5, 0.85, 1.0), (0.85, 1.0, 1.0))
 COLORS = 256
@@ -34,7 +35,8 @@ def inColour(node: Any, image: Image) -> None:
     if image.metadata[UNIT] == "min":
         high = min(high, DOSE_MAX_MIN)
     cold = _cold(image)
-    signed = cold is not None or low < -SIGN_SHARE * high
+    # A temperature is below its reference only where cooling is certain; the rest is noise.
+    signed = cold is not None or (image.metadata[UNIT] != "°C" and low < -SIGN_SHARE * high)
     top = _rounded(max(high, -low if signed else 0.0))
     display = node.GetScalarVolumeDisplayNode()
     if cold is not None:
@@ -112,12 +114,16 @@ def legend(node: Any, image: Image) -> None:
     if shown is None:
         shown = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
     what = image.metadata.get(QUANTITY) or image.name
-    shown.SetTitleText("{what}\n({unit})".format(what=what.replace(" ", "\n"), unit=image.metadata[UNIT]))
+    title = "{what}\n({unit})".format(what=what.replace(" ", "\n"), unit=image.metadata[UNIT])
+    if BASELINE in image.metadata:
+        title = "{unit} above\n{baseline}".format(unit=image.metadata[UNIT], baseline=image.metadata[BASELINE])
+    shown.SetTitleText(title)
     # Wide enough that titles and labels get one size; parts of round scales are written without rounding.
     shown.SetLabelFormat("%7.4g")
     shown.SetNumberOfLabels(5 if node.GetScalarVolumeDisplayNode().GetWindowLevelMin() < 0 else 6)
     for text in (shown.GetTitleTextProperty(), shown.GetLabelTextProperty()):
         text.SetFontSize(LEGEND_FONT)
-    shown.SetSize(0.14, 0.5)
-    shown.SetPosition(0.98, 0.5)
+    # Above the letter of the patient's side, which must never be covered.
+    shown.SetSize(0.14, 0.36)
+    shown.SetPosition(0.98, 0.87)
     shown.SetVisibility(True)

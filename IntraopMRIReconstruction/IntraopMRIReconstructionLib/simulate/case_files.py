@@ -2,8 +2,8 @@
 
 ``case/``: ``preop.nrrd``, ``flair.nrrd``, ``tumour.seg.nrrd``, ``at_risk.seg.nrrd``, ``spine_preop.nrrd``,
 ``vertebrae.nrrd``, ``pedicle.nrrd``, ``plan.json``.
-``theatre/``: noise-free ``brain_native.nrrd``, ``brain_contrast.nrrd``, ``spine.nrrd``, with ``pointer.json`` and
-``spine_scan.json``.
+``theatre/``: noise-free ``brain_native.nrrd``, ``brain_contrast.nrrd``, ``spine.nrrd``, with ``pointer.json``,
+``heating.json`` and ``spine_scan.json``.
 ``truth/``: ``truth.json``, ``pull.nrrd``, ``push.nrrd``, ``residual.nrrd``, ``residual_non_enhancing.nrrd``,
 ``cavity.nrrd``, ``brain.nrrd``. Points and matrices in JSON are RAS, mm; volumes are LPS on disk as NRRD wants it.
 """
@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import SimpleITK
+from scipy.ndimage import distance_transform_edt
 from scipy.spatial import KDTree
 
 from ..data import Image
 from ..errors import DataError
 from ..geometry import apply
+from .heating import Ablation
 from .lesion import TUMOUR_LABELS
 from .phantom import CONTRAST, NATIVE, BrainCase, Truth
 from .planned import PlannedThings, plan_things
@@ -32,6 +34,7 @@ from .volumes import ras_from_sitk, read_volume, sitk_from_image, write_volume
 
 BRAIN_SCANS = {NATIVE: "brain_native.nrrd", CONTRAST: "brain_contrast.nrrd"}
 SCANS = {**BRAIN_SCANS, SPINE: "spine.nrrd"}
+HEATING = "heating.json"
 SEGMENT_COLOURS = {"enhancing": "0.95 0.75 0.2", "necrosis": "0.45 0.3 0.2", "non-enhancing": "0.4 0.7 0.9"}
 AT_RISK_COLOUR = "0.7 0.42 1.0"
 #: Distances to the residual (mm) at which the simulated surgeon stops with the pointer.
@@ -107,6 +110,8 @@ def write_case(folder: Path, brain: BrainCase | None, spine: SpineCase | None, p
         plan["at_risk"] = list(names)
         for name, file in BRAIN_SCANS.items():
             write_volume(brain.intraop[name], theatre / file)
+        ablation = Ablation(_heated_spot(brain.truth))
+        _write_json(theatre / HEATING, {key: value for key, value in asdict(ablation).items() if value != np.inf})
         stops, direction, distances = pointer_stops(brain)
         pointer = {"shaft_ras": direction.tolist(), "stops": [asdict(stop) for stop in stops]}
         _write_json(theatre / "pointer.json", pointer)
@@ -144,6 +149,15 @@ def pointer_stops(brain: BrainCase) -> tuple[list[Stop], npt.NDArray[np.float64]
     stops = [Stop(f"{d:g} mm", tuple((top + d * outward).tolist())) for d in POINTER_STOPS_MM]
     distances, _ = KDTree(voxels).query([stop.tip_ras_mm for stop in stops])
     return stops, outward, {stop.name: float(d) for stop, d in zip(stops, distances, strict=True)}
+
+
+def _heated_spot(truth: Truth) -> tuple[float, float, float]:
+    """The middle of what is left of the tumour, or of the brain's tissue where nothing is: what would be ablated."""
+    label = truth.residual if truth.residual.array.any() else truth.brain
+    deep = distance_transform_edt(label.array != 0)
+    k, j, i = np.unravel_index(int(deep.argmax()), deep.shape)
+    x, y, z = apply(label.ras_from_ijk, np.array([i, j, k], np.float64)).tolist()
+    return x, y, z
 
 
 def read_case(folder: Path) -> PreopCase:
@@ -193,6 +207,16 @@ def read_scan(folder: Path, name: str) -> Image:
 def scans_of(folder: Path) -> list[str]:
     """Names of the scans that a case has, in the order of the session."""
     return [name for name, file in SCANS.items() if (folder / "theatre" / file).exists()]
+
+
+def read_ablation(folder: Path) -> Ablation | None:
+    """What is heated when the scanner of a case is asked for its temperature; None for a case without a brain."""
+    file = folder / "theatre" / HEATING
+    if not file.exists():
+        return None
+    content = _read_json(file)
+    places = {key: tuple(content[key]) for key in ("spot_ras_mm", "moves_mm")}
+    return Ablation(**{**content, **places})
 
 
 def read_pointer(folder: Path) -> tuple[list[Stop], npt.NDArray[np.float64]]:

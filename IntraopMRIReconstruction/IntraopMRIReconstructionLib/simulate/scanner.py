@@ -3,7 +3,7 @@
 It starts its scans when a peer connects. STRING messages named ``CMD_<id>`` command it as mrigtlbridge does:
 ``START_UP``, ``START_SEQUENCE [scan]`` and ``STOP_SEQUENCE``; each is answered at once by ``ACK_<id>`` and a STATUS
 named after the command. The same STATUS tells when it starts or ends a sequence by itself; ``Scanner`` tells how the
-scans go.
+scans go. ``START_SEQUENCE Thermometry`` heats a spot of the brain and sends its frames one after another.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from ..wire.header import timestamp_now
 from ..wire.messages_text import StatusMessage, StringMessage
 from ..wire.raw_data import message_from_acquisition, messages_from_encoding
 from ..wire.transport import Server
-from .case_files import read_scan, scans_of
+from .case_files import read_ablation, read_scan, scans_of
 from .grids import stream
 from .head import WHITE
+from .heating import THERMOMETRY, HeatedScan
 from .kspace import Sampling, Scan, simulate_scan
 from .phantom import CONTRAST
 from .process import announce, leave, parser, run, stop_signal
@@ -47,7 +48,8 @@ class Scanner:
     """Serves the scans of a case until ``stop`` is set.
 
     ``raw``: k-space, otherwise finished images. ``noise``: of one channel, as a fraction of bright tissue.
-    ``scan_s``: how long the lines of a scan take at least; 0 sends as fast as the receiver takes them.
+    ``scan_s``: how long the lines of a scan take at least; 0 sends as fast as the receiver takes them. ``frame_s``: the
+    same of a frame of thermometry, which is sent on command only; as long as it would take when None.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Scanner:
         noise: float,
         acceleration: int,
         scan_s: float,
+        frame_s: float | None = None,
     ) -> None:
         self.names = scans_of(folder)
         if not self.names:
@@ -68,6 +71,8 @@ class Scanner:
         self._stop, self._raw, self._scan_s = stop, raw, scan_s
         self._coils, self._noise = coils, noise
         self._sampling = Sampling((1, acceleration))
+        self._heated = read_ablation(folder)
+        self._frame_s = frame_s
         self._count = 0
         self._ahead: tuple[str, _Task] | None = None
         self._interrupted = False
@@ -112,7 +117,9 @@ class Scanner:
         if following is not None:
             self._prepare(following)
         self._say(server, f"{name}: scanning")
-        if isinstance(scan, Image):
+        if isinstance(scan, HeatedScan):
+            self._send_frames(server, scan)
+        elif isinstance(scan, Image):
             self._pause(server, self._scan_s)
             if not self._is_over:
                 server.send(message_from_image(scan, name, version=2))
@@ -129,6 +136,21 @@ class Scanner:
             self._pause(server, self._scan_s / partitions)
             if self._is_over:
                 return
+
+    def _send_frames(self, server: Server, scan: HeatedScan) -> None:
+        """Each frame when it has been taken."""
+        for message in messages_from_encoding(scan.encoding):
+            server.send(message)
+        frame_s = scan.ablation.interval_s if self._frame_s is None else self._frame_s
+        due_s, frame = time.monotonic() + frame_s, 0
+        for block in scan.blocks():
+            if block.repetition != frame:
+                frame = block.repetition
+                due_s += frame_s
+            self._pause(server, max(0.0, due_s - time.monotonic()))
+            if self._is_over:
+                return
+            server.send(message_from_acquisition(block, form="image"))
 
     @property
     def _is_over(self) -> bool:
@@ -175,8 +197,9 @@ class Scanner:
             return f"'{word}' is not understood; use {', '.join(COMMANDS)}", ILLEGAL, []
         if scanning:
             return f"a scan is running; send {STOP} first", BUSY, []
-        if name and name not in self.names:
-            return f"there is no scan '{name}'; choose one of {', '.join(self.names)}", NOT_FOUND, []
+        known = [*self.names, *([THERMOMETRY] if self._heated is not None else [])]
+        if name and name not in known:
+            return f"there is no scan '{name}'; choose one of {', '.join(known)}", NOT_FOUND, []
         return "OK", OK, [name] if name else self.names
 
     def _prepare(self, name: str) -> _Task:
@@ -187,7 +210,10 @@ class Scanner:
             self._ahead = name, _Task(lambda: self._made(name, number))
         return self._ahead[1]
 
-    def _made(self, name: str, number: int) -> Scan | Image:
+    def _made(self, name: str, number: int) -> Scan | Image | HeatedScan:
+        if name == THERMOMETRY and self._heated is not None:
+            image, scan_id = self._images[self.names[0]], f"{name} #{number}"
+            return HeatedScan(image, self._heated, coils=self._coils, noise=self._noise, scan_id=scan_id, seed=number)
         image = self._images[name]
         if not self._raw:
             noisy = rician(image.array, self._noise * WHITE, stream(number, f"image {name}"))
@@ -214,8 +240,8 @@ class Scanner:
 class _Task:
     """Work on a thread that does not keep the process alive."""
 
-    def __init__(self, work: Callable[[], Scan | Image]) -> None:
-        self._result: Scan | Image | None = None
+    def __init__(self, work: Callable[[], Scan | Image | HeatedScan]) -> None:
+        self._result: Scan | Image | HeatedScan | None = None
         self._error: IntraopError | None = None
         self._work = work
         self._thread = threading.Thread(target=self._run, name="prepare", daemon=True)
@@ -226,7 +252,7 @@ class _Task:
         """Whether the result is there."""
         return not self._thread.is_alive()
 
-    def result(self) -> Scan | Image:
+    def result(self) -> Scan | Image | HeatedScan:
         """What came of it. Raises what the work raised."""
         self._thread.join()
         if self._error is not None:
@@ -253,6 +279,7 @@ def main(argv: list[str] | None = None) -> None:
         noise=arguments.noise,
         acceleration=arguments.acceleration,
         scan_s=arguments.scan_seconds,
+        frame_s=arguments.frame_seconds,
     )
     with Server(arguments.port, limits=LIMITS) as server:
         announce(NAME, server.port)
@@ -267,6 +294,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "--acceleration", type=int, default=1, help="along the phase direction, 24 centre lines kept"
     )
     arguments.add_argument("--noise", type=float, default=0.02, help="of one channel, fraction of bright tissue")
+    text = "how long a frame of thermometry takes at least; as it would when left out"
+    arguments.add_argument("--frame-seconds", type=float, help=text)
     arguments.add_argument("--scan-seconds", type=float, default=0.0, help="how long a scan takes at least")
     return arguments.parse_args(argv)
 

@@ -125,7 +125,7 @@ class NavigatePage(Page):
                 continue
             if role == RESIDUAL:
                 node.GetDisplayNode().SetOpacity(p.residualOpacity)
-            looks.fill(node, p.fillResidual if role == RESIDUAL else p.fillAtRisk)
+            looks.fill(node, (p.fillResidual and self.running.heat is None) if role == RESIDUAL else p.fillAtRisk)
 
     def poseArrived(self) -> None:
         """One pose: planes, distances, alarm."""

@@ -21,6 +21,7 @@ from slicer.i18n import tr as _
 from ...session_dicom import Gathered
 from ...session_updates import (
     DeviceSaid,
+    HeatMeasured,
     ImageReady,
     ImplantFound,
     MapReady,
@@ -66,6 +67,8 @@ class Running:
         self.image: Any = None
         #: The newest maps of a quantity, while no newer scan has come.
         self.maps: MapReady | None = None
+        #: The newest frame of thermometry in numbers, as long.
+        self.heat: HeatMeasured | None = None
         self.registered: Any = None
         self.confirmed = False
         self.shift: Any = None
@@ -314,12 +317,14 @@ class Running:
         self.view.apply(update, prepared)
         self.gathered.take(update)
         if isinstance(update, ImageReady):
-            self.image, self.confirmed, self.maps = update, False, None
+            self.image, self.confirmed, self.maps, self.heat = update, False, None, None
             self.registered = self.shift = self.residual = None
             self.implants.clear()
             self.problem = self.reportPath = ""
         elif isinstance(update, MapReady):
             self.maps = update
+        elif isinstance(update, HeatMeasured):
+            self.heat = update
         elif isinstance(update, Registered):
             self.registered, self.confirmed = update, False
         elif isinstance(update, ShiftFound):

@@ -20,6 +20,7 @@ from ..parameters import Phase, ShiftMap
 from .carried import PlannedThings
 from .compare import Compare
 from .crosscheck import CrossCheck
+from .heat import HeatSection
 from .one_by_one import OneByOne
 from .page import Action, Page, State, blocked, connectFirst, done, ready
 from .scene_scans import SceneScans
@@ -28,9 +29,11 @@ from .style import CHECK, DANGER, LEVEL_COLORS, colored, sized
 from .vertebrae import Vertebrae
 
 #: Scans that are offered: what is sent to the scanner, and its name for a person.
-PROTOCOLS = (("", "all"), ("T1 native", "native"), ("T1 contrast", "contrast"))
+PROTOCOLS = (("", "all"), ("T1 native", "native"), ("T1 contrast", "contrast"), ("Thermometry", "heat"))
 #: The rows for volumes of the scene come behind those of the scanner.
 SCENE_SCANS_AT = 2
+#: What is heated comes behind the residual, which it may treat.
+HEAT_AT = 5
 
 
 class ScanPage(Page):
@@ -41,10 +44,16 @@ class ScanPage(Page):
 
     def __init__(self, panel: Any) -> None:
         super().__init__(panel)
-        names = {"all": _("All scans"), "native": _("Without contrast agent"), "contrast": _("With contrast agent")}
+        names = {
+            "all": _("All scans"),
+            "native": _("Without contrast agent"),
+            "contrast": _("With contrast agent"),
+            "heat": _("Temperature, until stopped"),
+        }
         for _protocol, key in PROTOCOLS:
             self.ui.protocolBox.addItem(names[key])
         self.sceneScans = SceneScans(self, self.widget.layout(), SCENE_SCANS_AT)
+        self.heat = HeatSection(self, self.widget.layout(), HEAT_AT)
         self.compare = Compare(self.running)
         self.choices = OneByOne(self, (Vertebrae(self.running), PlannedThings(self.running)))
         self.crossCheck = CrossCheck(self)
@@ -156,6 +165,7 @@ class ScanPage(Page):
         self.choices.refresh()
         self.crossCheck.refresh()
         self.steering.refresh()
+        self.heat.refresh()
         self._look()
         self.tick()
 
@@ -202,6 +212,7 @@ class ScanPage(Page):
         self.compare.tick(time.monotonic())
         self.crossCheck.tick()
         self.steering.tick()
+        self.heat.tick()
         state = self.running.session.scanner_state if self.running.connected else ""
         said = _("Scanner: {state}").format(state=state) if state else ""
         if self.ui.scannerLabel.text != said:

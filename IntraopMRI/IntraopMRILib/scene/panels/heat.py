@@ -1,0 +1,140 @@
+"""Rows on page 4: a person marks what is heated, and reads peak, dose and the structures at risk."""
+
+from __future__ import annotations
+
+import time
+from html import escape
+from typing import Any
+
+import slicer
+from IntraopMRIReconstructionLib.data import Measurement
+from IntraopMRIReconstructionLib.errors import IntraopError
+from IntraopMRIReconstructionLib.reconstruct.quantities import Heating
+from slicer.i18n import tr as _
+
+from ..display import interval, number
+from ..heat_texts import dose_gone, dose_words, gone, shown
+from .style import CHECK, DANGER, colored, sized
+
+#: Name of the mark that a click makes.
+MARK_NAME = "Heated spot"
+
+
+class HeatSection:
+    """Adds itself to ``layout`` of ``page`` at a place; its widgets are bound with those of the page."""
+
+    def __init__(self, page: Any, layout: Any, place: int) -> None:
+        self._page, self._running = page, page.running
+        self._widget = slicer.util.loadUI(page.panel.resourcePath("UI/HeatSection.ui"))
+        self.ui = slicer.util.childWidgetVariables(self._widget)
+        self._widget.setMRMLScene(slicer.mrmlScene)
+        layout.insertWidget(place, self._widget)
+        vars(page.ui).update(vars(self.ui))
+        self.ui.markHottestButton.connect("clicked()", self.markHottest)
+        self.ui.newReferenceButton.connect("clicked()", self.newReference)
+        #: What the session was told, and what was seen at the last look: a mark that is dragged is told when it rests.
+        self._told: tuple[Any, Heating | None] = (None, None)
+        self._seen: Heating | None = None
+        self._opened: Any = None
+
+    def refresh(self) -> None:
+        """Open when heat is measured for the first time in a session; offer what can be done."""
+        found = self._running.heat
+        if found is not None and self._opened is not self._running.session:
+            self._opened, self.ui.heatSection.collapsed = self._running.session, False
+        self.ui.markHottestButton.enabled = found is not None and found.hottest_ras_mm is not None
+        self.ui.newReferenceButton.enabled = found is not None and not found.ended
+        self.tick()
+
+    def tick(self) -> None:
+        """Tell the session of the mark; numbers go when their frame is stale."""
+        self._tell()
+        text = self._words()
+        if self.ui.heatLabel.text != text:
+            self.ui.heatLabel.text = text
+
+    def markHottest(self) -> None:
+        """Put the mark where the map stands out most."""
+        found, parameters = self._running.heat, self._page.parameters
+        if found is None or found.hottest_ras_mm is None:
+            return
+        node = parameters.heatedPlace
+        if node is None:
+            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", MARK_NAME)
+            node.CreateDefaultDisplayNodes()
+            node.SetMaximumNumberOfControlPoints(1)
+        node.RemoveAllControlPoints()
+        node.AddControlPoint(*found.hottest_ras_mm.tolist(), _("heat"))
+        parameters.heatedPlace = node
+        self._seen = self._chosen()
+        self._page.panel.refresh()
+
+    def newReference(self) -> None:
+        """The next frame is the reference; what the dose was so far stays in the record."""
+        try:
+            self._running.session.heat.new_reference()
+        except IntraopError as error:
+            self._running.problem = str(error)
+        self._page.panel.refresh()
+
+    def _chosen(self) -> Heating:
+        p, spot = self._page.parameters, None
+        if p.heatedPlace is not None and p.heatedPlace.GetNumberOfControlPoints():
+            x, y, z = slicer.util.arrayFromMarkupsControlPoints(p.heatedPlace, world=True)[0].tolist()
+            spot = (x, y, z)
+        return Heating(spot_ras_mm=spot, radius_mm=p.heatedRadius, baseline_c=p.heatBaseline)
+
+    def _tell(self) -> None:
+        session = self._running.session
+        if session is None:
+            self._told = (None, None)
+            return
+        chosen = self._chosen()
+        rests, self._seen = chosen == self._seen, chosen
+        before = self._told[1] if self._told[0] is session else Heating()
+        if not rests or chosen == before:
+            return
+        self._told = session, chosen
+        try:
+            session.heat.mark(chosen)
+        except IntraopError as error:
+            self._running.problem = str(error)
+
+    def _words(self) -> str:
+        """Large what is decided on, with its interval; amber what is missing, and red only danger."""
+        if not self._running.connected:
+            return str(escape(_("Connect the scanner first.")))
+        found = self._running.heat
+        if found is None:
+            return str(escape(_("No temperature yet: start the thermometry scan before heating.")))
+        now_s = time.monotonic()
+        why = gone(found, now_s)
+        peak, volume = found.numbers.peak, shown(found.numbers.volume, dose_gone(found, now_s))
+        lines = [
+            _line(_("Peak {number}"), shown(peak, why), 18),
+            _line(_("Above 240 CEM43: {number}"), volume, 15),
+        ]
+        dose = shown(found.numbers.dose, dose_gone(found, now_s))
+        if dose.value is not None:
+            lines.append(escape(_("Highest dose {number}").format(number=dose_words(dose))))
+        for risk in found.risks:
+            words = f"{risk.name}: {{number}}"
+            lines.append(_line(words, shown(risk.temperature, why), 14, DANGER if risk.alarm and not why else ""))
+        notes = [*found.numbers.notes, *(risk.note for risk in found.risks if risk.note and not why)]
+        lines += [str(colored(note, CHECK, 13)) for note in notes]
+        frame = _("Frame {frame}, {delay:.0f} ms after its last line; {baseline:g} °C taken as temperature before")
+        lines.append(
+            escape(frame.format(frame=found.frame, delay=1000 * found.latency_s, baseline=found.heating.baseline_c))
+        )
+        return "<br>".join(lines)
+
+
+def _line(words: str, measurement: Measurement, size: int, color: str = "") -> str:
+    """A number with its interval, or a dash with the reason in amber."""
+    if measurement.value is None:
+        return str(colored(words.format(number=f"– ({measurement.missing_because})"), CHECK, 14))
+    text = number(measurement.value, measurement.unit)
+    if measurement.interval is not None:
+        text += f" ({interval(measurement.interval, measurement.unit, measurement.value)})"
+    text = words.format(number=text)
+    return str(colored(text, color, size) if color else sized(text, size))

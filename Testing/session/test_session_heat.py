@@ -1,0 +1,247 @@
+"""An ablation from the wire to its numbers: temperature, dose, structures at risk, and when there is no number."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from IntraopMRILib.report.html import render
+from IntraopMRILib.session import Link, Plan, Session
+from IntraopMRILib.session_updates import HeatMeasured, MapReady, PlanCarried, Problem
+from IntraopMRILib.workflow.record import from_json, to_json
+from IntraopMRIReconstructionLib.data import Acquisition, Image
+from IntraopMRIReconstructionLib.errors import SessionError
+from IntraopMRIReconstructionLib.geometry import apply
+from IntraopMRIReconstructionLib.reconstruct.quantities import Heating
+from IntraopMRIReconstructionLib.simulate.heating import Ablation, HeatedScan
+from IntraopMRIReconstructionLib.wire.raw_data import message_from_acquisition, messages_from_encoding
+from IntraopMRIReconstructionLib.wire.transport import Server
+from session.conftest import PATIENT
+
+SPOT, RADIUS_MM, MATRIX = (14.0, -9.0, 6.0), 18.0, 80
+MARK = Heating(spot_ras_mm=SPOT, radius_mm=RADIUS_MM)
+SIZE, SPACING_MM = 96, 2.0
+
+
+def head(direction: np.ndarray | None = None) -> Image:
+    """An ellipsoid with some brightness of its own, in RAS about the origin."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.eye(3) * SPACING_MM if direction is None else direction * SPACING_MM
+    matrix[:3, 3] = -matrix[:3, :3] @ np.full(3, (SIZE - 1) / 2)
+    k, j, i = np.indices((SIZE, SIZE, SIZE))
+    x, y, z = np.moveaxis(apply(matrix, np.stack([i, j, k], axis=-1).astype(float)), -1, 0)
+    inside = (x / 66) ** 2 + (y / 78) ** 2 + (z / 70) ** 2 < 1
+    array = np.where(inside, 300 + 60 * np.sin(x / 9) * np.cos(y / 11), 0.0)
+    return Image(array.astype(np.float32), matrix, "head", patient_id=PATIENT)
+
+
+def lethal_cm3(ablation: Ablation, scan: HeatedScan, frames: int) -> float:
+    """True volume above 240 CEM43 within the slices, by fine points and the closed form of the temperature."""
+    fine, deep = 8, 8
+    z, y, x = scan.encoding.recon_matrix
+    axes = ((np.arange(n * f) + 0.5) / f - 0.5 for n, f in ((z, deep), (y, fine), (x, fine)))
+    k, j, i = np.meshgrid(*axes, indexing="ij")
+    grid = scan.encoding.ras_from_ijk
+    away = np.linalg.norm(apply(grid, np.stack([i, j, k], axis=-1)) - SPOT, axis=-1)
+    near = away < 4 * ablation.sigma_mm
+    dose = np.zeros(int(near.sum()))
+    for frame in range(1, frames):
+        rise = ablation.peak_rise_c(frame * ablation.interval_s) * np.exp(-((away[near] / ablation.sigma_mm) ** 2) / 2)
+        hot = 37 + rise
+        dose += np.where(hot >= 43, 0.5, 0.25) ** (43 - hot) * ablation.interval_s / 60
+    return float((dose >= 240).sum() * abs(np.linalg.det(grid[:3, :3])) / (fine * fine * deep) / 1000)
+
+
+class Heater:
+    """A scanner that sends an ablation frame by frame, and a session that listens."""
+
+    def __init__(self, session: Session, server: Server, ablation: Ablation, image: Image, noise: float = 0.02) -> None:
+        self.session, self._server = session, server
+        self.scan = HeatedScan(image, ablation, matrix=MATRIX, coils=6, noise=noise)
+        self._blocks: Iterator[Acquisition] = self.scan.blocks()
+        self.told: list[Any] = []
+        self._waiting: list[Any] = []
+        for message in messages_from_encoding(self.scan.encoding):
+            server.send(message)
+
+    def frames(self, count: int) -> HeatMeasured:
+        """Send so many more frames; what the last one says."""
+        for _ in range(count):
+            for _ in range(self.scan.encoding.encoded_matrix[0]):
+                block = next(self._blocks)
+                self._server.send(message_from_acquisition(block, form="image"))
+            found = self.of_frame(block.repetition)
+        return found
+
+    def of_frame(self, number: int) -> HeatMeasured:
+        found: HeatMeasured = self.until(HeatMeasured, lambda heat: heat.frame == number)
+        return found
+
+    def until(self, kind: type[Any], where: Callable[[Any], bool] = lambda _: True) -> Any:
+        """The next update of a kind; those that came on the way are kept for the next question."""
+        deadline = time.monotonic() + 60.0
+        while time.monotonic() < deadline:
+            self._waiting += self.session.drain()
+            while self._waiting:
+                update = self._waiting.pop(0)
+                self.told.append(update)
+                if isinstance(update, kind) and where(update):
+                    return update
+            time.sleep(0.005)
+        pytest.fail(f"no {kind.__name__}, but {self.told[-5:]}")
+
+
+@pytest.fixture
+def listening() -> Iterator[tuple[Session, Server]]:
+    before = head()
+    tumour = before.with_array((before.array > 340).astype(np.uint8))
+    with Server() as server, Session(Plan(PATIENT, "ablation", before, tumour)) as session:
+        session.connect(Link("127.0.0.1", server.port))
+        assert server.wait_for_peer(10.0)
+        yield session, server
+
+
+def test_from_the_wire_to_the_numbers(listening: tuple[Session, Server]) -> None:
+    session, server = listening
+    ablation = Ablation(SPOT, frames=32, drift_c=5.0)
+    session.heat.mark(MARK)
+    heater = Heater(session, server, ablation, head())
+    for frame in range(ablation.frames):
+        found = heater.frames(1)
+        true_c = 37 + float(heater.scan.rise_c(frame).max())
+        peak = found.numbers.peak
+        assert peak.value == pytest.approx(true_c, abs=1.0), frame
+        assert peak.interval is not None
+        assert peak.interval[0] - 0.5 < true_c < peak.interval[1] + 0.5
+        assert found.latency_s > 0
+    final = heater.until(MapReady).maps
+    assert len([each for each in heater.told if isinstance(each, MapReady)]) == ablation.frames
+    error = final[0].array - heater.scan.rise_c(ablation.frames - 1)
+    assert float(np.sqrt(np.nanmean(error**2))) < 1.0, "a drift of 5 C would be left"
+    assert abs(float(np.nanmedian(error))) < 0.1
+    true_cm3, volume = lethal_cm3(ablation, heater.scan, ablation.frames), found.numbers.volume
+    assert true_cm3 > 0.5
+    assert volume.value == pytest.approx(true_cm3, rel=0.15)
+    assert volume.interval is not None
+    assert volume.interval[0] <= true_cm3 <= volume.interval[1]
+    # What is outlined is what was counted, and it lies about the spot.
+    lethal = found.numbers.lethal
+    assert lethal is not None
+    assert lethal.array.sum() * lethal.voxel_volume_ml == pytest.approx(volume.value)
+    middle = apply(lethal.ras_from_ijk, np.argwhere(lethal.array)[:, ::-1].mean(axis=0))
+    assert np.linalg.norm(middle - SPOT) < 1.0
+    assert found.ended
+    assert found.hottest_ras_mm is not None
+    assert np.linalg.norm(found.hottest_ras_mm - SPOT) < 4.0
+
+    record = session.journal.record
+    (entry,) = record.heating
+    assert entry.frames == len(entry.course) == ablation.frames
+    highest = 37 + max(float(heater.scan.rise_c(frame).max()) for frame in range(ablation.frames))
+    assert entry.measurements[0].value == pytest.approx(highest, abs=1.0)
+    assert from_json(to_json(record)) == record
+    report = render(json.loads(to_json(record)))
+    for words in ("Ablation", "Volume above 240 CEM43", "Sapareto and Dewey 1984", "Ishihara 1995", "37 °C"):
+        assert words in report
+    assert any(event.kind == "heat" and "radius 18 mm" in event.text for event in record.events)
+
+
+def test_a_mark_that_comes_late_gives_the_same_numbers(listening: tuple[Session, Server]) -> None:
+    session, server = listening
+    heater = Heater(session, server, Ablation(SPOT, frames=26), head())
+    found = heater.frames(20)
+    assert found.numbers.peak.value is None
+    assert found.numbers.missing_because == "drift not corrected: mark the heated spot"
+    assert found.hottest_ras_mm is not None, "a drift that all tissue shares hides no hot spot"
+    session.heat.mark(MARK)
+    late = heater.until(HeatMeasured)
+    assert late.frame == found.frame
+    assert len(session.journal.record.heating[0].course) == 20
+    last = heater.frames(6)
+    with Server() as other, Session(session.plan) as early:
+        early.connect(Link("127.0.0.1", other.port))
+        assert other.wait_for_peer(10.0)
+        early.heat.mark(MARK)
+        again = Heater(early, other, Ablation(SPOT, frames=26), head()).frames(26)
+    for one, two in zip(last.numbers.measurements, again.numbers.measurements, strict=True):
+        assert one.value == pytest.approx(two.value, rel=1e-5)
+        assert one.interval == pytest.approx(two.interval, rel=1e-5)
+    # After the scan it may still be corrected.
+    session.heat.mark(replace(MARK, baseline_c=36.0))
+    colder = heater.until(HeatMeasured)
+    assert colder.numbers.peak.value == pytest.approx(last.numbers.peak.value - 1.0, abs=1e-3)  # type: ignore[operator]
+    assert "36 °C" in colder.numbers.peak.definition
+
+
+def test_a_head_that_moves_takes_the_numbers_away_until_there_is_a_new_reference(
+    listening: tuple[Session, Server],
+) -> None:
+    session, server = listening
+    session.heat.mark(MARK)
+    ablation = Ablation(SPOT, frames=20, starts_s=30.0, moves_mm=(2.0, 1.0, 0.0), moves_at_s=18.0)
+    heater = Heater(session, server, ablation, head())
+    assert heater.frames(6).numbers.peak.value is not None
+    moved = heater.frames(2)
+    assert moved.numbers.missing_because.startswith("something moved in frame 6")
+    assert all(m.value is None for m in moved.numbers.measurements)
+    assert moved.numbers.lethal is None
+    session.heat.new_reference()
+    back = heater.frames(3)
+    assert back.numbers.peak.value == pytest.approx(37.0, abs=2.0)
+    assert any("the reference was reset" in update.numbers.missing_because for update in heater.told
+               if isinstance(update, HeatMeasured))  # fmt: skip
+    first, second = session.journal.record.heating
+    assert any("moved" in note or "reset" in note for note in first.notes)
+    assert second.reference_frame == 8
+
+
+def test_a_structure_at_risk_is_watched(listening: tuple[Session, Server]) -> None:
+    session, server = listening
+    session.heat.mark(MARK)
+    heater = Heater(session, server, Ablation(SPOT, frames=30), head())
+    found = heater.frames(5)
+    assert found.risks == ()
+    k, j, i = np.indices((9, 9, 9))
+    ball = ((k - 4) ** 2 + (j - 4) ** 2 + (i - 4) ** 2 < 9).astype(np.uint8)
+    labels = {}
+    for name, off in (("Near", 6.0), ("Far", 40.0), ("Outside", 150.0)):
+        grid = np.eye(4)
+        grid[:3, 3] = np.array(SPOT) + np.array([off - 4, -4, -4])
+        labels[name] = (Image(ball, grid, name), None)
+    session.heat.at_risk(PlanCarried((), labels, head()))
+    found = heater.frames(20)
+    near, far, outside = found.risks
+    assert near.alarm
+    assert near.temperature.value is not None
+    assert near.highest.value is not None
+    assert near.highest.value >= near.temperature.value > 45
+    assert far.temperature.value == pytest.approx(37.0, abs=2.0)
+    assert not far.alarm
+    assert outside.temperature.value is None
+    assert "not in the slices" in outside.temperature.missing_because
+    assert {m.name for m in session.journal.record.heating[0].measurements} >= {"Near: highest temperature"}
+    session.heat.at_risk(None)
+    assert heater.until(HeatMeasured).risks == ()
+
+
+def test_marks_that_cannot_be(listening: tuple[Session, Server]) -> None:
+    session, server = listening
+    with pytest.raises(SessionError, match="radius above 0 mm"):
+        session.heat.mark(replace(MARK, radius_mm=0.0))
+    with pytest.raises(SessionError, match="between 0 and 43"):
+        session.heat.mark(replace(MARK, baseline_c=60.0))
+    with pytest.raises(SessionError, match="no temperature scan is running"):
+        session.heat.new_reference()
+    heater = Heater(session, server, Ablation(SPOT, frames=6), head())
+    heater.frames(3)
+    session.heat.mark(replace(MARK, spot_ras_mm=(0.0, 0.0, 900.0)))
+    said = heater.until(Problem)
+    assert "holds nothing of the scan" in said.text
+    assert not said.fatal
+    # The mark that could be stays: none.
+    assert heater.frames(1).heating.spot_ras_mm is None
