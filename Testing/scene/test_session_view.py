@@ -205,6 +205,9 @@ def test_a_new_session_shows_nothing_of_the_plan_before(operation: Operation) ->
     SessionView(bridge, Plan("P2", "test", operation.preop, trajectories=(lead,)))
     assert {role.partition(".")[2].partition(".")[0] for role in bridge.roles()} == {"volume", "plan"}
     assert bridge.unconfirmed is None
+    scan = bridge.scene.GetFirstNodeByName("T1 contrast")
+    assert scan is not None, "minutes of scanning are not thrown away: a person may choose it again"
+    assert scan.GetAttribute("IntraopMRI.Role") is None
 
 
 def test_the_volume_is_the_registered_one_and_without_a_registration_the_newest(operation: Operation) -> None:

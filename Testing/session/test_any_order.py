@@ -59,17 +59,13 @@ MEANWHILE = st.dictionaries(
 class Theatre(RuleBasedStateMachine):
     """One session with its view. ``images``: newest scan of each role that was a picture of this patient."""
 
-    headless: HeadlessScene | None = None
-
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         self.world = SmallWorld(self._during)
         self.world.stand_in(self.patch)
-        # One scene for all: making it costs more than a sequence of events.
-        Theatre.headless = Theatre.headless or HeadlessScene()
-        self.bridge = SceneBridge(self.headless.scene)  # type: ignore[union-attr]
-        self.bridge.clear()
+        self.headless = HeadlessScene()
+        self.bridge = SceneBridge(self.headless.scene)
         self.folder = tempfile.TemporaryDirectory()
         self.clock_s, self.taken_s, self.sent_s = 100.0, BEGUN_S, 0.0
         self.session: Session
@@ -91,7 +87,6 @@ class Theatre(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.session.close()
-        self.bridge.clear()
         self.patch.undo()
         self.folder.cleanup()
         logging.disable(logging.NOTSET)
@@ -418,10 +413,10 @@ def _numbers(content: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from _numbers(inner, f"{place}[{number}]")
 
 
-TestAnyOrder = Theatre.TestCase
+TestAnyOrder = pytest.mark.slow(Theatre.TestCase)
 TestAnyOrder.settings = settings(
-    max_examples=40,
-    stateful_step_count=15,
+    max_examples=50,
+    stateful_step_count=25,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),

@@ -10,6 +10,7 @@ from IntraopMRILib.register.deformable import DeformableRegistration
 from IntraopMRILib.register.rigid import RigidRegistration
 from IntraopMRILib.session import Plan, Session
 from IntraopMRILib.session_implants import compared
+from IntraopMRILib.session_measures import Found
 from IntraopMRILib.session_receive import ArrivedScan
 from IntraopMRILib.session_updates import ImplantFound, PlanCarried
 from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Reason, Verdict
@@ -121,6 +122,29 @@ def test_a_plan_that_is_accepted_before_its_implant_is_found_counts_as_well(sess
     follow(session)
     session._decisions.implant(lead_of(session, image))
     assert session.journal.record.implants[0].planned_basis == "rigid pose", "the decision was about another scan"
+
+
+def test_a_decision_about_a_scan_that_looks_like_the_newest_is_none_about_that(session: Session) -> None:
+    _, before = follow(session)
+    _, now = follow(session)
+    with pytest.raises(SessionError, match="newer image has withdrawn"):
+        session.decide(before.items[0], True, "Dr. X")
+    assert session.journal.record.carried[0].decision == "open"
+    session.decide(now.items[0], True, "Dr. X")
+    assert session.journal.record.carried[0].decision == "accepted"
+
+
+def test_what_was_drawn_on_a_native_scan_goes_when_it_completes_an_older_pair(session: Session) -> None:
+    contrast, native = cube(), cube()
+    for image, role in ((contrast, "contrast"), (native, "native")):
+        session.journal.image(image, role)
+    rigid = RigidRegistration(np.eye(4), GOOD, 1.0, 0.5, 0.9, 0.1, 1.0)
+    session.journal.registration(rigid, native, session.plan.preoperative)
+    session.journal.drawn(Found("cobb", "Cobb angle", ()), native.uid, "Dr. X")
+    session.journal.registration(rigid, native, session.plan.preoperative)
+    assert session.journal.record.drawn
+    session.journal.registration(rigid, contrast, session.plan.preoperative)
+    assert session.journal.record.drawn == ()
 
 
 def test_a_number_that_comes_after_a_newer_scan_is_not_written_down(session: Session) -> None:

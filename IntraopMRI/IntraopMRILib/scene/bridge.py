@@ -40,6 +40,7 @@ PREOP = "preop."
 RESULT = "result."
 INTRAOP = "intraop."
 IMPLANT = f"{INTRAOP}implant."
+SCAN = "vtkMRMLScalarVolumeNode"
 BONE = "bone."
 MAP = "map."
 HEAT = "heat."
@@ -378,6 +379,13 @@ class SceneBridge:
         with self.update():
             self._drop(role)
 
+    def beginAnew(self) -> None:
+        """Before another session: volumes that were scanned stay in the scene, as any others; all else goes."""
+        for role in [role for role, content in self._wanted.items() if content.nodeClass == SCAN and _isScan(role)]:
+            self._ledger.release(role)
+            del self._wanted[role]
+        self.clear()
+
     def clear(self) -> None:
         """Remove every node of the session."""
         with self.update():
@@ -448,7 +456,7 @@ class SceneBridge:
 
     def _distrustLoaded(self) -> None:
         for role, content in self._wanted.items():
-            if role.startswith(INTRAOP) and content.nodeClass == "vtkMRMLScalarVolumeNode":
+            if role.startswith(INTRAOP) and content.nodeClass == SCAN:
                 node: Any = self.node(role)
                 matrix = vtk.vtkMatrix4x4()
                 node.GetIJKToRASMatrix(matrix)
@@ -484,6 +492,10 @@ def _prefix(frame: Frame) -> str:
     if frame not in ("preop", "intraop"):
         raise DataError(f"frame must be 'preop' or 'intraop', got '{frame}'")
     return PREOP if frame == "preop" else INTRAOP
+
+
+def _isScan(role: str) -> bool:
+    return role.startswith(INTRAOP) and "." not in role.removeprefix(INTRAOP)
 
 
 def _belongs(role: str, key: str) -> bool:

@@ -88,6 +88,14 @@ class Ledger:
         self._applied.clear()
         self.apply(wanted)
 
+    def release(self, role: str) -> None:
+        """Leave the node of a role in the scene as one that has none."""
+        node = self.node(role)
+        self._nodes.pop(role, None)
+        self._applied.pop(role, None)
+        if node is not None:
+            node.RemoveAttribute(ROLE)
+
     def forget(self) -> None:
         """Drop all knowledge of nodes, touching none: the scene was closed."""
         self._applied.clear()

@@ -47,7 +47,7 @@ class SessionView:
     """One session in one scene. ``clock``: monotonic seconds; ``wall``: POSIX seconds.
 
     ``prepared``: the plan's nodes when another thread has made them; here and in :meth:`apply` it is done otherwise.
-    Nodes of a session before this one, or of a loaded scene, are removed: they may be of another plan or patient.
+    Nodes of a session before this one, or of a loaded scene, go: they may be of another plan or patient.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class SessionView:
         self.lone = LoneBones(bridge, plan)
         #: See :class:`Prepared`.
         self.risks: Mapping[str, tuple[SurfaceDistance, SurfaceDistance | None]] = {}
+        bridge.beginAnew()
         with bridge.update():
-            bridge.clear()
             bridge.setPreoperative(plan.preoperative, content=prepared.preoperative)
             if plan.tumour is not None:
                 bridge.setTumour(plan.tumour, content=prepared.tumour)
