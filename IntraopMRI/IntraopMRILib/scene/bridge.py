@@ -49,14 +49,6 @@ FOUND = (RESULT, IMPLANT)
 #: Planned things, that are carried over one by one; and the preoperative volume where the rigid pose alone puts it.
 ITEMS = ("target.", "plan.", "risk.", "landmark.")
 UNMOVED = f"{PREOP}rigid"
-SHIFT_MAP, UNCERTAINTY_MAP, recipes.ARROWS, CAVITY = (
-    f"{RESULT}shift",
-    f"{RESULT}uncertainty",
-    f"{RESULT}arrows",
-    f"{RESULT}cavity",
-)
-#: The colours of a map end at least here, mm, so that noise does not look like a shift.
-LEAST_TOP_MM = 2.0
 #: How faint a planned thing is that a person has not accepted where the brain shift is known.
 UNDECIDED_OPACITY = 0.5
 POINTER, POINTER_POSE = "pointer", "pointer.pose"
