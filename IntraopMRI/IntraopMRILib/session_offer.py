@@ -72,6 +72,9 @@ def check_offer(image: Image, role: Role, plan: Plan, guard: IdentityGuard, othe
             f"'{name}' would have been taken {(image.acquired_utc_s - time.time()) / 60:.0f} min from now: correct "
             "the time"
         )
+    modality = image.metadata.get("Modality", "")
+    if modality not in ("", "MR"):
+        raise SessionError(f"'{name}' is {modality}, no MR: choose the series of the intraoperative MRI")
     if image.patient_id and image.patient_id != plan.patient_id:
         raise SessionError(
             f"'{name}' is of patient '{image.patient_id}', the session of '{plan.patient_id}': it is not used"

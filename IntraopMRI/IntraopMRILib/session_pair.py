@@ -93,6 +93,8 @@ class ScanPair:
         native, remedy = self.images.get("native"), "Repeat both scans"
         if native is None:
             why = "there is no native scan to compare with"
+            if "contrast" in self._chosen:
+                remedy = "Use the scan without contrast agent as well, both with the times at which they were taken"
         elif "native" not in self.placed:
             why = "the native scan was not registered, so a motion of the patient would not be seen"
         else:
@@ -126,8 +128,9 @@ def wrong_order(native: Image, contrast: Image, in_order: bool) -> str:
             f"'{native.name}', without contrast agent, was not taken before '{contrast.name}', with it: agent that is "
             "still there hides enhancement, or both are exchanged"
         )
-    unknown = " and ".join(f"'{image.name}'" for image in (native, contrast) if image.acquired_utc_s is None)
-    return "" if in_order else f"it is not known when {unknown} was taken, so perhaps not before the contrast agent"
+    unknown = [f"'{image.name}'" for image in (native, contrast) if image.acquired_utc_s is None]
+    when = f"{' and '.join(unknown)} {'were' if len(unknown) > 1 else 'was'} taken"
+    return "" if in_order else f"it is not known when {when}, so perhaps not before the contrast agent"
 
 
 def agent_notes(native: Image, agent_utc_s: float | None) -> tuple[str, ...]:

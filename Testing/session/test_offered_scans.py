@@ -120,6 +120,7 @@ def holding(image: Image, value: float) -> Image:
         ("native", lambda image: holding(image, np.nan), "not numbers"),
         ("native", sheared, "right angles"),
         ("native", lambda image: replace(image, metadata={AGENT: "Gadovist"}), "names the agent 'Gadovist'"),
+        ("native", lambda image: replace(image, metadata={"Modality": "CT"}), "is CT, no MR"),
         ("native", lambda image: replace(image, acquired_utc_s=time.time() + 7200), "120 min from now"),
     ],
 )

@@ -135,7 +135,8 @@ class OneByOne:
     def refresh(self) -> None:
         """One row a thing, and the current one above them."""
         things, items, ui = self._things, list(self._items.items()), self._ui
-        ui.carriedSection.visible = bool(items)
+        # One thing after the other: before the registration is confirmed there is nothing to decide here.
+        ui.carriedSection.visible = bool(items) and not things.blocked()
         before = self._before()
         shown = [(key, item, before.get(key)) for key, item in items]
         if self._headed is not things:

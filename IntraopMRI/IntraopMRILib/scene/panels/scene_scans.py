@@ -54,7 +54,7 @@ class SceneScans:
         #: Headers that contradict one another are no reason to ask a person: the volume is not used.
         self._contradiction: SessionError | None = None
         self._reading: BackgroundTask | None = None
-        self._hadScanner: bool | None = None
+        self._opened: bool | None = None
         #: Session, node, role and entered time that were used last.
         self._used: tuple[Any, ...] = ()
 
@@ -98,8 +98,10 @@ class SceneScans:
         if node is not self._node or _content(node) != self._known:
             self._choose(node)
         hasScanner = self._running.hasScanner
-        if self._running.connected and hasScanner is not self._hadScanner:
-            self._hadScanner, self.ui.sceneScanSection.collapsed = hasScanner, hasScanner
+        open_ = not hasScanner and not self._running.confirmed
+        if self._running.connected and open_ is not self._opened:
+            # Once, at the time when it is needed; afterwards as the person folds it.
+            self._opened, self.ui.sceneScanSection.collapsed = open_, not open_
             text = _("... or use a volume from the scene") if hasScanner else _("Scans among the scene's volumes")
             self.ui.sceneScanSection.text = text
         self.ui.sceneScanButton.enabled = (
