@@ -150,4 +150,4 @@ def test_everything_is_told_in_order_and_nothing_is_left(
     assert read_record(tmp_path / "session.json") == record
     assert record.patient_id == PATIENT
     left = set(threading.enumerate()) - before
-    assert not left
+    assert not left, "all were waited for"

@@ -150,12 +150,13 @@ class Endpoint(ABC):
         self._closing.set()
         self._inbox.close()
         with self._changed:
-            connections, threads = list(self._connections.values()), list(self._threads)
+            connections = list(self._connections.values())
             self._changed.notify_all()
         for connection in connections:
             connection.close()
-        for thread in threads:
-            if thread is not threading.current_thread():
+        # A thread that ends may have begun another one: a peer that was just accepted.
+        while threads := self._others():
+            for thread in threads:
                 thread.join()
 
     @property
@@ -314,9 +315,14 @@ class Endpoint(ABC):
                     self._threads.discard(thread)
 
         thread = threading.Thread(target=run, name=f"OpenIGTLink {name}", daemon=True)
+        # Whoever closes meanwhile finds it running, or not at all.
         with self._lock:
+            thread.start()
             self._threads.add(thread)
-        thread.start()
+
+    def _others(self) -> list[threading.Thread]:
+        with self._lock:
+            return [thread for thread in self._threads if thread is not threading.current_thread()]
 
     def _serve(self, sock: socket.socket) -> LinkEnded:
         """Read one connected socket until it ends."""

@@ -371,6 +371,22 @@ def test_a_server_closes_where_shutdown_does_not_wake_accept(monkeypatch: pytest
         assert not closing.is_alive()
 
 
+def test_whoever_closes_waits_for_no_thread_that_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, start = Server(), threading.Thread.start
+    known_before: list[bool] = []
+
+    def watched(thread: threading.Thread) -> None:
+        known_before.append(thread in server._threads)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", watched)
+    with server, socket.create_connection(("127.0.0.1", server.port)):
+        assert server.wait_for_peer(WAIT_S)
+    assert known_before
+    assert not any(known_before)
+    assert not server._threads
+
+
 def test_a_closed_server_still_says_where_it_was() -> None:
     with Server() as server:
         before = server.port, server.address
