@@ -150,8 +150,10 @@ class DecidePage(Page):
             folder.mkdir(parents=True, exist_ok=True)
             with self._scan.compare.opaque(self.running.view.centroid):
                 pictures = [Picture(png, name) for name, png in pictures_of_views()]
+            # First of all: a record without its report would be half of it.
+            report = render(json.loads(to_json(record)), pictures)
             write_record(record, folder / "session.json")
-            write_atomically(folder / "report.html", render(json.loads(to_json(record)), pictures))
+            write_atomically(folder / "report.html", report)
         except (IntraopError, OSError) as error:
             self.running.problem = str(error)
         else:
