@@ -21,6 +21,8 @@ from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.simulate.kspace import simulate_scan
 from IntraopMRIReconstructionLib.simulate.phantom import BrainCase, make_brain_case
 from IntraopMRIReconstructionLib.wire.mrd_file import write_mrd
+from panels.operation import product
+from peers.dicom_scans import write_series
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
@@ -142,7 +144,7 @@ def test_two_volumes_of_the_scene_become_residual_and_report(app: Any, brain: Br
     assert not rows().scanButton.enabled
     assert not rows().sceneScanSection.collapsed
     assert "Choose the scan without contrast agent" in panel().ui.whyLabel.text
-    assert panel().ui.nextButton.text == "Choose a volume"
+    assert panel().ui.nextButton.text == "Choose a scan"
 
     choose(native, 0, "2025-01-31 10:00")
     assert panel().ui.nextButton.text == "Say whether contrast agent was given"
@@ -398,6 +400,79 @@ def test_a_volume_of_another_patient_is_refused_with_both_names(
     rows().sceneScanButton.click()
     wait_until(lambda: "'SOMEONE'" in panel().ui.bannerLabel.text, 10, "the refusal")
     assert f"'{PATIENT}'" in panel().ui.bannerLabel.text
+
+
+def loaded(database: Database, folder: Path) -> Any:
+    """The node of a whole series as Slicer's DICOM plugin leaves it: slices in reverse order when left-handed."""
+    image, _facts = product("dicom_series").read_series(folder)
+    node = volume(image, "7: T1")
+    uids = []
+    for path in sorted(folder.iterdir()):
+        uids.append(str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID))
+        database.files[uids[-1]] = path
+    matrix = image.ras_from_ijk.copy()
+    matrix[:3, 3] += (len(image.array) - 1) * matrix[:3, 2]
+    matrix[:3, 2] *= -1
+    slicer.util.updateVolumeFromArray(node, image.array[::-1])
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    node.SetAttribute("DICOM.instanceUIDs", " ".join(reversed(uids)))
+    return node
+
+
+@pytest.mark.parametrize("case", ["as loaded", "filtered", "moved", "incomplete"])
+def test_a_scan_is_known_by_its_instances_as_far_as_it_is_what_they_hold(
+    session: Any, brain: BrainCase, database: Database, tmp_path: Path, case: str
+) -> None:
+    source = product("report.dicom.source")
+    scan = replace(brain.intraop["T1 native"], patient_id=PATIENT)
+    taken: dict[str, Any] = {"AcquisitionDate": "20250131", "AcquisitionTime": "100000"}
+    node = loaded(database, write_series(tmp_path / "series", scan, "T1", **taken))
+    if case == "filtered":
+        slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node) * 2)
+    if case == "moved":
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(pose_of_10_mm()))
+        node.SetAndObserveTransformNodeID(transform.GetID())
+    if case == "incomplete":
+        database.files.popitem()
+    looked(node)
+    rows().sceneScanRoleBox.currentIndex = 1
+    panel().refresh()
+    rows().sceneScanButton.click()
+    wait_until(lambda: session.image is not None, 60, "the scan")
+    (entry,) = session.session.journal.record.images
+    known = source.source_of(entry.metadata)
+    if case == "incomplete":
+        assert known is None
+        assert "1 of its" in entry.metadata[source.UNKNOWN]
+        return
+    assert set(known.instances) == set(database.files)
+    different = known.difference(session.image.image)
+    assert different == "" if case == "as loaded" else different
+    assert known.holds_frame(session.image.image) is (case != "moved")
+
+
+def pose_of_10_mm() -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[0, 3] = 10.3
+    return matrix
+
+
+def test_headers_of_two_patients_are_no_scan(
+    session: Any, brain: BrainCase, database: Database, tmp_path: Path
+) -> None:
+    folder = write_series(tmp_path / "series", replace(brain.intraop["T1 native"], patient_id=PATIENT))
+    node = loaded(database, folder)
+    header = pydicom.dcmread(folder / "005.dcm")
+    header.PatientID = "SOMEONE"
+    header.save_as(folder / "005.dcm")
+    looked(node)
+    assert f"'{PATIENT}' and 'SOMEONE'" in rows().sceneScanLabel.text
+    rows().sceneScanRoleBox.currentIndex = 1
+    panel().refresh()
+    rows().sceneScanButton.click()
+    wait_until(lambda: "'SOMEONE'" in panel().ui.bannerLabel.text, 10, "the refusal")
+    assert session.image is None
 
 
 @pytest.mark.parametrize("case", ["gone", "damaged", "closed", "no database"])
