@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pydicom
 import pytest
 from host.fixtures import app
 from panels.operation import Operation, product
-from peers.dicom_archive import TITLE, answering
+from peers.dicom_archive import TITLE, answering, committing, free_ports
 
 __all__ = ["app"]
 
@@ -89,6 +90,53 @@ def test_the_report_becomes_objects_and_goes_to_the_archive(operation: Operation
     assert "52 stored of 52" in page.ui.archiveLabel.text
     assert "52 DICOM objects" in events(tmp_path, "dicom")[0]
     assert "52 stored of 52" in events(tmp_path, "sent")[0]
+
+
+def test_the_commitment_is_waited_for_beside_everything_else(operation: Operation, tmp_path: Path) -> None:
+    page, go = saved(operation), threading.Event()
+
+    def commit(event: Any) -> tuple[int, None]:
+        go.wait(30)
+        return committing(event)
+
+    with answering(lambda _n: 0, commit=commit) as archive:
+        address(operation, archive)
+        (operation.panel.parameters.commitmentPort,) = free_ports(1)
+        page.ui.sendDicomButton.click()
+        operation.until(lambda: "Waiting for storage commitment" in page.ui.archiveLabel.text, "the question")
+        assert "52 stored of 52" in page.ui.archiveLabel.text
+        assert operation.running.task is None, "a person can go on"
+        assert not page.ui.sendDicomButton.enabled
+        go.set()
+        operation.until(lambda: "52 committed" in page.ui.archiveLabel.text, "the answer")
+    assert page.ui.sendDicomButton.enabled
+    assert "52 committed" in events(tmp_path, "committed")[0]
+    assert page.record.events[-1].kind == "committed"
+
+
+def test_what_is_not_committed_is_said_with_its_reason(operation: Operation, tmp_path: Path) -> None:
+    page = saved(operation)
+    with answering(lambda _n: 0) as archive:
+        address(operation, archive)
+        (operation.panel.parameters.commitmentPort,) = free_ports(1)
+        page.ui.sendDicomButton.click()
+        operation.until(lambda: bool(events(tmp_path, "committed")), "the answer")
+    assert "52 not committed: the archive does not offer it" in events(tmp_path, "committed")[0]
+    assert "52 stored of 52" in page.ui.archiveLabel.text
+
+
+def test_a_new_scan_ends_the_waiting(operation: Operation, tmp_path: Path) -> None:
+    page = saved(operation)
+    with answering(lambda _n: 0, commit=lambda _event: (0, None)) as archive:
+        address(operation, archive)
+        (operation.panel.parameters.commitmentPort,) = free_ports(1)
+        page.ui.sendDicomButton.click()
+        operation.until(lambda: "Waiting for storage commitment" in page.ui.archiveLabel.text, "the question")
+        image = operation.image
+        operation.arrive(image.with_array(image.array + np.float32(1)))
+        operation.panel.refresh()
+        assert "commitment" not in page.ui.archiveLabel.text
+        assert not events(tmp_path, "committed")
 
 
 def test_what_was_decided_about_a_structure_is_what_is_written(operation: Operation, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A section of page 6: the session of the written report as DICOM objects, and their way to the archive.
 
-Both work in the background and can be cancelled. A new scan takes back the report, and with it what may be saved.
+Both work in the background and can be cancelled. A new scan takes back the report, and with it what may be saved. The
+archive's commitment to what it has stored is waited for beside everything else, and not for long.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from typing import Any
 import slicer
 from IntraopMRIReconstructionLib.data import Progress
 from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
+from IntraopMRIReconstructionLib.scene.task import BackgroundTask
 from slicer.i18n import tr as _
 
 from ...report.dicom.packages import missing
 from ...session_dicom import DICOM, save
 from ...workflow.record import SessionRecord, write_record
+
+#: So long an archive may take to look at what it has, s; later than that nobody reads the answer.
+COMMITMENT_S = 60.0
 
 
 class ArchiveSection:
@@ -35,15 +40,18 @@ class ArchiveSection:
         #: The report that the objects belong to, and what came of saving and sending.
         self._of, self._said = "", ""
         self._task: Any = None
+        #: Waits for the archive's commitment.
+        self._asking: BackgroundTask | None = None
 
     def refresh(self) -> None:
         """What can be done now, and what was done."""
         running = self._running
         if self._of and self._of != running.reportPath:
             self._of = self._said = ""
+            self.close()
             if self._task is not None and self._task is running.task:
                 running.cancel()
-        free = running.task is None
+        free = running.task is None and self._asking is None
         self.ui.saveDicomButton.enabled = bool(running.reportPath) and running.connected and free
         self.ui.sendDicomButton.enabled = bool(self._of) and free
         text = self._said or ("" if running.reportPath else _("Write the report first: the objects say what it says."))
@@ -53,6 +61,16 @@ class ArchiveSection:
         """Progress."""
         if self._task is not None and self._task is self._running.task:
             self._page.panel.askRefresh()
+        asking = self._asking
+        if asking is not None and asking.poll() and self._asking is asking:
+            self._asking = None
+            self._page.panel.askRefresh()
+
+    def close(self) -> None:
+        """Nobody waits for the archive any more."""
+        if self._asking is not None:
+            self._asking.abandon()
+            self._asking = None
 
     def save(self) -> None:
         """Write the objects beside the report; what is missing is installed when the person agrees."""
@@ -75,6 +93,7 @@ class ArchiveSection:
         """Send what was saved; the record says what came of it, also when it was cancelled."""
         p, running, report, record = self._page.parameters, self._running, self._of, self._page.record
         address, title, own, folder = p.archiveAddress, p.archiveTitle, p.ownTitle, Path(report).parent
+        port = p.commitmentPort
 
         def work(progress: Progress) -> tuple[Any, SessionRecord]:
             from ...report.dicom.send import Archive, send
@@ -95,11 +114,34 @@ class ArchiveSection:
                 self._said = _("Sent: {text}").format(text=outcome.text)
             else:
                 running.problem = self._said = _("Not everything was stored: {text}").format(text=outcome.text)
-
+            if port and outcome.stored and not outcome.cancelled:
+                self._ask(outcome, port, folder)
             self._page.panel.askRefresh()
 
         # Told also when it was cancelled: what has arrived there has arrived.
         self._start(_("sending DICOM"), ("highdicom", "pynetdicom"), work, finished, finished)
+
+    def _ask(self, outcome: Any, port: int, folder: Path) -> None:
+        """Wait for the archive's commitment beside everything else; what came of it stands below what was sent."""
+        sent = self._said
+        started: list[BackgroundTask] = []
+
+        def work() -> Any:
+            from ...report.dicom.commit import ask
+
+            return ask(outcome, port, COMMITMENT_S, lambda _fraction, _what: not any(t.abandoned for t in started))
+
+        def told(text: str) -> None:
+            self._said = f"{sent}\n{text}"
+            self._page.record = _noted(self._page.record, "committed", text, folder)
+            self._running.session.journal.event("committed", text)
+
+        def finished(commitment: Any) -> None:
+            told(_("Storage commitment: {text}").format(text=commitment.text))
+
+        self._said = f"{sent}\n{_('Waiting for storage commitment ...')}"
+        self._asking = BackgroundTask(_("waiting for storage commitment"), work, finished, told)
+        started.append(self._asking)
 
     def _start(
         self,

@@ -122,6 +122,10 @@ class DecidePage(Page):
                 label.visible = bool(text)
         self.archive.tick()
 
+    def close(self) -> None:
+        """Nobody waits for an archive any more."""
+        self.archive.close()
+
     def _measurements(self) -> list[Measurement]:
         if not self._reviewed:
             return []
@@ -150,6 +154,8 @@ class DecidePage(Page):
             folder.mkdir(parents=True, exist_ok=True)
             with self._scan.compare.opaque(self.running.view.centroid):
                 pictures = [Picture(png, name) for name, png in pictures_of_views()]
+            with self._scan.heat.dose() as shown:
+                pictures += [Picture(_png(window), caption) for caption, window in shown]
             # First of all: a record without its report would be half of it.
             report = render(json.loads(to_json(record)), pictures)
             write_record(record, folder / "session.json")
