@@ -215,7 +215,7 @@ def test_every_dash_has_its_reason(operation: Operation) -> None:
     assert found["cursorShiftLabel"] == "point at a slice"
     operation.point(np.array([-20.0, 0.0, 10.0]))
     found = reasons()
-    assert found["residualDistanceLabel"] == "not measured: needs a scan with contrast agent"
+    assert found["residualDistanceLabel"] == "not measured: needs a scan with contrast agent and one without"
     assert found["targetDistanceLabel"] == "Biopsy: not decided on page 4"
     assert found["tipShiftLabel"] == "in the cavity"
 

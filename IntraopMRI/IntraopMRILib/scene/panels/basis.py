@@ -41,7 +41,8 @@ def result(running: Any, drawn: Sequence[Measurement]) -> str:
                 words = _("Resected {value}").format(value=number(extent.value, extent.unit))
                 lines.append(f"{sized(words, 15)}{_between(extent)}&nbsp;&nbsp;{escape(rano)}")
     elif running.session.plan.tumour is not None:
-        lines.append(f"{sized(_('Residual –'), 18)}&nbsp;&nbsp;{escape(_('needs a scan with contrast agent'))}")
+        why = _("needs a scan with contrast agent and one without")
+        lines.append(f"{sized(_('Residual –'), 18)}&nbsp;&nbsp;{escape(why)}")
     lines += [sized(f"{name}: {found.grade}", 16) for name, found in running.implants.items()]
     for measurement in [m for m in drawn if not _says_little(m)][:MOST_BESIDE]:
         if measurement.value is None:

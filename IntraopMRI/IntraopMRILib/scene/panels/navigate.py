@@ -190,7 +190,7 @@ class NavigatePage(Page):
 
     def _noResidual(self) -> str:
         if self.running.residual is None:
-            return _("not measured: needs a scan with contrast agent")
+            return _("not measured: needs a scan with contrast agent and one without")
         missing = self.running.residual.measurements[0].missing_because
         return str(missing) or _("none found")
 
