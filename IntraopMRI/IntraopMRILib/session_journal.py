@@ -79,6 +79,19 @@ class Journal:
         """Something happened now."""
         self._change(lambda record: record.with_event(kind, text))
 
+    def decided(self, image_uid: str, text: str) -> SessionRecord:
+        """A person has decided on the scan ``image_uid``; returns the record of it.
+
+        Raises SessionError when another scan counts by now: its numbers are not what the person has seen.
+        """
+
+        def change(record: SessionRecord) -> SessionRecord:
+            if record.registration is None or record.registration.fixed_uid != image_uid:
+                raise SessionError("a newer scan has arrived meanwhile: look at it, then decide")
+            return record.with_event("decision", text)
+
+        return self._change(change)
+
     def timing(self, stage: str, seconds: float) -> None:
         """A stage took this long."""
         self._change(lambda record: replace(record, timings=(*record.timings, Timing(stage, seconds))))
@@ -272,12 +285,12 @@ class Journal:
 
     def finish(self) -> SessionRecord:
         """Close the record and return it."""
-        self._change(lambda record: replace(record, finished_utc=utc_now()))
-        return self.record
+        return self._change(lambda record: replace(record, finished_utc=utc_now()))
 
-    def _change(self, change: Callable[[SessionRecord], SessionRecord]) -> None:
+    def _change(self, change: Callable[[SessionRecord], SessionRecord]) -> SessionRecord:
         with self._lock:
             self._record = change(self._record)
+            return self._record
 
 
 def vector(values: npt.ArrayLike) -> Vector3:

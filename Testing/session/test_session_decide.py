@@ -147,6 +147,15 @@ def test_what_was_drawn_on_a_native_scan_goes_when_it_completes_an_older_pair(se
     assert session.journal.record.drawn == ()
 
 
+def test_a_report_is_of_the_scan_that_was_decided_on(session: Session) -> None:
+    image, _ = follow(session)
+    assert session.journal.decided(image.uid, "enough").events[-1].text == "enough"
+    follow(session)
+    with pytest.raises(SessionError, match="newer scan has arrived"):
+        session.journal.decided(image.uid, "enough")
+    assert [event.kind for event in session.journal.record.events].count("decision") == 1
+
+
 def test_a_number_that_comes_after_a_newer_scan_is_not_written_down(session: Session) -> None:
     image, _ = follow(session)
     late = Measurement("Cross-check", 2.0, "mm", "made in the background", based_on=(image.uid, "preop"))
