@@ -63,6 +63,19 @@ def _parser() -> argparse.ArgumentParser:
     session.add_argument("--tracker", type=_address, metavar="HOST:PORT")
     session.add_argument("--live", type=_address, metavar="HOST:PORT", help="a stream of 2D slices")
     session.add_argument("--record", action="store_true", help="keep the wire traffic with the results")
+    text = "follow an ablation too: ask the scanner for its temperature scan and mark what is heated"
+    session.add_argument(
+        "--heat",
+        nargs="?",
+        type=_spot,
+        const=True,
+        metavar="R,A,S",
+        help=f"{text}; --heat=R,A,S in mm, else the hottest place",
+    )
+    session.add_argument("--heat-radius", type=float, default=20.0, metavar="MM", help="beyond it nothing is heated")
+    session.add_argument(
+        "--heat-before", type=float, default=37.0, metavar="C", help="temperature of the tissue before"
+    )
     session.set_defaults(run=_session)
     replay = commands.add_parser("replay", help="a recorded session again")
     replay.add_argument("recording", type=Path, help="folder 'recording' in the results of a recorded session")
@@ -135,8 +148,12 @@ def _lab(options: argparse.Namespace) -> None:
 
 
 def _session(options: argparse.Namespace) -> None:
+    from .cli_heat import Heat
     from .cli_run import run_session
 
+    heat = None
+    if options.heat is not None:
+        heat = Heat(None if options.heat is True else options.heat, options.heat_radius, options.heat_before)
     plan = plan_of_case(options.case, options.procedure)
     with finished_or_nothing(options.out) as folder:
         run_session(
@@ -148,6 +165,7 @@ def _session(options: argparse.Namespace) -> None:
             options.wait,
             options.navigate,
             options.record,
+            heat,
         )
     print(f"\nResults are in {options.out}/ (open report.html)")
 
@@ -280,6 +298,14 @@ def finished_or_nothing(out: Path) -> Iterator[Path]:
         folder.replace(out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _spot(text: str) -> tuple[float, float, float]:
+    try:
+        x, y, z = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no place R,A,S in mm, for example 12,-8,20.5") from None
+    return x, y, z
 
 
 def _address(text: str) -> Link:

@@ -15,6 +15,7 @@ from IntraopMRIReconstructionLib.errors import DataError, IntraopError, SessionE
 from IntraopMRIReconstructionLib.wire.recorder import Recorder, Recording
 from IntraopMRIReconstructionLib.wire.replay import ReplayServer
 
+from .cli_heat import Heat, follow_heat
 from .register.carry_over import Carried
 from .report.html import Picture
 from .report.html import render as render_report
@@ -45,6 +46,8 @@ TICK_S = 0.02
 RECORDING, SUFFIX = "recording", ".mirec"
 #: Size of the four-up picture in pixels.
 PICTURE = (1920, 1200)
+#: A map of the dose lets the tissue below it show through; height of the slices around what is heated, mm.
+MAP_OPACITY, HEAT_HEIGHT_MM = 0.7, 110.0
 #: What the times of the main thread were spent on.
 SHOWN = {
     ScanPreview: "preview",
@@ -94,10 +97,12 @@ def run_session(
     wait_s: float = 60.0,
     navigate_s: float = 10.0,
     record: bool = False,
+    heat: Heat | None = None,
 ) -> Outcome:
     """Run until everything that the plan asks for is assessed, follow the pointer, then write the results.
 
-    ``record``: keep the wire traffic of each link in ``folder``/recording, for :func:`run_replay`.
+    ``heat``: follow an ablation as well. ``record``: keep the wire traffic of each link in ``folder``/recording, for
+    :func:`run_replay`.
     Raises an IntraopError with one sentence when a peer cannot be reached, falls silent, or a stage fails.
     """
     links = {"scanner": scanner, "tracker": tracker, "live": live}
@@ -109,12 +114,14 @@ def run_session(
                 taps[part] = recorders.enter_context(Recorder(folder / RECORDING / f"{part}{SUFFIX}"))
         with Session(plan, taps=taps) as session:
             session.connect(scanner, tracker, live)
-            return follow(plan, session, folder, wait_s, navigate_s if tracker is not None else 0.0)
+            return follow(plan, session, folder, wait_s, navigate_s if tracker is not None else 0.0, heat)
 
 
-def follow(plan: Plan, session: Session, folder: Path, wait_s: float, navigate_s: float = 0.0) -> Outcome:
+def follow(
+    plan: Plan, session: Session, folder: Path, wait_s: float, navigate_s: float = 0.0, heat: Heat | None = None
+) -> Outcome:
     """Show what a running session finds until everything is assessed, then write the results. Raises as above."""
-    return _Run(plan, session, folder, wait_s).to_the_end(navigate_s)
+    return _Run(plan, session, folder, wait_s).to_the_end(navigate_s, heat)
 
 
 def run_replay(
@@ -156,7 +163,7 @@ class _Run:
         self._open = self._open or {"alignment" if "alignment" in plan.measures else "registration"}
         self._last_byte_s: float | None = None
 
-    def to_the_end(self, navigate_s: float) -> Outcome:
+    def to_the_end(self, navigate_s: float, heat: Heat | None = None) -> Outcome:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         from .scene.offscreen import OffscreenViews
@@ -183,6 +190,8 @@ class _Run:
                 self._navigate(bars, navigate_s)
                 caption = "The views follow the tip of the tracked pointer"
                 pictures.append(self._picture(views, "pointer.png", caption, at_tip=True))
+            if heat is not None:
+                pictures.append(self._ablate(bars, views, heat))
         self._write(pictures)
         return self.outcome
 
@@ -264,6 +273,26 @@ class _Run:
         last = self.view.tipToResidual()
         if isinstance(last, Measurement):
             self.session.journal.measurement(last)
+
+    def _ablate(self, bars: Any, views: Any, heat: Heat) -> Picture:
+        """Follow the temperature scan to its end; a picture of the dose then."""
+        from .scene.offscreen import writePng
+
+        def tick() -> list[Update]:
+            updates = self.session.drain()
+            for update in updates:
+                self._take(update, bars)
+            self._listen()
+            return updates
+
+        found = follow_heat(self.session, heat, self.wait_s, tick, TICK_S)
+        spot = found.heating.spot_ras_mm
+        node = self.bridge.node
+        shown = node("map.1") or node("map.0")
+        views.show(node("map.picture"), shown, MAP_OPACITY, centre=spot or np.zeros(3), heightMm=HEAT_HEIGHT_MM)
+        views.annotate(self.view.readout(), self.bridge.legend())
+        path = writePng(views.fourUp(), self.folder / "heat.png")
+        return Picture(path.read_bytes(), "Thermal dose at the end of the temperature scan; outline: above 240 CEM43")
 
     def _picture(self, views: Any, name: str, caption: str, opacity: float = 1.0, at_tip: bool = False) -> Picture:
         """A four-up picture, the intraoperative volume with ``opacity`` over the preoperative one.

@@ -150,6 +150,12 @@ def test_temperature_and_dose_with_what_they_rest_on(panel: Any, tmp_path: Path)
     assert "drift removed (°C) 2" in text
     assert "field (T) 1.5" in text
     assert "fat does not shift" in text
+    assert "Peak temperature 6" in text
+    assert "Volume above 240 CEM43" in text
+    panel.ui.heatBaseline.value = 30.0
+    panel.ui.nextButton.click()
+    wait_until(lambda: panel.result.parameters["baseline_c"] == 30.0, 30, "another temperature before")
+    assert "Peak temperature 5" in panel.ui.methodReasonLabel.text
     panel.ui.frame.value = 2
     panel.ui.nextButton.click()
     wait_until(lambda: panel.result.parameters["frame"] == 2, 30, "an earlier frame")

@@ -6,10 +6,12 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from IntraopMRILib.cli_heat import Heat, follow_heat
 from IntraopMRILib.report.html import render
 from IntraopMRILib.session import Link, Plan, Session
 from IntraopMRILib.session_updates import HeatMeasured, MapReady, PlanCarried, Problem
@@ -18,7 +20,10 @@ from IntraopMRIReconstructionLib.data import Acquisition, Image
 from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.geometry import apply
 from IntraopMRIReconstructionLib.reconstruct.quantities import Heating
+from IntraopMRIReconstructionLib.simulate.case_files import read_ablation, write_case
 from IntraopMRIReconstructionLib.simulate.heating import Ablation, HeatedScan
+from IntraopMRIReconstructionLib.simulate.phantom import BrainCase
+from IntraopMRIReconstructionLib.simulate.theatre import Theatre
 from IntraopMRIReconstructionLib.wire.raw_data import message_from_acquisition, messages_from_encoding
 from IntraopMRIReconstructionLib.wire.transport import Server
 from session.conftest import PATIENT
@@ -245,3 +250,34 @@ def test_marks_that_cannot_be(listening: tuple[Session, Server]) -> None:
     assert not said.fatal
     # The mark that could be stays: none.
     assert heater.frames(1).heating.spot_ras_mm is None
+
+
+def when_free(ask: Callable[[], Any]) -> Any:
+    """Ask the scanner as soon as it can be asked."""
+    deadline = time.monotonic() + 60.0
+    while True:
+        try:
+            return ask()
+        except SessionError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_the_theatre_heats_on_command_and_the_command_line_follows(tmp_path: Path, brain: BrainCase) -> None:
+    write_case(tmp_path, brain, None, PATIENT)
+    ablation = read_ablation(tmp_path)
+    assert ablation is not None
+    plan = Plan(PATIENT, "ablation", replace(brain.preop, patient_id=PATIENT), brain.tumour)
+    options = {"scanner": ["--frame-seconds", "0", "--scan-seconds", "600", "--coils", "4"]}
+    with Theatre(tmp_path, servers=("scanner",), options=options) as theatre, Session(plan) as session:
+        session.connect(Link("127.0.0.1", theatre.ports["scanner"]))
+        # Its own scans would take ten minutes each; while they go on it takes no other.
+        when_free(session.stop_scan)
+        found = when_free(lambda: follow_heat(session, Heat(), 60.0, session.drain, 0.005))
+    assert found.heating.spot_ras_mm is not None
+    assert np.linalg.norm(np.array(found.heating.spot_ras_mm) - ablation.spot_ras_mm) < 6.0
+    (entry,) = session.journal.record.heating
+    highest = 37 + max(ablation.peak_rise_c(ablation.frame_time_s(frame)) for frame in range(ablation.frames))
+    assert entry.measurements[0].value == pytest.approx(highest, abs=2.0)
+    assert entry.measurements[2].value is not None
+    assert entry.measurements[2].value > 0.2

@@ -243,6 +243,10 @@ class OffscreenViews:
         middle = np.asarray(centre, dtype=np.float64)
         for view in self.slices.values():
             view.show(background, foreground, opacity, middle, heightMm)
+        legend = None if foreground is None else slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(foreground)
+        if legend is not None:
+            # It looks at the layers only when a person changes them.
+            legend.Modified()
         cross = self._scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
         if cross is not None:
             cross.SetCrosshairRAS(*middle)

@@ -14,7 +14,7 @@ from scipy import ndimage
 from ..data import Image, Matrix, Measurement
 from ..errors import ReconstructionError
 from ..geometry import apply, invert
-from .thermometry import LETHAL_CEM43_MIN, MOVED_SHARE, SIGMAS, Heat, Mask
+from .thermometry import LETHAL_CEM43_MIN, MEDIAN_TO_SIGMA, MOST_NOISE_C, MOVED_SHARE, SIGMAS, Heat, Mask
 
 PRF = "Ishihara 1995; Rieke and Butts Pauly 2008"
 CEM43 = "Sapareto and Dewey 1984"
@@ -31,8 +31,8 @@ BESIDE = 1.5
 BESIDE_C = 2.0
 #: Points along each side of a voxel in the plane between which the edge of the lethal dose is drawn and counted.
 FINER = 4
-#: The hottest place stands out from the rest of the map by at least this, C.
-STANDS_OUT_C = 3.0
+#: The hottest place stands out from the rest of the map by at least this, C, and by so many standard deviations of it.
+STANDS_OUT_C, STANDS_OUT_SIGMAS = 3.0, 6.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ def heat_numbers(
         return empty.without(f"something moved in frame {moved_in}: take a new reference when the tissue has cooled")
     known = np.isfinite(heat.temperature_c) & mark.inside
     held = mark.inside & tissue
-    if not known.any() or held.sum() < LEAST_SEEN * mark.inside.sum():
+    if held.sum() < LEAST_SEEN * mark.inside.sum():
         return empty.without("no signal in most of the mark (metal, gas, ice or bone): move the mark")
     lost = heat.lost & held
     if lost.sum() > MOST_LOST * held.sum():
@@ -111,6 +111,8 @@ def heat_numbers(
             f"signal lost in {100 * lost.sum() / held.sum():.0f} % of the mark (gas, ice, metal or a wrapped phase): "
             "the hottest part may be there"
         )
+    if known.sum() < LEAST_SEEN * held.sum():
+        return empty.without(f"too noisy: most of the mark is uncertain by more than {MOST_NOISE_C:g} °C")
     beside_c, notes = _beside(heat, mark, baseline_c), []
     if beside_c > BESIDE_C:
         notes.append(f"tissue beside the mark is {beside_c:.1f} °C warmer: make the radius larger")
@@ -141,7 +143,7 @@ def peak_of(heat: Heat, mark: Marked, baseline_c: float) -> tuple[float, float, 
     known = np.isfinite(heat.temperature_c) & mark.inside
     if heat.deviation_c is None or not known.any():
         return None
-    at = _hottest(heat.temperature_c - baseline_c, known)
+    at, _mean = _hottest(heat.temperature_c - baseline_c, known, 0.5)
     hottest = float(heat.temperature_c[at])
     margin = SIGMAS * float(heat.deviation_c[at]) + abs(_beside(heat, mark, baseline_c))
     return hottest, hottest - margin, hottest + margin
@@ -200,20 +202,26 @@ def hottest_place(heat: Heat, image: Image) -> npt.NDArray[np.float64] | None:
     if not known.any():
         return None
     rise = heat.temperature_c - np.nanmedian(heat.temperature_c)
-    at = _hottest(rise, known)
-    return apply(image.ras_from_ijk, np.array(at[::-1], np.float64)) if rise[at] >= STANDS_OUT_C else None
+    noise = MEDIAN_TO_SIGMA * float(np.nanmedian(np.abs(rise)))
+    at, mean = _hottest(rise, known, 0.99)
+    if mean < max(STANDS_OUT_C, STANDS_OUT_SIGMAS * noise / 3):
+        return None
+    return apply(image.ras_from_ijk, np.array(at[::-1], np.float64))
 
 
-def _hottest(rise_c: npt.NDArray[np.floating], known: Mask) -> tuple[int, int, int]:
-    """Index (z, y, x) of the known voxel whose 3 x 3 voxels in the plane are hottest, those that are known."""
+def _hottest(rise_c: npt.NDArray[np.floating], known: Mask, share: float) -> tuple[tuple[int, int, int], float]:
+    """Index (z, y, x) of the known voxel whose 3 x 3 voxels in the plane are hottest, and their mean (C).
+
+    At least this ``share`` of the nine must be known, where there is such a place.
+    """
     count = ndimage.uniform_filter(known.astype(np.float64), (1, 3, 3), mode="constant")
     mean = ndimage.uniform_filter(np.where(known, rise_c, 0.0).astype(np.float64), (1, 3, 3), mode="constant")
     # A voxel on its own at an edge is more noise than most.
-    enough = known & (count > 0.5)
+    enough = known & (count > share)
     chosen = enough if enough.any() else known
     mean = np.where(chosen, mean / np.maximum(count, 1e-9), -np.inf)
     z, y, x = np.unravel_index(int(np.argmax(mean)), mean.shape)
-    return int(z), int(y), int(x)
+    return (int(z), int(y), int(x)), float(mean[z, y, x])
 
 
 def _named(baseline_c: float, image: Image) -> HeatNumbers:

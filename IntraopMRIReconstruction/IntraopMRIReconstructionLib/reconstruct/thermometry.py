@@ -48,6 +48,9 @@ MOVED_SHARE = 0.1
 DRIFT_SIGMAS, DRIFT_PASSES = 3.0, 3
 #: Phases of frames that are kept take at most so much memory; without the oldest the unheated region stays as it is.
 MAX_KEPT_BYTES = 2**30
+#: A voxel so dark that its temperature is uncertain by more than this (standard deviation, C) has none: its dose, which
+#: doubles with each degree, would be noise.
+MOST_NOISE_C = 2.0
 #: An interval holds 95 % of a normal error.
 SIGMAS = 1.96
 #: Standard deviation of a normal error from its median absolute value.
@@ -296,6 +299,7 @@ class Thermometer:
             drift = float(fitted[seen].mean() / self._per_c) if seen.any() else 0.0
             channel = MEDIAN_TO_SIGMA * float(np.median(np.abs(phase[still]) / frame.spread[still]))
             deviation = channel * frame.spread / abs(self._per_c)
+            seen = seen & (deviation <= MOST_NOISE_C)
             noise = float(np.std(phase[still]) / abs(self._per_c))
         temperature = np.where(seen, self._baseline_c + phase / self._per_c, np.nan)
         if before is not None:
@@ -304,7 +308,7 @@ class Thermometer:
             for number, off in enumerate((0.0, -margin, margin)):
                 dose[number] += cem43_minutes(temperature + off, duration)
         lost = np.zeros(self._shape, dtype=bool)
-        lost[self._bright] = ~seen
+        lost[self._bright] = np.isinf(frame.spread)
         ranged = None if deviation is None else (self._whole(dose[1], 0.0), self._whole(dose[2], 0.0))
         return Heat(
             self._whole(temperature, np.nan),

@@ -36,6 +36,7 @@ def wantedFrom(p: Any) -> Wanted:
             frame=None if p.frame < 0 else p.frame,
             spot_ras_mm=None if place is None else (place[0], place[1], place[2]),
             radius_mm=p.heatedRadius,
+            baseline_c=p.heatBaseline,
             drift=p.drift,
             referenceless=p.referenceless,
         ),

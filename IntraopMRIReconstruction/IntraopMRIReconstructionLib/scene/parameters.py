@@ -121,6 +121,7 @@ class ReconstructionParameters:
     referenceFrame: Annotated[int, WithinRange(0, 65535)] = 0
     heatedPlace: vtkMRMLMarkupsFiducialNode
     heatedRadius: Annotated[float, WithinRange(3.0, 100.0)] = 20.0
+    heatBaseline: Annotated[float, WithinRange(15.0, 42.0)] = 37.0
     drift: bool = True
     referenceless: bool = False
     brightness: Brightness = Brightness.NONE

@@ -241,3 +241,11 @@ def test_a_structure_is_judged_by_its_hottest_voxel(directions: np.ndarray) -> N
     half[:, 30] = 1
     longer = bench.matrix @ np.diag([1.0, 1.0, 2.0, 1.0])
     assert "% of tract are in the slices" in in_structure(heat, bench.image, "tract", (Image(half, longer),), 0.0)[2]
+
+
+def test_noise_beyond_measure_gives_no_number() -> None:
+    bench = Bench(noise=0.4)
+    scan, heat = heated(bench)
+    found = bench.numbers(scan, heat)
+    assert found.missing_because.startswith(("too noisy", "signal lost", "no signal"))
+    assert found.peak.value is None

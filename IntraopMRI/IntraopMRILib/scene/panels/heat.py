@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html import escape
 from typing import Any
 
@@ -14,6 +16,7 @@ from slicer.i18n import tr as _
 
 from ..display import interval, number
 from ..heat_texts import dose_gone, dose_words, gone, shown
+from .compare import MAP_OPACITY
 from .style import CHECK, DANGER, colored, sized
 
 #: Name of the mark that a click makes.
@@ -76,6 +79,37 @@ class HeatSection:
         except IntraopError as error:
             self._running.problem = str(error)
         self._page.panel.refresh()
+
+    @contextmanager
+    def dose(self) -> Iterator[list[tuple[str, Any]]]:
+        """The dose over its own picture in the axial view, for the report: caption and window; nothing without heat."""
+        found, widget = self._running.heat, slicer.app.layoutManager().sliceWidget("Red")
+        if found is None or widget is None or not widget.visible:
+            yield []
+            return
+        node, composite = widget.mrmlSliceNode(), widget.mrmlSliceCompositeNode()
+        before = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS()).copy()
+        known = self._running.view.bridge.node
+        shown = known("map.1") or known("map.0")
+        composite.SetBackgroundVolumeID(None if known("map.picture") is None else known("map.picture").GetID())
+        composite.SetForegroundVolumeID(None if shown is None else shown.GetID())
+        composite.SetForegroundOpacity(MAP_OPACITY)
+        legend = None if shown is None else slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(shown)
+        if legend is not None:
+            legend.Modified()
+        if found.heating.spot_ras_mm is not None:
+            node.JumpSliceByCentering(*found.heating.spot_ras_mm)
+        try:
+            yield [
+                (
+                    _("Thermal dose of the newest temperature scan; outline: above 240 CEM43"),
+                    widget.sliceView().renderWindow(),
+                )
+            ]
+        finally:
+            slicer.util.updateVTKMatrixFromArray(node.GetSliceToRAS(), before)
+            node.UpdateMatrices()
+            self._page.compare.apply()
 
     def _chosen(self) -> Heating:
         p, spot = self._page.parameters, None
