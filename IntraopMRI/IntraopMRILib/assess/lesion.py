@@ -130,7 +130,7 @@ def cord_residual(residual: Image, centreline_ras_mm: npt.ArrayLike) -> tuple[Me
         return (
             volume,
             Measurement(*names[:1], 0.0, *names[1:], interval=zero, based_on=(residual.uid,)),
-            Measurement(*section[:1], 0.0, *section[1:], based_on=(residual.uid,)),
+            Measurement(*section[:1], 0.0, *section[1:], interval=(0.0, zero[1] ** 2), based_on=(residual.uid,)),
         )
     at = np.concatenate([[0.0], np.cumsum(steps)])
     fine = np.linspace(0.0, total, max(2, int(total / LINE_STEP_MM)))

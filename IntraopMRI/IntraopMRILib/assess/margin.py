@@ -30,6 +30,9 @@ SMOOTH_VOXELS = 0.8
 #: A side of the tumour counts as not reached when more than this part of its border lies outside the cavity, %:
 #: less is a few points at the edge of the side.
 LEAST_OUTSIDE = 5.0
+#: Less of the border, %, in brain or cavity is another place than that of the tumour: a tumour at the surface has no
+#: more than half of its border there.
+LEAST_SEEN = 50.0
 #: Sides of the patient by axis (R, A, S): toward plus, toward minus.
 SIDES = (("right", "left"), ("anterior", "posterior"), ("superior", "inferior"))
 
@@ -99,8 +102,9 @@ def resection_margin(
     if any(one is None for one in found):
         return _missing("no cavity was found", based_on)
     (least, counted), (most, _) = (one for one in found if one is not None)
-    if not counted.any():
-        return _missing("the border of the tumour lies outside the brain", based_on)
+    seen = _percent(counted, weights)
+    if seen < LEAST_SEEN:
+        return _missing(f"only {seen:.0f} % of the tumour's border lies in brain or cavity", based_on)
     margin, clot = (least + most) / 2.0, np.abs(most - least) / 2.0
     error = np.hypot(_radius(uncertainty_mm, now), wall.error_mm) + clot
     before, now, weights, margin, error = (a[counted] for a in (before, now, weights, margin, error))

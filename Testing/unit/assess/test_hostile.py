@@ -116,6 +116,15 @@ def test_a_doubt_that_cannot_be_is_refused(radius: float) -> None:
         resection_margin(tumour, cavity, brain, np.eye(4), lambda points: np.zeros(3))
 
 
+@pytest.mark.parametrize(("height", "given"), [(3, True), (-3, False), (-30, False)])
+def test_a_tumour_that_lies_mostly_elsewhere_has_no_margin(height: int, given: bool) -> None:
+    """The brain ends so far above the middle of the tumour: a few points of its border would pass for all of it."""
+    below = np.broadcast_to(PLACE[0] < height, (SIZE,) * 3).astype(np.uint8)
+    found = resection_margin(image(ball(8)), image(ball(12) * below), image(below), np.eye(4), no_error)
+    assert (found.closest.value is not None) is given
+    assert given or found.text.startswith("No margin is given: ")
+
+
 def test_what_a_scan_does_not_show_is_not_called_resected(operation: Any) -> None:
     """Half of the tumour beyond the edge of either scan: it would have been '0 cm3, 100 % resected'."""
     case = operation(4, np.eye(3))
