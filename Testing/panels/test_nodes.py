@@ -85,6 +85,16 @@ def test_what_lies_outside_the_volume_is_cut_off(app: Any) -> None:
     np.testing.assert_array_equal(array, big[:20, :24, :28])
 
 
+def test_a_segmentation_of_another_volume_is_refused_with_both_names(app: Any) -> None:
+    from IntraopMRILib.scene.panels.nodes import Segments
+    from IntraopMRIReconstructionLib.errors import SessionError
+
+    elsewhere = np.eye(4)
+    elsewhere[:3, 3] = 500.0
+    with pytest.raises(SessionError, match=r"'Parts' covers no voxel of 'T1'.*another volume"):
+        Segments(segmentation(Image(parts(), elsewhere), {1: "tumour"}), volume(np.eye(4))).tumour()
+
+
 def test_an_empty_structure_is_refused_by_name(app: Any) -> None:
     from IntraopMRILib.scene.panels.nodes import Segments
     from IntraopMRIReconstructionLib.errors import SessionError

@@ -149,20 +149,27 @@ class Segments:
     """Segments of a node on the grid of a volume node: taken at once, worked out in any thread."""
 
     def __init__(self, segmentation: Any, reference: Any) -> None:
-        self.name = segmentation.GetName()
+        self.name, self._volume = segmentation.GetName(), reference.GetName()
         self._shape = slicer.util.arrayFromVolume(reference).shape[:3]
         self._grid = slicer.util.arrayFromVTKMatrix(_ijkToRas(reference))
         ids = segmentation.GetSegmentation().GetSegmentIDs()
         self._parts = [self._part(segmentation, segmentId, reference) for segmentId in ids]
 
     def tumour(self) -> Image:
-        """All segments as one label image on the grid of the volume; see PARTS."""
+        """All segments as one label image on the grid of the volume; see PARTS. SessionError when it has no voxel."""
         labels = np.zeros(self._shape, dtype=np.uint8)
         for part in self._parts:
             found = part.covered()
             if found is not None:
                 box, mask = found
                 labels[box][mask & (labels[box] == 0)] = partOf(part.name)
+        if not labels.any():
+            raise SessionError(
+                _(
+                    "'{name}' covers no voxel of '{volume}': it is empty, or was drawn on another volume. Choose the "
+                    "segmentation that belongs to this one"
+                ).format(name=self.name, volume=self._volume)
+            )
         return Image(labels, self._grid, name=self.name)
 
     def structures(self) -> dict[str, Image]:
@@ -172,7 +179,10 @@ class Segments:
             found, name = part.covered(), part.name
             if found is None:
                 raise SessionError(
-                    _("the structure at risk '{name}' is empty: segment it, or remove the segment").format(name=name)
+                    _(
+                        "the structure at risk '{name}' is empty or lies outside '{volume}': segment it there, or "
+                        "remove the segment"
+                    ).format(name=name, volume=self._volume)
                 )
             if name in structures:
                 raise SessionError(_("two structures at risk are called '{name}': name them apart").format(name=name))
