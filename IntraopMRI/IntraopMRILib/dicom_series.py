@@ -32,8 +32,11 @@ SAME_DIRECTION = 1e-4
 #: A slice may be so far from where equal steps along the normal put it, mm: a tenth of a voxel is seen in no measure,
 #: and a missing slice or a tilted gantry is many times as much.
 EVEN_MM = 0.1
-#: Values of ImageType that say a picture was computed from others and is none that a scanner took.
-COMPUTED = ("SUBTRACTION", "SUBTRACT", "SUB", "MIP", "MINIP", "PROJECTION IMAGE", "SECONDARY CAPTURE", "LOCALIZER")
+#: Values of ImageType that say a picture was computed from others, or shows phase: no anatomy as a scanner took it.
+COMPUTED = (
+    "SUBTRACTION", "SUBTRACT", "SUB", "MIP", "MINIP", "PROJECTION IMAGE", "SECONDARY CAPTURE", "LOCALIZER", "P",
+    "PHASE", "PHASE MAP",
+)  # fmt: skip
 #: A UID (VR UI, PS3.5 6.2) has at most this many characters.
 LONGEST_UID = 64
 #: What is read of each object beside its facts.
@@ -94,7 +97,7 @@ class Series:
             raise DataError("is in colour: a screenshot, no scan")
         computed = {str(value).upper() for value in _list(first.get("ImageType"))} & set(COMPUTED)
         if computed:
-            raise DataError(f"is no scan: its image type says {' '.join(sorted(computed)).lower()}")
+            raise DataError(f"shows no anatomy as it was scanned: its image type says {', '.join(sorted(computed))}")
         try:
             planes = [plane for pair in zip(self.files, self.headers, strict=True) for plane in _planes(*pair)]
         except (ValueError, TypeError, IndexError) as error:

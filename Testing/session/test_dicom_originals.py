@@ -43,12 +43,21 @@ def received(folder: Path, directions: np.ndarray, role: str, enhanced: bool = F
     return replace(read_series(path)[0], uid=f"uid-{role}")
 
 
-@pytest.fixture
-def images(directions: np.ndarray, tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, Image]:
+def volumes(folder: Path, directions: np.ndarray, enhanced: bool = False) -> dict[str, Image]:
     now = {"StudyInstanceUID": STUDY, "FrameOfReferenceUID": PLACE}
-    enhanced = bool(getattr(request, "param", False))
-    found = {role: received(tmp_path, directions, role, enhanced, **now) for role in ("native", "contrast")}
-    return {**found, "preop": received(tmp_path, directions, "preop", enhanced, StudyInstanceUID=BEFORE)}
+    found = {role: received(folder, directions, role, enhanced, **now) for role in ("native", "contrast")}
+    return {**found, "preop": received(folder, directions, "preop", enhanced, StudyInstanceUID=BEFORE)}
+
+
+@pytest.fixture(params=[False, True], ids=["slices", "enhanced"])
+def turned(directions: np.ndarray, tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, Image]:
+    """In every orientation and both kinds of objects."""
+    return volumes(tmp_path, directions, request.param)
+
+
+@pytest.fixture
+def images(tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, Image]:
+    return volumes(tmp_path, RAS, bool(getattr(request, "param", False)))
 
 
 def session(images: dict[str, Image], **changes: Any) -> Case:
@@ -94,13 +103,12 @@ def referred(item: Dataset) -> set[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("images", [False, True], indirect=True, ids=["slices", "enhanced"])
-def test_everything_refers_to_the_originals_and_nothing_is_copied(images: dict[str, Image], tmp_path: Path) -> None:
-    result, found = written(session(images), tmp_path)
+def test_everything_refers_to_the_originals_and_nothing_is_copied(turned: dict[str, Image], tmp_path: Path) -> None:
+    result, found = written(session(turned), tmp_path)
     assert set(found) == {"segmentation.dcm", "registration.dcm", "deformation.dcm", "report.dcm"}
     assert result.originals == ("native scan", "contrast scan", "preoperative volume")
     assert "refer to the original native scan and contrast scan and preoperative volume" in result.text
-    now, before = source(images["contrast"]), source(images["preop"])
+    now, before = source(turned["contrast"]), source(turned["preop"])
     segments, rigid, report = found["segmentation.dcm"], found["registration.dcm"], found["report.dcm"]
     for each in found.values():
         assert each.StudyInstanceUID == STUDY
@@ -112,7 +120,7 @@ def test_everything_refers_to_the_originals_and_nothing_is_copied(images: dict[s
     assert {i.ReferencedSOPInstanceUID for i in rigid.RegistrationSequence[1].ReferencedImageSequence} == set(
         before.instances
     )
-    assert {series for _study, series in referred(report)} >= {source(images[r]).series_uid for r in ("native",)}
+    assert {series for _study, series in referred(report)} >= {source(turned[r]).series_uid for r in ("native",)}
     (line,) = (i for i in walk(report) if i.get("ValueType") == "SCOORD3D")
     assert line.ReferencedFrameOfReferenceUID == PLACE
 
@@ -123,10 +131,9 @@ def walk(item: Dataset) -> Any:
         yield from walk(child)
 
 
-@pytest.mark.parametrize("images", [False, True], indirect=True, ids=["slices", "enhanced"])
-def test_each_frame_of_a_segment_names_the_slice_that_it_lies_on(images: dict[str, Image], tmp_path: Path) -> None:
+def test_each_frame_of_a_segment_names_the_slice_that_it_lies_on(turned: dict[str, Image], tmp_path: Path) -> None:
     """By where the original's own header puts it; read by the library that wrote neither."""
-    found = written(session(images), tmp_path)[1]["segmentation.dcm"]
+    found = written(session(turned), tmp_path)[1]["segmentation.dcm"]
     places = {}
     for path in sorted((tmp_path / "contrast").iterdir()):
         header = pydicom.dcmread(path)
@@ -143,12 +150,12 @@ def test_each_frame_of_a_segment_names_the_slice_that_it_lies_on(images: dict[st
     assert checked == 3
     read = highdicom.seg.segread(tmp_path / "dicom" / "segmentation.dcm")
     named = {str(uid) for _study, _series, uid in read.get_source_image_uids()}
-    assert named == set(source(images["contrast"]).instances)
+    assert named == set(source(turned["contrast"]).instances)
     volume = read.get_volume(combine_segments=True)
     centre = np.argwhere(volume.array > 0).mean(axis=0)
     truth = np.array([4, 5, 7, 1.0])[[2, 1, 0, 3]]  # middle of the label, i j k
     lps = volume.affine @ [*centre, 1.0]
-    np.testing.assert_allclose(lps[:3] * [-1, -1, 1], (images["contrast"].ras_from_ijk @ truth)[:3], atol=1e-4)
+    np.testing.assert_allclose(lps[:3] * [-1, -1, 1], (turned["contrast"].ras_from_ijk @ truth)[:3], atol=1e-4)
 
 
 @needs_dciodvfy
@@ -220,14 +227,20 @@ def test_an_origin_that_is_not_complete_is_said_and_copied(images: dict[str, Ima
     assert copies[0].FrameOfReferenceUID != known["FrameOfReferenceUID"]
 
 
-def test_a_ct_before_surgery_needs_no_copy(images: dict[str, Image], directions: np.ndarray, tmp_path: Path) -> None:
-    ct = received(tmp_path / "ct", directions, "preop", Modality="CT", SOPClassUID=pydicom.uid.CTImageStorage)
+def test_a_ct_before_surgery_needs_no_copy(images: dict[str, Image], tmp_path: Path) -> None:
+    ct = received(tmp_path / "ct", RAS, "preop", Modality="CT", SOPClassUID=pydicom.uid.CTImageStorage)
     _result, found = written(session({**images, "preop": ct}), tmp_path)
     (item,) = {
         i.ReferencedSOPClassUID for i in found["registration.dcm"].RegistrationSequence[1].ReferencedImageSequence
     }
     assert item == pydicom.uid.CTImageStorage
     assert not any("preoperative" in name for name in found)
+    # Changed, it can neither be referred to nor be written as MR: only its frame of reference is left.
+    result, found = written(session({**images, "preop": filtered(ct)}), tmp_path / "changed")
+    assert "the preoperative volume is not referred to: its voxels are no longer" in result.text
+    part = found["registration.dcm"].RegistrationSequence[1]
+    assert "ReferencedImageSequence" not in part
+    assert part.FrameOfReferenceUID == source(ct).frame_uid
 
 
 @pytest.mark.parametrize("images", [False, True], indirect=True, ids=["slices", "enhanced"])

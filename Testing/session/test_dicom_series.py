@@ -188,6 +188,10 @@ def subtracted(_number: int, header: Dataset) -> None:
     header.ImageType = ["DERIVED", "SECONDARY", "SUBTRACTION"]
 
 
+def phase(_number: int, header: Dataset) -> None:
+    header.ImageType = ["ORIGINAL", "PRIMARY", "P", "ND"]
+
+
 def coloured(_number: int, header: Dataset) -> None:
     header.SamplesPerPixel = 3
 
@@ -225,7 +229,8 @@ def impostor(number: int, header: Dataset) -> None:
         (turned, "several directions"),
         (wider, "slices of several sizes"),
         (echoes, "9 pictures at 5 places"),
-        (subtracted, "no scan: its image type says subtraction"),
+        (subtracted, "no anatomy as it was scanned: its image type says SUBTRACTION"),
+        (phase, "its image type says P;"),
         (coloured, "in colour"),
         (placeless, "does not say where its slices lie"),
         (nonsense, "header that cannot be read"),

@@ -31,22 +31,22 @@ class Written:
     """What was written: ``counts`` of objects by what they are, ``study_uid``, ``folder``.
 
     ``originals``: volumes that were not written, since what was written refers to the slices that they came as;
-    ``copied``: why others that came as DICOM too were written.
+    ``others``: why that is not so of others that came as DICOM too.
     """
 
     folder: Path
     study_uid: str
     counts: dict[str, int]
     originals: tuple[str, ...] = ()
-    copied: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         """In one line for a person."""
         parts = ", ".join(f"{count} {what}" if count > 1 else what for what, count in self.counts.items())
         kept = f"; they refer to the original {' and '.join(self.originals)}" if self.originals else ""
-        copied = "".join(f"; {why}" for why in self.copied)
-        return f"{sum(self.counts.values())} DICOM objects ({parts}), study {self.study_uid}{kept}{copied}"
+        others = "".join(f"; {why}" for why in self.others)
+        return f"{sum(self.counts.values())} DICOM objects ({parts}), study {self.study_uid}{kept}{others}"
 
 
 def write(case: Case, folder: Path, progress: Progress = no_progress) -> Written:
@@ -58,8 +58,9 @@ def write(case: Case, folder: Path, progress: Progress = no_progress) -> Written
     """
     with replacing(folder) as part:
         counts: dict[str, int] = {}
-        volumes = [*case.scans, *([case.preoperative] if case.preoperative is not None else [])]
-        total = sum(len(image.array) for image in volumes if case.original(image) is None) + 4
+        copies = [image for image in case.scans if case.original(image) is None]
+        copies += [case.preoperative] if case.preoperative is not None and case.writes_preoperative else []
+        total = sum(len(image.array) for image in copies) + 4
         done = 0
 
         def save(made: Iterable[Dataset], what: str, name: str) -> None:
@@ -102,9 +103,13 @@ def write(case: Case, folder: Path, progress: Progress = no_progress) -> Written
     roles = {image.uid: f"{role_of(case, image)} scan" for image in case.scans}
     if case.preoperative is not None:
         roles[case.preoperative.uid] = "preoperative volume"
-    copied = (f"the {roles[uid]} is a copy: {why}" for uid, why in case.changed.items())
+    made_anew = {image.uid for image in copies}
+    apart = (
+        f"the {roles[uid]} is {'a copy' if uid in made_anew else 'not referred to'}: {why}"
+        for uid, why in case.changed.items()
+    )
     originals = tuple(roles[uid] for uid in roles if uid in (case.originals or {}))
-    return Written(folder, case.study["StudyInstanceUID"], counts, originals, tuple(copied))
+    return Written(folder, case.study["StudyInstanceUID"], counts, originals, tuple(apart))
 
 
 def role_of(case: Case, image: Image) -> str:
