@@ -15,12 +15,15 @@ import pydicom
 import pytest
 from IntraopMRILib.dicom_series import read_series
 from IntraopMRILib.report.dicom.case import Case
+from IntraopMRILib.report.dicom.commit import ask
+from IntraopMRILib.report.dicom.send import send
 from IntraopMRILib.report.dicom.source import UNKNOWN, Source, source_of
-from IntraopMRILib.report.dicom.write import Written, write
+from IntraopMRILib.report.dicom.write import Written, files_of, write
 from IntraopMRILib.session_dicom import renew_report
 from IntraopMRILib.workflow.record import DrawnEntry, as_document, from_json, to_json
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import SessionError
+from peers import dicom_archive
 from peers.dicom_case import case, number, record_of, scan
 from peers.dicom_scans import write_enhanced, write_series
 from pydicom.dataset import Dataset
@@ -168,6 +171,37 @@ def test_dciodvfy_finds_no_error(images: dict[str, Image], tmp_path: Path) -> No
     for path in [*(tmp_path / "dicom").glob("*.dcm"), tmp_path / "dicom" / "101-native" / "0001.dcm"]:
         said = subprocess.run(["dciodvfy", "-new", path], capture_output=True, text=True, timeout=60)
         assert "Error" not in said.stderr + said.stdout, f"{path.name}: {said.stderr}"
+
+
+def named_objects(item: Dataset) -> set[str]:
+    """Every instance that an object refers to, anywhere in it."""
+    found = {str(item.ReferencedSOPInstanceUID)} if "ReferencedSOPInstanceUID" in item else set()
+    for element in item:
+        for inner in element.value if element.VR == "SQ" else ():
+            found |= named_objects(inner)
+    return found
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("images", [False, True], indirect=True, ids=["slices", "enhanced"])
+def test_an_archive_that_has_the_originals_has_all_that_is_referred_to(
+    images: dict[str, Image], tmp_path: Path
+) -> None:
+    """Orthanc: what was written joins the study of the scans, and nothing points to what is not there."""
+    pytest.importorskip("pynetdicom", reason="pip install pynetdicom: nothing is sent without it")
+    if dicom_archive.missing():
+        pytest.skip(dicom_archive.missing())
+    originals = [path for role in images for path in sorted((tmp_path / role).iterdir())]
+    _result, found = written(session(images), tmp_path)
+    with dicom_archive.orthanc(tmp_path / "orthanc") as running:
+        outcome = send([*originals, *files_of(tmp_path / "dicom")], running.archive)
+        assert outcome.complete, outcome.text
+        assert ask(outcome, running.reply_port, 20.0).complete
+        there = set(running.instances())
+        studies = {each["MainDicomTags"]["StudyInstanceUID"]: each for each in running.get("/studies?expand")}
+    for name, each in found.items():
+        assert named_objects(each) <= there, name
+    assert {uid: len(study["Series"]) for uid, study in studies.items()} == {STUDY: 6, BEFORE: 1}
 
 
 def moved(image: Image) -> Image:

@@ -159,5 +159,9 @@ def _name_frames(made: Dataset, scan: Slices) -> None:
                 named.ReferencedFrameNumber = scan.frames[named.ReferencedSOPInstanceUID]
                 named.ReferencedSOPClassUID = scan.whole.SOPClassUID
                 named.ReferencedSOPInstanceUID = scan.whole.SOPInstanceUID
+    # Of the whole segmentation, all of its frames are the source.
+    made.SourceImageSequence = made.SourceImageSequence[:1]
+    source = made.SourceImageSequence[0]
+    source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = scan.whole.SOPClassUID, scan.whole.SOPInstanceUID
     del made.ReferencedSeriesSequence
     refer(made, [scan.objects])
