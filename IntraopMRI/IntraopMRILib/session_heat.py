@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 from IntraopMRIReconstructionLib.data import Encoding, Image, Measurement
-from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
+from IntraopMRIReconstructionLib.errors import IntraopError, ReconstructionError, SessionError
 from IntraopMRIReconstructionLib.reconstruct.ablation import (
     PRF,
     RISK_ALARM_C,
@@ -20,6 +20,7 @@ from IntraopMRIReconstructionLib.reconstruct.ablation import (
     hottest_place,
     in_structure,
 )
+from IntraopMRIReconstructionLib.reconstruct.auto import Frame
 from IntraopMRIReconstructionLib.reconstruct.live import LiveScan
 from IntraopMRIReconstructionLib.reconstruct.quantities import (
     FRAME_INTERVAL_S,
@@ -76,7 +77,7 @@ class Thermometry:
         if self._scan is None or self._scan.ended:
             raise SessionError("no temperature scan is running: its first frame will be the reference")
         with self._lock:
-            self._reset = True
+            self._reset = self._changed = True
         self._journal.event("heat", "a new reference was asked for")
 
     def at_risk(self, carried: PlanCarried | None) -> None:
@@ -119,7 +120,7 @@ class Thermometry:
                 if scan.newest is not None:
                     self._told(scan.numbers().without(RESET))
                 self._scan = scan = _HeatScan(scan.encoding, self._wanted)
-            scan.newest, scan.received_s, new = scan.thermometer.add(frame), received_s, True
+            scan.newest, scan.received_s, new = self._added(scan, frame), received_s, True
             scan.latencies_s.append(time.monotonic() - received_s)
         scan.ended = last
         if new and not last:
@@ -127,6 +128,18 @@ class Thermometry:
         if new or last:
             self._measure()
         return scan.newest
+
+    def _added(self, scan: _HeatScan, frame: Frame) -> Reconstruction:
+        """The map of a frame; a mark that another scan has left, and that this one does not hold, does not stop it."""
+        heating = scan.thermometer.heating
+        try:
+            return scan.thermometer.add(frame)
+        except ReconstructionError as error:
+            if scan.newest is not None or heating.spot_ras_mm is None:
+                raise
+            self._tell(Problem("heat", str(error), fatal=False))
+            scan.thermometer = LiveThermometer(replace(heating, spot_ras_mm=None))
+            return scan.thermometer.add(frame)
 
     def check(self) -> None:
         """Follow what a person chose meanwhile; to be called regularly."""
@@ -157,6 +170,8 @@ class Thermometry:
         try:
             scan.newest = scan.thermometer.told(wanted) or scan.newest
             scan.risks.clear()
+            if wanted != scan.good_by:
+                scan.good, scan.good_by = None, wanted
         except IntraopError as error:
             with self._lock:
                 self._wanted = scan.thermometer.heating
@@ -219,6 +234,9 @@ class _HeatScan:
         #: From the last line of a frame to its map.
         self.latencies_s: list[float] = []
         self.risks: dict[str, RiskHeat] = {}
+        #: The last numbers that there were, for the present mark.
+        self.good: HeatNumbers | None = None
+        self.good_by = heating
         try:
             self._interval_s = float(encoding.metadata.get(FRAME_INTERVAL_S, ""))
         except ValueError:
@@ -230,10 +248,12 @@ class _HeatScan:
         return self.thermometer.numbers(self.newest.image)
 
     def entry(self, found: HeatMeasured) -> HeatEntry:
-        """What the record keeps: the highest peak of all frames, and the dose at the end."""
-        numbers, course = found.numbers, self.thermometer.course
+        """What the record keeps: the highest peak of all frames, and the dose as long as it was known."""
+        if not found.numbers.missing_because:
+            self.good = found.numbers
+        numbers, course = self.good or found.numbers, self.thermometer.course
         peak = numbers.peak
-        if course and not (numbers.missing_because and self.thermometer.moved_in is None):
+        if course:
             at = max(course, key=lambda frame: course[frame][0])
             value, low, high = course[at]
             definition = f"{peak.definition}; highest of all frames, in frame {at}"
@@ -253,7 +273,7 @@ class _HeatScan:
             measurements=(peak, numbers.dose, numbers.volume, *(m for r in found.risks for m in (r.highest, r.dose))),
             course=tuple(((frame - first) * self._interval_s, *course[frame]) for frame in sorted(course)),
             notes=tuple(
-                note for note in (numbers.missing_because, *numbers.notes, *(r.note for r in found.risks)) if note
+                note for note in (found.numbers.missing_because, *numbers.notes, *(r.note for r in found.risks)) if note
             ),
             latency_s=float(np.percentile(self.latencies_s, 95)),
             source=PRF,

@@ -196,12 +196,16 @@ def test_a_head_that_moves_takes_the_numbers_away_until_there_is_a_new_reference
     assert all(m.value is None for m in moved.numbers.measurements)
     assert moved.numbers.lethal is None
     session.heat.new_reference()
+    assert "the reference was reset" in heater.until(HeatMeasured).numbers.missing_because, "at once"
     back = heater.frames(3)
     assert back.numbers.peak.value == pytest.approx(37.0, abs=2.0)
     assert any("the reference was reset" in update.numbers.missing_because for update in heater.told
                if isinstance(update, HeatMeasured))  # fmt: skip
     first, second = session.journal.record.heating
     assert any("moved" in note or "reset" in note for note in first.notes)
+    # What was measured before stays.
+    assert first.measurements[0].value == pytest.approx(37.0, abs=2.0)
+    assert first.measurements[2].value == 0.0
     assert second.reference_frame == 8
 
 
@@ -250,6 +254,17 @@ def test_marks_that_cannot_be(listening: tuple[Session, Server]) -> None:
     assert not said.fatal
     # The mark that could be stays: none.
     assert heater.frames(1).heating.spot_ras_mm is None
+
+
+def test_a_mark_that_was_left_elsewhere_does_not_stop_the_scan(listening: tuple[Session, Server]) -> None:
+    session, server = listening
+    session.heat.mark(replace(MARK, spot_ras_mm=(0.0, 0.0, 900.0)))
+    heater = Heater(session, server, Ablation(SPOT, frames=6), head())
+    found = heater.frames(2)
+    assert found.numbers.missing_because.startswith("drift not corrected")
+    assert [update for update in heater.told if isinstance(update, Problem) and "holds nothing" in update.text]
+    session.heat.mark(MARK)
+    assert heater.until(HeatMeasured).numbers.peak.value is not None
 
 
 def when_free(ask: Callable[[], Any]) -> Any:

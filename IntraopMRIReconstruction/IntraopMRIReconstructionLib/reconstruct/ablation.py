@@ -96,23 +96,14 @@ def heat_numbers(
 ) -> HeatNumbers:
     """Numbers of the newest frame. ``image``: its map, for the grid and the uid. ``tissue``: with signal in the
     reference. ``moved_in``: frame from which on something has moved, None when nothing has."""
-    empty = _named(baseline_c, image)
-    if mark is None or heat.deviation_c is None or heat.dose_range_min is None:
-        return empty.without("drift not corrected: mark the heated spot")
-    if moved_in is not None:
-        return empty.without(f"something moved in frame {moved_in}: take a new reference when the tissue has cooled")
-    known = np.isfinite(heat.temperature_c) & mark.inside
-    held = mark.inside & tissue
-    if held.sum() < LEAST_SEEN * mark.inside.sum():
-        return empty.without("no signal in most of the mark (metal, gas, ice or bone): move the mark")
+    empty, why = _named(baseline_c, image), why_missing(heat, tissue, mark, moved_in)
+    if why:
+        return empty.without(why)
+    assert mark is not None
+    assert heat.deviation_c is not None
+    assert heat.dose_range_min is not None
+    known, held = np.isfinite(heat.temperature_c) & mark.inside, mark.inside & tissue
     lost = heat.lost & held
-    if lost.sum() > MOST_LOST * held.sum():
-        return empty.without(
-            f"signal lost in {100 * lost.sum() / held.sum():.0f} % of the mark (gas, ice, metal or a wrapped phase): "
-            "the hottest part may be there"
-        )
-    if known.sum() < LEAST_SEEN * held.sum():
-        return empty.without(f"too noisy: most of the mark is uncertain by more than {MOST_NOISE_C:g} °C")
     beside_c, notes = _beside(heat, mark, baseline_c), []
     if beside_c > BESIDE_C:
         notes.append(f"tissue beside the mark is {beside_c:.1f} °C warmer: make the radius larger")
@@ -133,6 +124,24 @@ def heat_numbers(
         _finer(cores[0], image) if cores[0].any() else None,
         tuple(notes),
     )
+
+
+def why_missing(heat: Heat, tissue: Mask, mark: Marked | None, moved_in: int | None) -> str:
+    """Why a frame has no numbers; "" when it has. Arguments as in :func:`heat_numbers`."""
+    if mark is None or heat.deviation_c is None:
+        return "drift not corrected: mark the heated spot"
+    if moved_in is not None:
+        return f"something moved in frame {moved_in}: take a new reference when the tissue has cooled"
+    known, held = np.isfinite(heat.temperature_c) & mark.inside, mark.inside & tissue
+    if held.sum() < LEAST_SEEN * mark.inside.sum():
+        return "no signal in most of the mark (metal, gas, ice or bone): move the mark"
+    lost = heat.lost & held
+    if lost.sum() > MOST_LOST * held.sum():
+        share = 100 * lost.sum() / held.sum()
+        return f"signal lost in {share:.0f} % of the mark (gas, ice, metal or a wrapped phase), maybe the hottest part"
+    if known.sum() < LEAST_SEEN * held.sum():
+        return f"too noisy: most of the mark is uncertain by more than {MOST_NOISE_C:g} °C"
+    return ""
 
 
 def peak_of(heat: Heat, mark: Marked, baseline_c: float) -> tuple[float, float, float] | None:

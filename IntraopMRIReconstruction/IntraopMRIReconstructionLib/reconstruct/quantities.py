@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..data import Encoding, Image, Progress, no_progress
 from ..errors import ReconstructionError
 from . import metal, multispectral
-from .ablation import HeatNumbers, Marked, has_moved, heat_numbers, marked, peak_of, told
+from .ablation import HeatNumbers, Marked, has_moved, heat_numbers, marked, peak_of, told, why_missing
 from .auto import Frame, Options, Phased, phased
 from .field_map import field_map
 from .quantity_image import BASELINE, COOLED_FROM, Frames, quantity_result
@@ -182,9 +182,11 @@ class LiveThermometer:
         mark = _marked(self._newest[0].encoding, self.heating)
         if mark is None or not self.heating.drift:
             return
+        assert self._thermometer is not None
         for number, heat in zip(self._repetitions[-len(heats) :], heats, strict=True):
+            moved = self.moved_in if self.moved_in is not None and number >= self.moved_in else None
             peak = peak_of(heat, mark, self.heating.baseline_c)
-            if peak is not None and (self.moved_in is None or number < self.moved_in):
+            if peak is not None and not why_missing(heat, self._thermometer.tissue, mark, moved):
                 self.course[number] = peak
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ RISING = ((0.27, 0.17, 0.02), (0.5, 0.32, 0.02), (0.75, 0.5, 0.05), (0.95, 0.72,
 COOLING = ((0.03, 0.12, 0.45), (0.05, 0.35, 0.75), (0.15, 0.6, 0.95), (0.5, 0.85, 1.0), (0.85, 1.0, 1.0))
 COLORS = 256
 LEGEND_FONT = 14
+#: Letters of a line of a legend's title.
+TITLE_LETTERS = 12
 #: Values below this share of a rising scale let the anatomy through, so that what is not heated is not painted.
 CLEAR_SHARE = 0.15
 #: A range that goes below 0 by less than this share of its top is noise about 0, not a sign.
@@ -114,16 +117,17 @@ def legend(node: Any, image: Image) -> None:
     if shown is None:
         shown = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
     what = image.metadata.get(QUANTITY) or image.name
-    title = "{what}\n({unit})".format(what=what.replace(" ", "\n"), unit=image.metadata[UNIT])
+    what = textwrap.fill(what, TITLE_LETTERS, break_on_hyphens=False)
+    title = f"{what}\n({image.metadata[UNIT]})"
     if BASELINE in image.metadata:
-        title = "{unit} above\n{baseline}".format(unit=image.metadata[UNIT], baseline=image.metadata[BASELINE])
+        title = f"{image.metadata[UNIT]} above\n{image.metadata[BASELINE]}"
     shown.SetTitleText(title)
     # Wide enough that titles and labels get one size; parts of round scales are written without rounding.
     shown.SetLabelFormat("%7.4g")
     shown.SetNumberOfLabels(5 if node.GetScalarVolumeDisplayNode().GetWindowLevelMin() < 0 else 6)
     for text in (shown.GetTitleTextProperty(), shown.GetLabelTextProperty()):
         text.SetFontSize(LEGEND_FONT)
-    # Above the letter of the patient's side, which must never be covered.
-    shown.SetSize(0.14, 0.36)
-    shown.SetPosition(0.98, 0.87)
+    # Between the letter of the patient's side, which must never be covered, and the scale bar; alarms come from above.
+    shown.SetSize(0.14, 0.26)
+    shown.SetPosition(0.98, 0.15)
     shown.SetVisibility(True)
