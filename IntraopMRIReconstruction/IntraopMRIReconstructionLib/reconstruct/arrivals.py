@@ -11,12 +11,18 @@ import numpy.typing as npt
 
 from ..data import Acquisition, Encoding, LineFlag
 from ..errors import ReconstructionError
+from ..operators.sampling import PARTIAL_SHARE
+from .grid import full_matrix
 from .noise import covariance_of, whitening_matrix
 
 #: Refuse to allocate a frame beyond this: a header with a wrong matrix must not take the computer down.
 MAX_FRAME_BYTES = 8 * 2**30
 #: A coil whose line has less energy than this share of the others' is disconnected: receiver noise alone is stronger.
 DEAD_ENERGY_SHARE = 1e-10
+#: A line with less than this carries nothing: its square is at the end of single precision.
+LEAST_ENERGY = 1e-30
+#: What is said of readouts that :func:`cut_of` finds.
+CUT = "readouts begin or end in zeros, discarded or lost: blurred"
 #: More coils lost than this share of the array, and the image is no longer the one that was planned.
 MAX_DEAD_SHARE = 0.5
 
@@ -27,6 +33,8 @@ class Arrivals:
     _frames: Mapping[tuple[int, int], object]
 
     def __init__(self, encoding: Encoding) -> None:
+        """Raises ReconstructionError, before a line has come, for matrices and fields of view without an image."""
+        full_matrix(encoding)
         self._source = encoding
         self.complete = False
         self._alive = np.ones(encoding.coils, dtype=bool)
@@ -34,6 +42,8 @@ class Arrivals:
         self._hash = hashlib.sha256()
         self._events: Counter[str] = Counter()
         self._released = 0
+        #: (contrast, repetition) of every frame that has begun, released ones as well.
+        self._begun: set[tuple[int, int]] = set()
         self._known: tuple[int, bytes] | None = None
         self._mixed: tuple[npt.NDArray[np.complex64] | None, str] = (None, "")
 
@@ -51,6 +61,13 @@ class Arrivals:
     def warnings(self) -> tuple[str, ...]:
         """What was wrong with the data so far, in words."""
         found = [f"{number} {what}" for what, number in self._events.items()]
+        if self._source.metadata.get("geometry", "").startswith("assumed"):
+            found.append(f"where the image lies is {self._source.metadata['geometry']}")
+        if missing := self._source.metadata.get("slices_missing"):
+            found.append(f"{missing} slices that the header announces did not come")
+        announced = self._source.contrasts * self._source.repetitions
+        if self.complete and len(self._begun) < announced:
+            found.append(f"of {announced} frames that the header announces {len(self._begun)} came")
         if self.dead_coils:
             found.append(f"coils dropped because they failed during the scan: {', '.join(map(str, self.dead_coils))}")
         return tuple(found)
@@ -125,13 +142,26 @@ def flags_of(acquisition: Acquisition) -> tuple[npt.NDArray[np.uint32], npt.NDAr
 
 def silent_of(
     samples: npt.NDArray[np.complex64],
-) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """(samples with broken coils set to 0, broken (lines, coils), silent (lines, coils)): broken ones are silent."""
+) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    """(samples with broken coils set to 0; broken, silent, and energy, (lines, coils) each): broken ones are silent."""
     values = np.ascontiguousarray(samples, dtype=np.complex64)
     parts = values.view(np.float32)
     energy = np.einsum("lcx,lcx->lc", parts, parts)
     broken = ~np.isfinite(energy)
     if broken.any():
-        energy = np.where(broken, 0.0, energy)
+        energy = np.where(broken, np.float32(0), energy)
         values = np.where(broken[:, :, None], np.complex64(0), values)
-    return values, broken, energy <= DEAD_ENERGY_SHARE * energy.max(axis=1, keepdims=True)
+    silent = energy <= np.maximum(DEAD_ENERGY_SHARE * energy.max(axis=1, keepdims=True), LEAST_ENERGY)
+    return values, broken, silent, energy
+
+
+def cut_of(values: npt.NDArray[np.complex64]) -> npt.NDArray[np.bool_]:
+    """Which lines (lines,) of ``values`` (lines, coils, readout) lack samples: zeros in all coils, more than a few, at
+    their beginning or end, whether discarded or lost."""
+    ends: npt.NDArray[np.bool_] = np.asarray(values[:, :, [0, -1]].any(axis=1))
+    cut: npt.NDArray[np.bool_] = ~np.asarray(ends.all(axis=1))
+    if cut.any():
+        silent: npt.NDArray[np.bool_] = np.asarray(values[cut] == 0)
+        zeros = np.asarray(silent.all(axis=1)).sum(axis=1)
+        cut[cut] = zeros > PARTIAL_SHARE * values.shape[2]
+    return cut

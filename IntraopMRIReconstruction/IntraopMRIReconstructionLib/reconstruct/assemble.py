@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..data import Acquisition, Encoding, KSpace, LineFlag
 from ..errors import ReconstructionError
 from ..operators.sampling import begun_offset, describe, lacking_lines, planned_mask
-from .arrivals import MAX_FRAME_BYTES, Arrivals, flags_of, silent_of
+from .arrivals import CUT, MAX_FRAME_BYTES, Arrivals, cut_of, flags_of, silent_of
 from .noise import mixed
 from .readouts import Readouts
 from .suspicion import suspicions
@@ -158,7 +158,7 @@ class Assembler(Arrivals):
         if frame is None or not frame.counts.any():
             raise ReconstructionError(
                 f"contrast {contrast}, repetition {repetition} of scan '{self._source.scan_id}' has no line yet; "
-                f"begun are {list(self.frames)}"
+                f"begun are {list(self.frames)}{''.join(f'; {text}' for text in self.warnings)}"
             )
         self._judge(frame)
         self._check_alive()
@@ -192,9 +192,7 @@ class Assembler(Arrivals):
         if frame.judged == frame.stored:
             return
         frame.judged = frame.stored
-        unsteady, words = suspicions(
-            frame.energy * self._alive, frame.order, frame.samples, self._readouts.range, self._source.is_3d
-        )
+        unsteady, words = suspicions(frame.energy * self._alive, frame.order, frame.samples, self._source.is_3d)
         self._alive &= ~unsteady
         lacking = lacking_lines(self._source, frame.counts > 0)
         if lacking:
@@ -274,6 +272,8 @@ class Assembler(Arrivals):
         if int(lost.sum()) > nan_lines:
             self._events["lines left out because they carry only zeros"] += int(lost.sum()) - nan_lines
         good = use & ~lost
+        if number := int((good & cut_of(values)).sum()):
+            self._events[CUT] += number
         self._alive &= ~silent[good].any(axis=0)
         return values, good, energy
 

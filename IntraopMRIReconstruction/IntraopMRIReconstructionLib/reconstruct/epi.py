@@ -32,6 +32,10 @@ RIM_SHARE = 1 / 24
 SURE_MARGIN, SURE_RIM = 0.05, 0.5
 
 
+#: Readouts sample at least this part of their gradient; most of them all of it, or its flat top.
+LEAST_SAMPLED = 0.4
+
+
 @dataclass(frozen=True)
 class Trapezoid:
     """Readout gradient: ``ramp_s`` up, ``flat_s`` at full strength, ``ramp_s`` down; sampling starts ``delay_s`` after
@@ -51,6 +55,11 @@ class Trapezoid:
         if min(self.ramp_s, self.flat_s, self.delay_s) < 0 or times[-1] > whole or self.samples < 2:
             raise ReconstructionError(
                 f"{self.samples} samples of {self.dwell_s} s from {self.delay_s} s do not fit a gradient of {whole} s"
+            )
+        if self.samples * self.dwell_s < LEAST_SAMPLED * whole:
+            raise ReconstructionError(
+                f"{self.samples} samples of {self.dwell_s} s are only a part of a gradient of {whole} s: check "
+                "rampUpTime, flatTopTime and dwellTime in the header"
             )
         area = self._area(np.asarray(times)) - self._area(np.array([whole / 2]))
         edges = self._area(self.delay_s + np.array([0, self.samples]) * self.dwell_s)

@@ -15,11 +15,15 @@ MIN_SAMPLES_PER_COIL = 16
 #: A covariance whose smallest eigenvalue is below this share of the largest cannot be inverted in single precision.
 MIN_EIGENVALUE_SHARE = 1e-6
 
+#: Mean square of the power of noise over the square of its mean: 1 + 1 / coils (2 for a single one), with margin for
+#: few samples. The lines of a picture have their power in the middle: many times more.
+MAX_BURST = 4.0
+
 
 def covariance_of(noise: npt.NDArray[np.complex64]) -> npt.NDArray[np.complex128]:
     """Covariance (coils, coils) of noise samples (coils, n); E[n n^H], mean not removed (receivers have no offset).
 
-    Raises ReconstructionError for too few samples or broken numbers.
+    Raises ReconstructionError for too few samples, broken numbers, and what is no noise.
     """
     coils, number = noise.shape
     if number < MIN_SAMPLES_PER_COIL * coils:
@@ -29,6 +33,13 @@ def covariance_of(noise: npt.NDArray[np.complex64]) -> npt.NDArray[np.complex128
     if not np.isfinite(noise).all():
         raise ReconstructionError("the noise lines carry NaN or infinity: repeat the noise scan")
     samples = noise.astype(np.complex128)
+    power = (np.abs(samples) ** 2).sum(axis=0)
+    burst = float(np.mean(power**2) / max(np.mean(power) ** 2, np.finfo(np.float64).tiny))
+    if burst > MAX_BURST:
+        raise ReconstructionError(
+            f"the noise lines carry signal or spikes (their power varies {burst:.3g} fold, that of noise at most 2): "
+            "were they marked as noise by mistake?"
+        )
     return np.asarray(samples @ samples.conj().T / number)
 
 

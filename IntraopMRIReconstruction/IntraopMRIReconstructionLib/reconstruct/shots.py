@@ -15,8 +15,9 @@ from ..data import Acquisition, Encoding
 from ..errors import ReconstructionError
 from ..operators.fourier import ComplexArray
 from ..operators.trajectory import GOLDEN_ANGLE_RAD, in_all_directions, radial
-from .arrivals import MAX_FRAME_BYTES, Arrivals, flags_of, silent_of
+from .arrivals import CUT, MAX_FRAME_BYTES, Arrivals, cut_of, flags_of, silent_of
 from .stack import is_flat, slices_of
+from .suspicion import changed_parts
 
 #: Entry of the encoding's metadata that says in which order the spokes of a radial scan are turned.
 RADIAL_ORDER, GOLDEN = "radial_order", "golden"
@@ -55,6 +56,7 @@ class _Parts:
     samples: list[ComplexArray] = field(default_factory=list)
     k: list[npt.NDArray[np.float32]] = field(default_factory=list)
     slices: list[npt.NDArray[np.int32]] = field(default_factory=list)
+    energy: list[npt.NDArray[np.float32]] = field(default_factory=list)  # (readouts, coils)
     utc_s: float | None = None
     size: int = 0  # bytes
 
@@ -111,7 +113,7 @@ class ShotAssembler(Arrivals):
                 f"the slice must be within 0..{source.encoded_matrix[0] - 1} by the header, got {wrong[:5].tolist()}"
             )
         self._record(acquisition, k, flags, noise)
-        samples, good = self._screened(acquisition.samples[use])
+        samples, good, energy = self._screened(acquisition.samples[use])
         if not good.any():
             return
         self._koosh = k.shape[-1] == 3
@@ -126,6 +128,7 @@ class ShotAssembler(Arrivals):
         frame.size += samples.nbytes
         frame.utc_s = acquisition.received_utc_s if frame.utc_s is None else frame.utc_s
         frame.samples.append(np.ascontiguousarray(np.moveaxis(samples[good], 1, 0)))
+        frame.energy.append(energy[good])
         frame.k.append(k[good])
         frame.slices.append(acquisition.kz[use][good].astype(np.int32))
         self._forget(key)
@@ -151,6 +154,8 @@ class ShotAssembler(Arrivals):
                 f"contrast {contrast}, repetition {repetition} of scan '{self._source.scan_id}' has no readout yet; "
                 f"begun are {list(self.frames)}"
             )
+        if not self._koosh:
+            self._drop_unsteady(np.concatenate(frame.energy), np.concatenate(frame.slices))
         self._check_alive()
         lengths = {part.shape[2] for part in frame.samples}
         if len(lengths) > 1:
@@ -160,7 +165,7 @@ class ShotAssembler(Arrivals):
         if mixing is not None:
             samples = np.tensordot(mixing, samples, axes=1)
         k, slices = np.concatenate(frame.k), np.concatenate(frame.slices)
-        warnings = [*self.warnings, why]
+        warnings = [*self.warnings, why, self._count_words(contrast, repetition)]
         if self.encoding.is_3d and not self._koosh:
             centre = self._source.centre_index[0]
             samples, k, slices, lost = slices_of(samples, k, slices, self.encoding, centre)
@@ -204,6 +209,18 @@ class ShotAssembler(Arrivals):
         round_ = (1.0, source.encoded_fov_mm[1] / source.encoded_fov_mm[2])
         return np.asarray(k * self._scale[:2] * round_, np.float32)
 
+    def _drop_unsteady(self, energy: npt.NDArray[np.float32], slices: npt.NDArray[np.int32]) -> None:
+        """Of coils that lose or gain signal on the way; every readout of a slice or partition shows the same object."""
+        for number in np.unique(slices):
+            lines = energy[slices == number].astype(np.float64)
+            if self._alive.sum() > 1 and len(lines) > 1:
+                self._alive[self._alive] = ~changed_parts(lines[:, self._alive])
+
+    def _count_words(self, contrast: int, repetition: int) -> str:
+        said, came = self._source.metadata.get(SHOTS_PER_IMAGE, ""), self.lines(contrast, repetition)
+        planned = int(said) * self._repeated * self._source.averages if said.isdecimal() else came
+        return "" if came == planned else f"{came} readouts came of {planned} that the header announces"
+
     @property
     def _repeated(self) -> int:
         """How often each shot comes: in every slice or partition."""
@@ -230,11 +247,15 @@ class ShotAssembler(Arrivals):
             self._released += self.lines(*oldest)
             del self._frames[oldest]
 
-    def _screened(self, samples: npt.NDArray[np.complex64]) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_]]:
-        """(samples with broken coils set to 0, which lines may be used)."""
-        values, _broken, silent, _energy = silent_of(samples)
+    def _screened(
+        self, samples: npt.NDArray[np.complex64]
+    ) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+        """(samples with broken coils set to 0, which lines may be used, energy (lines, coils))."""
+        values, _broken, silent, energy = silent_of(samples)
         lost = np.asarray(silent.all(axis=1))
         if lost.any():
             self._events["readouts left out because they carry only zeros, NaN or infinity"] += int(lost.sum())
+        if number := int((~lost & cut_of(values)).sum()):
+            self._events[CUT] += number
         self._alive &= ~silent[~lost].any(axis=0)
-        return values, ~lost
+        return values, ~lost, energy

@@ -53,8 +53,10 @@ class Placement:
         at = np.minimum(np.searchsorted(known, heads["idx"]["slice"]), len(known) - 1)
         same: npt.NDArray[np.bool_] = known[at] == heads["idx"]["slice"]
         expected = self._heads[at]
-        for name, tolerance in PLACE_TOLERANCES.items():
-            same &= np.abs(heads[name] - expected[name]).max(axis=1) <= tolerance
+        # What is not finite differs from everything.
+        with np.errstate(invalid="ignore"):
+            for name, tolerance in PLACE_TOLERANCES.items():
+                same &= np.abs(heads[name] - expected[name]).max(axis=1) <= tolerance
         return same
 
 
@@ -78,6 +80,11 @@ def place(
     counters, first = np.unique(heads["idx"]["slice"], return_index=True)
     per_slice = heads[first].copy()
     axes, note = _axes(per_slice[0], assume_axial)
+    unknown = np.flatnonzero(~np.isfinite(per_slice["position"]).all(axis=1))
+    if unknown.size:
+        raise WireError(
+            f"slice {counters[unknown[0]]} lies at {per_slice['position'][unknown[0]].tolist()} mm: no place"
+        )
     if is_3d and len(counters) > 1:
         raise WireError(
             f"a 3D scan of {len(counters)} slabs has no single grid; choose one with slice_index, or, when its "

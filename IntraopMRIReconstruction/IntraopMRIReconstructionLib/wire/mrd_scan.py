@@ -26,7 +26,8 @@ from .mrd_header import (
 )
 from .mrd_layout import NOT_FOR_IMAGES, MrdFlag
 from .mrd_lines import Lines, has, line_flags, samples_of
-from .mrd_semac import SEMAC_FOV_MM, SliceSteps, flattened, refuse_hidden_steps
+from .mrd_semac import SEMAC_FOV_MM, SliceSteps, flattened, refuse_hidden_steps, slices_apart_mm
+from .plausible import refuse_implausible
 
 #: Normalised trajectories end at 0.5; a little more is rounding or a last sample on the edge.
 TRAJECTORY_EDGE = 0.5 + 1e-3
@@ -128,11 +129,13 @@ class ScanPlan:
             raise WireError(f"a readout has {count} samples, the encoded matrix is {width} wide: wrong header or file")
         centre = self.encoding.centre_index[2]
         forward = ~has(heads, MrdFlag.REVERSE | MrdFlag.NAVIGATION | MrdFlag.PHASE_CORRECTION)
-        moved = np.flatnonzero(forward & (heads["center_sample"] != centre))
-        if count < width and moved.size:
+        # Writers leave the centre sample of a full readout at 0 when they do not know it.
+        known = (heads["center_sample"] > 0) | (count < width)
+        moved = np.flatnonzero(forward & known & (heads["center_sample"] != centre))
+        if moved.size:
             raise WireError(
-                f"the centre of the short readouts changes from sample {centre} to {heads['center_sample'][moved[0]]}; "
-                "one scan has one"
+                f"the centre of the readouts changes from sample {centre} to {heads['center_sample'][moved[0]]} "
+                f"(scan counter {heads['scan_counter'][moved[0]]}); one scan has one"
             )
         return samples
 
@@ -192,8 +195,8 @@ def plan_scan(header: MrdHeader, heads: AnyArray, options: MrdOptions, name: str
     ``name``: scan id when neither options nor header give one. Raises WireError when no line belongs to an image, when
     a choice between phases, sets or encodings is open, or when the geometry cannot be trusted.
     """
-    space, steps = chosen_space(header, options)
     images = heads[for_images(heads, options)]
+    space, steps = chosen_space(header, options, slices_apart_mm(images))
     if not len(images):
         raise WireError(f"none of the {len(heads)} readouts belongs to an image of encoding {options.encoding_space}")
     _refuse_open_choices(images)
@@ -246,6 +249,7 @@ def plan_scan(header: MrdHeader, heads: AnyArray, options: MrdOptions, name: str
         metadata=_metadata(header, heads, options, placement, space)
         | ({} if steps is None else {SEMAC_FOV_MM: f"{steps.fov_mm:g}"}),
     )
+    refuse_implausible(encoding)
     return ScanPlan(encoding, options, placement, shifts, steps)
 
 
@@ -261,14 +265,16 @@ def for_images(heads: AnyArray, options: MrdOptions) -> npt.NDArray[np.bool_]:
     return np.asarray(chosen)
 
 
-def chosen_space(header: MrdHeader, options: MrdOptions) -> tuple[Space, SliceSteps | None]:
+def chosen_space(header: MrdHeader, options: MrdOptions, apart_mm: float = 0.0) -> tuple[Space, SliceSteps | None]:
     """The encoding that is read, and its steps of slice encoding (SEMAC) where it has some.
+
+    ``apart_mm``: distance of the slices, 0 when not known.
 
     Raises WireError when there is none of that number, and as :func:`.mrd_semac.flattened`.
     """
     if not 0 <= options.encoding_space < len(header.spaces):
         raise WireError(f"encoding_space must be 0 to {len(header.spaces) - 1}, got {options.encoding_space}")
-    return flattened(header, header.spaces[options.encoding_space], options.kspace_sign)
+    return flattened(header, header.spaces[options.encoding_space], options.kspace_sign, apart_mm)
 
 
 def _refuse_open_choices(images: AnyArray) -> None:
@@ -362,8 +368,13 @@ def _metadata(
         known = {key: space.description[name] for key, name in EPI_PARAMETERS.items() if name in space.description}
         result |= {key: repr(value * 1e-6) for key, value in known.items()}
     if space.trajectory in ("radial", "spiral"):
-        result["shots"] = str(space.count("kspace_encoding_step_1"))
+        shots = space.count("kspace_encoding_step_1")
+        # A header that does not know writes no limit, or 0.
+        result["shots"] = str(shots) if shots > 1 else ""
         result["radial_order"] = "golden" if space.order == "goldenangle" else ""
+    announced, came = space.count("slice"), len(placement.slice_rank)
+    if options.slice_index is None and came < announced:
+        result["slices_missing"] = f"{announced - came} of {announced}"
     noise = heads[has(heads, MrdFlag.NOISE)]
     if len(noise) and noise["sample_time_us"][0] > 0:
         result["noise_dwell_time_s"] = repr(float(noise["sample_time_us"][0]) * 1e-6)

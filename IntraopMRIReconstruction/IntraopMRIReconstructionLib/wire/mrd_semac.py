@@ -19,6 +19,9 @@ from .mrd_header import OWN_PARAMETERS, Limit, MrdHeader, Space
 SEMAC_FOV_MM = "semac_fov_mm"
 SEMAC_PARAMETER = OWN_PARAMETERS[SEMAC_FOV_MM]
 
+#: Slices lie as far apart as the planes of their encoding to this part: positions and fields of view are rounded.
+APART_TOLERANCE = 0.02
+
 
 @dataclass(frozen=True)
 class SliceSteps:
@@ -51,18 +54,22 @@ class SliceSteps:
         return result
 
 
-def flattened(header: MrdHeader, space: Space, kspace_sign: int) -> tuple[Space, SliceSteps | None]:
+def flattened(
+    header: MrdHeader, space: Space, kspace_sign: int, apart_mm: float = 0.0
+) -> tuple[Space, SliceSteps | None]:
     """The space of the slices alone and their steps of encoding; the space itself and None when it is not SEMAC.
 
-    It is when there are several slices and several encoded partitions, and either the reconstructed matrix has one
-    partition, which no volume has, or the user parameter ``IntraopMRISemacFov_mm`` says so. Raises WireError for what
+    It is when there are several slices and several encoded partitions, and the reconstructed matrix has one partition,
+    which no volume has, or slices lie as far apart as encoded partitions (``apart_mm``, 0 when not known), where
+    slabs would lie in one another, or the user parameter ``IntraopMRISemacFov_mm`` says so. Raises WireError for what
     cannot be put in place.
     """
     count, fov_mm = space.encoded_matrix[0], space.encoded_fov_mm[0]
     said = header.user_parameters.get(SEMAC_PARAMETER, "")
     if count == 1 and said and kspace_sign > 0:
         raise WireError("steps of slice encoding (SEMAC) that are written as contrasts are read with kspace_sign -1")
-    if count < 2 or space.count("slice") < 2 or not (said or space.recon_matrix[0] == 1):
+    interleaved = abs(apart_mm - fov_mm / count) <= APART_TOLERANCE * fov_mm / count
+    if count < 2 or space.count("slice") < 2 or not (said or space.recon_matrix[0] == 1 or interleaved):
         return space, None
     if space.trajectory != "cartesian":
         raise WireError(
@@ -87,6 +94,16 @@ def flattened(header: MrdHeader, space: Space, kspace_sign: int) -> tuple[Space,
         limits=limits | {"contrast": Limit(0, count - 1, count // 2)},
     )
     return slices, SliceSteps(count, fov_mm, shift, kspace_sign > 0)
+
+
+def slices_apart_mm(images: AnyArray) -> float:
+    """Distance of the readouts' slices along their normal, 0 when there is one slice or no even stack."""
+    _, first = np.unique(images["idx"]["slice"], return_index=True)
+    with np.errstate(invalid="ignore", over="ignore"):
+        heights = np.sort((images["position"] * images["slice_dir"])[first].astype(np.float64).sum(axis=1))
+        steps = np.diff(heights)
+        even = len(steps) and np.ptp(steps) <= APART_TOLERANCE * steps.mean()
+    return float(steps.mean()) if even else 0.0
 
 
 def refuse_hidden_steps(images: AnyArray) -> None:

@@ -4,7 +4,8 @@ A scan is one STRING, then NDARRAY messages (or complex IMAGE messages), all of 
 
 1. STRING, device ``RAW_ENCODING``: JSON with ``"format": "intraop-encoding-1"`` and the fields of
    :class:`~IntraopMRIReconstructionLib.data.Encoding` under their names. ``ras_from_ijk`` is (4, 4) in mm, rows of
-   rows; ``coordinate_system`` is ``"RAS"`` or ``"LPS"`` and tells where it leads.
+   rows, its columns as long as a voxel of the recon field of view and matrix; ``coordinate_system`` is ``"RAS"`` or
+   ``"LPS"`` and tells where it leads. ``is_3d`` must be there when the matrix has more than one z.
 2. NDARRAY, device ``RAW_LINES``, shape (lines, coils, readout, 2): float32 real and imaginary parts; or shape
    (lines, coils, readout) of complex128 (scalar type 13). Metadata, all text:
 
@@ -62,6 +63,7 @@ from .header import timestamp_now
 from .message import Message
 from .messages_array import ImageMessage, NDArrayMessage
 from .messages_text import StringMessage
+from .plausible import refuse_implausible
 
 FORMAT = "intraop-encoding-1"
 ENCODING_DEVICE = "RAW_ENCODING"
@@ -296,27 +298,39 @@ def _encoding_from(fields: Mapping[str, Any], what: str) -> Encoding:
     try:
         for name in _TRIPLES + _PAIRS:
             if name in values:
-                kind = float if name.endswith("_mm") else int
+                kind = float if name.endswith("_mm") else _whole
                 values[name] = tuple(kind(value) for value in values[name])
+                if name in _PAIRS and len(values[name]) != 2:
+                    raise ValueError(f"{name} must be two numbers (z, y), got {values[name]}")
         for name in _COUNTS:
             if name in values:
-                values[name] = int(values[name])
+                values[name] = _whole(values[name])
         for name in ("field_t", "dwell_time_s"):
             if values.get(name) is not None:
                 values[name] = float(values[name])
         if values.get("centre") is not None:
-            values["centre"] = tuple(int(value) for value in values["centre"])
+            values["centre"] = tuple(_whole(value) for value in values["centre"])
         values["echo_times_s"] = tuple(float(value) for value in values.get("echo_times_s", ()))
         values["metadata"] = {str(key): str(value) for key, value in values.get("metadata", {}).items()}
         for name in ("scan_id", "protocol", "patient_id"):
             values[name] = str(values.get(name, ""))
         if fields["coordinate_system"] == "LPS":
             values["ras_from_ijk"] = ras_from_lps_matrix(values["ras_from_ijk"])
+        if not isinstance(values.setdefault("is_3d", values["encoded_matrix"][0] == 1 or None), bool):
+            raise ValueError(f"is_3d must be true or false where there are several z, got {values['is_3d']!r}")
         encoding = Encoding(**values)
         _check_centre(encoding)
-    except (DataError, TypeError, ValueError, AttributeError) as error:
+        refuse_implausible(encoding)
+    except (DataError, WireError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise WireError(f"{what} cannot be used: {error}") from error
     return encoding
+
+
+def _whole(value: Any) -> int:
+    """Raises ValueError for half a line."""
+    if int(value) != float(value):
+        raise ValueError(f"a whole number was expected, got {value!r}")
+    return int(value)
 
 
 def _check_centre(encoding: Encoding) -> None:

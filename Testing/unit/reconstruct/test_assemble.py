@@ -310,7 +310,8 @@ def test_data_that_do_not_fit_the_header_are_refused_and_not_stored(changes: Any
     [
         ({"trajectory": "radial"}, "radial"),
         ({"recon_matrix": (2, 64, 64)}, "slices"),
-        ({"encoded_matrix": (4096, 4096, 4096), "is_3d": True}, "GiB"),
+        ({"encoded_matrix": (4096,) * 3, "recon_matrix": (4096,) * 3, "is_3d": True}, "GiB"),
+        ({"encoded_matrix": (4096, 64, 64), "is_3d": True}, "check matrix and field of view"),
     ],
 )
 def test_headers_that_cannot_be_right_are_refused(changes: Any, message: Any) -> None:
@@ -319,10 +320,9 @@ def test_headers_that_cannot_be_right_are_refused(changes: Any, message: Any) ->
 
 
 def test_recon_matrix_that_does_not_fit_is_refused() -> None:
-    assembler = Assembler(encoding(encoded_fov_mm=(5.0, FIELD / 2, FIELD)))
-    assembler.add(lines(head()))
+    """Before a line has come, not after the scan."""
     with pytest.raises(ReconstructionError, match="along y"):
-        reconstruct(assembler.kspace())
+        Assembler(encoding(encoded_fov_mm=(5.0, FIELD / 2, FIELD)))
 
 
 def test_nothing_yet_is_an_error() -> None:

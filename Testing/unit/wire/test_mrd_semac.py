@@ -101,7 +101,9 @@ def test_a_file_is_the_same_picture_in_the_same_place(tmp_path: Path, directions
     assert in_ras(result) == pytest.approx(in_ras(expected), rel=1e-4, abs=1e-4)
 
 
-def test_the_user_parameter_says_it_where_the_recon_matrix_does_not(tmp_path: Path) -> None:
+def test_slices_that_would_be_slabs_in_one_another_are_semac_without_another_word(tmp_path: Path) -> None:
+    """A foreign header has no field for it: partitions as far apart as slices are steps, others need the parameter."""
+
     def volume(text: str) -> str:
         block = re.search(r"<reconSpace>.*?</reconSpace>", text)
         assert block is not None
@@ -113,10 +115,16 @@ def test_the_user_parameter_says_it_where_the_recon_matrix_does_not(tmp_path: Pa
         mine = "<userParameterString><name>IntraopMRISemacFov_mm</name><value>32</value></userParameterString>"
         return volume(text).replace("</userParameters>", f"{mine}</userParameters>")
 
+    for name, change in (("volume", volume), ("named", named)):
+        scan = read_mrd(written(tmp_path / f"{name}.h5", scanned().encoding, change))
+        assert scan.encoding.metadata["semac_fov_mm"] == "32"
+        assert made(scan.encoding, scan.acquisitions).method == "SEMAC (fft)"
     with pytest.raises(WireError, match=r"slabs has no single grid.*IntraopMRISemacFov_mm"):
-        read_mrd(written(tmp_path / "slabs.h5", scanned().encoding, volume))
-    scan = read_mrd(written(tmp_path / "named.h5", scanned().encoding, named))
-    assert made(scan.encoding, scan.acquisitions).method == "SEMAC (fft)"
+        read_mrd(
+            written(
+                tmp_path / "slabs.h5", scanned().encoding, lambda text: volume(text).replace("<z>32.0</z>", "<z>40</z>")
+            )
+        )
 
 
 def test_a_stream_waits_for_its_slices_and_gives_the_same(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def _reader(encoding: Encoding = ENCODING) -> RawDataReader:
 
 def test_encoding_there_and_back(directions: np.ndarray) -> None:
     matrix = np.eye(4)
-    matrix[:3, :3] = directions * [1.0, 2.0, 3.0]
+    matrix[:3, :3] = directions * [10.0, 10.0, 10.0]
     matrix[:3, 3] = (1.5, 2.5, -3.5)
     encoding = replace(ENCODING, ras_from_ijk=matrix)
     (message,) = messages_from_encoding(encoding)
@@ -218,6 +218,7 @@ def test_an_asymmetric_echo_over_the_wire_becomes_the_image_of_the_whole_one() -
         recon_matrix=(1, size, size),
         encoded_fov_mm=(5.0, 240.0, 240.0),
         recon_fov_mm=(5.0, 240.0, 240.0),
+        ras_from_ijk=np.diag([3.75, 3.75, 5.0, 1.0]),
         is_3d=False,
         acceleration=(1, 1),
         calibration_lines=(0, 0),
