@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import SimpleITK
-from IntraopMRIReconstructionLib.data import AnyArray, Image
+from IntraopMRIReconstructionLib.data import ORTHONORMAL_TOLERANCE, AnyArray, Image
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
 from IntraopMRIReconstructionLib.geometry import ras_from_lps_matrix
 
@@ -242,6 +242,11 @@ def _without_copies(planes: Sequence[Plane]) -> list[Plane]:
 def _stacked(planes: list[Plane]) -> list[Plane]:
     """In ascending order along the normal. Raises DataError unless they lie at equal steps along it."""
     first = planes[0]
+    # Turned round, so that what is no number fails too.
+    if not (np.abs(first.axes @ first.axes.T - np.eye(2)) <= ORTHONORMAL_TOLERANCE).all():
+        raise DataError("has rows and columns that are not at right angles")
+    if not (all(np.isfinite(plane.origin).all() for plane in planes) and (first.step_mm > 0).all()):
+        raise DataError("does not say where its slices lie")
     for plane in planes:
         if plane.size != first.size or not np.allclose(plane.step_mm, first.step_mm, rtol=SAME_DIRECTION):
             raise DataError("has slices of several sizes")

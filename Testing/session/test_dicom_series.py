@@ -196,6 +196,14 @@ def coloured(_number: int, header: Dataset) -> None:
     header.SamplesPerPixel = 3
 
 
+def aslant(_number: int, header: Dataset) -> None:
+    header.ImageOrientationPatient = [1, 0, 0, 0.5, 0.5, 0]
+
+
+def sizeless(_number: int, header: Dataset) -> None:
+    header.PixelSpacing = [0.0, 1.0]
+
+
 def placeless(number: int, header: Dataset) -> None:
     if number == 3:
         del header.ImagePositionPatient
@@ -232,6 +240,8 @@ def impostor(number: int, header: Dataset) -> None:
         (subtracted, "no anatomy as it was scanned: its image type says SUBTRACTION"),
         (phase, "its image type says P;"),
         (coloured, "in colour"),
+        (aslant, "rows and columns that are not at right angles"),
+        (sizeless, "does not say where its slices lie"),
         (placeless, "does not say where its slices lie"),
         (nonsense, "header that cannot be read"),
         (other_patient, "'P-1' and 'P-2'"),

@@ -214,6 +214,8 @@ class SceneScans:
                 )
             )
             lines += self._frameWords(header)
+            if header.source_unknown:
+                lines.append(_("DICOM objects will refer to a copy of it: {why}.").format(why=header.source_unknown))
         elif node.GetAttribute(PROVENANCE_ATTRIBUTE + "method"):
             method = node.GetAttribute(PROVENANCE_ATTRIBUTE + "method")
             lines.append(_("Reconstructed from raw data: {method}.").format(method=method))
