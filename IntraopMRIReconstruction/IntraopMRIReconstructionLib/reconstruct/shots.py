@@ -154,8 +154,7 @@ class ShotAssembler(Arrivals):
                 f"contrast {contrast}, repetition {repetition} of scan '{self._source.scan_id}' has no readout yet; "
                 f"begun are {list(self.frames)}"
             )
-        if not self._koosh:
-            self._drop_unsteady(np.concatenate(frame.energy), np.concatenate(frame.slices))
+        self._drop_unsteady(np.concatenate(frame.energy), np.concatenate(frame.slices))
         self._check_alive()
         lengths = {part.shape[2] for part in frame.samples}
         if len(lengths) > 1:
