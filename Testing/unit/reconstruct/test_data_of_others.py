@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 from IntraopMRIReconstructionLib.data import KSpace
+from IntraopMRIReconstructionLib.errors import ReconstructionError
 from IntraopMRIReconstructionLib.reconstruct.assemble import Assembler
 from IntraopMRIReconstructionLib.reconstruct.auto import Options, reconstruct
 from IntraopMRIReconstructionLib.wire.mrd_file import read_mrd
@@ -33,6 +34,7 @@ def generated(folder: Path, **options: Any) -> Path:
     words = [
         f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
         for name, value in ({"matrix": MATRIX, "coils": 8} | options).items()
+        if value is not False
     ]
     subprocess.run([str(GENERATOR), *words, f"--output={file}"], check=True, capture_output=True, timeout=60)
     return file
@@ -47,12 +49,16 @@ def frames(file: Path) -> list[KSpace]:
     return [assembler.kspace(contrast, repetition) for contrast, repetition in assembler.frames]
 
 
-def truth(file: Path) -> np.ndarray:
-    """The generator's own phantom seen by its coils, root sum of squares, (y, x)."""
+def truth(file: Path, width: int = MATRIX) -> np.ndarray:
+    """The phantom of the generator seen by its coils, root sum of squares, (y, x): the middle ``width`` along x."""
     with h5py.File(file) as data:
         phantom, coils = (np.asarray(data[f"dataset/{name}"]) for name in ("phantom", "csm"))
     parts = [array["real"] + 1j * array["imag"] for array in (phantom, coils)]
     seen = parts[0].reshape(MATRIX, MATRIX) * parts[1].reshape(-1, MATRIX, MATRIX)
+    more = max(0, width - MATRIX) // 2
+    seen = np.pad(seen, ((0, 0), (0, 0), (more, more)))
+    start = seen.shape[2] // 2 - width // 2
+    seen = seen[..., start : start + width]
     return np.sqrt((np.abs(seen) ** 2).sum(axis=0))
 
 
@@ -74,6 +80,39 @@ def test_equals_the_peers_image_and_truth(tmp_path: Path, coils: int, noise: flo
         theirs = np.asarray(data["dataset/cpp/data"], dtype=np.float64).squeeze()
     assert error(image[0], theirs) < 1e-4
     assert error(image[0], truth(file)) < limit
+
+
+@pytest.mark.parametrize("oversampling", [1, 2, 3])
+@pytest.mark.parametrize("coordinates", [False, True], ids=["", "with coordinates"])
+def test_oversampling_and_stored_coordinates(tmp_path: Path, oversampling: int, coordinates: bool) -> None:
+    """The generator's header always speaks of 600 mm, of which 300 are to be shown: half of what was sampled."""
+    file = generated(tmp_path, noise_level=0.0, oversampling=oversampling, k_coordinates=coordinates)
+    (frame,) = frames(file)
+    image = reconstruct(frame).image
+    assert image.array.shape == (1, MATRIX, MATRIX * oversampling // 2)
+    np.testing.assert_allclose(image.spacing_mm[:2], (300 / image.array.shape[2], 300 / MATRIX), rtol=1e-5)
+    assert error(image.array[0], truth(file, image.array.shape[2])) < 1e-3
+
+
+def test_everything_at_once(tmp_path: Path) -> None:
+    options = {"acceleration": 2, "calibration_width": 24, "repetitions": 2, "coils": 6, "k_coordinates": True}
+    file = generated(tmp_path, noise_level=0.005, noise_calibration=True, **options)
+    found = frames(file)
+    assert len(found) == 4
+    for frame in found:
+        result = reconstruct(frame)
+        assert frame.whitened
+        assert result.method == "grappa"
+        # Nothing else is wrong with such a file.
+        assert result.warnings == ("where the image lies is assumed axial: the readouts carry no directions",)
+        assert error(result.image.array[0], truth(file)) < 0.05
+
+
+def test_acceleration_without_calibration_is_refused_and_shown_aliased_when_asked(tmp_path: Path) -> None:
+    frame = frames(generated(tmp_path, acceleration=2))[0]
+    with pytest.raises(ReconstructionError, match="no calibration lines were acquired"):
+        reconstruct(frame)
+    assert any("the image is aliased" in text for text in reconstruct(frame, "fft").warnings)
 
 
 def test_noise_and_repetitions(tmp_path: Path) -> None:
