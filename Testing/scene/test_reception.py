@@ -245,7 +245,7 @@ def test_lines_that_do_not_fit_are_refused_and_missing(
         ("ras_from_ijk", None, "ras_from_ijk"),
         ("ras_from_ijk", [[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], "singular"),
         ("coils", 0, "coils"),
-        ("encoded_matrix", [4096, 4096, 4096], "GiB"),
+        ("encoded_matrix", [4096, 4096, 4096], "check matrix and field of view"),
         ("recon_fov_mm", [32.0, 80.0, -1.0], "recon_fov_mm"),
     ],
 )
