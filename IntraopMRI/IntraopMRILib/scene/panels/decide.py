@@ -146,11 +146,10 @@ class DecidePage(Page):
         from ...workflow.record import to_json, write_atomically, write_record
 
         p = self.parameters
-        journal = self.running.session.journal
-        journal.event("decision", f"{p.decision.name.lower()}: {p.comment}".rstrip(": "))
-        record = replace(journal.record, operator=p.surgeon)
+        journal, words = self.running.session.journal, f"{p.decision.name.lower()}: {p.comment}".rstrip(": ")
         folder = Path(self.ui.reportFolderEdit.currentPath).expanduser()
         try:
+            record = replace(journal.decided(self.running.registered.image.uid, words), operator=p.surgeon)
             folder.mkdir(parents=True, exist_ok=True)
             with self._scan.compare.opaque(self.running.view.centroid):
                 pictures = [Picture(png, name) for name, png in pictures_of_views()]
