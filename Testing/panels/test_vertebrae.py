@@ -147,8 +147,7 @@ def test_each_vertebra_is_asked_for_where_it_lies(spine: BentSpine) -> None:
     scan = spine.page("SCAN")
     assert scan.state().readiness.name == "READY"
     assert "The pose of the whole spine was refused. 4 of 4 vertebrae undecided" in scan.state().text
-    assert spine.panel.ui.nextButton.text == "Accept or reject: L1"
-    assert not spine.panel.ui.nextButton.enabled
+    assert spine.panel.ui.nextButton.text == "Enter who accepts"
     assert scan.ui.verdictLabel.text.count("Refused") == 1
     assert "confirmed" not in scan.ui.verdictLabel.text
     assert not spine.running.trusted
@@ -160,7 +159,10 @@ def test_each_vertebra_is_asked_for_where_it_lies(spine: BentSpine) -> None:
     assert not scan.ui.acceptButton.enabled, "nobody is named"
     spine.panel.parameters.surgeon = "Dr. Example"
     spine.panel.refresh()
+    assert spine.panel.ui.nextButton.text == "Accept or reject: L1"
+    assert not spine.panel.ui.nextButton.enabled
     table.selectRow(NAMES.index("L3"))
+    wait_until(lambda: spine.panel.ui.nextButton.text == "Accept or reject: L3", 5, "the button to follow")
     assert "against L2 12.0° 1.0 mm" in scan.ui.itemLabel.text
     assert SCREW in scan.ui.itemLabel.text
     assert spine.shown("outline.L3")
@@ -170,6 +172,7 @@ def test_each_vertebra_is_asked_for_where_it_lies(spine: BentSpine) -> None:
     )[:3, 3]
     np.testing.assert_allclose(place, spine.running.bones["vertebra.L3"].position_mm[0], atol=1e-3)
     table.selectRow(NAMES.index(LOST))
+    wait_until(lambda: spine.panel.ui.nextButton.text == "4 of 4 vertebrae undecided", 5, "the button to follow")
     assert not scan.ui.acceptButton.enabled
     assert not scan.ui.rejectButton.enabled
 

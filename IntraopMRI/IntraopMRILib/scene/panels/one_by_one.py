@@ -120,7 +120,9 @@ class OneByOne:
         if not self._page.parameters.surgeon.strip():
             return self._page.pointTo(_("Enter who accepts"), "acceptedByEdit")
         item = self._items.get(self._selected() or "")
-        return Action(self.open if item is None else _("Accept or reject: {name}").format(name=item.name))
+        if item is None or not item.undecided:
+            return Action(self.open)
+        return Action(_("Accept or reject: {name}").format(name=item.name))
 
     def count(self) -> str:
         """How many of the things that are offered nobody has decided on; empty for none."""
@@ -188,6 +190,7 @@ class OneByOne:
         self._showCurrent()
         self.hideUndecided(not self._page.panel.shows(self._page))
         self._jump()
+        self._page.panel.askRefresh()
 
     def next(self) -> None:
         """The next thing, of those that nobody has decided on while there are any."""
