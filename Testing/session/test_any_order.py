@@ -135,6 +135,7 @@ class Theatre(RuleBasedStateMachine):
         problem = [update for update in self._arrived() if isinstance(update, Problem)][-1]
         assert problem.fatal
         assert "SOMEBODY-ELSE" in problem.text
+        self.look()
 
     @rule()
     def look(self) -> None:
@@ -217,6 +218,7 @@ class Theatre(RuleBasedStateMachine):
     def link_lost(self) -> None:
         """A scan breaks off on the way: what was established before stays."""
         self.session._tell(Problem("receive", "scan 'x' stopped at 30%: the link was lost"))
+        self.look()
 
     @rule(spine=st.booleans())
     def begin_anew(self, spine: bool) -> None:
@@ -274,6 +276,8 @@ class Theatre(RuleBasedStateMachine):
             return
         counts = record.registration.fixed_uid
         assert counts in newest
+        if self.session.plan.vertebrae and not record.parts:
+            assert not record.measurements, "neither numbers nor why there are none: no vertebra was looked for yet"
         assert all(entry.image_uid == counts for entry in record.drawn)
         assert record.margin is None or record.margin.image_uid == counts
         if record.registration.verdict.level is Level.REFUSED:
