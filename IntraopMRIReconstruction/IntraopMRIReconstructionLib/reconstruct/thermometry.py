@@ -124,11 +124,13 @@ class Heat:
     """State after a frame; arrays are (z, y, x).
 
     ``temperature_c``: NaN where it is not known. ``dose_min``: CEM43 in minutes since the reference. ``drift_c``: mean
-    drift since the reference that was taken away. ``lost``: tissue of the reference whose phase could not
-    be followed, so that it has no temperature and its dose is not complete. ``moved``: share by which the brightness of unheated tissue changed
-    beyond its noise. Of a drift that was taken away, otherwise None: ``noise_c``, standard deviation of unheated tissue
-    about its baseline; ``deviation_c``, that of each voxel, from the noise of the phase in unheated tissue and the
-    brightness of the voxel; ``dose_range_min``, doses if every frame were that much (95 %) colder or warmer.
+    drift since the reference that was taken away. ``lost``: tissue of the reference whose phase could not be followed,
+    so that it has no temperature and its dose is not complete. ``moved``: share by which unheated tissue changed its
+    brightness beyond its noise.
+
+    Of a drift that was taken away, otherwise None: ``noise_c``, standard deviation of unheated tissue about its
+    baseline; ``deviation_c``, that of each voxel, from the noise of the phase in unheated tissue and the brightness of
+    the voxel; ``dose_range_min``, doses if every frame were that much (95 %) colder or warmer.
     """
 
     temperature_c: Temperature
