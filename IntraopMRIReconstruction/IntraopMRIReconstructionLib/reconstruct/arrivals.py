@@ -37,7 +37,9 @@ class Arrivals:
         full_matrix(encoding)
         self._source = encoding
         self.complete = False
-        self._alive = np.ones(encoding.coils, dtype=bool)
+        #: Coils that have never failed, and those that lose or gain signal in the frame that was looked at last.
+        self._working = np.ones(encoding.coils, dtype=bool)
+        self._unsteady = np.zeros(encoding.coils, dtype=bool)
         self._noise: list[npt.NDArray[np.complex64]] = []
         self._hash = hashlib.sha256()
         self._events: Counter[str] = Counter()
@@ -51,6 +53,10 @@ class Arrivals:
     def frames(self) -> tuple[tuple[int, int], ...]:
         """The (contrast, repetition) pairs that have begun, sorted."""
         return tuple(sorted(self._frames))
+
+    @property
+    def _alive(self) -> npt.NDArray[np.bool_]:
+        return np.asarray(self._working & ~self._unsteady)
 
     @property
     def dead_coils(self) -> tuple[int, ...]:

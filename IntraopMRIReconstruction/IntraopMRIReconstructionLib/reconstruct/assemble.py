@@ -36,6 +36,7 @@ class _Frame:
     calibrated: npt.NDArray[np.bool_]  # (z, y)
     energy: npt.NDArray[np.float32]  # (z, y, coils) of the newest average
     order: npt.NDArray[np.int32]  # (z, y) of arrival
+    unsteady: npt.NDArray[np.bool_]  # (coils,) by the lines that were judged
     stored: int = 0  # lines
     judged: int = 0  # lines
     words: tuple[str, ...] = ()
@@ -188,12 +189,16 @@ class Assembler(Arrivals):
         )
 
     def _judge(self, frame: _Frame) -> None:
-        """Drop coils that became unsteady, and note what speaks against the frame; once for the lines that are in."""
+        """Leave out coils that became unsteady, and note what speaks against the frame.
+
+        Half a frame can deceive: more lines may acquit a coil, until the next frame begins.
+        """
         if frame.judged == frame.stored:
+            self._unsteady = frame.unsteady
             return
         frame.judged = frame.stored
-        unsteady, words = suspicions(frame.energy * self._alive, frame.order, frame.samples, self._source.is_3d)
-        self._alive &= ~unsteady
+        frame.unsteady, words = suspicions(frame.energy * self._working, frame.order, frame.samples, self._source.is_3d)
+        self._unsteady = frame.unsteady
         lacking = lacking_lines(self._source, frame.counts > 0)
         if lacking:
             words.append(f"{lacking} lines that the header announces did not come")
@@ -274,7 +279,7 @@ class Assembler(Arrivals):
         good = use & ~lost
         if number := int((good & cut_of(values)).sum()):
             self._events[CUT] += number
-        self._alive &= ~silent[good].any(axis=0)
+        self._working &= ~silent[good].any(axis=0)
         return values, good, energy
 
     def _frame(self, acquisition: Acquisition) -> _Frame:
@@ -283,12 +288,16 @@ class Assembler(Arrivals):
         if frame is None:
             z, y, x = self.encoding.encoded_matrix
             self._begun.add(key)
+            for other in self._frames.values():
+                if other.judged == other.stored:
+                    self._working &= ~other.unsteady
             frame = self._frames[key] = _Frame(
                 samples=np.zeros((self._source.coils, z, y, x), dtype=np.complex64),
                 taken=np.zeros((self._source.averages, z, y), dtype=bool),
                 counts=np.zeros((z, y), dtype=np.uint8),
                 calibrated=np.zeros((z, y), dtype=bool),
                 energy=np.zeros((z, y, self._source.coils), dtype=np.float32),
+                unsteady=np.zeros(self._source.coils, dtype=bool),
                 order=np.zeros((z, y), dtype=np.int32),
                 utc_s=acquisition.received_utc_s,
             )

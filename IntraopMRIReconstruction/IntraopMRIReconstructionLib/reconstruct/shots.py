@@ -212,8 +212,8 @@ class ShotAssembler(Arrivals):
         """Of coils that lose or gain signal on the way; every readout of a slice or partition shows the same object."""
         for number in np.unique(slices):
             lines = energy[slices == number].astype(np.float64)
-            if self._alive.sum() > 1 and len(lines) > 1:
-                self._alive[self._alive] = ~changed_parts(lines[:, self._alive])
+            if self._working.sum() > 1 and len(lines) > 1:
+                self._working[self._working] = ~changed_parts(lines[:, self._working])
 
     def _count_words(self, contrast: int, repetition: int) -> str:
         said, came = self._source.metadata.get(SHOTS_PER_IMAGE, ""), self.lines(contrast, repetition)
@@ -256,5 +256,5 @@ class ShotAssembler(Arrivals):
             self._events["readouts left out because they carry only zeros, NaN or infinity"] += int(lost.sum())
         if number := int((~lost & cut_of(values)).sum()):
             self._events[CUT] += number
-        self._alive &= ~silent[~lost].any(axis=0)
+        self._working &= ~silent[~lost].any(axis=0)
         return values, ~lost, energy

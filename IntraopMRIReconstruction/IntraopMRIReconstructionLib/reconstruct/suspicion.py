@@ -22,9 +22,10 @@ Energies = npt.NDArray[np.floating[Any]]
 
 #: Lines so much stronger (energy) than the weakest tenth show the coils' parts in the signal, not in the noise.
 STRONG = 30.0
-#: A coil's part in one line may be a thirtieth of what is usual for it, or a hundred times as much, where coils are
-#: small; in several lines that follow one another it stays well within this factor. One that died to noise does not.
-STEADY = 1 / 10
+#: A coil's part in one line may be a hundredth of what is usual for it, or a hundred times as much, where coils are
+#: small or partitions few; in several lines that follow one another it mostly stays within the first of these factors,
+#: and always within the second. One that died to noise does not, one whose gain jumped may.
+STEADY, JUMPED = 1 / 10, 1 / 100
 #: So many strong lines after one another, and this part of all of them.
 LEAST_STRONG, RUN_SHARE = 3, 0.1
 #: A coil with nothing but noise in the strong lines, and more than so many times as much in others, died before those.
@@ -81,16 +82,22 @@ def unsteady_coils(energy: Energies) -> npt.NDArray[np.bool_]:
     return result
 
 
-def changed_parts(strong: Energies, noise: Energies | float = TINY) -> npt.NDArray[np.bool_]:
-    """As :func:`unsteady_coils` of lines that all show signal in all coils, such as spokes. ``noise``: (coils,)."""
-    common = np.maximum(np.median(strong / np.maximum(np.median(strong, axis=0), noise), axis=1, keepdims=True), TINY)
+def changed_parts(strong: Energies, noise: Energies | None = None) -> npt.NDArray[np.bool_]:
+    """As :func:`unsteady_coils` of lines that all show signal in all coils.
+
+    ``noise``: (coils,) energy of a line with noise alone, or at least not less; lines of Cartesian k-space show
+    different parts of the object, and only a coil that falls to its noise has died. None for readouts through the
+    centre of k-space, which all show the same.
+    """
+    least = np.full(strong.shape[1], TINY) if noise is None else noise
+    common = np.maximum(np.median(strong / np.maximum(np.median(strong, axis=0), least), axis=1, keepdims=True), TINY)
     expected = common * np.median(strong / common, axis=0)
-    result = np.zeros(strong.shape[1], dtype=bool)
-    for coil, least in enumerate(np.broadcast_to(noise, result.shape)):
-        seen, planned = strong[:, coil], expected[:, coil]
-        telling = STEADY * planned > least
-        result[coil] = _runs(seen[telling] < STEADY * planned[telling]) or _runs(STEADY * seen > planned + least)
-    return result
+    telling = STEADY * expected > least
+    lost, gained = strong < STEADY * expected, STEADY * strong > expected + least
+    if noise is not None:
+        lost &= (strong < NOISE_ALONE * least) | (strong < JUMPED * expected)
+        gained &= (expected < NOISE_ALONE * least) | (expected < JUMPED * strong)
+    return np.array([_runs(lost[telling[:, coil], coil]) or _runs(gained[:, coil]) for coil in range(strong.shape[1])])
 
 
 def _runs(wrong: npt.NDArray[np.bool_]) -> bool:
