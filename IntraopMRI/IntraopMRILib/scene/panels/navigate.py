@@ -237,7 +237,7 @@ class NavigatePage(Page):
         if guide is None:
             text = ""  # the state of the page says why
         elif guide.why:
-            text = colored(guide.why, DANGER, 18)
+            text = colored(guide.why, CHECK, 18)
         elif guide.risk is None:
             waiting = ", ".join(item.name for item in self._undecided if item.kind == "risk")
             why = _("Not watched: {names}, undecided").format(names=waiting) if waiting else ""
