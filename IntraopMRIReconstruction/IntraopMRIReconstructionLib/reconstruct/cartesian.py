@@ -67,7 +67,9 @@ def _slice(kspace: ComplexArray, power_scale: np.float32, result: FloatArray, th
     def some(coils: range) -> None:
         # The coils of a row lie together: their squares add up in the nearest cache. Rows first, then columns.
         by_row = kspace[coils.start : coils.stop].transpose(1, 0, 2)
-        powers[coils.start] = _power(scipy.fft.ifft2(by_row, axes=(2, 0), norm="forward"), power_scale)
+        power = _power(scipy.fft.ifft2(by_row, axes=(2, 0), norm="forward"))
+        power *= power_scale
+        powers[coils.start] = power
 
     # One transform in each thread: threads of the transform itself meet after each axis, and would leave the squares.
     spread(some, shares(len(kspace), threads), threads)
@@ -118,11 +120,12 @@ def _volume(
                 in_fft_order = (z - len(result) // 2) % size_z
                 np.copyto(images.reshape(count, len(blocks), -1), work[:count, :, in_fft_order])
                 moved = scipy.fft.ifft2(images[:, :size_y], norm="forward", overwrite_x=True)
-                power = _power(moved.transpose(1, 0, 2), power_scale)
+                power = _power(moved.transpose(1, 0, 2))
                 if begun:
                     with np.errstate(over=OVERFLOW):
                         power += powers[z]
                 if last:
+                    power *= power_scale
                     _centred_root(power, result[z])
                 else:
                     powers[z] = power
@@ -131,14 +134,12 @@ def _volume(
         spread(planes, shares(len(result), PARTS_PER_THREAD * threads), threads)
 
 
-def _power(images: ComplexArray, scale: np.float32) -> FloatArray:
-    """Scaled sum over the coils of the squared magnitudes, (y, x) from (y, coils, x)."""
+def _power(images: ComplexArray) -> FloatArray:
+    """Sum over the coils of the squared magnitudes, (y, x) from (y, coils, x)."""
     parts = images.view(np.float32)
     squares = np.einsum("ycx,ycx->yx", parts, parts)
     with np.errstate(over=OVERFLOW):
-        power = squares[:, 0::2] + squares[:, 1::2]
-    power *= scale
-    return np.asarray(power)
+        return np.asarray(squares[:, 0::2] + squares[:, 1::2])
 
 
 def _centred_root(power: FloatArray, result: FloatArray) -> None:
