@@ -64,6 +64,9 @@ class Session:
             view.forceRender()
         for _ in range(5):
             self.app.processEvents()  # what has just become invisible still has its place
+        # Drawing all views has held up the poses.
+        self.wait(settled or self.pose_is_live, name)
+        self.panel._tick()
         views[-1].renderer().SetUseDepthPeeling(False)
         self.window.grab().save(str(self.folder / f"{name}.png"))
         print(self.folder / f"{name}.png", flush=True)
