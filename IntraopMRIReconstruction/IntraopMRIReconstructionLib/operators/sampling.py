@@ -125,7 +125,8 @@ def planned_mask(encoding: Encoding, offset: tuple[int, int] = (0, 0)) -> Mask:
     return mask
 
 
-def lacking_lines(encoding: Encoding, acquired: Mask) -> int:
+@remembered
+def lacking_lines(acquired: Mask, encoding: Encoding) -> int:
     """How many of the lines that the header announces are not in the mask ``acquired`` (z, y) of a frame.
 
     0 where the lines follow another plan than the header's, and for the corners of an elliptical shutter. Those that

@@ -199,7 +199,7 @@ class Assembler(Arrivals):
         frame.judged = frame.stored
         frame.unsteady, words = suspicions(frame.energy * self._working, frame.order, frame.samples, self._source.is_3d)
         self._unsteady = frame.unsteady
-        lacking = lacking_lines(self._source, frame.counts > 0)
+        lacking = lacking_lines(frame.counts > 0, self._source)
         if lacking:
             words.append(f"{lacking} lines that the header announces did not come")
         averages = self._source.averages

@@ -2,7 +2,7 @@
 not fit to the others. From the energy of each line in each coil, which is known when it arrives, and a few lines.
 
 Only what no scan of a person shows is named: the strongest line far from the centre of k-space, a line a hundred times
-stronger than those around it, a coil whose part in the signal changes thirtyfold within a scan.
+stronger than those around it, a coil that falls to its noise or changes its part in the signal a hundredfold.
 """
 
 from __future__ import annotations

@@ -5,42 +5,24 @@ from __future__ import annotations
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pydicom
 import pytest
 from IntraopMRILib.report.dicom.commit import PUSH_MODEL, WELL_KNOWN, ask
 from IntraopMRILib.report.dicom.send import Archive, Fate, Outcome, Sent, send
-from IntraopMRILib.report.dicom.write import files_of, write
 from IntraopMRIReconstructionLib.errors import SessionError
 from peers import dicom_archive
-from peers.dicom_archive import answering, free_ports, orthanc
-from peers.dicom_case import case
+from peers.dicom_archive import answering, free_ports
 from pydicom.dataset import Dataset
 
 pytest.importorskip("highdicom", reason="pip install highdicom: there is nothing to commit to without it")
 pynetdicom = pytest.importorskip("pynetdicom", reason="pip install pynetdicom: nothing can be sent without it")
 
 ENOUGH_S = 20.0
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("committed") / "dicom"
-    write(case(np.eye(3)), folder)
-    return files_of(folder)
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dicom_archive.Orthanc]:
-    if dicom_archive.missing():
-        pytest.skip(dicom_archive.missing())
-    with orthanc(tmp_path_factory.mktemp("orthanc") / "here") as found:
-        yield found
 
 
 @pytest.mark.peer

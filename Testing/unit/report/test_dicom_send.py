@@ -5,37 +5,19 @@ from __future__ import annotations
 import io
 import socket
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pydicom
 import pytest
 from IntraopMRILib.report.dicom.send import Archive, Fate, send
-from IntraopMRILib.report.dicom.write import files_of, write
 from IntraopMRIReconstructionLib.errors import SessionError
 from peers import dicom_archive
-from peers.dicom_archive import answering, orthanc
-from peers.dicom_case import PATIENT, case
+from peers.dicom_archive import answering
+from peers.dicom_case import PATIENT
 
 pytest.importorskip("highdicom", reason="pip install highdicom: there is nothing to send without it")
 pytest.importorskip("pynetdicom", reason="pip install pynetdicom: nothing can be sent without it")
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("sent") / "dicom"
-    write(case(np.eye(3)), folder)
-    return files_of(folder)
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dicom_archive.Orthanc]:
-    if dicom_archive.missing():
-        pytest.skip(dicom_archive.missing())
-    with orthanc(tmp_path_factory.mktemp("orthanc") / "here") as found:
-        yield found
 
 
 @pytest.mark.peer
