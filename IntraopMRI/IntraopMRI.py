@@ -13,6 +13,8 @@ from slicer.ScriptedLoadableModule import (
 )
 
 LIBRARY = "IntraopMRILib"
+#: Attribute of the nodes that a session has written.
+STORED = "IntraopMRI.Role"
 
 
 class IntraopMRI(ScriptedLoadableModule):
@@ -30,6 +32,19 @@ class IntraopMRI(ScriptedLoadableModule):
             'See the <a href="{url}">documentation</a>.'
         ).format(url="https://github.com/IntraopMRI/IntraopMRI#readme")
         parent.acknowledgementText = _("Built on 3D Slicer, VTK, ITK, OpenIGTLink and ISMRMRD.")
+        slicer.app.connect("startupCompleted()", self._watchScenes)
+
+    def _watchScenes(self):
+        """A scene with a stored session can be loaded by somebody who never opens this module."""
+        if slicer.app.layoutManager() is not None:
+            slicer.mrmlScene.AddObserver(slicer.mrmlScene.EndImportEvent, self._onSceneLoaded)
+            self._onSceneLoaded()
+
+    def _onSceneLoaded(self, _caller=None, _event=None):
+        """The panel marks in the views what nobody has verified: make it, where nobody has opened it yet."""
+        scene = slicer.mrmlScene
+        if any(scene.GetNthNode(index).GetAttribute(STORED) for index in range(scene.GetNumberOfNodes())):
+            slicer.util.getModuleWidget("IntraopMRI")
 
 
 class IntraopMRIWidget(ScriptedLoadableModuleWidget):

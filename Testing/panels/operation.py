@@ -67,6 +67,16 @@ def segmentation(name: str, matrix: np.ndarray, masks: dict[str, np.ndarray]) ->
     return node
 
 
+def texts(operation: Operation, view: str) -> list[str]:
+    """All words over a view, banners included."""
+    drawn = operation.panel.overlay._texts.get(view)
+    if drawn is None:
+        return []
+    return [
+        prop.GetInput() for _state, props in drawn[1]._parts.values() for prop in props if hasattr(prop, "GetInput")
+    ]
+
+
 class Operation:
     """A session without a scanner, brought into the panel as the links would: what is known of it is exact."""
 

@@ -87,6 +87,25 @@ def test_an_operation_needs_no_scroll_bar(app: Any, window: Any) -> None:
         assert scroll.widget().size.width() <= scroll.viewport().size.width(), name
 
 
+def test_a_banner_pushes_nothing_of_the_link_out_of_sight(app: Any, window: Any) -> None:
+    panel = slicer.util.getModuleWidget("IntraopMRI").panel
+    panel.parameters.patientId = "P-1"
+    page = shown(app, "CONNECT")
+    page.ui.trustSection.collapsed = page.ui.rawDataSection.collapsed = True
+    panel.running.problem = "The scanner at 127.0.0.1:18944 does not answer: is it switched on, and is the port right?"
+    panel.running.warnings = ["A first warning that is long enough for two lines of the panel, as most of them are"] * 2
+    try:
+        panel.refresh()
+        for _ in range(5):
+            app.processEvents()
+        scroll = window.findChild(QtWidgets.QScrollArea)
+        assert panel.ui.bannerLabel.height > 50, "two lines or more"
+        assert scroll.verticalScrollBar().maximum == 0
+    finally:
+        panel.running.problem, panel.running.warnings = "", []
+        panel.refresh()
+
+
 def test_every_key_is_listed_and_works(app: Any, window: Any) -> None:
     panel = slicer.util.getModuleWidget("IntraopMRI").panel
     page = shown(app, "NAVIGATE")

@@ -12,7 +12,7 @@ import pytest
 import slicer
 from host.fixtures import app, wait_until
 from IntraopMRIReconstructionLib.geometry import apply
-from panels.operation import TARGET, Operation, pose, product
+from panels.operation import TARGET, Operation, pose, product, texts
 from PySide6 import QtCore, QtGui
 
 __all__ = ["app"]
@@ -30,16 +30,6 @@ def operation(app: Any) -> Iterator[Operation]:
     made.point(apply(pose(), TARGET))
     yield made
     made.running.close()
-
-
-def texts(operation: Operation, view: str) -> list[str]:
-    """All words over a view, banners included."""
-    drawn = operation.panel.overlay._texts.get(view)
-    if drawn is None:
-        return []
-    return [
-        prop.GetInput() for _state, props in drawn[1]._parts.values() for prop in props if hasattr(prop, "GetInput")
-    ]
 
 
 def test_views_say_that_a_pose_is_old_while_another_module_is_open(operation: Operation) -> None:

@@ -28,6 +28,14 @@ def test_the_simulated_spine_is_planned_with_its_vertebrae(app: Any, tmp_path: P
     assert list(plan.vertebrae) == list(LEVELS_MM)
     assert dict(plan.at_risk) == {}
     assert plan.implanted == {"Screw L3 left": INSTRUMENTED}
+    # Its metal decides how wide the intervals of its depth are: the plan names it, a person may say otherwise.
+    assert parameters.implantMetal.name == "TITANIUM"
+    assert plan.trajectories[0].susceptibility_ppm == made.plan.susceptibility_ppm
+    metal = type(parameters.implantMetal)
+    assert metal.ofSusceptibility(900.0) is metal.COBALT_CHROMIUM
+    assert metal.ofSusceptibility(None) is metal.ofSusceptibility(12.0) is metal.UNKNOWN
+    parameters.implantMetal = metal.UNKNOWN
+    assert nodes.planLater(parameters)().trajectories[0].susceptibility_ppm is None
     number = list(LEVELS_MM).index(INSTRUMENTED) + 1
     count = int((plan.vertebrae[INSTRUMENTED].array != 0).sum())
     assert count == int(np.count_nonzero(made.vertebrae.array == number))

@@ -11,9 +11,10 @@ import slicer.util
 import vtk
 from IntraopMRILib.register.deformable import DeformableRegistration
 from IntraopMRILib.scene import recipes
-from IntraopMRILib.scene.bridge import CARRIED, REGISTRATION, SceneBridge
+from IntraopMRILib.scene.bridge import SceneBridge
 from IntraopMRILib.scene.headless import HeadlessScene
 from IntraopMRILib.scene.offscreen import OffscreenViews
+from IntraopMRILib.scene.roles import CARRIED, REGISTRATION
 from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.geometry import apply, corner_from_centre, rotation_about

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import vtk
 from IntraopMRILib.scene import colors, conversion
 from IntraopMRILib.scene.bridge import SceneBridge
-from IntraopMRILib.scene.corner_text import orientationLetters
-from IntraopMRILib.scene.display import Readout
-from IntraopMRILib.scene.headless import HeadlessScene
+from IntraopMRILib.scene.corner_text import ViewTexts, orientationLetters
+from IntraopMRILib.scene.display import Banner, Corners, Line, Readout, Tone
+from IntraopMRILib.scene.headless import HeadlessScene, useOffscreenOpenGL
 from IntraopMRILib.scene.offscreen import OffscreenViews, Picture, writePng
 from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Pose, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import DataError
@@ -284,6 +285,44 @@ def test_anatomy_surface_encloses_the_body(directions: np.ndarray) -> None:
 )
 def test_orientation_letters(direction: tuple[float, float, float], letters: str) -> None:
     assert orientationLetters(direction) == letters
+
+
+@pytest.mark.parametrize("size", [(421, 369), (280, 760)])
+@pytest.mark.parametrize("count", [0, 1, 2])
+@pytest.mark.parametrize("lines", [0, 4, 7])
+@pytest.mark.parametrize("below", [0, 3])
+def test_a_letter_of_the_side_is_never_covered(size: tuple[int, int], count: int, lines: int, below: int) -> None:
+    """The legend comes down to where the letter stands; a letter gives way, or lies on top of it."""
+    useOffscreenOpenGL()
+    window, renderer = vtk.vtkRenderWindow(), vtk.vtkRenderer()
+    window.SetOffScreenRendering(1)
+    window.SetSize(*size)
+    window.AddRenderer(renderer)
+    banner = Banner("REGISTRATION REFUSED", "overlap 0.31 where at least 0.6 is expected", Tone.DANGER)
+    texts = ViewTexts(renderer)
+    shown = Corners(
+        topLeft=tuple(Line(f"Legend {number}", bold=True) for number in range(lines)),
+        bottomLeft=tuple(Line(f"Shift {number}") for number in range(below)),
+        banners=(banner,) * count,
+    )
+    texts.update(Corners(), np.diag([-1.0, 1.0, 1.0, 1.0]), 0.5)
+    texts.update(shown, np.diag([-1.0, 1.0, 1.0, 1.0]), 0.5)
+    props = [prop for prop in renderer.GetViewProps() if isinstance(prop, vtk.vtkTextActor)]
+    boxes = {}
+    for prop in props:
+        box = [0.0] * 4
+        prop.GetBoundingBox(renderer, box)
+        x, y = prop.GetPosition()
+        boxes[prop.GetInput()] = (x + box[0], x + box[1], y + box[2], y + box[3])
+    left, right, low, high = boxes.pop("R")
+    order = [prop.GetInput() for prop in props]
+    for words, (x0, x1, y0, y1) in boxes.items():
+        covers = x0 < right and left < x1 and y0 < high and low < y1
+        if covers:
+            assert order.index("R") > order.index(words), f"'{words}' lies over the letter"
+            assert (count, lines + below >= 7) == (2, True), f"'{words}' has room beside the letter"
+    texts.close()
+    window.Finalize()
 
 
 def test_png_is_written_completely(tmp_path: Path) -> None:

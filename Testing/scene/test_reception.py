@@ -205,7 +205,7 @@ def test_lines_that_come_twice_are_said(scanner: Server, reception: Reception) -
     begin(scanner)
     send(scanner, [*lines[:4], twice, *lines[4:]])
     _, result = until(reception, Reconstruction)
-    assert any("came twice; the first was kept" in text for text in result.warnings)
+    assert any("came twice: the first was kept" in text for text in result.warnings)
     assert looks_right(result)
 
 

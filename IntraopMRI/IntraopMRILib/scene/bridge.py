@@ -22,36 +22,37 @@ import vtk
 from IntraopMRIReconstructionLib.data import Image, Level, Pose, Verdict, checked_affine
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
 
-from . import colors, conversion, looks, recipes
+from . import conversion, looks, recipes
 from .contents import ROLE, Content, Ledger
 from .display import Line
 from .registration import Registration, described, readRegistration
+from .roles import (
+    BONE,
+    CARRIED,
+    FOUND,
+    HEAT,
+    INTRAOP,
+    ITEMS,
+    MAP,
+    POINTER,
+    POINTER_POSE,
+    PREOP,
+    REGISTRATION,
+    RESIDUAL,
+    SHIFT,
+    UNMOVED,
+    Frame,
+    belongs,
+    isScan,
+    legend,
+    prefixOf,
+)
 
-Frame = Literal["preop", "intraop"]
-
-#: Role of the transform above all preoperative nodes, and the prefixes of roles that rest on it.
-REGISTRATION = "registration"
 REGISTRATION_NAME = "intraop_from_preop"
-#: Roles of the grid transform, when the brain shift is followed, and of the linear one below it.
-SHIFT = "shift"
-CARRIED = "registration.carried"
 CARRIED_NAME = "intraop_from_preop, brain shift followed"
-PREOP = "preop."
-RESULT = "result."
-INTRAOP = "intraop."
-IMPLANT = f"{INTRAOP}implant."
 SCAN = "vtkMRMLScalarVolumeNode"
-BONE = "bone."
-MAP = "map."
-HEAT = "heat."
-#: What was found with a registration goes with it.
-FOUND = (RESULT, IMPLANT)
-#: Planned things, that are carried over one by one; and the preoperative volume where the rigid pose alone puts it.
-ITEMS = ("target.", "plan.", "risk.", "landmark.")
-UNMOVED = f"{PREOP}rigid"
 #: How faint a planned thing is that a person has not accepted where the brain shift is known.
 UNDECIDED_OPACITY = 0.5
-POINTER, POINTER_POSE = "pointer", "pointer.pose"
 #: Two grids are the same when their matrices agree within this, mm: below any voxel, above float32 noise.
 GRID_TOLERANCE_MM = 1e-3
 
@@ -124,23 +125,7 @@ class SceneBridge:
 
     def legend(self) -> tuple[Line, ...]:
         """What the colours of the slices mean, one line for each kind of thing that is shown."""
-        kinds = {
-            f"{RESULT}residual": ("Residual", colors.RESIDUAL),
-            f"{PREOP}tumour": ("Tumour before", colors.TUMOUR),
-            recipes.CAVITY: ("Cavity", colors.CAVITY),
-            f"{PREOP}risk.": ("At risk", colors.AT_RISK),
-            f"{PREOP}plan.": ("Planned", colors.PLANNED),
-            f"{INTRAOP}plan.": ("Planned", colors.PLANNED),
-            IMPLANT: ("Actual", colors.ACTUAL),
-            f"{HEAT}lethal": ("Above 240 CEM43", colors.LETHAL),
-            f"{HEAT}mark": ("Marked as heated", colors.HEAT_MARK),
-            f"{BONE}outline.": ("Vertebra before", colors.TUMOUR),
-            f"{BONE}plan.": ("Planned", colors.PLANNED),
-            f"{BONE}implant.": ("Actual", colors.ACTUAL),
-        }
-        shown = [role for role, content in self._wanted.items() if content.visible]
-        entries = dict(entry for prefix, entry in kinds.items() if any(role.startswith(prefix) for role in shown))
-        return tuple(Line(text, color=color, bold=True) for text, color in entries.items())
+        return legend(role for role, content in self._wanted.items() if content.visible)
 
     # Images
 
@@ -211,7 +196,7 @@ class SceneBridge:
         """A named point (3,), RAS mm in ``frame``; its name stands above it, or ``below``."""
         place = recipes.point(point, f"{kind} '{name}'")
         content = recipes.named_point(name, place, lambda node: looks.targets(node, below))
-        self._put(f"{_prefix(frame)}{kind}.{name}", content, frame=frame)
+        self._put(f"{prefixOf(frame)}{kind}.{name}", content, frame=frame)
 
     def setPlan(
         self, name: str, entry: npt.ArrayLike, target: npt.ArrayLike, radius_mm: float = 1.0, frame: Frame = "preop"
@@ -220,7 +205,7 @@ class SceneBridge:
         contents = recipes.planned(name, entry, target, radius_mm)
         with self.update():
             for role, content in contents.items():
-                self._put(_prefix(frame) + role, content, frame=frame)
+                self._put(prefixOf(frame) + role, content, frame=frame)
 
     # What was found
 
@@ -258,7 +243,7 @@ class SceneBridge:
         with self.update():
             self._carried = self._carried | {key} if follow else self._carried - {key}
             for role, content in self._wanted.items():
-                if self.registration is not None and _belongs(role, key):
+                if self.registration is not None and belongs(role, key):
                     self._wanted[role] = self._placed(role, content)
 
     def leaveOut(self, keys: frozenset[str]) -> None:
@@ -268,7 +253,7 @@ class SceneBridge:
         changed, self._unshown = keys ^ self._unshown, keys
         with self.update():
             for role, content in self._wanted.items():
-                if self.registration is not None and any(_belongs(role, key) for key in changed):
+                if self.registration is not None and any(belongs(role, key) for key in changed):
                     self._wanted[role] = self._placed(role, content)
 
     def setBrainShift(self, drawn: Mapping[str, Content]) -> None:
@@ -311,7 +296,7 @@ class SceneBridge:
                 )
         content = content or recipes.residual(residual, resected)
         attributes = {**content.attributes, "RegistrationUid": registration.uid, "Uid": residual.uid}
-        self._put(f"{RESULT}residual", replace(content, attributes=attributes))
+        self._put(RESIDUAL, replace(content, attributes=attributes))
 
     def setActualImplant(self, name: str, entry: npt.ArrayLike, tip: npt.ArrayLike, radius_mm: float = 1.0) -> None:
         """Implant as found in the intraoperative image: axis line and cylinder, (3,) intraoperative RAS mm.
@@ -373,7 +358,7 @@ class SceneBridge:
 
     def beginAnew(self) -> None:
         """Before another session: volumes that were scanned stay in the scene, as any others; all else goes."""
-        for role in [role for role, content in self._wanted.items() if content.nodeClass == SCAN and _isScan(role)]:
+        for role in [role for role, content in self._wanted.items() if content.nodeClass == SCAN and isScan(role)]:
             self._ledger.release(role)
             del self._wanted[role]
         self.clear()
@@ -434,12 +419,12 @@ class SceneBridge:
         if not role.startswith(PREOP):
             visible = role != recipes.ARROWS or self._arrowsShown
             return replace(content, parent="", visible=visible, attributes=attributes)
-        visible = not any(_belongs(role, key) for key in self._unshown)
+        visible = not any(belongs(role, key) for key in self._unshown)
         if SHIFT not in self._wanted:
             opacity = 1.0 if content.opacity is not None else None
             return replace(content, parent=REGISTRATION, visible=visible, attributes=attributes, opacity=opacity)
         item = role.removeprefix(PREOP).startswith(ITEMS)
-        followed = role != UNMOVED and (not item or any(_belongs(role, key) for key in self._carried))
+        followed = role != UNMOVED and (not item or any(belongs(role, key) for key in self._carried))
         if not followed:
             attributes["Position"] = "rigid"
         opacity = None if not item else 1.0 if followed else UNDECIDED_OPACITY
@@ -478,21 +463,6 @@ class SceneBridge:
         for role in [role for role in self._wanted if role == dropped or role.startswith(f"{dropped}.")]:
             del self._wanted[role]
             self._grids.pop(role, None)
-
-
-def _prefix(frame: Frame) -> str:
-    if frame not in ("preop", "intraop"):
-        raise DataError(f"frame must be 'preop' or 'intraop', got '{frame}'")
-    return PREOP if frame == "preop" else INTRAOP
-
-
-def _isScan(role: str) -> bool:
-    return role.startswith(INTRAOP) and "." not in role.removeprefix(INTRAOP)
-
-
-def _belongs(role: str, key: str) -> bool:
-    """Whether a role shows the planned thing ``key``; a trajectory has a line and its dashes."""
-    return role in (f"{PREOP}{key}", f"{PREOP}{key}.line", f"{PREOP}{key}.dashes")
 
 
 def _hidden(content: Content, reason: str) -> Content:

@@ -63,3 +63,5 @@ CAVITY = _rgb("12B58A")
 #: Outline of what has reached the lethal dose: the far side of the amber of a temperature map.
 LETHAL = _rgb("00E5FF")
 HEAT_MARK = _rgb("DDE3EA")
+#: What an earlier session found: no colour that means anything now.
+STORED = _rgb("C3CFDD")

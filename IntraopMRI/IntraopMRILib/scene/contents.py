@@ -68,8 +68,12 @@ class Ledger:
         for index in range(self.scene.GetNumberOfNodes()):
             node = self.scene.GetNthNode(index)
             role = node.GetAttribute(ROLE)
-            if not role or role in self._nodes:
+            if not role:
                 continue
+            while role in self._nodes:
+                # Two scenes were loaded into one: the node of the second plays no part, and goes with the others.
+                role += "'"
+                node.SetAttribute(ROLE, role)
             self._nodes[role] = node
             names = [name for name in node.GetAttributeNames() if name.startswith(ATTRIBUTE) and name != ROLE]
             attributes = {name.removeprefix(ATTRIBUTE): node.GetAttribute(name) for name in names}

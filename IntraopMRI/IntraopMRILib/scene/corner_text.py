@@ -26,6 +26,8 @@ _CAPITAL_WIDTH = 0.66
 _LETTER_WIDTH = 0.52
 #: Bands of the alarms, dark enough for white or bright enough for black words.
 _BANDS = {Tone.DANGER: colors.DANGER_BAND, Tone.CAUTION: colors.CAUTION}
+#: Size of an orientation letter.
+_LETTER = 1.25 * READ
 #: Opacity of the dark ground behind a text, so that it can be read on bright brain.
 _BACKING = 0.55
 _BARS_MM = (100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0)
@@ -67,7 +69,7 @@ class ViewTexts:
             self._part(name, self._stack, *stack)
         # Drawn anew with what stands beside it, whose dark ground would otherwise come to lie over it.
         self._part("footer", self._footer, footer, width, margin, size, corners.bottomLeft, corners.bottomRight)
-        self._part("letters", self._letters, letters, width, height, top, size)
+        self._part("letters", self._letters, letters, width, height, top, size, corners.topLeft, corners.bottomLeft)
         self._part("scale bar", self._scaleBar, mmPerPixel, width, size)
 
     def close(self) -> None:
@@ -153,18 +155,32 @@ class ViewTexts:
         if line is not None:
             self._text(line, width / 2, 0.4 * margin, size, "Centered", "Bottom")
 
-    def _letters(self, letters: Sequence[str], width: int, height: int, top: float, size: int) -> None:
-        """Orientation letters in the middle of the left, right, upper and lower edge."""
+    def _letters(
+        self,
+        letters: Sequence[str],
+        width: int,
+        height: int,
+        top: float,
+        size: int,
+        above: Sequence[Line],
+        below: Sequence[Line],
+    ) -> None:
+        """Orientation letters in the middle of the left, right, upper and lower edge; the left one where the texts
+        ``above`` and ``below`` it leave room: no letter may be covered."""
         margin = 0.5 * _MARGIN * size
+        half = 0.5 * _LEADING * _LETTER * size + margin
+        lowest, highest = (2 * margin + _heightOf(below, size) + half, top - 2 * margin - _heightOf(above, size) - half)
+        # Where no room is left it lies amid them: a side that is mistaken is worse than a covered word.
+        left = (lowest + highest) / 2 if lowest > highest else min(max(height / 2, lowest), highest)
         places = (
-            (margin, height / 2, "Left", "Centered"),
+            (margin, left, "Left", "Centered"),
             (width - margin, height / 2, "Right", "Centered"),
             (width / 2, top - margin, "Centered", "Top"),
             (width / 2, margin, "Centered", "Bottom"),
         )
         for text, place in zip(letters, places, strict=False):
             x, y, justify, vertical = place
-            self._text(Line(text, 1.25 * READ, colors.TEXT, bold=True), x, y, size, justify, vertical)
+            self._text(Line(text, _LETTER, colors.TEXT, bold=True), x, y, size, justify, vertical)
 
     def _scaleBar(self, mmPerPixel: float | None, width: int, height: int) -> None:
         if mmPerPixel is None:

@@ -92,6 +92,7 @@ class Readout:
     ``alone``: where the pose of the whole was refused and a person decides on vertebrae one by one, names of the
     accepted ones, empty for none; then ``implants`` holds only what rests on those. None elsewhere.
     ``heat``: texts of an ablation, whose numbers take the places of the residual's while it goes on.
+    ``stored``: where what is shown comes from when no session stands for it; then nothing else is said.
     ``tracked``: whether a tracker is part of the session. ``unwatched``: no alarm is given for structures at risk.
     """
 
@@ -109,6 +110,7 @@ class Readout:
     preview: str = ""
     alone: str | None = None
     heat: HeatTexts | None = None
+    stored: str = ""
     tracked: bool = True
     unwatched: bool = False
 
@@ -140,6 +142,8 @@ class Readout:
 
 def corners(readout: Readout) -> Corners:
     """Texts of the view that carries the numbers (the 3D view): one thing a corner, the largest what is decided on."""
+    if readout.stored:
+        return Corners(banners=banners(readout), footer=NOT_CLINICAL)
     needsRegistration = readout.registration_problem
     topLeft = block("RESIDUAL", readout.residual, needsRegistration, colors.RESIDUAL, HUGE)
     resected = block("RESECTED", readout.extent_of_resection, needsRegistration, colors.TEXT, LARGE)
@@ -165,6 +169,8 @@ def corners(readout: Readout) -> Corners:
 
 def banners(readout: Readout) -> tuple[Banner, ...]:
     """Alarms that belong into every view: what is wrong and since when, danger first."""
+    if readout.stored:
+        return (Banner("STORED SCENE, NOT VERIFIED", readout.stored, Tone.CAUTION),)
     result = [] if readout.heat is None else list(readout.heat.banners)
     if readout.preview:
         detail = "coarse, not registered, not for measurements"

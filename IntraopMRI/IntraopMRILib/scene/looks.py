@@ -78,6 +78,23 @@ def residual(node: Any) -> None:
         display.SetSegmentVisibility3D("resected", False)
 
 
+def stored(node: Any) -> None:
+    """What an earlier session found: a thin outline without colour or fill, that nobody takes for a result of now."""
+    display = node.GetDisplayNode() if hasattr(node, "GetDisplayNode") else None
+    if display is None:
+        return
+    if node.IsA("vtkMRMLSegmentationNode"):
+        segments = node.GetSegmentation()
+        for segmentId in segments.GetSegmentIDs():
+            segments.GetSegment(segmentId).SetColor(*colors.STORED)
+        fill(node, False)
+        display.SetVisibility2DOutline(True)
+        display.SetOpacity3D(FILL)
+    elif node.IsA("vtkMRMLModelNode"):
+        display.SetColor(*colors.STORED)
+        display.SetOpacity(FILL)
+
+
 def lethal(node: Any) -> None:
     """Outline of what has reached the lethal dose, exact to its finer grid; the temperature inside stays visible."""
     display = node.GetDisplayNode()

@@ -49,6 +49,13 @@ class Metal(Enum):
         """As the assessment calls it; empty when it is not known."""
         return "" if self is Metal.UNKNOWN else self.name.lower().replace("_", "-")
 
+    @classmethod
+    def ofSusceptibility(cls, ppm: float | None) -> "Metal":
+        """The metal that a plan means by its susceptibility against tissue, ppm; unknown when it is no such metal's."""
+        from ..assess.implant import METALS_PPM
+
+        return next((metal for metal in cls if ppm is not None and METALS_PPM.get(metal.key) == ppm), cls.UNKNOWN)
+
 
 class Comparison(Enum):
     """How the intraoperative volume is compared with the preoperative one."""

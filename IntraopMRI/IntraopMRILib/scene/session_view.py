@@ -41,6 +41,7 @@ from .contents import ATTRIBUTE
 from .display import SHOWN_OF_IMPLANT, Readout
 from .heat_texts import heat_texts
 from .prepared import Prepared, PreparedPlan, prepare, preparePlan
+from .roles import RESIDUAL
 
 
 class SessionView:
@@ -105,7 +106,7 @@ class SessionView:
         elif isinstance(update, HeatMeasured):
             self.heat = update
             self.bridge.setHeat(ready.heat)
-            if (residual := self.bridge.node("result.residual")) is not None:
+            if (residual := self.bridge.node(RESIDUAL)) is not None:
                 # Its wash would hide the temperature of what is to be ablated.
                 looks.fill(residual, False)
         elif isinstance(update, Registered):

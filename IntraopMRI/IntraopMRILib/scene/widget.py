@@ -26,6 +26,7 @@ from .panels.register import RegisterPage
 from .panels.running import Running
 from .panels.scan import ScanPage
 from .parameters import Phase
+from .stored import StoredSession
 
 #: How often the main thread looks for news, ms: 50 times a second, below what an eye sees as late.
 TICK_MS = 20
@@ -73,6 +74,9 @@ class SessionPanel(Panel):
         self.ui.patientLabel.setStyleSheet(style.PATIENT)
         self._gone: list[tuple[str, str]] = []
         self._torn: list[str] = []
+        self.stored = StoredSession(slicer.mrmlScene)
+        self.stored.look()
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self._onSceneLoaded)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAboutToBeRemovedEvent, self._onNodeLeaves)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self._onNodeComes)
         self._shortcuts = self._makeShortcuts()
@@ -122,6 +126,7 @@ class SessionPanel(Panel):
         for page in self.pages.values():
             page.close()
         self.running.forgetScene()
+        self.stored.forget()
         self.overlay.close()
 
     def sceneAboutToBeJoined(self) -> None:
@@ -198,7 +203,11 @@ class SessionPanel(Panel):
                 other.widget.visible = other is page
             page.enter()
         page.refresh()
-        self.ui.whyLabel.text = "\n".join([page.state().text, *self.running.warnings[-2:]])
+        stored = self.running.view is None and self.stored.words()
+        said = (
+            [_("What the views show is {stored}; nothing of it is verified.").format(stored=stored)] if stored else []
+        )
+        self.ui.whyLabel.text = "\n".join([page.state().text, *said, *self.running.warnings[-2:]])
         text, work = self._next()
         self.ui.nextButton.text, self.ui.nextButton.enabled = text, work is not None
 
@@ -231,6 +240,10 @@ class SessionPanel(Panel):
             if work is not None:
                 work()
             self.refresh()
+
+    def _onSceneLoaded(self, _caller: Any, _event: Any) -> None:
+        self.stored.look()
+        self.askRefresh()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeComes(self, _caller: Any, _event: Any, node: Any) -> None:
@@ -299,7 +312,10 @@ class SessionPanel(Panel):
     def _annotate(self) -> None:
         """The numbers of this moment into the views; none once there is no session that stands for them."""
         if self.running.view is None:
-            self.overlay.close()
+            if stored := self.stored.words():
+                self.overlay.annotate(Readout(stored=stored), legend=self.stored.legend())
+            else:
+                self.overlay.close()
             return
         shift = self.pages[Phase.NAVIGATE].shiftLines()  # type: ignore[attr-defined]
         titles = self.pages[Phase.SCAN].compare.titles  # type: ignore[attr-defined]

@@ -14,8 +14,8 @@ from slicer.i18n import tr as _
 
 from ...register.carry_over import CarryOver
 from .. import recipes
-from ..bridge import UNMOVED
 from ..parameters import Comparison, Pair, ShiftMap
+from ..roles import UNMOVED
 from .layouts import FOUR_UP, SIDE_BY_SIDE, THREE_ABREAST, show
 
 #: Edge of a checkerboard tile in mm: wide enough to follow a sulcus across its edge.

@@ -44,9 +44,7 @@ class ConnectPage(Page):
             return blocked(_("Complete page 1 first: incoming images are checked against the patient."))
         if not self.parameters.scanner.used:
             return ready(_("No scanner: volumes of the scene become scans on page 4."))
-        used = [(part, peer) for part in PARTS if (peer := getattr(self.parameters, part)).used]
-        peers = ", ".join(f"{part} {peer.host}:{peer.port}" for part, peer in used)
-        return ready(_("Connect to {peers}. Untick what is not there.").format(peers=peers))
+        return ready(_("Untick what is not there, then connect."))
 
     def action(self) -> Action | None:
         """Connect when all is entered."""
@@ -66,6 +64,8 @@ class ConnectPage(Page):
         self.ui.connectButton.enabled = self.running.task is None and (
             connected or self.state().readiness is Readiness.READY
         )
+        # To connect is the one next step, above: a second button for it would only take room.
+        self.ui.connectButton.visible = connected
         self.ui.withoutScannerButton.visible = not connected
         self.ui.withoutScannerButton.enabled = self.ui.connectButton.enabled
         for part in PARTS:
@@ -85,10 +85,9 @@ class ConnectPage(Page):
     def _words(self, part: str, links: dict[str, tuple[str, bool]]) -> str:
         if part not in links:
             return _("not part of this session") if self.running.connected else _("not connected")
-        address, up = links[part]
-        if not up:
-            return _("lost, connecting again to {address}").format(address=address)
-        words = [_("connected to {address}").format(address=address)]
+        if not links[part][1]:
+            return _("lost, connecting again")
+        words = [_("connected")]
         if part == "tracker":
             words += self._poseWords()
         elif part == "scanner" and self.running.heard_s is not None:

@@ -167,8 +167,9 @@ def _line(words: str, measurement: Measurement, size: int, color: str = "") -> s
     """A number with its interval, or a dash with the reason in amber."""
     if measurement.value is None:
         return str(colored(words.format(number=f"– ({measurement.missing_because})"), CHECK, 14))
-    text = number(measurement.value, measurement.unit)
+    text = words.format(number=number(measurement.value, measurement.unit))
+    text = str(colored(text, color, size) if color else sized(text, size))
     if measurement.interval is not None:
-        text += f" ({interval(measurement.interval, measurement.unit, measurement.value)})"
-    text = words.format(number=text)
-    return str(colored(text, color, size) if color else sized(text, size))
+        between = interval(measurement.interval, measurement.unit, measurement.value)
+        text += f"&nbsp;&nbsp;{escape(between).replace(' ', '&nbsp;')}"
+    return text

@@ -17,14 +17,13 @@ from ...navigate.watch import AlarmLevel
 from ...register.carry_over import Carried, LocalShift
 from .. import colors, looks
 from ..display import SHOWN_OF_IMPLANT, Line, number, spread
-from ..parameters import Phase
+from ..parameters import Metal, Phase
+from ..roles import AT_RISK, RESIDUAL
 from .layouts import DUAL, FOUR_UP, show
 from .overlay import Guidance
 from .page import Page, State, blocked, connectFirst, done, ready
 from .style import CHECK, DANGER, GOOD, colored, sized
 
-#: Roles of the segmentations whose inside can be filled or left clear.
-RESIDUAL, AT_RISK = "result.residual", "preop.risk"
 #: Colours of the grades that leave no doubt; a range, or a breach beside a good band, has to be looked at.
 GRADES = {"optimal": GOOD, "unacceptable": DANGER}
 #: The tone is repeated this often while a structure is too near, s.
@@ -314,7 +313,8 @@ def scorecard(name: str, found: Any) -> str:
     judged = [m for m in found.measurements if m.name.endswith(SHOWN_OF_IMPLANT)]
     others = [m for m in found.measurements if m not in judged]
     table = "".join(_row(m, name, 16) for m in judged) + "".join(_row(m, name, 11) for m in others)
-    basis = escape(_("Plan: {basis}").format(basis=found.basis))
+    metal = Metal.ofSusceptibility(found.planned.susceptibility_ppm)
+    basis = escape(_("Plan: {basis}. {metal}.").format(basis=found.basis, metal=metal.label()))
     return f"{grade}<table>{table}</table>{basis}"
 
 

@@ -21,6 +21,7 @@ from ...dicom_series import read_known
 from ...scan_facts import DicomFacts
 from .. import colors, conversion, looks, recipes
 from ..contents import Content
+from ..parameters import Metal
 from ..scan_nodes import dicomFiles
 
 #: Parts of a tumour by the words in a segment's name, as the assessment numbers them; the first match counts.
@@ -308,7 +309,8 @@ def showSimulatedCase(prepared: PreparedCase, parameters: Any) -> Iterator[None]
         line.CreateDefaultDisplayNodes()
         line.AddControlPoint(*plan.implant.entry_ras_mm, "entry")
         line.AddControlPoint(*plan.implant.tip_ras_mm, "tip")
-        chosen |= {"implantDiameterMm": plan.implant.diameter_mm, "plannedImplant": line}
+        metal = Metal.ofSusceptibility(plan.implant.susceptibility_ppm)
+        chosen |= {"implantDiameterMm": plan.implant.diameter_mm, "implantMetal": metal, "plannedImplant": line}
         yield
         if prepared.structures is not None:
             node = _segmentationNode(_("Vertebrae"), prepared.structures)

@@ -127,6 +127,7 @@ class RegisterPage(Page):
         """Table and summary."""
         table, distances = self.ui.checkTable, self._distances()
         table.setRowCount(len(distances))
+        table.visible = bool(distances.size)
         for row, distance in enumerate(distances):
             for column, text in enumerate((self._touched[row].name, f"{distance:.1f} mm")):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
