@@ -38,6 +38,17 @@ POSE_STALE_S = 0.2
 CLOCK_BELIEVED_AFTER_S = 2.0
 
 
+#: Entries of the metadata of a scan and of its images: where it lies and how its counters were read, in words, and what
+#: a person has chosen of it. A text that begins with ``ASSUMED`` is in no header.
+GEOMETRY, READ_AS, READ_ONLY, ASSUMED = "geometry", "read_as", "read_only", "assumed"
+
+
+def assumed_geometry(metadata: Mapping[str, str]) -> str:
+    """What was assumed of where a scan or its image lies in the patient, "" when nothing was."""
+    said = metadata.get(GEOMETRY, "")
+    return said if said.startswith(ASSUMED) else ""
+
+
 def no_progress(_fraction: float, _what: str) -> bool:
     """Go on, tell nobody."""
     return True
@@ -289,6 +300,7 @@ class Acquisition:
     ``samples``: (lines, coils, readout) complex64. ``ky``, ``kz``: (lines,) integer line indices in the encoded
     matrix (for 2D scans ``kz`` is the slice). ``flags``: (lines,) of LineFlag values.
     ``trajectory``: (lines, readout, 2 or 3) in cycles per encoded field of view, None for Cartesian data.
+    ``left_out``: how many readouts that came before it belong to no image of this scan, by what they are.
     """
 
     scan_id: str
@@ -303,6 +315,7 @@ class Acquisition:
     received_monotonic_s: float | None = None
     received_utc_s: float | None = None
     last: bool = False
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 3:
@@ -326,6 +339,7 @@ class KSpace:
     ``readout``: first and last + 1 sample of a readout that was acquired (asymmetric echoes have fewer than x).
     ``calibration``: (coils, z, y, x) complex64 calibration-only lines on the same grid, None when there are none.
     ``whitened``: noise of unit variance and no correlation between coils.
+    ``left_out``: readouts of the scan that are not in it, with their number and why, in words.
     """
 
     samples: npt.NDArray[np.complex64]
@@ -339,6 +353,7 @@ class KSpace:
     input_hash: str = ""
     acquired_utc_s: float | None = None
     warnings: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         expected = (self.encoding.coils, *self.encoding.encoded_matrix)

@@ -13,6 +13,17 @@ class WireError(IntraopError):
     """A message or a link that cannot be trusted."""
 
 
+class OpenChoice(WireError):
+    """Raw data that can be read in several ways, or only when a person says what they do not say.
+
+    ``problem``: what is open, in words. ``option``: the reader's option that settles it; ``values``: what it may be.
+    """
+
+    def __init__(self, problem: str, option: str, values: tuple[int, ...]) -> None:
+        super().__init__(f"{problem}; choose with {option}: {', '.join(map(str, values))}")
+        self.problem, self.option, self.values = problem, option, values
+
+
 class ReconstructionError(IntraopError):
     """Raw data from which no honest image can be made."""
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from ..data import Acquisition, Encoding, LineFlag
+from ..data import ASSUMED, READ_AS, Acquisition, Encoding, LineFlag, assumed_geometry
 from ..errors import ReconstructionError
 from ..operators.sampling import PARTIAL_SHARE
 from .grid import full_matrix
 from .noise import covariance_of, whitening_matrix
+from .scan_input import ScanInput
 
 #: Refuse to allocate a frame beyond this: a header with a wrong matrix must not take the computer down.
 MAX_FRAME_BYTES = 8 * 2**30
@@ -32,8 +32,11 @@ class Arrivals:
 
     _frames: Mapping[tuple[int, int], object]
 
-    def __init__(self, encoding: Encoding) -> None:
-        """Raises ReconstructionError, before a line has come, for matrices and fields of view without an image."""
+    def __init__(self, encoding: Encoding, taken: ScanInput | None = None) -> None:
+        """``taken``: what has come, when somebody else keeps it.
+
+        Raises ReconstructionError, before a line has come, for matrices and fields of view without an image.
+        """
         full_matrix(encoding)
         self._source = encoding
         self.complete = False
@@ -41,7 +44,7 @@ class Arrivals:
         self._working = np.ones(encoding.coils, dtype=bool)
         self._unsteady = np.zeros(encoding.coils, dtype=bool)
         self._noise: list[npt.NDArray[np.complex64]] = []
-        self._hash = hashlib.sha256()
+        self._taken, self._keeps = taken or ScanInput(encoding), taken is None
         self._events: Counter[str] = Counter()
         self._released = 0
         #: (contrast, repetition) of every frame that has begun, released ones as well.
@@ -67,8 +70,10 @@ class Arrivals:
     def warnings(self) -> tuple[str, ...]:
         """What was wrong with the data so far, in words."""
         found = [f"{number} {what}" for what, number in self._events.items()]
-        if self._source.metadata.get("geometry", "").startswith("assumed"):
-            found.append(f"where the image lies is {self._source.metadata['geometry']}")
+        if assumed := assumed_geometry(self._source.metadata):
+            found.append(f"where the image lies is {assumed}")
+        if (read_as := self._source.metadata.get(READ_AS, "")).startswith(ASSUMED):
+            found.append(f"how the scan is read is {read_as}")
         if missing := self._source.metadata.get("slices_missing"):
             found.append(f"{missing} slices that the header announces did not come")
         announced = self._source.contrasts * self._source.repetitions
@@ -77,6 +82,12 @@ class Arrivals:
         if self.dead_coils:
             found.append(f"coils dropped because they failed during the scan: {', '.join(map(str, self.dead_coils))}")
         return tuple(found)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Readouts that are in no image, with their number and why."""
+        unused = {what: number for what, number in self._events.items() if what != CUT}
+        return tuple(f"{number} {what}" for what, number in {**self._taken.left_out, **unused}.items())
 
     @property
     def has_noise(self) -> bool:
@@ -119,12 +130,10 @@ class Arrivals:
                 f"a readout has {acquisition.samples.shape[1]} coils, the header says {self._source.coils}"
             )
 
-    def _record(
-        self, acquisition: Acquisition, place: npt.NDArray, flags: npt.NDArray[np.uint32], noise: npt.NDArray[np.bool_]
-    ) -> None:
-        """Samples and their ``place`` into the input's hash, noise lines aside, and whether the scan has ended."""
-        self._hash.update(np.ascontiguousarray(acquisition.samples).data)
-        self._hash.update(np.ascontiguousarray(place).data)
+    def _record(self, acquisition: Acquisition, flags: npt.NDArray[np.uint32], noise: npt.NDArray[np.bool_]) -> None:
+        """What has come, noise lines aside, and whether the scan has ended."""
+        if self._keeps:
+            self._taken.add(acquisition)
         if noise.any():
             self._noise.append(np.moveaxis(acquisition.samples[noise], 1, 0).reshape(self._source.coils, -1))
         self.complete |= acquisition.last or bool((flags & LineFlag.LAST_IN_SCAN).any())

@@ -18,6 +18,7 @@ from ..operators.sampling import begun_offset, describe, lacking_lines, planned_
 from .arrivals import CUT, MAX_FRAME_BYTES, Arrivals, cut_of, flags_of, silent_of
 from .noise import mixed
 from .readouts import Readouts
+from .scan_input import ScanInput
 from .suspicion import suspicions
 
 #: A frame with less than this part of the lines that the header announces need not be looked at line by line.
@@ -57,8 +58,11 @@ class Assembler(Arrivals):
     (coils, z, y, x) complex64 for each contrast and repetition that has begun.
     """
 
-    def __init__(self, encoding: Encoding) -> None:
-        """Raises ReconstructionError for non-Cartesian encodings and for matrices beyond ``MAX_FRAME_BYTES``."""
+    def __init__(self, encoding: Encoding, taken: ScanInput | None = None) -> None:
+        """``taken``: what has come, when whoever prepares the lines keeps it.
+
+        Raises ReconstructionError for non-Cartesian encodings and for matrices beyond ``MAX_FRAME_BYTES``.
+        """
         if encoding.trajectory != "cartesian":
             raise ReconstructionError(
                 f"the scan '{encoding.scan_id}' has a {encoding.trajectory} trajectory, but line sorting needs a "
@@ -69,7 +73,7 @@ class Assembler(Arrivals):
                 f"a 2D scan must have as many encoded as reconstructed slices, got {encoding.encoded_matrix[0]} and "
                 f"{encoding.recon_matrix[0]}: check the header"
             )
-        super().__init__(encoding)
+        super().__init__(encoding, taken)
         self._readouts = Readouts(encoding)
         z, y, x = encoding.encoded_matrix
         centre, kept = encoding.centre_index, self._readouts.kept
@@ -125,10 +129,11 @@ class Assembler(Arrivals):
         """
         self._check(acquisition)
         flags, noise, use = flags_of(acquisition)
-        self._record(acquisition, np.stack([acquisition.kz, acquisition.ky]).astype(np.int32), flags, noise)
+        if use.any():
+            self._check_indices(acquisition, use)
+        self._record(acquisition, flags, noise)
         if not use.any():
             return
-        self._check_indices(acquisition, use)
         self._begin_whitening()
         samples, good, energy = self._screened(acquisition.samples, use)
         z = acquisition.kz.astype(np.int64) + self._shift[0]
@@ -183,9 +188,10 @@ class Assembler(Arrivals):
             contrast=contrast,
             repetition=repetition,
             whitened=mixing is not None and bool(self._noise) and not why,
-            input_hash=self._hash.hexdigest(),
+            input_hash=self._taken.hexdigest(),
             acquired_utc_s=frame.utc_s,
             warnings=warnings,
+            left_out=self.left_out,
         )
 
     def _judge(self, frame: _Frame) -> None:
@@ -320,7 +326,7 @@ class Assembler(Arrivals):
         new = first & ~frame.taken[average, z * wanted, y * wanted]
         duplicates = int((wanted & ~new).sum())
         if duplicates:
-            self._events["lines came twice; the first was kept"] += duplicates
+            self._events["lines came twice: the first was kept"] += duplicates
         for lines in _chunks(np.flatnonzero(new)):
             at = (z[lines], y[lines])
             block = np.moveaxis(self._placed(samples[lines], reverse[lines]), 1, 0)

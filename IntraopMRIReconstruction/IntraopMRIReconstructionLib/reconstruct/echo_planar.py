@@ -18,6 +18,7 @@ from .assemble import Assembler
 from .epi import Ghost, Trapezoid, ghost_from_entropy, ghost_from_navigators, regridding, without_ghost
 from .methods import Ghost as GhostChoice
 from .result import Parameter, Step
+from .scan_input import ScanInput
 
 #: Entries of the encoding's metadata that describe the readout gradient of an EPI scan, seconds.
 RAMP_S, FLAT_S, DELAY_S = "epi_ramp_s", "epi_flat_s", "epi_delay_s"
@@ -45,8 +46,13 @@ class EpiFrame:
 
     @property
     def input_hash(self) -> str:
-        """SHA-256 of the lines."""
+        """SHA-256 of what arrived."""
         return self.kspace.input_hash
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Readouts that are not in it."""
+        return self.kspace.left_out
 
     @property
     def acquired_utc_s(self) -> float | None:
@@ -93,6 +99,7 @@ class EpiAssembler:
         cz, cy, _ = encoding.centre_index
         self._encoded = x
         self._gradient = _gradient(encoding)
+        self._taken = ScanInput(encoding)
         self._lines = Assembler(
             replace(
                 encoding,
@@ -100,7 +107,8 @@ class EpiAssembler:
                 encoded_matrix=(z, y, kept),
                 encoded_fov_mm=(fov[0], fov[1], fov[2] * kept / x),
                 centre=(cz, cy, kept // 2),
-            )
+            ),
+            self._taken,
         )
         self.encoding = replace(self._lines.encoding, trajectory="epi")
         self._shift_y = y // 2 - cy
@@ -136,12 +144,16 @@ class EpiAssembler:
     def add(self, acquisition: Acquisition) -> None:
         """Take in a block of lines. Raises ReconstructionError as the Cartesian assembler does, and for readouts whose
         length fits neither the matrix nor the readout gradient in the header."""
+        self._sort_in(acquisition)
+        self._taken.add(acquisition)
+
+    def _sort_in(self, acquisition: Acquisition) -> None:
         flags = np.zeros(len(acquisition.ky), np.uint32) if acquisition.flags is None else acquisition.flags
         noise = flags & LineFlag.NOISE > 0
         if noise.any() or not len(flags):
             self._lines.add(_part(acquisition, flags, noise))
             if not noise.all():
-                self.add(_part(acquisition, flags, ~noise))
+                self._sort_in(_part(acquisition, flags, ~noise))
             return
         backward = flags & LineFlag.REVERSED > 0
         samples = self._on_grid(acquisition.samples, backward)
@@ -150,7 +162,7 @@ class EpiAssembler:
         plain = (flags & ~np.uint32(LineFlag.REVERSED)).astype(np.uint32)
         sorted_in = replace(acquisition, samples=samples, flags=plain)
         if navigator.any():
-            # Some scanners number navigators as averages of their own; the assembler only hashes them.
+            # Some scanners number navigators as averages of their own; the assembler leaves them alone.
             self._lines.add(replace(_part(sorted_in, plain, navigator), average=0))
         if not navigator.all():
             self._lines.add(_part(sorted_in, plain, ~navigator))

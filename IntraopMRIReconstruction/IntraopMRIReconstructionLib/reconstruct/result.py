@@ -12,12 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from ..data import Encoding, Image, Progress
+from ..data import GEOMETRY, READ_AS, READ_ONLY, Encoding, Image, Progress
 from ..errors import Cancelled
 from .metal import scan_facts
 
 #: Of what computes, for the provenance.
 VERSIONS = f"python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}"
+
+#: Entry of the provenance: readouts that are in no image, with their number and why.
+LEFT_OUT = "lines_left_out"
 
 Parameter = float | int | str
 #: Called with (fraction 0..1, what is being done); raises Cancelled when a person stopped the work.
@@ -80,7 +83,11 @@ class RawFrame(Protocol):
 
     @property
     def input_hash(self) -> str:
-        """SHA-256 of what arrived."""
+        """SHA-256 of what arrived, header and readouts, see :meth:`.scan_input.ScanInput.hexdigest`."""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Readouts of the scan that are not in it, with their number and why."""
 
 
 def provenance_of(frame: RawFrame, method: str, reason: str, parameters: Mapping[str, Parameter]) -> dict[str, str]:
@@ -94,5 +101,7 @@ def provenance_of(frame: RawFrame, method: str, reason: str, parameters: Mapping
         "trajectory": frame.encoding.trajectory,
         "input_sha256": frame.input_hash,
         "versions": VERSIONS,
+        **{key: text for key in (GEOMETRY, READ_AS, READ_ONLY) if (text := frame.encoding.metadata.get(key))},
+        **({LEFT_OUT: "; ".join(frame.left_out)} if frame.left_out else {}),
         **scan_facts(frame.encoding),
     }

@@ -49,6 +49,7 @@ class Shots:
     input_hash: str = ""
     acquired_utc_s: float | None = None
     warnings: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass
@@ -112,7 +113,7 @@ class ShotAssembler(Arrivals):
             raise ReconstructionError(
                 f"the slice must be within 0..{source.encoded_matrix[0] - 1} by the header, got {wrong[:5].tolist()}"
             )
-        self._record(acquisition, k, flags, noise)
+        self._record(acquisition, flags, noise)
         samples, good, energy = self._screened(acquisition.samples[use])
         if not good.any():
             return
@@ -177,9 +178,10 @@ class ShotAssembler(Arrivals):
             contrast=contrast,
             repetition=repetition,
             whitened=bool(self._noise) and not why,
-            input_hash=self._hash.hexdigest(),
+            input_hash=self._taken.hexdigest(),
             acquired_utc_s=frame.utc_s,
             warnings=tuple(text for text in warnings if text),
+            left_out=self.left_out,
         )
 
     def positions(self, acquisition: Acquisition, use: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:

@@ -30,6 +30,7 @@ FRAMES_PER_WINDOW = 4
 @dataclass(frozen=True)
 class _Source:
     encoding: Encoding
+    left_out: tuple[str, ...]
     input_hash: str = "the scan goes on"
 
 
@@ -49,7 +50,7 @@ class RadialWindow:
 
     def __init__(self, scan: ShotAssembler, delays: bool = True, threads: int = 2) -> None:
         """``scan``: collects the same blocks, and knows where their readouts lie."""
-        self._scan, self._encoding, self._threads, self._delays = scan, scan.encoding, threads, delays
+        self._scan, self._threads, self._delays = scan, threads, delays
         self._size = scan.encoding.encoded_matrix[1]
         self.window = _fibonacci(self._size * WINDOW_SHARE)
         self._every = max(1, self.window // FRAMES_PER_WINDOW)
@@ -110,7 +111,7 @@ class RadialWindow:
         frame = self._stream.frame()
         parameters: dict[str, Parameter] = {"spokes": frame.shots, "every": self._every} | self._note
         reason = f"the last {frame.shots} spokes, a frame every {self._every}"
-        return _wrapped(self._encoding, frame, "sliding window", reason, parameters)
+        return _wrapped(self._scan, frame, "sliding window", reason, parameters)
 
     def _calibrate(self, received_s: float | None) -> None:
         """Gradient delays and coil maps from the first window, whose spokes are then gridded anew."""
@@ -129,13 +130,14 @@ class RadialWindow:
 
 
 def _wrapped(
-    encoding: Encoding, frame: Frame, method: str, reason: str, parameters: dict[str, Parameter]
+    scan: ShotAssembler, frame: Frame, method: str, reason: str, parameters: dict[str, Parameter]
 ) -> Reconstruction:
+    encoding = scan.encoding
     magnitude = np.abs(on_recon_grid(frame.image[None], encoding)).astype(np.float32)
-    provenance = provenance_of(_Source(encoding), method, reason, parameters)
+    provenance = provenance_of(_Source(encoding, scan.left_out), method, reason, parameters)
     name = encoding.protocol or encoding.scan_id
     image = Image(magnitude, encoding.ras_from_ijk, name, None, encoding.patient_id, metadata=provenance)
-    return Reconstruction(image, method, reason, parameters, ("live: the scan goes on",), provenance)
+    return Reconstruction(image, method, reason, parameters, ("live: the scan goes on", *scan.warnings), provenance)
 
 
 def _fibonacci(least: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from ..errors import WireError
 from .mrd_header import MrdHeader, format_header, parse_header
 from .mrd_layout import ACQUISITION_HEAD
 from .mrd_lines import Lines, scan_lines
-from .mrd_scan import MrdOptions, plan_scan
+from .mrd_scan import MrdOptions, left_out, plan_scan
 
 #: Rows of the table that lie together in the file: one HDF5 chunk of some 100 kB.
 _CHUNK_ROWS = 256
@@ -44,7 +45,8 @@ class MrdReader:
     """An open MRD file, for scans that are too large to read in whole; a context manager.
 
     ``encoding`` is known at once, :meth:`blocks` reads on demand. Raises WireError when the file is not MRD, is cut or
-    damaged, or when its geometry cannot be trusted (see :class:`.mrd_scan.MrdOptions`).
+    damaged, or when its geometry cannot be trusted, and OpenChoice where a person may say what the file does not (see
+    :class:`.mrd_scan.MrdOptions`).
     """
 
     def __init__(self, path: str | os.PathLike[str], options: MrdOptions | None = None, group: str = "dataset") -> None:
@@ -78,13 +80,16 @@ class MrdReader:
         """
         step = lines_at_once or len(self._heads)
         held: Acquisition | None = None
+        unused: Counter[str] = Counter()
         for start in range(0, len(self._heads), step):
-            for block in self._plan.blocks(self._lines(start, start + step)):
+            lines = self._lines(start, start + step)
+            unused += left_out(lines.heads, self._plan.options)
+            for block in self._plan.blocks(lines):
                 if held is not None:
                     yield replace(held, last=False)
-                held = block
+                held, unused = replace(block, left_out=unused), Counter()
         if held is not None:
-            yield replace(held, last=True)
+            yield replace(held, last=True, left_out=unused + Counter(held.left_out))
 
     def close(self) -> None:
         """Close the file; harmless when done twice."""

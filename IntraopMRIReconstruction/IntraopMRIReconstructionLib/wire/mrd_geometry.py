@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..data import AnyArray, Encoding, Matrix
-from ..errors import DataError, WireError
+from ..data import ASSUMED, AnyArray, Encoding, Matrix
+from ..errors import DataError, OpenChoice, WireError
 from ..geometry import RAS_FROM_LPS, apply, corner_from_fourier_centre, ras_from_lps_matrix
 
 #: Writers round directions to four or five digits; more than this is no rounding.
@@ -75,7 +75,7 @@ def place(
     ``assume_axial``: heads whose directions are all zero are taken as axial (readout to the left, phase to the back);
     without it they are refused. ``kspace_sign``: see :class:`.mrd_scan.MrdOptions`.
 
-    Raises WireError for zero, skewed or changing directions, and for slices that form no stack.
+    Raises WireError for skewed or changing directions; OpenChoice for zero ones, and for slices that form no stack.
     """
     counters, first = np.unique(heads["idx"]["slice"], return_index=True)
     per_slice = heads[first].copy()
@@ -86,9 +86,12 @@ def place(
             f"slice {counters[unknown[0]]} lies at {per_slice['position'][unknown[0]].tolist()} mm: no place"
         )
     if is_3d and len(counters) > 1:
-        raise WireError(
-            f"a 3D scan of {len(counters)} slabs has no single grid; choose one with slice_index, or, when its "
-            "partitions are steps of slice encoding (SEMAC), say so with the user parameter IntraopMRISemacFov_mm"
+        raise OpenChoice(
+            f"a 3D scan of {len(counters)} slabs has no single grid, so that one is read at a time (when its "
+            "partitions are steps of slice encoding (SEMAC), its header must say so by the user parameter "
+            "IntraopMRISemacFov_mm)",
+            "slice_index",
+            tuple(int(counter) for counter in counters),
         )
     size, step_mm = recon_matrix, [fov / count for fov, count in zip(recon_fov_mm, recon_matrix, strict=True)]
     if is_3d:
@@ -103,10 +106,16 @@ def place(
     wrong = np.flatnonzero(~placement.holds(heads))
     if wrong.size:
         head = heads[wrong[0]]
-        raise WireError(
+        said = (
             f"the place of the scan changes at readout {wrong[0]} (slice {head['idx']['slice']}): position "
-            f"{head['position'].tolist()}, directions {[head[name].tolist() for name in _DIRECTIONS]}; slices of "
-            "different orientation are read one by one with slice_index"
+            f"{head['position'].tolist()}, directions {[head[name].tolist() for name in _DIRECTIONS]}"
+        )
+        if len(counters) == 1:
+            raise WireError(said)
+        raise OpenChoice(
+            f"{said}; slices of different orientation are read one by one",
+            "slice_index",
+            tuple(int(counter) for counter in counters),
         )
     return placement
 
@@ -153,11 +162,12 @@ def _axes(head: np.void, assume_axial: bool) -> tuple[Matrix, str]:
     if np.any(directions):
         return unit_axes(directions), ""
     if not assume_axial:
-        raise WireError(
-            "the readouts carry no directions (all zero), so nobody knows how the image lies in the patient; "
-            "if you know that the scan is axial, say so with assume_axial"
+        raise OpenChoice(
+            "the readouts carry no directions (all zero), so nobody knows how the image lies in the patient",
+            "assume_axial",
+            (1,),
         )
-    return np.eye(3), "assumed axial: the readouts carry no directions"
+    return np.eye(3), f"{ASSUMED} axial: the readouts carry no directions"
 
 
 def _stack(
@@ -177,9 +187,11 @@ def _stack(
         uneven = float(np.abs(steps - spacing_mm).max())
         allowed = max(POSITION_TOLERANCE_MM, SPACING_TOLERANCE * spacing_mm)
         if spacing_mm <= POSITION_TOLERANCE_MM or uneven > allowed or aside_mm > allowed:
-            raise WireError(
+            raise OpenChoice(
                 f"the {len(positions)} slices form no even stack: heights {np.round(heights[order], 3).tolist()} mm, "
-                f"up to {aside_mm:.3g} mm beside the common normal; read single slices with slice_index"
+                f"up to {aside_mm:.3g} mm beside the common normal; single slices can be read",
+                "slice_index",
+                tuple(int(counter) for counter in counters),
             )
     ranks = {int(counters[index]): rank for rank, index in enumerate(order)}
     return ranks, spacing_mm, positions[order[0]]

@@ -40,7 +40,8 @@ GEOMETRY_PARAMETER = "IntraopMRIGeometry"
 #: seconds from one repetition to the next; what is made of the scan when that is no image; which way the blips of EPI
 #: go (up or down); and for scans beside metal the centre frequencies of spectral bins, one for
 #: each contrast, separated by spaces; their width; the bandwidth of the pulse that excites a slice; the field of view
-#: of a slice encoding whose steps are the contrasts, N // 2 the central one (SEMAC); and the angle of a tilted view.
+#: of a slice encoding whose steps are the contrasts, N // 2 the central one (SEMAC); the angle of a tilted view;
+#: and how counters were read where the header of the scan had left that open.
 OWN_PARAMETERS: Mapping[str, str] = {
     "frame_interval_s": "IntraopMRIFrameInterval_s",
     "scan_for": "IntraopMRIScanFor",
@@ -50,6 +51,7 @@ OWN_PARAMETERS: Mapping[str, str] = {
     "rf_bandwidth_hz": "IntraopMRIRfBandwidth_Hz",
     "semac_fov_mm": "IntraopMRISemacFov_mm",
     "vat_tilt_deg": "IntraopMRIViewAngle_deg",
+    "read_as": "IntraopMRIReadAs",
 }
 #: Entries of the encoding's metadata, and the parameters of an EPI readout (microseconds) as converters write them.
 EPI_PARAMETERS: Mapping[str, str] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -17,7 +18,8 @@ from .mrd_header import MrdHeader, parse_header
 from .mrd_layout import ACQUISITION_HEAD, MrdFlag
 from .mrd_lines import Lines, has
 from .mrd_messages import AcquisitionMessage, MessageId, MrdMessage, TextMessage, Waveform
-from .mrd_scan import MrdOptions, ScanPlan, chosen_space, for_images, plan_scan
+from .mrd_scan import MrdOptions, ScanPlan, chosen_space, for_images, left_out, plan_scan
+from .mrd_semac import is_open, slices_apart_mm
 from .mrd_stream import MrdConnection
 
 #: Readouts are handed on after this many even when more are waiting, so that a preview keeps moving.
@@ -39,10 +41,14 @@ class LiveScan:
     A scan plane that moves in mid-scan (real-time imaging of one slice or slab) begins a new Encoding with a new scan
     id ("name#2"). The last block of a scan carries ``last``; where the sender does not flag its last readout, that
     block has no lines.
+
+    Of several encodings the first is read, unless the options name another: a stream cannot be looked through before.
+    Slices that may be slabs or SEMAC are waited for, since only their distance tells them apart.
     """
 
     def __init__(self, options: MrdOptions | None = None, name: str = "mrd") -> None:
-        self._options = options or MrdOptions()
+        options = options or MrdOptions()
+        self._options = replace(options, encoding_space=options.encoding_space or 0)
         self._name = name
         self._header: MrdHeader | None = None
         self._plan: ScanPlan | None = None
@@ -50,6 +56,8 @@ class LiveScan:
         self._waiting: list[AcquisitionMessage] = []
         self._waiting_bytes = 0
         self._slices: set[int] = set()
+        self._apart_mm = 0.0
+        self._left_out: Counter[str] = Counter()
         self._ended = False
 
     def begin(self, xml: str) -> None:
@@ -58,6 +66,8 @@ class LiveScan:
         self._plan = None
         self._plans = 0
         self._slices = set()
+        self._apart_mm = 0.0
+        self._left_out.clear()
 
     def add(self, message: AcquisitionMessage) -> None:
         """Take one readout. Raises WireError when none was announced, or when too many wait for their place."""
@@ -81,28 +91,34 @@ class LiveScan:
         if header is not None and self._waiting and (end or self._plan is not None or self._placed(header)):
             lines = _joined(self._waiting)
             self._waiting, self._waiting_bytes = [], 0
+            if self._plan is None:
+                self._apart_mm = slices_apart_mm(lines.heads[for_images(lines.heads, self._options)])
             for run in _runs(lines, self._options) if self._single_place(header) else [lines]:
                 plan = self._plan
                 if plan is None or not self._continues(plan, run, header):
                     plan = self._plan = self._planned(header, run)
                     yield plan.encoding
+                self._left_out += left_out(run.heads, self._options)
                 for block in plan.blocks(run):
                     self._ended = block.last
-                    yield _received_now(block)
+                    yield self._received_now(block)
         if end and self._plan is not None and not self._ended:
             self._ended = True
-            yield _received_now(_empty_last(self._plan.encoding))
+            yield self._received_now(_empty_last(self._plan.encoding))
 
     def _single_place(self, header: MrdHeader) -> bool:
         """Whether all image lines lie in one place: a 3D slab or a single slice."""
-        if self._options.slice_index is not None or self._options.encoding_space >= len(header.spaces):
+        if self._options.slice_index is not None:
             return True
-        space = chosen_space(header, self._options)[0]
+        space = chosen_space(header, self._options, self._apart_mm)[0]
         return space.encoded_matrix[0] > 1 or space.count("slice") == 1
 
     def _placed(self, header: MrdHeader) -> bool:
-        wanted = 1 if self._single_place(header) else header.spaces[self._options.encoding_space].count("slice")
-        return len(self._slices) >= wanted
+        one = self._single_place(header)
+        space = header.spaces[self._options.encoding_space or 0]
+        if one and self._options.slice_index is None:
+            one = not is_open(header, space)
+        return len(self._slices) >= (1 if one else space.count("slice"))
 
     def _continues(self, plan: ScanPlan, lines: Lines, header: MrdHeader) -> bool:
         heads = lines.heads[_located(lines.heads, self._options)]
@@ -111,6 +127,10 @@ class LiveScan:
         if not self._single_place(header):
             raise WireError(f"the slices of scan '{plan.encoding.scan_id}' moved in mid-scan; start the scan again")
         return False
+
+    def _received_now(self, block: Acquisition) -> Acquisition:
+        unused, self._left_out = self._left_out, Counter()
+        return replace(block, received_monotonic_s=time.monotonic(), received_utc_s=time.time(), left_out=unused)
 
     def _planned(self, header: MrdHeader, lines: Lines) -> ScanPlan:
         plan = plan_scan(header, lines.heads, self._options, self._name)
@@ -189,10 +209,6 @@ def _runs(lines: Lines, options: MrdOptions) -> list[Lines]:
         Lines(lines.heads[a:b], lines.samples[a:b], None if lines.trajectory is None else lines.trajectory[a:b])
         for a, b in pairwise(cuts)
     ]
-
-
-def _received_now(block: Acquisition) -> Acquisition:
-    return replace(block, received_monotonic_s=time.monotonic(), received_utc_s=time.time())
 
 
 def _empty_last(encoding: Encoding) -> Acquisition:

@@ -7,14 +7,15 @@ are zero. Short (asymmetric) readouts stay short: the ``centre`` along x says wh
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ..data import Acquisition, AnyArray, Encoding, LineFlag
-from ..errors import WireError
+from ..data import GEOMETRY, READ_AS, READ_ONLY, Acquisition, AnyArray, Encoding, LineFlag
+from ..errors import OpenChoice, WireError
 from .mrd_geometry import Placement, place
 from .mrd_header import (
     CALIBRATION_PARAMETERS,
@@ -37,14 +38,15 @@ TRAJECTORY_EDGE = 0.5 + 1e-3
 class MrdOptions:
     """What a file cannot say or what a person chooses from it.
 
-    ``encoding_space``: which of the header's encodings is read. ``slice_index``, ``phase``, ``set_index``: read only
-    the lines with this counter; needed when there are several phases or sets. ``assume_axial``: take readouts without
-    directions as axial instead of refusing them. ``trajectory_unit``: trajectories in MRD have no fixed unit.
+    ``encoding_space``: which of the header's encodings is read, None for the only one with image lines.
+    ``slice_index``, ``phase``, ``set_index``: read only the lines with this counter; needed when there are several
+    phases or sets. ``assume_axial``: take readouts without directions as axial instead of refusing them.
+    ``trajectory_unit``: trajectories in MRD have no fixed unit.
     ``kspace_sign``: sign of the phase, signal = sum of image times exp(sign 2 pi i k r); -1 is what MRD tools assume,
     +1 turns the axes of the grid around. ``scan_id``: name of the scan, from the header when empty.
     """
 
-    encoding_space: int = 0
+    encoding_space: int | None = None
     slice_index: int | None = None
     phase: int | None = None
     set_index: int | None = None
@@ -56,7 +58,7 @@ class MrdOptions:
 
 @dataclass(frozen=True, eq=False)
 class ScanPlan:
-    """How the lines of one scan become blocks. Built by :func:`plan_scan`."""
+    """How the lines of one scan become blocks. Built by :func:`plan_scan`; its ``options`` name the encoding space."""
 
     encoding: Encoding
     options: MrdOptions
@@ -193,10 +195,13 @@ def plan_scan(header: MrdHeader, heads: AnyArray, options: MrdOptions, name: str
     """Encoding and line layout from the header and the heads of the lines (all of a file, the first of a stream).
 
     ``name``: scan id when neither options nor header give one. Raises WireError when no line belongs to an image, when
-    a choice between phases, sets or encodings is open, or when the geometry cannot be trusted.
+    or when the geometry cannot be trusted; OpenChoice when one between encodings, phases, sets or slices is open.
     """
+    if options.encoding_space is None:
+        options = replace(options, encoding_space=_only_space(heads, len(header.spaces)))
     images = heads[for_images(heads, options)]
-    space, steps = chosen_space(header, options, slices_apart_mm(images))
+    every_slice = heads[for_images(heads, replace(options, slice_index=None))]
+    space, steps = chosen_space(header, options, slices_apart_mm(every_slice))
     if not len(images):
         raise WireError(f"none of the {len(heads)} readouts belongs to an image of encoding {options.encoding_space}")
     _refuse_open_choices(images)
@@ -247,10 +252,26 @@ def plan_scan(header: MrdHeader, heads: AnyArray, options: MrdOptions, name: str
         echo_times_s=header.echo_times_s,
         dwell_time_s=dwell_s if dwell_s > 0 else None,
         metadata=_metadata(header, heads, options, placement, space)
-        | ({} if steps is None else {SEMAC_FOV_MM: f"{steps.fov_mm:g}"}),
+        | ({} if steps is None else {SEMAC_FOV_MM: f"{steps.fov_mm:g}", READ_AS: steps.known_by}),
     )
     refuse_implausible(encoding)
     return ScanPlan(encoding, options, placement, shifts, steps)
+
+
+def left_out(heads: AnyArray, options: MrdOptions) -> Counter[str]:
+    """How many readouts belong neither to the chosen image nor to the noise scan, by what they are."""
+    result: Counter[str] = Counter()
+    rest = heads[~(for_images(heads, options) | has(heads, MrdFlag.NOISE))]
+    if not len(rest):
+        return result
+    kinds = [(f"{(flag.name or '').lower().replace('_', ' ')} readouts", has(rest, flag)) for flag in NOT_FOR_IMAGES]
+    kinds.append(("readouts of other encodings", rest["encoding_space_ref"] != options.encoding_space))
+    kinds.append(("readouts of other slices, phases or sets", np.ones(len(rest), dtype=bool)))
+    counted = np.zeros(len(rest), dtype=bool)
+    for what, rows in kinds:
+        result[what] += int((rows & ~counted).sum())
+        counted |= rows
+    return +result
 
 
 def for_images(heads: AnyArray, options: MrdOptions) -> npt.NDArray[np.bool_]:
@@ -265,25 +286,34 @@ def for_images(heads: AnyArray, options: MrdOptions) -> npt.NDArray[np.bool_]:
     return np.asarray(chosen)
 
 
+def _only_space(heads: AnyArray, count: int) -> int:
+    """The encoding with image lines; of several those that do more than calibrate. OpenChoice when there are two."""
+    found = [number for number in range(count) if for_images(heads, MrdOptions(number)).any()]
+    images = heads[~has(heads, MrdFlag.CALIBRATION)]
+    whole = [number for number in found if for_images(images, MrdOptions(number)).any()] or found
+    if len(whole) > 1:
+        raise OpenChoice(f"the scan holds images of {len(whole)} encodings", "encoding_space", tuple(whole))
+    return whole[0] if whole else 0
+
+
 def chosen_space(header: MrdHeader, options: MrdOptions, apart_mm: float = 0.0) -> tuple[Space, SliceSteps | None]:
     """The encoding that is read, and its steps of slice encoding (SEMAC) where it has some.
 
-    ``apart_mm``: distance of the slices, 0 when not known.
+    Of options that name none the first counts. ``apart_mm``: distance of the slices, 0 when not known.
 
     Raises WireError when there is none of that number, and as :func:`.mrd_semac.flattened`.
     """
-    if not 0 <= options.encoding_space < len(header.spaces):
-        raise WireError(f"encoding_space must be 0 to {len(header.spaces) - 1}, got {options.encoding_space}")
-    return flattened(header, header.spaces[options.encoding_space], options.kspace_sign, apart_mm)
+    number = options.encoding_space or 0
+    if not 0 <= number < len(header.spaces):
+        raise WireError(f"encoding_space must be 0 to {len(header.spaces) - 1}, got {number}")
+    return flattened(header, header.spaces[number], options.kspace_sign, apart_mm)
 
 
 def _refuse_open_choices(images: AnyArray) -> None:
     for counter, option in (("phase", "phase"), ("set", "set_index")):
         values = np.unique(images["idx"][counter])
         if len(values) > 1:
-            raise WireError(
-                f"the scan holds {len(values)} values of '{counter}' ({values.tolist()}): choose one, {option}"
-            )
+            raise OpenChoice(f"the scan holds {len(values)} values of '{counter}'", option, tuple(values.tolist()))
     if has(images, MrdFlag.COMPRESSION).any():
         raise WireError("the readouts are compressed; write the file without compression")
     channels = np.unique(images["active_channels"])
@@ -357,7 +387,8 @@ def _metadata(
 ) -> dict[str, str]:
     result = {
         "source": "MRD",
-        "geometry": placement.note or header.user_parameters.get(GEOMETRY_PARAMETER) or "from the acquisition headers",
+        GEOMETRY: placement.note or header.user_parameters.get(GEOMETRY_PARAMETER) or "from the acquisition headers",
+        READ_ONLY: ", ".join(_read_only(options, len(header.spaces))),
         "patient_position": header.patient_position,
         "frame_of_reference": header.frame_of_reference,
     }
@@ -378,11 +409,13 @@ def _metadata(
     noise = heads[has(heads, MrdFlag.NOISE)]
     if len(noise) and noise["sample_time_us"][0] > 0:
         result["noise_dwell_time_s"] = repr(float(noise["sample_time_us"][0]) * 1e-6)
-    left_out = {flag.name or "": int(has(heads, flag).sum()) for flag in NOT_FOR_IMAGES}
-    left_out["of other encodings"] = int(
-        ((heads["encoding_space_ref"] != options.encoding_space) & ~has(heads, MrdFlag.NOISE)).sum()
-    )
-    texts = [f"{count} {name.lower().replace('_', ' ')}" for name, count in left_out.items() if count]
-    if texts:
-        result["lines_left_out"] = ", ".join(texts)
+    if space.encoded_matrix[0] > 1 and announced > 1:
+        result[READ_AS] = f"one of {announced} slabs, each a volume of its own"
     return {key: value for key, value in result.items() if value}
+
+
+def _read_only(options: MrdOptions, spaces: int) -> list[str]:
+    """Which part of what the file holds was chosen, in words."""
+    chosen = [("slice", options.slice_index), ("phase", options.phase), ("set", options.set_index)]
+    words = [f"{name} {value}" for name, value in chosen if value is not None]
+    return ([f"encoding {options.encoding_space} of {spaces}"] if spaces > 1 else []) + words

@@ -11,13 +11,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ..data import AnyArray
+from ..data import ASSUMED, AnyArray
 from ..errors import WireError
 from .mrd_header import OWN_PARAMETERS, Limit, MrdHeader, Space
 
 #: Entry of the encoding's metadata and the user parameter that names a scan SEMAC.
 SEMAC_FOV_MM = "semac_fov_mm"
 SEMAC_PARAMETER = OWN_PARAMETERS[SEMAC_FOV_MM]
+
+#: Fewer steps put no signal back, and two slabs of two partitions that lie so overlap by half, as slabs may.
+LEAST_STEPS = 3
 
 #: Slices lie as far apart as the planes of their encoding to this part: positions and fields of view are rounded.
 APART_TOLERANCE = 0.02
@@ -27,11 +30,13 @@ APART_TOLERANCE = 0.02
 class SliceSteps:
     """``count`` steps over ``fov_mm``; a readout's step_2 plus ``shift`` is its contrast, N // 2 the central one.
 
+    ``known_by``: why the scan is taken for SEMAC, in words, beginning with ``ASSUMED`` where its header leaves it open.
     ``mirrored``: the phase of the data turns the other way, so that the steps count backwards.
     """
 
     count: int
     fov_mm: float
+    known_by: str
     shift: int = 0
     mirrored: bool = False
 
@@ -61,15 +66,26 @@ def flattened(
 
     It is when there are several slices and several encoded partitions, and the reconstructed matrix has one partition,
     which no volume has, or slices lie as far apart as encoded partitions (``apart_mm``, 0 when not known), where
-    slabs would lie in one another, or the user parameter ``IntraopMRISemacFov_mm`` says so. Raises WireError for what
-    cannot be put in place.
+    slabs would lie in one another, or the user parameter ``IntraopMRISemacFov_mm`` says so. Where nothing but the
+    distance speaks for it, that is said as an assumption. Raises WireError for what cannot be put in place.
     """
     count, fov_mm = space.encoded_matrix[0], space.encoded_fov_mm[0]
     said = header.user_parameters.get(SEMAC_PARAMETER, "")
     if count == 1 and said and kspace_sign > 0:
         raise WireError("steps of slice encoding (SEMAC) that are written as contrasts are read with kspace_sign -1")
     interleaved = abs(apart_mm - fov_mm / count) <= APART_TOLERANCE * fov_mm / count
-    if count < 2 or space.count("slice") < 2 or not (said or space.recon_matrix[0] == 1 or interleaved):
+    if count < 2 or space.count("slice") < 2:
+        return space, None
+    if said:
+        known_by = f"slices with {count} steps of slice encoding (SEMAC): the header says so"
+    elif space.recon_matrix[0] == 1:
+        known_by = f"slices with {count} steps of slice encoding (SEMAC): one partition of each is reconstructed"
+    elif is_open(header, space) and interleaved:
+        known_by = (
+            f"{ASSUMED} to be SEMAC: slices lie as far apart as the {count} partitions of each ({apart_mm:.3g} mm), "
+            f"where slabs would lie in one another; the header does not say ({SEMAC_PARAMETER})"
+        )
+    else:
         return space, None
     if space.trajectory != "cartesian":
         raise WireError(
@@ -93,7 +109,14 @@ def flattened(
         recon_fov_mm=(fov_mm / count, *space.recon_fov_mm[1:]),
         limits=limits | {"contrast": Limit(0, count - 1, count // 2)},
     )
-    return slices, SliceSteps(count, fov_mm, shift, kspace_sign > 0)
+    return slices, SliceSteps(count, fov_mm, known_by, shift, kspace_sign > 0)
+
+
+def is_open(header: MrdHeader, space: Space) -> bool:
+    """Whether nothing but the places of all slices tells SEMAC from slabs."""
+    said = header.user_parameters.get(SEMAC_PARAMETER, "")
+    several = space.encoded_matrix[0] >= LEAST_STEPS and space.count("slice") > 1
+    return several and space.recon_matrix[0] > 1 and not said and space.trajectory == "cartesian"
 
 
 def slices_apart_mm(images: AnyArray) -> float:

@@ -274,14 +274,14 @@ def test_duplicates_keep_the_first_and_warn() -> None:
     assembler.add(lines(head()))
     assembler.add(lines(7 * head(), [3, 4]))
     np.testing.assert_array_equal(assembler.kspace().samples[:, 0], head())
-    assert assembler.warnings == ("2 lines came twice; the first was kept",)
+    assert assembler.warnings == ("2 lines came twice: the first was kept",)
 
 
 def test_duplicates_within_a_block() -> None:
     assembler = Assembler(encoding())
     assembler.add(lines(head(), [3, 4, 3]))
     assert assembler.kspace().acquired.sum() == 2
-    assert assembler.warnings == ("1 lines came twice; the first was kept",)
+    assert assembler.warnings == ("1 lines came twice: the first was kept",)
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def test_lines_that_come_twice_and_steps_that_are_none() -> None:
     scan = scanned()
     twice = collected(replace(scan, blocks=(scan.blocks[0], *scan.blocks)))
     result = make(twice, Wanted())
-    assert any("lines came twice; the first was kept" in text for text in result.warnings)
+    assert any("lines came twice: the first was kept" in text for text in result.warnings)
     np.testing.assert_allclose(result.image.array, make(collected(scan), Wanted()).image.array, rtol=1e-4, atol=1e-5)
     with pytest.raises(ReconstructionError, match=r"contrast must be within 0\.\.7"):
         collected(replace(scan, blocks=(*scan.blocks, replace(scan.blocks[0], contrast=8))))

@@ -11,7 +11,7 @@ import ismrmrd
 import numpy as np
 import pytest
 from IntraopMRIReconstructionLib.data import Acquisition, Encoding, LineFlag
-from IntraopMRIReconstructionLib.errors import DataError, IntraopError, WireError
+from IntraopMRIReconstructionLib.errors import DataError, IntraopError, OpenChoice, WireError
 from IntraopMRIReconstructionLib.geometry import RAS_FROM_LPS
 from IntraopMRIReconstructionLib.wire import mrd_file
 from IntraopMRIReconstructionLib.wire.mrd_file import MrdReader, read_mrd, write_mrd
@@ -154,7 +154,7 @@ def test_every_kind_of_line_keeps_its_meaning(tmp_path: Path) -> None:
     encoding = read.encoding
     assert (encoding.contrasts, encoding.repetitions, encoding.averages) == (2, 3, 2)
     assert encoding.calibration_lines == (0, 2)
-    assert "1 dummy scan" in encoding.metadata["lines_left_out"]
+    assert [dict(block.left_out) for block in read.acquisitions] == [{"dummy scan readouts": 1}, {}, {}, {}, {}]
     assert read.acquisitions[0].samples.shape == (1, 2, 20)
 
 
@@ -456,6 +456,57 @@ def test_lines_that_are_wrong_are_refused(tmp_path: Path) -> None:
         file["dataset/data"][1] = row
     with pytest.raises(WireError, match="readout 1 has 126 numbers"):
         read_mrd(broken)
+
+
+def test_what_is_open_can_be_asked_for(tmp_path: Path) -> None:
+    """The refusal names the option and its values, and giving one of them reads the file and is written down."""
+    scan, sagittal = Scan(), Scan(axes=np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]]))
+    blind = scan.line()
+    for name in ("read_dir", "phase_dir", "slice_dir"):
+        getattr(blind, name)[:] = (0.0, 0.0, 0.0)
+    cases = {
+        "set_index": ([scan.line(set=number) for number in (0, 2)], (0, 2), "set 2"),
+        "phase": ([scan.line(phase=number) for number in (1, 3)], (1, 3), "phase 3"),
+        "slice_index": ([scan.line(slice=0), sagittal.line(slice=1)], (0, 1), "slice 1"),
+        "assume_axial": ([blind], (1,), ""),
+    }
+    for option, (lines, values, said) in cases.items():
+        path = scan.write(tmp_path / f"{option}.h5", lines)
+        with pytest.raises(OpenChoice) as caught:
+            read_mrd(path)
+        assert (caught.value.option, caught.value.values) == (option, values)
+        read = read_mrd(path, MrdOptions(**{option: values[-1]}))  # type: ignore[arg-type]
+        assert read.encoding.metadata.get("read_only", "") == said
+        if option != "assume_axial":
+            assert read.acquisitions[0].left_out == {"readouts of other slices, phases or sets": 1}
+
+
+def test_the_encoding_with_the_images_is_read(tmp_path: Path) -> None:
+    """Of several: the one that does more than calibrate; where two do, nobody knows which is meant."""
+
+    class Two(Scan):
+        def header(self) -> str:
+            text = super().header()
+            encoding = text[text.index(" <encoding>") : text.index(" <sequenceParameters>")]
+            return text.replace(encoding, encoding.replace("<x>32</x>", "<x>24</x>", 1) + encoding)
+
+    scan = Two()
+
+    def line(space: int, *flags: int, step: int = 0) -> ismrmrd.Acquisition:
+        made = scan.line(flags=flags, kspace_encode_step_1=step)
+        made.encoding_space_ref = space
+        return made
+
+    reference = line(0, ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
+    read = read_mrd(scan.write(tmp_path / "a.h5", [reference, line(1), line(1, step=1)]))
+    assert read.encoding.encoded_matrix == (1, 16, 32)
+    assert read.encoding.metadata["read_only"] == "encoding 1 of 2"
+    assert read.acquisitions[0].left_out == {"readouts of other encodings": 1}
+    both = scan.write(tmp_path / "b.h5", [line(0), line(1)])
+    with pytest.raises(OpenChoice) as caught:
+        read_mrd(both)
+    assert (caught.value.option, caught.value.values) == ("encoding_space", (0, 1))
+    assert read_mrd(both, MrdOptions(encoding_space=1)).encoding.encoded_matrix == (1, 16, 32)
 
 
 def test_one_set_phase_or_slice_can_be_chosen(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from IntraopMRIReconstructionLib.data import Acquisition, Encoding
-from IntraopMRIReconstructionLib.errors import IntraopError, WireError
+from IntraopMRIReconstructionLib.errors import IntraopError, OpenChoice, WireError
 from IntraopMRIReconstructionLib.reconstruct.collect import collector
 from IntraopMRIReconstructionLib.reconstruct.products import Wanted, make
 from IntraopMRIReconstructionLib.reconstruct.result import Reconstruction
@@ -101,15 +101,20 @@ def test_a_file_is_the_same_picture_in_the_same_place(tmp_path: Path, directions
     assert in_ras(result) == pytest.approx(in_ras(expected), rel=1e-4, abs=1e-4)
 
 
+def volume(text: str) -> str:
+    """The header of a scanner that names as many partitions in the image as it encodes."""
+    block = re.search(r"<reconSpace>.*?</reconSpace>", text)
+    assert block is not None
+    return text.replace(block[0], block[0].replace("<z>1</z>", f"<z>{STEPS}</z>").replace("<z>4.0</z>", "<z>32</z>"))
+
+
+def copied(path: Path, scan: Any) -> Path:
+    write_mrd(path, scan.encoding, scan.acquisitions)
+    return path
+
+
 def test_slices_that_would_be_slabs_in_one_another_are_semac_without_another_word(tmp_path: Path) -> None:
     """A foreign header has no field for it: partitions as far apart as slices are steps, others need the parameter."""
-
-    def volume(text: str) -> str:
-        block = re.search(r"<reconSpace>.*?</reconSpace>", text)
-        assert block is not None
-        return text.replace(
-            block[0], block[0].replace("<z>1</z>", f"<z>{STEPS}</z>").replace("<z>4.0</z>", "<z>32</z>")
-        )
 
     def named(text: str) -> str:
         mine = "<userParameterString><name>IntraopMRISemacFov_mm</name><value>32</value></userParameterString>"
@@ -118,7 +123,14 @@ def test_slices_that_would_be_slabs_in_one_another_are_semac_without_another_wor
     for name, change in (("volume", volume), ("named", named)):
         scan = read_mrd(written(tmp_path / f"{name}.h5", scanned().encoding, change))
         assert scan.encoding.metadata["semac_fov_mm"] == "32"
-        assert made(scan.encoding, scan.acquisitions).method == "SEMAC (fft)"
+        result = made(scan.encoding, scan.acquisitions)
+        assert result.method == "SEMAC (fft)"
+        # Where nothing but the distance says so, the result says that, also a copy's.
+        copy = read_mrd(copied(tmp_path / f"{name} copy.h5", scan))
+        for each in (result, made(copy.encoding, copy.acquisitions)):
+            said = [text for text in each.warnings if "assumed to be SEMAC" in text]
+            assert len(said) == (name == "volume")
+            assert each.provenance["read_as"].startswith("assumed") is (name == "volume")
     with pytest.raises(WireError, match=r"slabs has no single grid.*IntraopMRISemacFov_mm"):
         read_mrd(
             written(
@@ -127,9 +139,51 @@ def test_slices_that_would_be_slabs_in_one_another_are_semac_without_another_wor
         )
 
 
-def test_a_stream_waits_for_its_slices_and_gives_the_same(tmp_path: Path) -> None:
-    path = written(tmp_path / "semac.h5", scanned().encoding)
+@pytest.mark.parametrize("change", [lambda text: text, volume])
+def test_a_stream_waits_for_its_slices_and_gives_the_same(tmp_path: Path, change: Change) -> None:
+    path = written(tmp_path / "semac.h5", scanned().encoding, change)
     whole = read_mrd(path, MrdOptions(scan_id="file"))
+    encoding, *blocks = streamed(path)
+    assert isinstance(encoding, Encoding)
+    assert all(isinstance(block, Acquisition) for block in blocks)
+    assert encoding.metadata["read_as"] == whole.encoding.metadata["read_as"]
+    np.testing.assert_allclose(
+        made(encoding, blocks).image.array, made(whole.encoding, whole.acquisitions).image.array, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("apart_mm", [30.0, 32.0])
+def test_slabs_beside_one_another_are_volumes_of_their_own(tmp_path: Path, apart_mm: float) -> None:
+    """The same header as that of SEMAC: only where the slabs lie tells. A file says which it holds, and one is read."""
+    path = written(tmp_path / "slabs.h5", scanned().encoding, volume)
+    with h5py.File(path, "r+") as file:
+        table = file["dataset"]["data"][:]
+        head = table["head"]
+        # One slab after the other, as they are scanned.
+        table = table[np.argsort(head["idx"]["slice"], kind="stable")]
+        head = table["head"]
+        head["position"] += head["slice_dir"] * (head["idx"]["slice"] * (apart_mm - SLICE_MM))[:, None]
+        file["dataset"]["data"][:] = table
+    slabs = [item for item in streamed(path) if isinstance(item, Encoding)]
+    assert [slab.is_3d for slab in slabs] == [True] * scanned().encoding.encoded_matrix[0]
+    assert "one of 8 slabs" in slabs[3].metadata["read_as"]
+    with pytest.raises(OpenChoice) as caught:
+        read_mrd(path)
+    assert (caught.value.option, caught.value.values) == ("slice_index", tuple(range(8)))
+    third = read_mrd(path, MrdOptions(slice_index=3)).encoding
+    np.testing.assert_allclose(third.ras_from_ijk, slabs[3].ras_from_ijk)
+    assert third.metadata["read_only"] == "slice 3"
+
+
+def test_one_slice_of_semac_is_no_volume(tmp_path: Path) -> None:
+    """What the slices together tell holds for each."""
+    scan = read_mrd(written(tmp_path / "semac.h5", scanned().encoding, volume), MrdOptions(slice_index=2))
+    assert not scan.encoding.is_3d
+    assert scan.encoding.contrasts == STEPS
+
+
+def streamed(path: Path) -> list[Any]:
+    """What a stream of the readouts of a file gives."""
     with h5py.File(path) as file:
         xml, rows = file["dataset"]["xml"][0].decode(), file["dataset"]["data"][:]
     live, items = LiveScan(MrdOptions(scan_id="file")), []
@@ -139,13 +193,7 @@ def test_a_stream_waits_for_its_slices_and_gives_the_same(tmp_path: Path) -> Non
         live.add(AcquisitionMessage(head, rows["data"][number], rows["traj"][number]))
         if number % 64 == 63:
             items += list(live.flush())
-    items += list(live.flush(end=True))
-    encoding, *blocks = items
-    assert isinstance(encoding, Encoding)
-    assert all(isinstance(block, Acquisition) for block in blocks)
-    np.testing.assert_allclose(
-        made(encoding, blocks).image.array, made(whole.encoding, whole.acquisitions).image.array, rtol=1e-5
-    )
+    return items + list(live.flush(end=True))
 
 
 def test_data_whose_phase_turns_the_other_way_is_mirrored_as_a_whole(tmp_path: Path) -> None:
