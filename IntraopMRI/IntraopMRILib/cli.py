@@ -23,8 +23,8 @@ from .session import Link, Plan
 from .session_files import DRAWN_BEFORE
 from .session_measures import RECIPES
 
-#: Present in every folder that a run has finished; only such a folder is replaced by a later run.
-DONE_MARK = "session.json"
+#: One of them is in every folder that a session or a demo has finished; only such a folder is replaced by a later run.
+DONE_MARKS = ("session.json", "comparison.json")
 #: What has to be said beside a measure, by its kind.
 OPTIONS = {kind: recipe.options for kind, recipe in RECIPES.items() if recipe.options}
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"intraopmri: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("intraopmri: stopped; nothing was written", file=sys.stderr)
+        print("intraopmri: stopped; no results were written", file=sys.stderr)
         return 130
     return 0
 
@@ -281,23 +281,42 @@ def finished_or_nothing(out: Path) -> Iterator[Path]:
 
     Raises SessionError when ``out`` is something that no earlier run has made, or cannot be written.
     """
-    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or any(out.rglob(DONE_MARK)))):
+    place = out.resolve()
+    if place.exists() and not (
+        place.is_dir() and (not any(place.iterdir()) or any((place / mark).is_file() for mark in DONE_MARKS))
+    ):
         raise SessionError(f"'{out}' exists and holds no earlier results: choose another folder with --out")
+    if Path.cwd().is_relative_to(place):
+        raise SessionError(f"'{out}' holds the folder that you are in: choose another folder with --out")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
     except OSError as error:
         raise SessionError(
             f"cannot write beside '{out}': {error.strerror}; choose another folder with --out"
         ) from error
     try:
         yield folder
-        if out.exists():
-            shutil.rmtree(out)
         folder.chmod(0o755)  # mkdtemp keeps others out; results may be read like any file
-        folder.replace(out)
+        _put_in_place(folder, place)
+    except OSError as error:
+        raise SessionError(f"the results cannot be written to '{out}': {error}; nothing was changed there") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put_in_place(folder: Path, place: Path) -> None:
+    """Rename ``folder`` to ``place``; what was there goes only then, so that one of both is always whole."""
+    old = folder.with_name(f"{folder.name}.old")
+    if place.exists():
+        place.replace(old)
+    try:
+        folder.replace(place)
+    except OSError:
+        if old.exists():
+            old.replace(place)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _spot(text: str) -> tuple[float, float, float]:

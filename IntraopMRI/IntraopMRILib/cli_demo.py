@@ -6,11 +6,13 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from IntraopMRIReconstructionLib.data import Image
+from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.geometry import centre_of, pose_error
 from IntraopMRIReconstructionLib.simulate.anatomy import TEMPLATE
 from IntraopMRIReconstructionLib.simulate.case_files import read_pointer, read_truth, write_case
@@ -95,8 +97,10 @@ def run_lab(folder: Path, seed: int, preop: Path | None) -> None:
         for name, port in theatre.ports.items():
             print(f"{name:8} 127.0.0.1:{port}")
         print(f"The case is in {folder / 'brain'}. Stop with Ctrl+C.", flush=True)
-        while all(theatre.alive(name) for name in theatre.ports):
-            time.sleep(0.5)
+        with suppress(KeyboardInterrupt):
+            while not (ended := [name for name in theatre.ports if not theatre.alive(name)]):
+                time.sleep(0.5)
+            raise SessionError(f"the simulated {' and '.join(ended)} ended by itself: start the theatre again")
 
 
 def _of_mr(plan: Plan) -> Plan:

@@ -7,16 +7,19 @@ the agent was given. In a second look agent may be left from the first one, whic
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
+import numpy as np
+import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image, Matrix
 from IntraopMRIReconstructionLib.errors import SessionError
-from IntraopMRIReconstructionLib.geometry import centre_of, pose_error
+from IntraopMRIReconstructionLib.geometry import apply
 
 from .register.deformable import DeformableRegistration
 from .register.rigid import RigidRegistration
 from .session_updates import Role
 
-#: Two scans whose registrations differ by more than this at the centre show that the patient moved in between (mm).
+#: Two scans whose registrations put a part of the tumour farther apart than this show that the patient moved (mm).
 MOVED_MM = 1.0
 
 
@@ -36,8 +39,9 @@ class ScanPair:
     counts now, None before the first.
     """
 
-    def __init__(self, preoperative: Image) -> None:
-        self._centre = centre_of(preoperative.ras_from_ijk, _size(preoperative))
+    def __init__(self, tumour: Image | None) -> None:
+        #: Corners (8, 3) of the box around the tumour, preoperative RAS: no part of it moves farther than all of them.
+        self._around = None if tumour is None else _box_around(tumour)
         self._agent_utc_s: float | None = None
         self._last_pose: Matrix | None = None
         self._chosen: set[Role] = set()
@@ -98,8 +102,9 @@ class ScanPair:
         elif "native" not in self.placed:
             why = "the native scan was not registered, so a motion of the patient would not be seen"
         else:
-            poses = [self.placed[role].rigid.intraop_from_preop for role in ("contrast", "native")]
-            moved_mm, _angle = pose_error(poses[0], poses[1], self._centre)
+            assert self._around is not None, "without a tumour nobody asks"
+            now, before = (apply(self.placed[r].rigid.intraop_from_preop, self._around) for r in ("contrast", "native"))
+            moved_mm = float(np.linalg.norm(now - before, axis=1).max())
             why = f"the patient moved {moved_mm:.1f} mm between the native and the contrast scan"
             if moved_mm <= MOVED_MM:
                 why = wrong_order(native, self.images["contrast"], in_order=not late and not self._chosen)
@@ -144,6 +149,6 @@ def agent_notes(native: Image, agent_utc_s: float | None) -> tuple[str, ...]:
     )
 
 
-def _size(image: Image) -> tuple[int, int, int]:
-    k, j, i = image.array.shape[:3]
-    return i, j, k
+def _box_around(label: Image) -> npt.NDArray[np.float64]:
+    inside = np.argwhere(label.array != 0)[:, ::-1]
+    return apply(label.ras_from_ijk, list(product(*zip(inside.min(axis=0), inside.max(axis=0), strict=True))))

@@ -5,11 +5,12 @@ For the receiver thread alone.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from IntraopMRIReconstructionLib.data import Acquisition, Encoding, Image
+from IntraopMRIReconstructionLib.data import Acquisition, Encoding, Image, Status
 from IntraopMRIReconstructionLib.errors import SessionError, WireError
 from IntraopMRIReconstructionLib.reconstruct.live import SCAN_SILENT_S, LiveScan
 from IntraopMRIReconstructionLib.reconstruct.result import Reconstruction
@@ -25,8 +26,14 @@ from .session_journal import Journal
 from .session_products import is_map
 from .session_updates import DeviceSaid, Problem, Role, ScanPreview, ScanProgress, Update
 
-#: Words in a protocol's name that mean contrast agent.
-CONTRAST_WORDS = ("contrast", "t1c", "post", "gd", "+c")
+#: What means contrast agent in a protocol's name, in small letters with one space between words; 'posterior' and 'post
+#: resection' do not. What denies it is taken out first: 'pre contrast', 'non-contrast', 'w/o Gd'.
+AGENT = r"(?:[ck]ontrast\w*|gd|gad\w*|km)(?![a-z])"
+DENIED = re.compile(rf"\b(?:pre|non?|w ?o|without|before|ohne|sans) ?{AGENT}")
+AFTER = r"(?:ce|post)(?! ?(?:er|op|res|surg))(?![a-z])"
+GIVEN = re.compile(rf"[ck]ontrast|(?<![a-z])(?:{AGENT}|{AFTER})|t1 ?ce?(?![a-z0-9])|\+ ?c(?![a-z])")
+#: Different texts of a scanner's state that are written down: one that counts in them would fill the record.
+KEPT_TEXTS = 500
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +60,8 @@ class ArrivedScan:
 
 def role_of(protocol: str) -> Role:
     """Whether a protocol's name speaks of contrast agent."""
-    name = protocol.lower()
-    return "contrast" if any(word in name for word in CONTRAST_WORDS) else "native"
+    name = re.sub(r"[^a-z0-9+]+", " ", protocol.lower())
+    return "contrast" if GIVEN.search(DENIED.sub(" ", name)) else "native"
 
 
 class Reception:
@@ -78,13 +85,16 @@ class Reception:
         self._arriving: LiveScan | None = None
         self._heat, self._heating = heat, False
         self._strays_told = False
+        #: Code and text that each device reported last, and how many texts were written down.
+        self._reported: dict[str, tuple[int, str]] = {}
+        self._texts = 0
 
     def take(self, received: Received) -> None:
         """Handle one message. Raises an IntraopError for what cannot be used."""
         message = received.message
         if isinstance(message, StatusMessage):
             status = adapters.status_from_message(message)
-            self._journal.event("status", f"{status.device}: code {status.code} {status.text}".rstrip())
+            self._note(status)
             self._tell(DeviceSaid(status))
             return
         if self._arriving is None and "ky" in message.metadata:
@@ -120,6 +130,15 @@ class Reception:
         """Let go of the scan that arrives."""
         if self._arriving is not None:
             self._arriving.close()
+
+    def _note(self, status: Status) -> None:
+        """Write down what a device reports anew: a scanner may repeat its state every second of a day."""
+        code, text = self._reported.get(status.device, (None, ""))
+        self._reported[status.device] = status.code, status.text
+        if status.code == code and (status.text == text or self._texts >= KEPT_TEXTS):
+            return
+        self._texts += 1
+        self._journal.event("status", f"{status.device}: code {status.code} {status.text}".rstrip())
 
     def _open(self, encoding: Encoding) -> None:
         if self._arriving is not None:

@@ -7,14 +7,17 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from IntraopMRILib.cli import finished_or_nothing, main
 from IntraopMRILib.workflow.record import read_record
+from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.simulate.case_files import read_truth, write_case
 from IntraopMRIReconstructionLib.simulate.phantom import BrainCase
 from IntraopMRIReconstructionLib.simulate.spine import make_spine_case
@@ -149,6 +152,108 @@ def test_results_of_others_are_not_overwritten(brain_folder: Path, tmp_path: Pat
     result = intraopmri("session", "--case", brain_folder, "--scanner", "127.0.0.1:1", "--out", out)
     fails_with(result, "holds no earlier results")
     assert (out / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("out", ["", "mine"])
+def test_a_folder_that_holds_results_among_other_things_is_not_replaced(tmp_path: Path, out: str) -> None:
+    """Results somewhere below say nothing of what else there is: a home, a whole study."""
+    kept = tmp_path / "mine" / "patient 1" / "session.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("{}")
+    with pytest.raises(SessionError, match="holds no earlier results"), finished_or_nothing(tmp_path / out):
+        pytest.fail("nothing may begin")
+    assert kept.is_file()
+
+
+def test_results_do_not_replace_the_folder_that_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SessionError, match="holds the folder that you are in"), finished_or_nothing(Path(".")):
+        pytest.fail("nothing may begin")
+
+
+def test_earlier_results_stay_when_new_ones_cannot_take_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with finished_or_nothing(out) as folder:
+        (folder / "session.json").write_text("first")
+    rename = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if target == out and not self.name.endswith(".old"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(SessionError, match=r"No space left.*nothing was changed"), finished_or_nothing(out) as folder:
+        (folder / "session.json").write_text("second")
+    assert (out / "session.json").read_text() == "first"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from IntraopMRILib.cli import finished_or_nothing
+for number in range(1000):
+    with finished_or_nothing(Path(sys.argv[1])) as folder:
+        for part in range(20):
+            (folder / f"{part}.txt").write_text(str(number))
+        (folder / "session.json").write_text(str(number))
+    print(number, flush=True)
+"""
+
+
+def test_a_run_that_is_killed_leaves_the_results_before_it_whole(tmp_path: Path) -> None:
+    out, rng = tmp_path / "out", np.random.default_rng(0)
+    for _ in range(2):
+        command, environment = [sys.executable, "-c", KILLED, str(out)], dict(os.environ, PYTHONPATH=":".join(sys.path))
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as run:
+            assert run.stdout is not None
+            for _line in range(int(rng.integers(1, 40))):
+                run.stdout.readline()
+            run.kill()
+        # Between two renames the earlier ones have another name.
+        found = out if out.exists() else next(tmp_path.glob(".out.*.old"))
+        assert len({path.read_text() for path in found.iterdir()}) == 1
+        assert len(list(found.iterdir())) == 21
+
+
+class Quiet:
+    """A theatre whose servers stand as ``state`` says."""
+
+    ports: ClassVar = {"scanner": 1, "tracker": 2}
+    state: Callable[[str], bool]
+
+    def __init__(self, _case: Path) -> None:
+        pass
+
+    def __enter__(self) -> Quiet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def alive(self, name: str) -> bool:
+        return type(self).state(name)
+
+
+def test_the_theatre_ends_by_ctrl_c_and_says_when_it_ends_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pressed(_name: str) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("IntraopMRILib.cli_demo._make_cases", lambda *_: None)
+    monkeypatch.setattr("IntraopMRILib.cli_demo.Theatre", Quiet)
+    Quiet.state = pressed
+    assert main(["lab", "--out", str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    assert str(tmp_path / "brain") in told.out
+    assert not told.err
+    Quiet.state = "tracker".__ne__
+    assert main(["lab", "--out", str(tmp_path)]) == 1
+    assert "the simulated tracker ended by itself" in capsys.readouterr().err
 
 
 def test_a_case_without_a_plan(tmp_path: Path) -> None:

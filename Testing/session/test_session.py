@@ -6,25 +6,29 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
 from IntraopMRILib.assess.margin import resection_margin
+from IntraopMRILib.register.rigid import RigidRegistration
 from IntraopMRILib.session import Link, Plan, Session, role_of
-from IntraopMRILib.session_pair import agent_notes
+from IntraopMRILib.session_pair import ScanPair, agent_notes
 from IntraopMRILib.session_updates import (
+    DeviceSaid,
     ImageReady,
     PlanCarried,
     Problem,
     Registered,
     ResidualFound,
+    Role,
     ScanProgress,
     ShiftFound,
     StageProgress,
 )
-from IntraopMRIReconstructionLib.data import Image, Level, Status
+from IntraopMRIReconstructionLib.data import Image, Level, Status, Verdict
 from IntraopMRIReconstructionLib.errors import SessionError, WireError
-from IntraopMRIReconstructionLib.geometry import centre_of, pose_error
+from IntraopMRIReconstructionLib.geometry import centre_of, pose_error, rotation_about
 from IntraopMRIReconstructionLib.simulate.kspace import Scan
 from IntraopMRIReconstructionLib.simulate.phantom import BrainCase
 from IntraopMRIReconstructionLib.wire.adapters import message_from_image, message_from_status
@@ -139,10 +143,24 @@ def test_plans_without_anything_to_assess_are_refused(brain: BrainCase) -> None:
         Plan("A", "test", replace(brain.preop, patient_id="B"), brain.tumour)
 
 
-def test_protocol_names_say_whether_contrast_agent_was_given() -> None:
-    assert role_of("T1 contrast") == "contrast"
-    assert role_of("AX T1 MPRAGE +C") == "contrast"
-    assert role_of("T1 native") == "native"
+@pytest.mark.parametrize(
+    ("names", "role"),
+    [
+        (("T1 contrast", "AX T1 MPRAGE +C", "T1+C", "T1c", "t1_ce", "T1 post", "T1post", "T1 POST-OP GD"), "contrast"),
+        (("T1 MPRAGE Gadovist", "T1w KM", "T1W Kontrastmittel", "T1 no fat sat +C", "t1_tse_post_Gd"), "contrast"),
+        (
+            ("T1 native", "T2 posterior fossa", "T1 C2-C5", "T2 post-resection", "T1 postop", "spine post surgery"),
+            "native",
+        ),
+        (
+            ("T1 pre contrast", "T1 precontrast", "non-contrast T1", "T1 without contrast", "T1 w/o Gd", "ohne KM"),
+            "native",
+        ),
+    ],
+)
+def test_the_role_of_a_scan_is_told_from_its_protocol(names: tuple[str, ...], role: str) -> None:
+    """A scan without agent that is taken for one with it would be subtracted from the wrong one."""
+    assert {name: role_of(name) for name in names} == dict.fromkeys(names, role)
 
 
 def test_a_native_scan_that_was_never_registered_gives_no_number(
@@ -218,6 +236,32 @@ def test_a_late_native_scan_of_a_patient_who_moved_gives_no_number(
     wait_for(session, Problem, fatal)
     send(scanner, scan_of(replace(brain.intraop["T1 native"], ras_from_ijk=moved)))
     assert "moved 3.7 mm" in wait_for(session, Problem, fatal).text
+
+
+def test_a_head_that_was_turned_is_noticed_where_the_tumour_lies(brain: BrainCase) -> None:
+    """The middle of the head may stay where it is while the tumour moves by millimetres."""
+    turned = np.eye(4)
+    turned[:3, :3] = rotation_about((0.0, 0.0, 1.0), 3.0)
+    middle = centre_of(brain.preop.ras_from_ijk, brain.preop.array.shape[::-1])
+    turned[:3, 3] = middle - turned[:3, :3] @ middle
+    pair = ScanPair(brain.tumour)
+    for role, pose in (("native", np.eye(4)), ("contrast", turned)):
+        pair.take(brain.intraop[f"T1 {role}"], cast(Role, role))
+        pair.place(cast(Role, role), RigidRegistration(pose, Verdict(()), 1.0, 0.9, 0.9, 0.1, 1.0))
+    with pytest.raises(SessionError, match=r"moved [2-9]\.\d mm"):
+        pair.native()
+
+
+def test_what_a_scanner_repeats_is_written_down_once(session: Session, scanner: Server) -> None:
+    """Every second of a day it would fill the record, until nobody could read it."""
+    for text in ("idle", "idle", "scanning", "scanning", "idle"):
+        scanner.send(message_from_status(Status("Scanner", 1, text)))
+    scanner.send(message_from_status(Status("Scanner", 13, "idle")))
+    wait_for(session, DeviceSaid, lambda said: said.status.code == 13)
+    told = [event.text for event in session.journal.record.events if event.kind == "status"]
+    assert told == [
+        f"Scanner: code {code} {text}" for code, text in ((1, "idle"), (1, "scanning"), (1, "idle"), (13, "idle"))
+    ]
 
 
 @pytest.mark.parametrize(("native_s", "said"), [(1000.0, False), (2200.0, True), (None, False)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
@@ -311,18 +311,20 @@ def read_record(path: Path) -> SessionRecord:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write UTF-8 text so that a reader sees the old file or the new one, never half. Raises SessionError."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        # Names of files may hold what is no text: JSON reads the escape back as it was.
+        stream = part.open("x", encoding="utf-8", errors="backslashreplace", newline="\n")
     except OSError as error:
         raise SessionError(f"{path} cannot be written: {error.strerror}. Choose a folder that exists") from error
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+        with stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(name, path)
+        part.replace(path)
     except OSError as error:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise SessionError(f"{path} could not be written: {error.strerror}. Nothing was changed") from error
 
 

@@ -21,6 +21,7 @@ from IntraopMRILib.workflow.record import (
     image_entry,
     read_record,
     to_json,
+    write_atomically,
     write_record,
 )
 from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Reason, Verdict
@@ -97,6 +98,20 @@ def test_a_failed_write_leaves_the_old_record(tmp_path: Path, monkeypatch: Any) 
         write_record(replace(full_record(), procedure="other"), path)
     assert path.read_text(encoding="utf-8") == before
     assert [p.name for p in tmp_path.iterdir()] == ["session.json"]
+
+
+def test_a_name_that_is_no_text_is_read_back_as_it_was(tmp_path: Path) -> None:
+    """Names of files may hold bytes that are no letters; nothing is lost for that at the end of a session."""
+    record = SessionRecord("P-1", "scan of caf\udce9", "2026-01-01T10:00:00+00:00")
+    write_record(record, tmp_path / "session.json")
+    assert read_record(tmp_path / "session.json") == record
+    assert [path.name for path in tmp_path.iterdir()] == ["session.json"]
+
+
+def test_a_record_may_be_read_by_whom_files_of_this_person_may(tmp_path: Path) -> None:
+    (tmp_path / "other.txt").write_text("x")
+    write_atomically(tmp_path / "session.json", "{}")
+    assert (tmp_path / "session.json").stat().st_mode == (tmp_path / "other.txt").stat().st_mode
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
