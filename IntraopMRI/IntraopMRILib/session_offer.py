@@ -19,7 +19,7 @@ from IntraopMRIReconstructionLib.wire.trust import check_message
 
 from .scan_facts import AGENT
 from .session_plan import Plan
-from .session_products import is_map
+from .session_products import check_placed, is_map
 from .session_updates import Role
 
 #: Fewer slices are a localiser or a 2D picture: nothing can be registered to it, and no volume measured on it.
@@ -42,6 +42,7 @@ def check_offer(image: Image, role: Role, plan: Plan, guard: IdentityGuard, othe
         raise SessionError(
             f"'{name}' holds {image.metadata[UNIT]}, no picture of the patient: choose the scan that it was made from"
         )
+    check_placed(name, image.metadata)
     size = image.array.shape[::-1]
     if min(size) < FEWEST_VOXELS:
         raise SessionError(

@@ -5,10 +5,11 @@ What comes out is a picture of the patient, which is registered, or a map of deg
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from IntraopMRIReconstructionLib.data import Image, Progress
-from IntraopMRIReconstructionLib.errors import ReconstructionError
+from IntraopMRIReconstructionLib.data import Image, Progress, assumed_geometry
+from IntraopMRIReconstructionLib.errors import ReconstructionError, SessionError
 from IntraopMRIReconstructionLib.reconstruct.corrections import BLIPS, OPPOSITE, Corrections
 from IntraopMRIReconstructionLib.reconstruct.live import LiveScan
 from IntraopMRIReconstructionLib.reconstruct.products import Wanted, make
@@ -30,7 +31,9 @@ class Products:
         self._opposable: tuple[str, Image] | None = None
 
     def made(self, live: LiveScan, progress: Progress) -> Reconstruction:
-        """What a whole scan gives. Raises ReconstructionError when it gives nothing, Cancelled when told."""
+        """What a whole scan gives. Raises ReconstructionError when it gives nothing, Cancelled when told, SessionError
+        when nobody knows how it lies in the patient."""
+        check_placed(live.name, live.encoding.metadata)
         kept = live.calibrations
         if live.encoding.trajectory != "epi":
             return make(live.collector, Wanted(), progress, self._threads, kept)
@@ -49,6 +52,15 @@ class Products:
         except ReconstructionError as error:
             self._opposable = blips, plain.image
             return _warned(plain, f"{DISTORTED}{error}")
+
+
+def check_placed(name: str, metadata: Mapping[str, str]) -> None:
+    """Raise SessionError for a scan whose place in the patient was assumed and is in no header."""
+    if assumed := assumed_geometry(metadata):
+        raise SessionError(
+            f"where '{name}' lies in the patient is {assumed}: it may be mirrored, and nothing is registered to it or "
+            "measured on it; choose a scan whose header says how it lies"
+        )
 
 
 def is_map(image: Image) -> bool:

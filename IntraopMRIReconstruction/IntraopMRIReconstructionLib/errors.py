@@ -16,10 +16,11 @@ class WireError(IntraopError):
 class OpenChoice(WireError):
     """Raw data that can be read in several ways, or only when a person says what they do not say.
 
-    ``problem``: what is open, in words. ``option``: the reader's option that settles it; ``values``: what it may be.
+    ``problem``: what is open, in words. ``option``: the reader's option that settles it, ``group`` or a field of
+    MrdOptions; ``values``: what it may be.
     """
 
-    def __init__(self, problem: str, option: str, values: tuple[int, ...]) -> None:
+    def __init__(self, problem: str, option: str, values: tuple[int | str, ...]) -> None:
         super().__init__(f"{problem}; choose with {option}: {', '.join(map(str, values))}")
         self.problem, self.option, self.values = problem, option, values
 

@@ -6,11 +6,15 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import slicer
 from host.fixtures import app, wait_until
+from IntraopMRILib.session_products import check_placed
 from IntraopMRIReconstructionLib.data import Image
+from IntraopMRIReconstructionLib.errors import SessionError
+from IntraopMRIReconstructionLib.scene.attributes import PROVENANCE_ATTRIBUTE
 from IntraopMRIReconstructionLib.scene.news import Dropped, Previewed
 from IntraopMRIReconstructionLib.simulate.kspace import R2, simulate_scan
 from IntraopMRIReconstructionLib.wire.mrd_file import write_mrd
@@ -113,3 +117,91 @@ def test_a_preview_is_marked_as_such_and_goes_with_the_scan(panel: Any, scan: Pa
     panel._take(Dropped() if ends == "dropped" else panel.result)
     assert not [n.GetName() for n in slicer.util.getNodesByClass("vtkMRMLVolumeNode") if "PREVIEW" in n.GetName()]
     assert composite.GetBackgroundVolumeID() == output.GetID()
+
+
+def blind(path: Path, scan: Path) -> Path:
+    """The scan without directions, as the generator of ISMRMRD writes files."""
+    path.write_bytes(scan.read_bytes())
+    with h5py.File(path, "r+") as file:
+        table = file["dataset"]["data"][:]
+        for name in ("read_dir", "phase_dir", "slice_dir"):
+            table["head"][name] = 0.0
+        file["dataset"]["data"][:] = table
+    return path
+
+
+def test_without_directions_a_person_may_go_on_and_everything_says_so(panel: Any, scan: Path, tmp_path: Path) -> None:
+    read(panel, blind(tmp_path / "blind.h5", scan))
+    wait_until(lambda: panel.asked is not None, 20, "the question")
+    assert "no directions" in panel.ui.whyLabel.text
+    assert panel.reception is None
+    assert panel.ui.answerBox.visible
+    assert panel.ui.answerBox.currentIndex == 0, "no answer is the default"
+    assert not panel.ui.nextButton.enabled
+    panel.ui.answerBox.currentIndex = 1
+    assert "axial" in panel.ui.answerBox.currentText
+    panel.ui.nextButton.click()
+    wait_until(lambda: panel.result is not None and not panel.reception.busy, 60, "a reconstruction")
+    node = panel.parameters.outputVolume
+    assert node.GetName().endswith("(orientation assumed)")
+    assert node.GetAttribute(PROVENANCE_ATTRIBUTE + "geometry").startswith("assumed axial")
+    assert panel.ui.assumedLabel.visible
+    assert "assumed axial" in panel.ui.assumedLabel.text
+    assert "assumed axial" in panel.ui.methodReasonLabel.text
+    from IntraopMRILib.scene.panels.nodes import imageLater
+    from IntraopMRILib.scene.scan_nodes import scanOf
+
+    for use in (lambda: scanOf(node), lambda: imageLater(node, "P-1")()):
+        with pytest.raises(SessionError, match="assumed axial"):
+            check_placed("it", use().metadata)
+    # Neither the same file nor another is read so again, and the name of the volume follows what is in it.
+    panel.ui.connectButton.click()
+    assert not panel.ui.assumedLabel.visible
+    panel.ui.nextButton.click()
+    wait_until(lambda: panel.asked is not None, 20, "the question again")
+    assert not panel.ui.nextButton.enabled
+    panel.ui.recording.currentPath = str(scan)
+    assert not panel.ui.answerBox.visible
+    panel.ui.nextButton.click()
+    wait_until(lambda: panel.result is not None and not panel.reception.busy, 60, "the other file")
+    assert not panel.ui.assumedLabel.visible
+    assert node.GetName() == "T1"
+    assert panel.parameters.outputVolume is node
+    assert node.GetAttribute(PROVENANCE_ATTRIBUTE + "geometry") == "from the acquisition headers"
+
+
+def test_what_else_a_file_leaves_open_is_asked_one_after_the_other(panel: Any, scan: Path, tmp_path: Path) -> None:
+    path = blind(tmp_path / "open.h5", scan)
+    with h5py.File(path, "r+") as file:
+        table = file["dataset"]["data"][:]
+        file["dataset"]["data"].resize((2 * len(table),))
+        file["dataset"]["data"][: len(table)] = table
+        table["head"]["idx"]["set"] = 3
+        for row in range(len(table)):
+            table["data"][row] = 2 * table["data"][row]
+        file["dataset"]["data"][len(table) :] = table
+    read(panel, path)
+    wait_until(lambda: panel.asked is not None, 20, "the first question")
+    assert "2 values of 'set'" in panel.ui.whyLabel.text
+    panel.ui.answerBox.currentIndex = 2
+    assert panel.ui.answerBox.currentText == "set 3"
+    panel.ui.nextButton.click()
+    wait_until(lambda: panel.asked is not None, 20, "the second question")
+    assert "no directions" in panel.ui.whyLabel.text
+    panel.ui.answerBox.currentIndex = 1
+    panel.ui.nextButton.click()
+    wait_until(lambda: panel.result is not None and not panel.reception.busy, 60, "a reconstruction")
+    assert "only set 3 is read" in panel.ui.recognisedLabel.text
+    assert f"left out: {len(table)} readouts of other slices" in panel.ui.methodReasonLabel.text
+
+
+def test_after_a_file_that_cannot_be_read_another_is_chosen_at_once(panel: Any, scan: Path, tmp_path: Path) -> None:
+    path = tmp_path / "none.h5"
+    path.write_bytes(b"not a scan at all")
+    read(panel, path)
+    wait_until(lambda: panel.problem, 20, "a sentence")
+    assert panel.ui.recording.enabled
+    panel.ui.recording.currentPath = str(scan)
+    panel.ui.nextButton.click()
+    wait_until(lambda: panel.result is not None and not panel.reception.busy, 60, "a reconstruction")
+    assert not panel.problem

@@ -121,6 +121,7 @@ def holding(image: Image, value: float) -> Image:
         ("native", sheared, "right angles"),
         ("native", lambda image: replace(image, metadata={AGENT: "Gadovist"}), "names the agent 'Gadovist'"),
         ("native", lambda image: replace(image, metadata={"Modality": "CT"}), "is CT, no MR"),
+        ("native", lambda image: replace(image, metadata={"geometry": "assumed axial: none"}), "may be mirrored"),
         ("native", lambda image: replace(image, acquired_utc_s=time.time() + 7200), "120 min from now"),
     ],
 )

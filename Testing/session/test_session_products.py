@@ -60,6 +60,12 @@ def made(products: Products, scan: RawScan) -> Reconstruction:
     return products.made(live, no_progress)
 
 
+def test_a_scan_whose_orientation_somebody_has_assumed_is_not_taken() -> None:
+    scan = epi_scan(32, 2)
+    with pytest.raises(SessionError, match="assumed axial: nobody knows: it may be mirrored"):
+        made(Products(1), named(scan, geometry="assumed axial: nobody knows"))
+
+
 def collected(scan: RawScan) -> Any:
     made_of = collector(scan.encoding)
     for block in scan.blocks:

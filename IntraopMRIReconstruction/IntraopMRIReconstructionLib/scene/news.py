@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..data import Encoding, Image
+from ..errors import OpenChoice
 from ..reconstruct.result import Reconstruction
 
 
@@ -26,6 +29,18 @@ class Failed:
     """One sentence for a person."""
 
     text: str
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """The file ``path`` is not read before a person has settled what is ``open``.
+
+    ``answers``: what was settled so far.
+    """
+
+    path: Path
+    open: OpenChoice
+    answers: Mapping[str, int | str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,4 +66,4 @@ class Streamed:
     received_monotonic_s: float | None
 
 
-News = Encoding | Progressed | Dropped | Failed | Received | Previewed | Streamed | Reconstruction
+News = Encoding | Progressed | Dropped | Failed | Asked | Received | Previewed | Streamed | Reconstruction

@@ -6,14 +6,15 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from ..data import Acquisition, Encoding, Image
-from ..errors import Cancelled, IntraopError, WireError
+from ..errors import Cancelled, IntraopError, OpenChoice, WireError
 from ..reconstruct.auto import Frame
 from ..reconstruct.live import SCAN_SILENT_S, LiveScan
 from ..reconstruct.products import (
@@ -28,7 +29,7 @@ from ..reconstruct.quantities import LiveThermometer, missing_for
 from ..reconstruct.quantity_image import Frames
 from ..reconstruct.result import Reconstruction
 from ..reconstruct.window import RadialWindow, radial_window
-from .news import Dropped, Failed, News, Previewed, Progressed, Received, Streamed
+from .news import Asked, Dropped, Failed, News, Previewed, Progressed, Received, Streamed
 
 if TYPE_CHECKING:
     # Not needed before somebody connects, and then with packages that have to be installed first.
@@ -105,13 +106,21 @@ class Reception:
         self._listens = True
         self._thread = self._start(work)
 
-    def read(self, path: Path) -> None:
-        """Read an ISMRMRD file in the background."""
+    def read(self, path: Path, answers: Mapping[str, int | str] = MappingProxyType({})) -> None:
+        """Read an ISMRMRD file in the background. ``answers``: what a person said to :class:`.news.Asked`."""
 
         def work() -> None:
             from ..wire.mrd_file import MrdReader
+            from ..wire.mrd_scan import MrdOptions
 
-            with MrdReader(path) as scan:
+            options: dict[str, Any] = dict(answers)
+            group = options.pop("group", "")
+            try:
+                scan = MrdReader(path, MrdOptions(**options), group)
+            except OpenChoice as question:
+                self._tell(Asked(path, question, answers))
+                return
+            with scan:
                 self._open(scan.encoding)
                 self._collect(scan.blocks(256))
 

@@ -12,7 +12,7 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from ..data import Image
+from ..data import Image, assumed_geometry
 from ..reconstruct.quantity_image import QUANTITY, UNIT
 from ..reconstruct.result import Reconstruction
 from .attributes import (
@@ -144,6 +144,9 @@ class ResultNodes:
 
 
 def _fill(node: Any, image: Image) -> None:
+    # In its name, so that every view and every list of volumes shows it.
+    mark = " " + _("(orientation assumed)")
+    node.SetName(node.GetName().removesuffix(mark) + (mark if assumed_geometry(image.metadata) else ""))
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(image.ras_from_ijk))
     slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(image.array))
     for key in [key for key in node.GetAttributeNames() if key.startswith((PROVENANCE_ATTRIBUTE, *SAID_ATTRIBUTES))]:

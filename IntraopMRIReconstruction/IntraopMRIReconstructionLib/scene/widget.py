@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import qt
 import slicer
 from slicer.i18n import tr as _
 
-from ..data import Encoding, Image
+from ..data import READ_AS, READ_ONLY, Encoding, Image, assumed_geometry
 from ..errors import IntraopError
 from ..reconstruct.quantities import combined_by
 from ..reconstruct.quantity_image import DEFINITION, QUANTITY, UNIT
-from ..reconstruct.result import Reconstruction
+from ..reconstruct.result import LEFT_OUT, Reconstruction
 from .choices import offer, viewAngle, wantedFrom
-from .news import Dropped, Failed, News, Previewed, Progressed, Received, Streamed
+from .news import Asked, Dropped, Failed, News, Previewed, Progressed, Received, Streamed
 from .panel import Panel, ensurePackages
 from .parameters import Source
 from .reception import Reception
@@ -32,6 +32,8 @@ SOURCE_ROWS = {
     Source.MRD: ("listenLabel", "listenHost", "listenPort"),
     Source.FILE: ("recordingLabel", "recording"),
 }
+#: Amber: something that a person must know.
+ASSUMED_LOOK = "QLabel { background: #f2b233; color: black; font-weight: bold; border-radius: 4px; padding: 6px; }"
 NEXT_BUTTON = (
     "QPushButton { background: #1f6fb2; color: white; font-weight: bold; font-size: 16px; border: none; "
     "border-radius: 6px; padding: 8px; } QPushButton:disabled { background: #c9ced3; color: #3f454b; }"
@@ -48,12 +50,16 @@ class ReconstructionPanel(Panel):
         self.result: Reconstruction | None = None
         self.progress: tuple[float, str] | None = None
         self.problem = ""
+        #: What a file leaves open; what is answered holds for that reading of that file alone and is saved nowhere.
+        self.asked: Asked | None = None
         self.latencyMs: float | None = None
         self._nodes = ResultNodes()
         self.ui.connectButton.connect("clicked()", self.toggle)
         self.ui.nextButton.connect("clicked()", self._onNext)
         self.ui.cancelButton.connect("clicked()", self._onCancel)
         self.ui.nextButton.setStyleSheet(NEXT_BUTTON)
+        self.ui.assumedLabel.setStyleSheet(ASSUMED_LOOK)
+        self.ui.answerBox.connect("currentIndexChanged(int)", lambda _index: self.refresh())
         self._timer = qt.QTimer()
         self._timer.setInterval(TICK_MS)
         self._timer.connect("timeout()", self._tick)
@@ -83,6 +89,12 @@ class ReconstructionPanel(Panel):
         self.ui.source.enabled = self.reception is None
         self.ui.connectButton.text = self._sourceWords()
         self.ui.recognisedLabel.text = self._recognised()
+        if self.asked is not None and (p.source is not Source.FILE or p.recording != self.asked.path):
+            self.asked = None
+        self.ui.answerBox.visible = self.asked is not None
+        assumed = "" if self.encoding is None else assumed_geometry(self.encoding.metadata)
+        self.ui.assumedLabel.visible = bool(assumed)
+        self.ui.assumedLabel.text = _("Orientation {assumed}. No session takes this image.").format(assumed=assumed)
         offer(self.ui, p, self.encoding)
         self.ui.methodReasonLabel.text = self._rests()
         self.ui.methodReasonLabel.toolTip = self._meanings()
@@ -103,10 +115,13 @@ class ReconstructionPanel(Panel):
         """Open the source, or close it."""
         if self.reception is not None:
             self._end()
-            self.refresh()
-            return
+        else:
+            self._begin({})
+        self.refresh()
+
+    def _begin(self, answers: Mapping[str, int | str]) -> None:
         p = self.parameters
-        self.problem = ""
+        self.problem, self.asked = "", None
         try:
             ensurePackages("IntraopMRIReconstruction")
             reception = Reception(wantedFrom(p), p.livePreview)
@@ -115,12 +130,18 @@ class ReconstructionPanel(Panel):
             elif p.source is Source.MRD:
                 reception.serve(p.listenHost, p.listenPort)
             else:
-                reception.read(p.recording)
+                reception.read(p.recording, answers)
         except IntraopError as error:
             self.problem = str(error)
         else:
             self.reception = reception
-        self.refresh()
+
+    def _answer(self) -> None:
+        """Read the file as it was chosen."""
+        asked = self.asked
+        assert asked is not None
+        value = asked.open.values[self.ui.answerBox.currentIndex - 1]
+        self._begin({**asked.answers, asked.open.option: value})
 
     def again(self) -> None:
         """Make of the last scan what is chosen now."""
@@ -147,6 +168,9 @@ class ReconstructionPanel(Panel):
 
     def _next(self) -> tuple[str, Callable[[], None] | None, str]:
         p, reception = self.parameters, self.reception
+        if self.asked is not None:
+            chosen = self.ui.answerBox.currentIndex > 0
+            return _("Read it so") if chosen else _("Choose below"), self._answer if chosen else None, self._question()
         if reception is None:
             if p.source is Source.FILE and not p.recording.is_file():
                 return _("Choose a file"), None, _("Choose an ISMRMRD file.")
@@ -160,6 +184,23 @@ class ReconstructionPanel(Panel):
         if reception.address:
             return _("Waiting for a scan"), None, _("Send the scan to {address}.").format(address=reception.address)
         return _("Waiting for a scan"), None, _("Start the scan at the scanner.")
+
+    def _question(self) -> str:
+        assert self.asked is not None
+        problem = self.asked.open.problem
+        if self.asked.open.option == "assume_axial":
+            return _(
+                "{problem}. If you know that it is axial, it can be looked at so, marked; no session takes it."
+            ).format(problem=problem)
+        return _("{problem}: choose which is read.").format(problem=problem)
+
+    def _ask(self, asked: Asked) -> None:
+        self._end()
+        self.ui.answerBox.clear()
+        self.ui.answerBox.addItem(_("Choose ..."))
+        for value in asked.open.values:
+            self.ui.answerBox.addItem(_answer(asked.open.option, value))
+        self.asked = asked
 
     def _sourceWords(self) -> str:
         if self.reception is not None:
@@ -183,6 +224,8 @@ class ReconstructionPanel(Panel):
                 x=x, y=y, z=z, coils=scan.coils, ay=scan.acceleration[1], az=scan.acceleration[0]
             ),
             *_contrasts(scan),
+            *([scan.metadata[READ_AS]] if READ_AS in scan.metadata else []),
+            *([_("only {part} is read").format(part=scan.metadata[READ_ONLY])] if READ_ONLY in scan.metadata else []),
             *([_("{frames} frames").format(frames=scan.repetitions)] if scan.repetitions > 1 else []),
             _("patient {id}").format(id=scan.patient_id or _("not stated")),
         ]
@@ -194,9 +237,12 @@ class ReconstructionPanel(Panel):
         if result is None:
             return ""
         used = ", ".join(f"{_words(name)} {value}" for name, value in result.parameters.items())
-        corrections = result.provenance.get("corrections", "")
+        corrections, left_out = (result.provenance.get(key, "") for key in ("corrections", LEFT_OUT))
         lines = [_("{method}: {reason}").format(method=result.method, reason=result.reason), used, corrections]
-        return "\n".join(line for line in [*lines, *result.warnings] if line)
+        if left_out:
+            lines.append(_("left out: {readouts}").format(readouts=left_out))
+        # What was left out for a fault is a warning too.
+        return "\n".join(line for line in [*lines, *(text for text in result.warnings if text not in left_out)] if line)
 
     def _meanings(self) -> str:
         """What the numbers of the maps on the screen are, with their units."""
@@ -218,7 +264,7 @@ class ReconstructionPanel(Panel):
 
     def _end(self) -> None:
         reception, self.reception = self.reception, None
-        self.progress = self.encoding = self.result = self.latencyMs = None
+        self.progress = self.encoding = self.result = self.latencyMs = self.asked = None
         self._dropPreview()
         if reception is not None:
             reception.close()
@@ -244,6 +290,11 @@ class ReconstructionPanel(Panel):
             self._dropPreview()
         elif isinstance(news, Failed):
             self.problem, self.progress = news.text, None
+            if self.parameters.source is Source.FILE and self.encoding is None:
+                # Nothing of the file was understood: another may be chosen.
+                self._end()
+        elif isinstance(news, Asked):
+            self._ask(news)
         elif isinstance(news, Received):
             self._show(news.image)
         elif isinstance(news, Previewed):
@@ -289,6 +340,18 @@ def _contrasts(scan: Encoding) -> list[str]:
         *([several.format(number=scan.contrasts)] if scan.contrasts > 1 else []),
         *([_("view tilted by {angle}°").format(angle=f"{tilt:.0f}")] if tilt else []),
     ]
+
+
+def _answer(option: str, value: int | str) -> str:
+    """An answer to what a file leaves open."""
+    words = {
+        "encoding_space": _("encoding {value}"),
+        "slice_index": _("slice {value}"),
+        "phase": _("phase {value}"),
+        "set_index": _("set {value}"),
+        "assume_axial": _("axial: readout to the patient's left, phase encoding to the back"),
+    }
+    return words.get(option, "{value}").format(value=value)
 
 
 def _words(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..data import Acquisition, AnyArray, Encoding
-from ..errors import WireError
+from ..errors import OpenChoice, WireError
 from .mrd_header import MrdHeader, format_header, parse_header
 from .mrd_layout import ACQUISITION_HEAD
 from .mrd_lines import Lines, scan_lines
@@ -46,10 +46,10 @@ class MrdReader:
 
     ``encoding`` is known at once, :meth:`blocks` reads on demand. Raises WireError when the file is not MRD, is cut or
     damaged, or when its geometry cannot be trusted, and OpenChoice where a person may say what the file does not (see
-    :class:`.mrd_scan.MrdOptions`).
+    :class:`.mrd_scan.MrdOptions`). ``group``: of the file; "" for the only one with readouts.
     """
 
-    def __init__(self, path: str | os.PathLike[str], options: MrdOptions | None = None, group: str = "dataset") -> None:
+    def __init__(self, path: str | os.PathLike[str], options: MrdOptions | None = None, group: str = "") -> None:
         import h5py
 
         self.path = Path(path)
@@ -104,12 +104,14 @@ class MrdReader:
     def _opened(self, group: str) -> tuple[MrdHeader, Any, AnyArray]:
         with _naming(self.path):
             groups = [str(name) for name, node in self._file.items() if hasattr(node, "keys")]
-            found = group in groups and {"xml", "data"} <= set(self._file[group])
-        if not found:
-            raise WireError(
-                f"'{self.path}' holds no MRD raw data under '{group}' (groups: {', '.join(groups) or 'none'}); "
-                "name another with group"
-            )
+            found = [name for name in groups if {"xml", "data"} <= set(self._file[name])]
+        if group not in found:
+            if group or not found:
+                where = f" under '{group}'" if group else ""
+                raise WireError(f"'{self.path}' holds no MRD raw data{where} (groups: {', '.join(groups) or 'none'})")
+            if len(found) > 1:
+                raise OpenChoice(f"'{self.path.name}' holds {len(found)} scans", "group", tuple(found))
+            group = found[0]
         with _naming(self.path):
             xml = np.asarray(self._file[group]["xml"][()]).reshape(-1)[0]
             table = self._file[group]["data"]
@@ -139,7 +141,7 @@ def _naming(path: Path) -> Iterator[None]:
         raise WireError(f"'{path}' is damaged, cut or no MRD: {error}") from error
 
 
-def read_mrd(path: str | os.PathLike[str], options: MrdOptions | None = None, group: str = "dataset") -> MrdScan:
+def read_mrd(path: str | os.PathLike[str], options: MrdOptions | None = None, group: str = "") -> MrdScan:
     """Read an MRD file in whole. Raises WireError as :class:`MrdReader` does."""
     with MrdReader(path, options, group) as reader:
         return MrdScan(reader.encoding, tuple(reader.blocks()))

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import slicer
-from IntraopMRIReconstructionLib.data import AnyArray, Image
+from IntraopMRIReconstructionLib.data import GEOMETRY, AnyArray, Image
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
 from IntraopMRIReconstructionLib.geometry import apply
+from IntraopMRIReconstructionLib.scene.attributes import PROVENANCE_ATTRIBUTE
 from scipy import ndimage
 from slicer.i18n import tr as _
 from vtkmodules.util.numpy_support import vtk_to_numpy
@@ -40,8 +41,10 @@ def partOf(segmentName: str) -> int:
 def imageLater(node: Any, patientId: str) -> Callable[[], Image]:
     """A volume node as an Image in RAS, mm: taken from the node at once, copied by the call that it returns.
 
-    Raises SessionError when it has no voxels or hangs under a transform.
+    Raises SessionError when it has no voxels, hangs under a transform, or when its orientation was assumed.
     """
+    from ...session_products import check_placed
+
     if node.GetImageData() is None or 0 in node.GetImageData().GetDimensions():
         raise SessionError(
             _("the volume '{name}' has no voxels: choose the preoperative volume").format(name=node.GetName())
@@ -53,6 +56,7 @@ def imageLater(node: Any, patientId: str) -> Callable[[], Image]:
             )
         )
     array, name = slicer.util.arrayFromVolume(node), node.GetName()
+    check_placed(name, {GEOMETRY: node.GetAttribute(PROVENANCE_ATTRIBUTE + GEOMETRY) or ""})
     matrix = slicer.util.arrayFromVTKMatrix(_ijkToRas(node))
     return lambda: Image(array.copy(), matrix, name=name, patient_id=patientId)
 
@@ -305,8 +309,10 @@ def showSimulatedCase(prepared: PreparedCase, parameters: Any) -> Iterator[None]
             yield
     elif plan.implant is not None:
         chosen["procedureName"] = _("Pedicle screw, intraoperative control")
-        line = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", "Screw L3 left")
+        side = _("right") if plan.implant.entry_ras_mm[0] > 0 else _("left")
+        line = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", _("Screw L3 {side}").format(side=side))
         line.CreateDefaultDisplayNodes()
+        looks.plannedLine(line)
         line.AddControlPoint(*plan.implant.entry_ras_mm, "entry")
         line.AddControlPoint(*plan.implant.tip_ras_mm, "tip")
         metal = Metal.ofSusceptibility(plan.implant.susceptibility_ppm)
