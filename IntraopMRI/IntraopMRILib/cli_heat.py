@@ -10,7 +10,7 @@ from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.reconstruct.quantities import Heating
 
 from .session import Session
-from .session_updates import HeatMeasured, Update
+from .session_updates import HeatMeasured, MapReady, Update
 
 #: Name by which the scanner is asked for its temperature scan.
 PROTOCOL = "Thermometry"
@@ -26,23 +26,31 @@ class Heat:
 
 
 def follow_heat(
-    session: Session, heat: Heat, wait_s: float, tick: Callable[[], list[Update]], pause_s: float
+    session: Session, heat: Heat, wait_s: float, draw: Callable[[Update], None], pause_s: float
 ) -> HeatMeasured:
-    """Everything until the end of the scan; ``tick`` takes in what the session told and returns it.
+    """Everything until the end of the scan; ``draw`` takes in what the session told.
 
-    Raises SessionError when no frame comes for ``wait_s``, and as :meth:`.session.Session.scan`.
+    Of maps and their numbers it gets the last ones alone, when the scan is over: nobody watches in between, and drawing
+    would keep the next frame waiting. Raises SessionError when no frame comes for ``wait_s``, and as
+    :meth:`.session.Session.scan`.
     """
     if heat.spot_ras_mm is not None:
         session.heat.mark(Heating(spot_ras_mm=heat.spot_ras_mm, radius_mm=heat.radius_mm, baseline_c=heat.baseline_c))
     marked = heat.spot_ras_mm is not None
+    newest: dict[type, Update] = {}
     session.scan(PROTOCOL)
     heard_s = time.monotonic()
     while True:
-        for update in tick():
+        for update in session.drain():
+            if not isinstance(update, HeatMeasured | MapReady):
+                draw(update)
+                continue
+            newest[type(update)], heard_s = update, time.monotonic()
             if not isinstance(update, HeatMeasured):
                 continue
-            heard_s = time.monotonic()
             if update.ended and marked == (update.heating.spot_ras_mm is not None):
+                for last in newest.values():
+                    draw(last)
                 return update
             if not marked and update.hottest_ras_mm is not None:
                 marked, (x, y, z) = True, update.hottest_ras_mm.tolist()

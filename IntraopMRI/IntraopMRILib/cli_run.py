@@ -278,14 +278,8 @@ class _Run:
         """Follow the temperature scan to its end; a picture of the dose then."""
         from .scene.offscreen import writePng
 
-        def tick() -> list[Update]:
-            updates = self.session.drain()
-            for update in updates:
-                self._take(update, bars)
-            self._listen()
-            return updates
-
-        found = follow_heat(self.session, heat, self.wait_s, tick, TICK_S)
+        found = follow_heat(self.session, heat, self.wait_s, lambda update: self._take(update, bars), TICK_S)
+        self._listen()
         spot = found.heating.spot_ras_mm
         node = self.bridge.node
         shown = node("map.1") or node("map.0")

@@ -21,9 +21,9 @@ from IntraopMRIReconstructionLib.reconstruct.ablation import (
     in_structure,
 )
 from IntraopMRIReconstructionLib.reconstruct.auto import Frame
+from IntraopMRIReconstructionLib.reconstruct.frame_clock import interval_s
 from IntraopMRIReconstructionLib.reconstruct.live import LiveScan
 from IntraopMRIReconstructionLib.reconstruct.quantities import (
-    FRAME_INTERVAL_S,
     SCAN_FOR,
     Heating,
     LiveThermometer,
@@ -95,8 +95,11 @@ class Thermometry:
     # Receiver thread
 
     def begin(self, encoding: Encoding) -> bool:
-        """A scan begins; whether it is one of temperature, whose header has what that needs."""
-        wanted = encoding.metadata.get(SCAN_FOR) == "temperature" and not missing_for("temperature", encoding)
+        """A scan begins; whether it is one of temperature, whose header has what that needs. What it lacks is told."""
+        wanted = encoding.metadata.get(SCAN_FOR) == "temperature"
+        if wanted and (lacks := missing_for("temperature", encoding)):
+            self._tell(Problem("heat", f"no temperature from this scan: {lacks}", fatal=False))
+            wanted = False
         with self._lock:
             self._reset = False
             self._scan = _HeatScan(encoding, self._wanted) if wanted else None
@@ -237,10 +240,7 @@ class _HeatScan:
         #: The last numbers that there were, for the present mark.
         self.good: HeatNumbers | None = None
         self.good_by = heating
-        try:
-            self._interval_s = float(encoding.metadata.get(FRAME_INTERVAL_S, ""))
-        except ValueError:
-            self._interval_s = 0.0
+        self._interval_s = interval_s(encoding)
         self.stale_s = max(LEAST_STALE_S, STALE_FRAMES * self._interval_s)
 
     def numbers(self) -> HeatNumbers:

@@ -284,12 +284,16 @@ def test_the_theatre_heats_on_command_and_the_command_line_follows(tmp_path: Pat
     assert ablation is not None
     plan = Plan(PATIENT, "ablation", replace(brain.preop, patient_id=PATIENT), brain.tumour)
     options = {"scanner": ["--frame-seconds", "0", "--scan-seconds", "600", "--coils", "4"]}
+    drawn: list[Any] = []
     with Theatre(tmp_path, servers=("scanner",), options=options) as theatre, Session(plan) as session:
         session.connect(Link("127.0.0.1", theatre.ports["scanner"]))
         # Its own scans would take ten minutes each; while they go on it takes no other.
         when_free(session.stop_scan)
-        found = when_free(lambda: follow_heat(session, Heat(), 60.0, session.drain, 0.005))
+        found = when_free(lambda: follow_heat(session, Heat(), 60.0, drawn.append, 0.005))
     assert found.heating.spot_ras_mm is not None
+    # Of forty maps one is drawn.
+    assert [update for update in drawn if isinstance(update, HeatMeasured)] == [found]
+    assert len([update for update in drawn if isinstance(update, MapReady)]) == 1
     assert np.linalg.norm(np.array(found.heating.spot_ras_mm) - ablation.spot_ras_mm) < 6.0
     (entry,) = session.journal.record.heating
     highest = 37 + max(ablation.peak_rise_c(ablation.frame_time_s(frame)) for frame in range(ablation.frames))

@@ -6,6 +6,7 @@ Each has its definition, its interval and its source, and none is given where wh
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,8 @@ from scipy import ndimage
 from ..data import Image, Matrix, Measurement
 from ..errors import ReconstructionError
 from ..geometry import apply, invert
-from .thermometry import LETHAL_CEM43_MIN, MEDIAN_TO_SIGMA, MOST_NOISE_C, MOVED_SHARE, SIGMAS, Heat, Mask
+from .thermometry import LETHAL_CEM43_MIN, MOST_NOISE_C, SIGMAS, Heat, Mask, coldest, cooling_from
+from .unheated import MEDIAN_TO_SIGMA
 
 PRF = "Ishihara 1995; Rieke and Butts Pauly 2008"
 CEM43 = "Sapareto and Dewey 1984"
@@ -33,14 +35,40 @@ BESIDE_C = 2.0
 FINER = 4
 #: The hottest place stands out from the rest of the map by at least this, C, and by so many standard deviations of it.
 STANDS_OUT_C, STANDS_OUT_SIGMAS = 3.0, 6.0
+#: Frames that are missing at a stretch for longer than this, s, may have held a heating of their own: focused
+#: ultrasound heats and lets cool in 10 to 20 s. The dose is then not known any more.
+LONGEST_UNSEEN_S = 10.0
+#: Something moved when unheated tissue lies this far from where the reference saw it, in voxels, and certainly so by
+#: its noise; or when this share of its brightness changed beyond that.
+MOVED_VOXELS, MOVED_SIGMAS, MOVED_SHARE = 0.25, 5.0, 0.1
+#: What the value in the middle of 3 x 3 voxels has of each by the parabola that fits them best (Savitzky and Golay,
+#: Anal Chem 36:1627, 1964): of their noise it keeps 0.75, and a round top stays as high as it is.
+PARABOLA = np.array([[-1, 2, -1], [2, 5, 2], [-1, 2, -1]]) / 9
+#: A voxel holds the mean over the thickness of its slice. That of a parabola falls short of its middle by this part of
+#: the second difference between slices, which here are as thick as they are far apart.
+SLICE_MEAN = 1 / 24
 
 
 @dataclass(frozen=True, eq=False)
 class Marked:
-    """Where the heat is: masks (z, y, x) of the mark and of what lies beside it."""
+    """Where the heat is: masks (z, y, x) of the mark and of what lies beside it. ``thickness``: of what a voxel is the
+    mean of along z, by the distance of voxels; 0 when a voxel shows its middle."""
 
     inside: Mask
     beside: Mask
+    thickness: float = 0.0
+
+    @cached_property
+    def box(self) -> tuple[slice, ...]:
+        """What holds both, and a voxel more."""
+        either = self.inside | self.beside
+        seen = [np.flatnonzero(either.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+        return tuple(slice(max(0, int(at[0]) - 1), int(at[-1]) + 2) for at in seen)
+
+    @cached_property
+    def cropped(self) -> Marked:
+        """The same within its box."""
+        return Marked(self.inside[self.box], self.beside[self.box], self.thickness)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +89,8 @@ class HeatNumbers:
         """Peak temperature, highest dose, volume above the lethal dose."""
         return self.peak, self.dose, self.volume
 
-    def untimed(self) -> HeatNumbers:
-        """The same without doses, where the scan does not say how long a frame takes."""
-        why = "the scan does not say how long a frame takes"
+    def without_dose(self, why: str) -> HeatNumbers:
+        """The same without doses."""
         dose, volume = (
             m if m.value is None else replace(m, value=None, interval=None, missing_because=why)
             for m in (self.dose, self.volume)
@@ -76,8 +103,15 @@ class HeatNumbers:
         return HeatNumbers(peak, dose, volume, missing_because=why)
 
 
-def marked(ras_from_ijk: Matrix, shape: tuple[int, int, int], spot_ras_mm: npt.ArrayLike, radius_mm: float) -> Marked:
-    """The sphere of a mark on a grid (z, y, x). Raises ReconstructionError when it holds nothing or all of it."""
+def marked(
+    ras_from_ijk: Matrix,
+    shape: tuple[int, int, int],
+    spot_ras_mm: npt.ArrayLike,
+    radius_mm: float,
+    thickness: float = 0.0,
+) -> Marked:
+    """The sphere of a mark on a grid (z, y, x); ``thickness`` as in :class:`Marked`. Raises ReconstructionError when it
+    holds nothing or all of it."""
     if not radius_mm > 0:
         raise ReconstructionError(f"the heated region needs a radius above 0 mm, got {radius_mm}")
     k, j, i = np.meshgrid(*(np.arange(size) for size in shape), indexing="ij")
@@ -88,7 +122,7 @@ def marked(ras_from_ijk: Matrix, shape: tuple[int, int, int], spot_ras_mm: npt.A
             f"a region of {radius_mm:g} mm about {spot_ras_mm!r} holds "
             f"{'nothing' if not inside.any() else 'all'} of the scan: move the mark or change the radius"
         )
-    return Marked(inside, np.asarray((away > radius_mm) & (away <= BESIDE * radius_mm)))
+    return Marked(inside, np.asarray((away > radius_mm) & (away <= BESIDE * radius_mm)), thickness)
 
 
 def heat_numbers(
@@ -96,66 +130,104 @@ def heat_numbers(
 ) -> HeatNumbers:
     """Numbers of the newest frame. ``image``: its map, for the grid and the uid. ``tissue``: with signal in the
     reference. ``moved_in``: frame from which on something has moved, None when nothing has."""
-    empty, why = _named(baseline_c, image), why_missing(heat, tissue, mark, moved_in)
+    empty, why = _named(baseline_c, image), why_missing(heat, tissue, mark, baseline_c, moved_in)
     if why:
         return empty.without(why)
     assert mark is not None
     assert heat.deviation_c is not None
     assert heat.dose_range_min is not None
-    known, held = np.isfinite(heat.temperature_c) & mark.inside, mark.inside & tissue
-    lost = heat.lost & held
-    beside_c, notes = _beside(heat, mark, baseline_c), []
+    part, around = heat.within(mark.box), mark.cropped
+    known, held = np.isfinite(part.temperature_c) & around.inside, around.inside & tissue[mark.box]
+    lost = part.lost & held
+    beside_c, notes = _beside(part, around, baseline_c), []
     if beside_c > BESIDE_C:
         notes.append(f"tissue beside the mark is {beside_c:.1f} °C warmer: make the radius larger")
     if lost.any():
         notes.append(f"{int(lost.sum())} voxels of the mark have lost their signal")
+    if heat.unseen_s > 0:
+        notes.append(f"frames of {heat.unseen_s:.3g} s did not come: the dose of that time is between its neighbours'")
     peak = peak_of(heat, mark, baseline_c)
     assert peak is not None
-    low, high = heat.dose_range_min
-    where = np.unravel_index(int(np.argmax(np.where(known, heat.dose_min, -np.inf))), known.shape)
+    assert part.dose_range_min is not None
+    low, high = part.dose_range_min
+    where = np.unravel_index(int(np.argmax(np.where(known, part.dose_min, -np.inf))), known.shape)
     voxel = image.voxel_volume_ml / FINER**2
-    cores = [_above(dose, mark.inside) for dose in (heat.dose_min, low, high)]
-    volumes = [float(core.sum()) * voxel for core in cores]
+    cores = [_above(dose, around.inside) for dose in (part.dose_min, low, high)]
+    volumes = [0.0 if core is None else float(core.sum()) * voxel for core in cores]
     unseen = float(lost.sum()) * image.voxel_volume_ml
-    return HeatNumbers(
+    found = HeatNumbers(
         _valued(empty.peak, *peak),
-        _valued(empty.dose, float(heat.dose_min[where]), float(low[where]), float(high[where])),
+        _valued(empty.dose, float(part.dose_min[where]), float(low[where]), float(high[where])),
         _valued(empty.volume, volumes[0], volumes[1], volumes[2] + unseen),
-        _finer(cores[0], image) if cores[0].any() else None,
+        None if cores[0] is None else _finer(cores[0], mark.box, image),
         tuple(notes),
     )
+    if heat.longest_unseen_s > LONGEST_UNSEEN_S:
+        return found.without_dose(
+            f"frames of {heat.longest_unseen_s:.3g} s at a stretch did not come: how hot it was then is not known"
+        )
+    return found
 
 
-def why_missing(heat: Heat, tissue: Mask, mark: Marked | None, moved_in: int | None) -> str:
+def why_missing(heat: Heat, tissue: Mask, mark: Marked | None, baseline_c: float, moved_in: int | None) -> str:
     """Why a frame has no numbers; "" when it has. Arguments as in :func:`heat_numbers`."""
     if mark is None or heat.deviation_c is None:
         return "drift not corrected: mark the heated spot"
     if moved_in is not None:
         return f"something moved in frame {moved_in}: take a new reference when the tissue has cooled"
-    known, held = np.isfinite(heat.temperature_c) & mark.inside, mark.inside & tissue
-    if held.sum() < LEAST_SEEN * mark.inside.sum():
+    part, inside = heat.within(mark.box), mark.cropped.inside
+    known, held = np.isfinite(part.temperature_c) & inside, inside & tissue[mark.box]
+    if held.sum() < LEAST_SEEN * inside.sum():
         return "no signal in most of the mark (metal, gas, ice or bone): move the mark"
-    lost = heat.lost & held
+    lost = part.lost & held
     if lost.sum() > MOST_LOST * held.sum():
         share = 100 * lost.sum() / held.sum()
         return f"signal lost in {share:.0f} % of the mark (gas, ice, metal or a wrapped phase), maybe the hottest part"
     if known.sum() < LEAST_SEEN * held.sum():
         return f"too noisy: most of the mark is uncertain by more than {MOST_NOISE_C:g} °C"
+    change = np.where(known, part.temperature_c - np.float32(baseline_c), np.nan)
+    cold = coldest(change, cooling_from(change, heat.noise_c))
+    if cold is not None and -cold > np.nanmax(change):
+        return (
+            f"the mark cools by up to {-cold:.1f} °C: it is frozen, or the phase of this scanner runs the other way "
+            '(its header must then say "phase_sign": "-1")'
+        )
     return ""
 
 
 def peak_of(heat: Heat, mark: Marked, baseline_c: float) -> tuple[float, float, float] | None:
     """Temperature at the hottest place within the mark, and its interval, C; None where none is known.
 
-    The place is the middle of the hottest 3 x 3 voxels: the hottest of hundreds would be that with most noise.
+    The place is the middle of the hottest 3 x 3 voxels: the hottest of hundreds would be that with most noise. Its
+    value is that of the parabola through them, and what the mean over the slice takes away is put back.
     """
-    known = np.isfinite(heat.temperature_c) & mark.inside
-    if heat.deviation_c is None or not known.any():
+    part, around = heat.within(mark.box), mark.cropped
+    known = np.isfinite(part.temperature_c) & around.inside
+    if part.deviation_c is None or not known.any():
         return None
-    at, _mean = _hottest(heat.temperature_c - baseline_c, known, 0.5)
-    hottest = float(heat.temperature_c[at])
-    margin = SIGMAS * float(heat.deviation_c[at]) + abs(_beside(heat, mark, baseline_c))
+    z, y, x = _hottest(part.temperature_c - np.float32(baseline_c), known, 0.5)[0]
+    hottest, variance = _top(part, z, y, x) or (
+        float(part.temperature_c[z, y, x]),
+        float(part.deviation_c[z, y, x]) ** 2,
+    )
+    if mark.thickness > 0 and 0 < z < len(known) - 1:
+        above, below = _top(part, z + 1, y, x), _top(part, z - 1, y, x)
+        if above is not None and below is not None:
+            share = SLICE_MEAN * mark.thickness**2
+            hottest += share * (2 * hottest - above[0] - below[0])
+            variance = (1 + 2 * share) ** 2 * variance + share**2 * (above[1] + below[1])
+    margin = SIGMAS * float(np.sqrt(variance)) + abs(_beside(part, around, baseline_c))
     return hottest, hottest - margin, hottest + margin
+
+
+def _top(heat: Heat, z: int, y: int, x: int) -> tuple[float, float] | None:
+    """Temperature (C) in the middle of 3 x 3 voxels by their parabola, and its variance; None unless all are known."""
+    near = z, slice(max(0, y - 1), y + 2), slice(max(0, x - 1), x + 2)
+    assert heat.deviation_c is not None
+    values, deviations = heat.temperature_c[near], heat.deviation_c[near]
+    if values.shape != PARABOLA.shape or not np.isfinite(values).all():
+        return None
+    return float((PARABOLA * values).sum()), float(((PARABOLA * deviations) ** 2).sum())
 
 
 def in_structure(
@@ -210,8 +282,10 @@ def hottest_place(heat: Heat, image: Image) -> npt.NDArray[np.float64] | None:
     known = np.isfinite(heat.temperature_c)
     if not known.any():
         return None
-    rise = heat.temperature_c - np.nanmedian(heat.temperature_c)
-    noise = MEDIAN_TO_SIGMA * float(np.nanmedian(np.abs(rise)))
+    values = heat.temperature_c[known]
+    middle = np.median(values)
+    rise = heat.temperature_c - middle
+    noise = MEDIAN_TO_SIGMA * float(np.median(np.abs(values - middle)))
     at, mean = _hottest(rise, known, 0.99)
     if mean < max(STANDS_OUT_C, STANDS_OUT_SIGMAS * noise / 3):
         return None
@@ -223,14 +297,25 @@ def _hottest(rise_c: npt.NDArray[np.floating], known: Mask, share: float) -> tup
 
     At least this ``share`` of the nine must be known, where there is such a place.
     """
-    count = ndimage.uniform_filter(known.astype(np.float64), (1, 3, 3), mode="constant")
-    mean = ndimage.uniform_filter(np.where(known, rise_c, 0.0).astype(np.float64), (1, 3, 3), mode="constant")
+    count = _nine(known.astype(np.float32))
+    mean = _nine(np.where(known, rise_c, 0.0).astype(np.float32))
     # A voxel on its own at an edge is more noise than most.
-    enough = known & (count > share)
+    enough = known & (count > 9 * share)
     chosen = enough if enough.any() else known
-    mean = np.where(chosen, mean / np.maximum(count, 1e-9), -np.inf)
+    mean = np.where(chosen, mean / np.maximum(count, 1.0), -np.inf)
     z, y, x = np.unravel_index(int(np.argmax(mean)), mean.shape)
     return (int(z), int(y), int(x)), float(mean[z, y, x])
+
+
+def _nine(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Sum of 3 x 3 voxels of each slice (z, y, x)."""
+    rows = values.copy()
+    rows[:, 1:] += values[:, :-1]
+    rows[:, :-1] += values[:, 1:]
+    result = rows.copy()
+    result[:, :, 1:] += rows[:, :, :-1]
+    result[:, :, :-1] += rows[:, :, 1:]
+    return result
 
 
 def _named(baseline_c: float, image: Image) -> HeatNumbers:
@@ -240,9 +325,9 @@ def _named(baseline_c: float, image: Image) -> HeatNumbers:
     return HeatNumbers(
         Measurement(
             "Peak temperature", None, "°C",
-            f"voxel ({size} mm) in the middle of the hottest 3 x 3 within the mark, from a baseline taken as "
+            f"middle of the hottest 3 x 3 voxels ({size} mm) within the mark, by their parabola, from a baseline of "
             f"{baseline_c:g} °C; interval (95 %): noise of the phase in unheated tissue by the brightness of the "
-            "voxel, plus what the drift correction leaves beside the mark", PRF, missing_because=none, based_on=based,
+            "voxels, plus what the drift correction leaves beside the mark", PRF, missing_because=none, based_on=based,
         ),
         Measurement(
             "Highest dose (CEM43)", None, "min",
@@ -272,37 +357,51 @@ def _beside(heat: Heat, mark: Marked, baseline_c: float) -> float:
     return float(np.sum(weight * (heat.temperature_c[known] - baseline_c)) / weight.sum())
 
 
-def _above(dose_min: npt.NDArray[np.float32], inside: Mask) -> Mask:
-    """Where the dose within a mark is lethal, (z, FINER y, FINER x). Between voxels its logarithm, which follows the
-    temperature, is interpolated."""
-    logarithm = np.log2(np.maximum(np.where(inside, dose_min, 0.0), 2.0**-20))
-    result = np.zeros((inside.shape[0], *(FINER * size for size in inside.shape[1:])), dtype=bool)
+def _above(dose_min: npt.NDArray[np.float32], inside: Mask) -> Mask | None:
+    """Where the dose within a mark is lethal, (z, FINER y, FINER x), None where nowhere. Between voxels its logarithm,
+    which follows the temperature, is interpolated."""
     # A seed of one voxel may reach up to its neighbours, no further.
-    at = np.argwhere(logarithm >= np.log2(LETHAL_CEM43_MIN))
+    at = np.argwhere(inside & (dose_min >= LETHAL_CEM43_MIN))
     if not len(at):
-        return result
+        return None
+    result = np.zeros((inside.shape[0], *(FINER * size for size in inside.shape[1:])), dtype=bool)
     low, high = np.maximum(at.min(axis=0) - 1, 0), np.minimum(at.max(axis=0) + 2, inside.shape)
     (z0, y0, x0), (z1, y1, x1) = low.tolist(), high.tolist()
-    y, x = ((np.arange(FINER * (b - a)) + 0.5) / FINER - 0.5 for a, b in ((y0, y1), (x0, x1)))
-    for z in range(z0, z1):
-        plane = ndimage.map_coordinates(
-            logarithm[z, y0:y1, x0:x1], np.meshgrid(y, x, indexing="ij"), order=1, mode="nearest"
-        )
-        result[z, FINER * y0 : FINER * y1, FINER * x0 : FINER * x1] = plane >= np.log2(LETHAL_CEM43_MIN)
+    box = slice(z0, z1), slice(y0, y1), slice(x0, x1)
+    logarithm = np.log2(np.maximum(np.where(inside[box], dose_min[box], 0.0), 2.0**-20))
+    finer = _between(y1 - y0) @ logarithm @ _between(x1 - x0).T
+    result[z0:z1, FINER * y0 : FINER * y1, FINER * x0 : FINER * x1] = finer >= np.log2(LETHAL_CEM43_MIN)
     return result
 
 
-def _finer(label: Mask, image: Image) -> Image:
+@lru_cache(maxsize=64)
+def _between(count: int) -> npt.NDArray[np.float64]:
+    """What ``FINER`` points for each of ``count`` voxels in a row have of these by linear interpolation, (points,
+    count); beyond the last middle as there."""
+    at = np.clip((np.arange(FINER * count) + 0.5) / FINER - 0.5, 0, count - 1)
+    return np.asarray(np.maximum(0.0, 1 - np.abs(at[:, None] - np.arange(count))))
+
+
+def _finer(label: Mask, box: tuple[slice, ...], image: Image) -> Image:
+    """The label of a box of an image, on the finer grid of all of it."""
+    z, y, x = image.array.shape
+    whole = np.zeros((z, FINER * y, FINER * x), np.uint8)
+    rows, columns = (
+        slice(FINER * part.start, FINER * part.start + size)
+        for part, size in zip(box[1:], label.shape[1:], strict=True)
+    )
+    whole[box[0], rows, columns] = label
     shift = np.eye(4)
     shift[:2, 3] = (1 - FINER) / (2 * FINER)
     grid = image.ras_from_ijk @ shift @ np.diag([1 / FINER, 1 / FINER, 1.0, 1.0])
     name = f"above {LETHAL_CEM43_MIN:g} CEM43"
-    return Image(label.astype(np.uint8), grid, name, image.acquired_utc_s, image.patient_id)
+    return Image(whole, grid, name, image.acquired_utc_s, image.patient_id)
 
 
 def has_moved(heat: Heat) -> bool:
     """Whether the tissue of a frame is not where it was in the reference."""
-    return heat.moved > MOVED_SHARE
+    still = heat.stillness
+    return (still.shift > MOVED_VOXELS and still.sigmas > MOVED_SIGMAS) or still.changed > MOVED_SHARE
 
 
 def told(measurement: Measurement) -> str:

@@ -6,6 +6,7 @@ is the object's. The numerics and their sources are in :mod:`.field_map`, :mod:`
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,9 +19,10 @@ from . import metal, multispectral
 from .ablation import HeatNumbers, Marked, has_moved, heat_numbers, marked, peak_of, told, why_missing
 from .auto import Frame, Options, Phased, phased
 from .field_map import field_map
+from .frame_clock import FrameClock
 from .quantity_image import BASELINE, COOLED_FROM, Frames, quantity_result
 from .result import Parameter, Reconstruction, stepping
-from .thermometry import BODY_C, Heat, Thermometer, coldest, cooling_from, referenceless
+from .thermometry import BODY_C, Heat, Thermometer, coldest, cooling_from, radians_per_c, referenceless
 from .unmixing import Calibrations
 
 Quantity = Literal["image", "field map", "temperature", "spectral bins", "SEMAC"]
@@ -30,8 +32,9 @@ COMBINED: tuple[Quantity, ...] = ("SEMAC", "spectral bins")
 #: Quantities that a header may name a scan for, in its metadata under this entry; what else it is for shows by itself.
 NAMED: tuple[Quantity, ...] = ("temperature", "field map")
 SCAN_FOR = "scan_for"
-#: Seconds from frame to frame, for the dose, when the frames carry no time of their own.
-FRAME_INTERVAL_S = "frame_interval_s"
+#: Entry of a header: "-1" for a scanner whose phase turns backwards where the frequency is higher, so that its phase
+#: rises with the temperature; 1 is meant where it is missing.
+PHASE_SIGN = "phase_sign"
 
 Bool = npt.NDArray[np.bool_]
 
@@ -68,6 +71,11 @@ def missing_for(quantity: Quantity, encoding: Encoding) -> str:
             return "temperature needs a frame before heating and one after, the scan has one frame"
         if not times or not encoding.field_t:
             return "temperature needs the echo time and the field strength, which the header lacks"
+        try:
+            radians_per_c(encoding.field_t, times[0])
+            _phase_sign(encoding)
+        except ReconstructionError as error:
+            return str(error)
     if quantity == "spectral bins":
         return metal.bins_missing(encoding)
     return metal.semac_missing(encoding) if quantity == "SEMAC" else ""
@@ -120,8 +128,11 @@ class LiveThermometer:
         self.heating, self._method, self._options = heating, method, options
         self._calibrations = Calibrations(refresh_after_s=float("inf"))
         self._thermometer: Thermometer | None = None
-        self._newest: tuple[Frame, Phased, Heat, bool] | None = None
-        self._count = 0
+        self._reference: Encoding | None = None
+        self._clock = FrameClock()
+        self._mark: Marked | None = None
+        self._newest: tuple[Frame, Phased, Heat] | None = None
+        self._numbers: HeatNumbers | None = None
         #: Frame from which on something has moved; None while nothing has.
         self.moved_in: int | None = None
         #: Peak in the mark (C) with its interval, by frame, as long as it is known.
@@ -129,24 +140,30 @@ class LiveThermometer:
         self._repetitions: list[int] = []
 
     def add(self, frame: Frame, progress: Progress = no_progress, threads: int = 2) -> Reconstruction:
-        """Take in the next frame; the first is the reference. Raises ReconstructionError as :func:`measured`."""
+        """Take in the next frame; the first is the reference. Raises ReconstructionError as :func:`measured`, and for a
+        frame that does not follow the last, or was not taken as the reference was."""
         encoding, heating = frame.encoding, self.heating
+        self._check(encoding)
         image = phased(frame, self._calibrations, self._method, progress, threads, self._options)
-        time_s = self._time_s(frame)
+        clock = copy(self._clock)
+        tick = clock.tick(frame)
         if self._thermometer is None:
-            if not encoding.field_t or not encoding.echo_times_s:
-                raise ReconstructionError("temperature needs the echo time and the field strength in the header")
-            unheated = self._unheated(encoding, heating)
+            lacks = missing_for("temperature", replace(encoding, repetitions=max(2, encoding.repetitions)))
+            if lacks:
+                raise ReconstructionError(lacks)
+            assert encoding.field_t is not None
+            mark = _marked(encoding, heating)
             self._thermometer = Thermometer(
-                image.array, encoding.field_t, encoding.echo_times_s[0], heating.baseline_c, unheated
-            )
-        heat = self._thermometer.add(image.array, time_s if time_s is not None else float(self._count))
+                image.array, encoding.field_t, encoding.echo_times_s[0], heating.baseline_c,
+                _unheated(mark, heating), phase_sign=_phase_sign(encoding),
+            )  # fmt: skip
+            self._reference, self._mark = encoding, mark
+        heat = self._thermometer.add(image.array, tick.time_s, tick.unseen_s)
+        self._clock = clock
+        self._repetitions.append(frame.repetition)
+        self._newest, self._numbers = (frame, image, heat), None
         if self.moved_in is None and has_moved(heat):
             self.moved_in = frame.repetition
-        self._count += 1
-        self._repetitions.append(frame.repetition)
-        self._newest = frame, image, heat, time_s is not None
-        self._follow([heat])
         return self._wrapped(*self._newest)
 
     def told(self, heating: Heating) -> Reconstruction | None:
@@ -155,10 +172,11 @@ class LiveThermometer:
         Raises ReconstructionError, and keeps the old one, when it cannot be.
         """
         if self._thermometer is not None and self._newest is not None:
-            frame, image, _heat, timed = self._newest
-            found = self._thermometer.told(self._unheated(frame.encoding, heating), heating.baseline_c)
-            self._newest, self.heating = (frame, image, found[-1], timed), heating
-            self.course.clear()
+            frame, image, _heat = self._newest
+            mark = _marked(frame.encoding, heating)
+            found = self._thermometer.told(_unheated(mark, heating), heating.baseline_c)
+            self._newest, self.heating, self._mark = (frame, image, found[-1]), heating, mark
+            self._numbers = None
             self._follow(found)
         self.heating = heating
         return None if self._newest is None else self._wrapped(*self._newest)
@@ -172,40 +190,49 @@ class LiveThermometer:
         """Of the newest frame, whose map is ``image``. To be asked for after the first frame."""
         assert self._newest is not None
         assert self._thermometer is not None
-        frame, _image, heat, timed = self._newest
-        mark = _marked(frame.encoding, self.heating) if self.heating.drift else None
-        found = heat_numbers(heat, self._thermometer.tissue, mark, image, self.heating.baseline_c, self.moved_in)
-        return found if timed else found.untimed()
+        frame, _image, heat = self._newest
+        if self._numbers is None or self._numbers.peak.based_on != (image.uid,):
+            mark = self._mark if self.heating.drift else None
+            tissue, baseline_c = self._thermometer.tissue, self.heating.baseline_c
+            found = heat_numbers(heat, tissue, mark, image, baseline_c, self.moved_in)
+            peak = found.peak
+            if peak.value is not None and peak.interval is not None:
+                self.course[frame.repetition] = peak.value, *peak.interval
+            why = self._clock.untimed or self._clock.late()
+            self._numbers = found.without_dose(why) if why else found
+        return self._numbers
 
     def _follow(self, heats: list[Heat]) -> None:
-        assert self._newest is not None
-        mark = _marked(self._newest[0].encoding, self.heating)
-        if mark is None or not self.heating.drift:
-            return
+        """Motion, and the course of the peak, by another mark in all frames; that of the newest is for the numbers."""
         assert self._thermometer is not None
+        self.moved_in, baseline_c = None, self.heating.baseline_c
+        self.course.clear()
         for number, heat in zip(self._repetitions[-len(heats) :], heats, strict=True):
-            moved = self.moved_in if self.moved_in is not None and number >= self.moved_in else None
-            peak = peak_of(heat, mark, self.heating.baseline_c)
-            if peak is not None and not why_missing(heat, self._thermometer.tissue, mark, moved):
+            if self.moved_in is None and has_moved(heat):
+                self.moved_in = number
+            if self._mark is None or heat is heats[-1]:
+                continue
+            peak = peak_of(heat, self._mark, baseline_c)
+            if peak is not None and not why_missing(
+                heat, self._thermometer.tissue, self._mark, baseline_c, self.moved_in
+            ):
                 self.course[number] = peak
 
-    @staticmethod
-    def _unheated(encoding: Encoding, heating: Heating) -> Bool | None:
-        mark = _marked(encoding, heating)
-        return None if mark is None or not heating.drift else ~mark.inside
+    def _check(self, encoding: Encoding) -> None:
+        """Raises ReconstructionError for a frame that cannot be held against the reference."""
+        reference = self._reference
+        if reference is None:
+            return
+        same = np.allclose(encoding.ras_from_ijk, reference.ras_from_ijk, atol=1e-3)
+        facts = ("recon_matrix", "encoded_matrix", "echo_times_s", "field_t", "coils")
+        changed = [name for name in facts if getattr(encoding, name) != getattr(reference, name)]
+        if not same or changed:
+            what = " and ".join([*([] if same else ["place"]), *(name.replace("_", " ") for name in changed)])
+            raise ReconstructionError(
+                f"{what} of the scan changed since the reference: the temperature goes on with a new reference"
+            )
 
-    def _time_s(self, frame: Frame) -> float | None:
-        """When the frame was acquired, on the clock of the frames or by the header's interval."""
-        interval = frame.encoding.metadata.get(FRAME_INTERVAL_S, "")
-        try:
-            each = float(interval)
-        except ValueError:
-            each = 0.0
-        if each > 0:
-            return frame.repetition * each
-        return frame.acquired_utc_s
-
-    def _wrapped(self, frame: Frame, image: Phased, heat: Heat, timed: bool) -> Reconstruction:
+    def _wrapped(self, frame: Frame, image: Phased, heat: Heat) -> Reconstruction:
         assert self._thermometer is not None
         encoding, heating = frame.encoding, self.heating
         corrected = heat.deviation_c is not None
@@ -224,22 +251,25 @@ class LiveThermometer:
         warnings = ["fat does not shift with temperature: its voxels are wrong"]
         if not corrected:
             warnings.append("the drift of the field is not corrected: mark where the tissue is heated")
-        if not timed:
-            warnings.append("the dose is not known: the scan does not say how long a frame takes")
+        untimed = self._clock.untimed or self._clock.late()
+        if untimed:
+            warnings.append(f"the dose is not known: {untimed}")
         reason = f"phase against frame {heating.reference}"
         if heating.referenceless:
-            mark = _marked(encoding, heating)
-            if mark is None:
+            if self._mark is None:
                 raise ReconstructionError("referenceless thermometry needs the place that is heated: mark it")
             assert encoding.field_t is not None
-            change = referenceless(image.array, mark.inside, encoding.field_t, encoding.echo_times_s[0])
+            change = referenceless(
+                image.array, self._mark.inside, encoding.field_t, encoding.echo_times_s[0],
+                phase_sign=_phase_sign(encoding),
+            )  # fmt: skip
             reason = (
                 f"phase within {heating.radius_mm:g} mm of the spot against the tissue around it, in this frame alone"
             )
             parameters["drift_removed_c"] = "not needed"
             warnings = [text for text in warnings if "drift" not in text]
         maps = {"magnitude": (np.abs(image.array), "", "magnitude")}
-        if timed:
+        if not untimed:
             maps["dose"] = (heat.dose_min, "min", "thermal dose (CEM43)")
         parameters |= dict(image.parameters)
         said = {BASELINE: f"{heating.baseline_c:g} °C"}
@@ -325,4 +355,18 @@ def _marked(encoding: Encoding, heating: Heating) -> Marked | None:
     """Voxels (z, y, x) within the radius of the spot, and beside it; None without a spot."""
     if heating.spot_ras_mm is None:
         return None
-    return marked(encoding.ras_from_ijk, encoding.recon_matrix, heating.spot_ras_mm, heating.radius_mm)
+    apart_mm = float(np.linalg.norm(encoding.ras_from_ijk[:3, 2]))
+    # Where z is Fourier encoded, a voxel shows its middle as it does in the plane.
+    thickness = 0.0 if encoding.is_3d else min(1.0, metal.slice_thickness_mm(encoding) / apart_mm)
+    return marked(encoding.ras_from_ijk, encoding.recon_matrix, heating.spot_ras_mm, heating.radius_mm, thickness)
+
+
+def _unheated(mark: Marked | None, heating: Heating) -> Bool | None:
+    return None if mark is None or not heating.drift else ~mark.inside
+
+
+def _phase_sign(encoding: Encoding) -> int:
+    said = encoding.metadata.get(PHASE_SIGN, "1")
+    if said not in ("1", "-1"):
+        raise ReconstructionError(f'"{PHASE_SIGN}" in the header must be "1" or "-1", got "{said}"')
+    return int(said)

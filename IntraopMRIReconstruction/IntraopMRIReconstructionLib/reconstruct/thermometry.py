@@ -8,14 +8,16 @@ wrong.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import ReconstructionError
-from .phase import Mask, monomials, polynomial_background
+from .phase import Mask, polynomial_background, unwrapped
+from .unheated import MEDIAN_TO_SIGMA, Stillness, Unheated
 
 Complex = npt.NDArray[np.complexfloating[Any, Any]]
 Temperature = npt.NDArray[np.float32]
@@ -38,14 +40,8 @@ LETHAL_CEM43_MIN = 240.0
 COOLED_BLOCK, COOLED_C, COOLED_SIGMAS = (2, 2), 1.0, 3.0
 #: A voxel is lost until there is a new reference when it keeps less than this part of the least signal (gas, ice,
 #: char): turns of a phase of noise cannot be counted; and when its phase turns by more than this part of half a turn
-#: between two frames: the turn may as well have been the other way.
+#: between two frames, or when such voxels part it from the tissue around: the turn may as well have been the other way.
 LOST_SIGNAL, WRAP_SHARE = 0.75, 0.85
-#: Something moved when the brightness of unheated tissue changed by more than this share of it beyond its noise: the
-#: phase of the reference then belongs to other tissue. Noise makes 0.01 of it, a head a quarter of a voxel away 0.1.
-MOVED_SHARE = 0.1
-#: Reference tissue that departs from the drift by more than so many standard deviations is left out of it: vessels,
-#: and heat that nobody marked.
-DRIFT_SIGMAS, DRIFT_PASSES = 3.0, 3
 #: Phases of frames that are kept take at most so much memory; without the oldest the unheated region stays as it is.
 MAX_KEPT_BYTES = 2**30
 #: A voxel so dark that its temperature is uncertain by more than this (standard deviation, C) has none: its dose, which
@@ -53,8 +49,8 @@ MAX_KEPT_BYTES = 2**30
 MOST_NOISE_C = 2.0
 #: An interval holds 95 % of a normal error.
 SIGMAS = 1.96
-#: Standard deviation of a normal error from its median absolute value.
-MEDIAN_TO_SIGMA = 1.4826
+#: No tissue is so far above the break point, C; beyond it a dose would overflow.
+MOST_ABOVE_C = 100.0
 
 
 def radians_per_c(field_t: float, echo_time_s: float) -> float:
@@ -81,9 +77,9 @@ def cem43_minutes(temperature_c: npt.NDArray[Any], duration_s: float) -> npt.NDA
 def cooling_from(change_c: npt.NDArray[Any], noise_c: float | None) -> float:
     """Change, C and below 0, from which tissue has cooled for certain. ``noise_c`` None: taken from the map itself,
     most of which is neither heated nor cooled."""
-    known = change_c[np.isfinite(change_c)]
     if noise_c is None:
-        noise_c = 1.4826 * float(np.median(np.abs(known - np.median(known)))) if known.size else 0.0
+        known = change_c[np.isfinite(change_c)]
+        noise_c = MEDIAN_TO_SIGMA * float(np.median(np.abs(known - np.median(known)))) if known.size else 0.0
     return -max(COOLED_C, COOLED_SIGMAS * noise_c)
 
 
@@ -93,7 +89,7 @@ def coldest(change_c: npt.NDArray[Any], below_c: float) -> float | None:
     rows, columns = COOLED_BLOCK
     warm = np.where(np.isfinite(change_c), change_c, np.inf)
     y, x = warm.shape[1:]
-    if y < rows or x < columns:
+    if y < rows or x < columns or not (warm < below_c).any():
         return None
     moved = [warm[:, a : y - rows + a + 1, b : x - columns + b + 1] for a in range(rows) for b in range(columns)]
     cold = np.maximum.reduce(moved) < below_c
@@ -125,12 +121,13 @@ class Heat:
 
     ``temperature_c``: NaN where it is not known. ``dose_min``: CEM43 in minutes since the reference. ``drift_c``: mean
     drift since the reference that was taken away. ``lost``: tissue of the reference whose phase could not be followed,
-    so that it has no temperature and its dose is not complete. ``moved``: share by which unheated tissue changed its
-    brightness beyond its noise.
+    so that it has no temperature and its dose is not complete. ``stillness``: how unheated tissue lies to the
+    reference. ``unseen_s``: time since the reference in which frames were missing, ``longest_unseen_s`` at a stretch.
 
     Of a drift that was taken away, otherwise None: ``noise_c``, standard deviation of unheated tissue about its
     baseline; ``deviation_c``, that of each voxel, from the noise of the phase in unheated tissue and the brightness of
-    the voxel; ``dose_range_min``, doses if every frame were that much (95 %) colder or warmer.
+    the voxel; ``dose_range_min``, doses if every frame were that much (95 %) colder or warmer, and time that was not
+    seen as cold or as warm as the colder or warmer one of the frames about it.
     """
 
     temperature_c: Temperature
@@ -138,19 +135,65 @@ class Heat:
     drift_c: float
     noise_c: float | None
     lost: Mask
-    moved: float
+    stillness: Stillness
     deviation_c: Temperature | None = None
     dose_range_min: tuple[Temperature, Temperature] | None = None
+    unseen_s: float = 0.0
+    longest_unseen_s: float = 0.0
+
+    def within(self, box: tuple[slice, ...]) -> Heat:
+        """The part of a box (z, y, x)."""
+        ranged, deviation = self.dose_range_min, self.deviation_c
+        return replace(
+            self,
+            temperature_c=self.temperature_c[box],
+            dose_min=self.dose_min[box],
+            lost=self.lost[box],
+            deviation_c=None if deviation is None else deviation[box],
+            dose_range_min=None if ranged is None else (ranged[0][box], ranged[1][box]),
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
     """Phase since the reference of the tissue, and its noise: that of a channel times ``spread``, infinite where the
-    phase is not known."""
+    phase is not known. ``unseen_s``: of the time since the frame before it, when frames were missing."""
 
     time_s: float
+    unseen_s: float
     phase: Vector
     spread: Vector
+
+
+class _Dose:
+    """CEM43 since the reference (3, tissue) in minutes: as measured, and the ends of its interval."""
+
+    def __init__(self, size: int) -> None:
+        self.sum = np.zeros((3, size))
+        self.unseen_s = self.longest_unseen_s = 0.0
+        self._rate = np.zeros((3, size), np.float32)
+
+    def copy(self) -> _Dose:
+        """One that goes on without this one."""
+        result = copy(self)
+        result.sum = self.sum.copy()
+        return result
+
+    def add(self, rate: npt.NDArray[np.float32], duration_s: float, unseen_s: float) -> None:
+        """Count ``rate`` (3, tissue) for the time since the frame before."""
+        self.sum += rate * np.float32((duration_s - unseen_s) / 60)
+        if unseen_s > 0:
+            before, between = self._rate, np.empty_like(rate)
+            between[0] = (rate[0] + before[0]) / 2
+            np.minimum(rate[1], before[1], out=between[1])
+            np.maximum(rate[2], before[2], out=between[2])
+            self.sum += between * np.float32(unseen_s / 60)
+        self.unseen_s += unseen_s
+        self.longest_unseen_s = max(self.longest_unseen_s, unseen_s)
+
+    def follow(self, rate: npt.NDArray[np.float32]) -> None:
+        """The rates of the frame that the next one comes after."""
+        self._rate = rate
 
 
 class Thermometer:
@@ -180,21 +223,22 @@ class Thermometer:
             raise ReconstructionError(f"phase_sign must be 1 or -1, got {phase_sign}")
         if not np.isfinite(baseline).all() or not np.any(baseline):
             raise ReconstructionError("the baseline image of thermometry must be finite and not empty: scan again")
-        self._bright = signal_mask(baseline)
-        self._shape = baseline.shape
-        self._previous = baseline[self._bright]
-        self._magnitude = np.abs(self._previous).astype(np.float32)
-        self._basis = np.stack([term[self._bright] for term in monomials(self._shape, drift_order)], axis=-1)
-        self._order, self._baseline_c = drift_order, baseline_c
-        self._phase = np.zeros(self._magnitude.shape)
-        self._lost = np.zeros(self._magnitude.shape, dtype=bool)
-        self._brightness = self._magnitude
+        whole = np.abs(baseline).astype(np.float32)
+        self._least = SIGNAL_SHARE * float(np.percentile(whole, 99))
+        self._bright = whole > self._least
+        self._at = np.flatnonzero(self._bright)
+        self._reference, self._order = whole, drift_order
+        self._previous = baseline.ravel()[self._at]
+        self._magnitude = whole.ravel()[self._at]
+        self._variance = 1 / self._magnitude**2
+        self._baseline_c = baseline_c
+        self._phase = np.zeros(len(self._at))
+        self._lost = np.zeros(len(self._at), dtype=bool)
         self._frames: list[_Frame] = []
         self._dropped = False
-        self._known: npt.NDArray[np.bool_] | None = None
-        self._dose = np.zeros((3, *self._magnitude.shape))
-        if unheated is not None:
-            self._known = self._checked(unheated)
+        self._dose = _Dose(len(self._at))
+        self._told = unheated is not None
+        self._unheated = self._tissue(unheated)
 
     @property
     def unambiguous_c(self) -> float:
@@ -206,38 +250,37 @@ class Thermometer:
         """Voxels (z, y, x) with enough signal in the reference."""
         return self._bright
 
-    def add(self, image: Complex, time_s: float) -> Heat:
+    def add(self, image: Complex, time_s: float, unseen_s: float = 0.0) -> Heat:
         """Take in the next complex image (z, y, x), acquired at ``time_s`` on any steady clock.
 
-        The dose of a frame lasts from the frame before it. Raises ReconstructionError, and keeps the state as it was,
-        when the shape, a value or the order in time is wrong.
+        The dose of a frame lasts from the frame before it, but for ``unseen_s`` of that time, in which frames are
+        missing. Raises ReconstructionError, and keeps the state as it was, when the shape, a value or the order in time
+        is wrong.
         """
-        if image.shape != self._shape:
-            raise ReconstructionError(f"an image of thermometry must have shape {self._shape}: {image.shape}")
+        if image.shape != self._bright.shape:
+            raise ReconstructionError(f"an image of thermometry must have shape {self._bright.shape}: {image.shape}")
         if not np.isfinite(image).all():
             raise ReconstructionError("an image of thermometry with NaN or infinite values was dropped")
         if self._frames and time_s <= self._frames[-1].time_s:
             raise ReconstructionError(
                 f"images of thermometry must follow in time, got {time_s} s after {self._frames[-1].time_s} s"
             )
-        now = image[self._bright]
+        now = image.ravel()[self._at]
         step = now * np.conj(self._previous)
         # What turns all tissue alike, such as a drift, must not bring single voxels to half a turn.
-        common = np.angle(step.sum())
-        turn = np.angle(step * np.exp(-1j * common))
+        common = float(np.angle(step.sum()))
+        turn = np.angle(step * np.exp(-1j * common).astype(step.dtype))
         magnitude = np.abs(now).astype(np.float32)
-        whole = np.abs(image)
-        least = SIGNAL_SHARE * float(np.percentile(whole, 99))
-        lost = self._lost | (magnitude < LOST_SIGNAL * least) | (np.abs(turn) > WRAP_SHARE * np.pi)
+        lost = self._lost | (magnitude < LOST_SIGNAL * self._least * self._gain(magnitude))
+        lost |= self._may_be_wrapped(turn, magnitude, ~lost)
         phase = self._phase + turn + common
         with np.errstate(divide="ignore"):
-            spread = np.sqrt(1 / self._magnitude**2 + 1 / magnitude**2)
+            spread = np.sqrt(self._variance + 1 / magnitude**2)
         spread[lost] = np.inf
-        frame = _Frame(time_s, phase.astype(np.float32), spread.astype(np.float32))
+        frame = _Frame(time_s, unseen_s, phase.astype(np.float32), spread)
         dose = self._dose.copy()
-        heat = self._measured(frame, self._frames[-1] if self._frames else None, self._known, dose, magnitude)
+        heat = self._measured(frame, self._frames[-1] if self._frames else None, dose)
         self._previous, self._phase, self._lost, self._dose = now, phase, lost, dose
-        self._brightness = magnitude
         self._frames.append(frame)
         if len(self._frames) > 1 and len(self._frames) * 2 * frame.phase.nbytes > MAX_KEPT_BYTES:
             self._dropped = True
@@ -254,101 +297,105 @@ class Thermometer:
             raise ReconstructionError(
                 f"the mark cannot be changed after more than {len(self._frames)} frames: take a new reference"
             )
-        known = None if unheated is None else self._checked(unheated)
-        before, self._baseline_c = self._baseline_c, baseline_c
-        dose, found, last = np.zeros_like(self._dose), [], None
+        before = self._told, self._unheated, self._baseline_c
+        self._told, self._unheated, self._baseline_c = unheated is not None, self._tissue(unheated), baseline_c
+        dose, found, last = _Dose(len(self._at)), [], None
         try:
             for frame in self._frames:
-                found.append(self._measured(frame, last, known, dose, self._brightness))
+                found.append(self._measured(frame, last, dose))
                 last = frame
         except ReconstructionError:
-            self._baseline_c = before
+            self._told, self._unheated, self._baseline_c = before
             raise
-        self._known, self._dose = known, dose
+        self._dose = dose
         return found
 
-    def _checked(self, unheated: Mask) -> npt.NDArray[np.bool_]:
-        if unheated.shape != self._shape:
-            raise ReconstructionError(f"the unheated region must have shape {self._shape}, got {unheated.shape}")
-        known = np.asarray(unheated[self._bright])
-        self._enough(known)
-        return known
+    def _tissue(self, unheated: Mask | None) -> Unheated:
+        if unheated is not None and unheated.shape != self._bright.shape:
+            raise ReconstructionError(f"the unheated region must have shape {self._bright.shape}, got {unheated.shape}")
+        known = None if unheated is None else unheated.ravel()[self._at]
+        return Unheated(self._reference, self._bright, self._order, known)
 
-    def _enough(self, known: npt.NDArray[np.bool_]) -> None:
-        least = 4 * self._basis.shape[1]
-        if known.sum() < least:
-            raise ReconstructionError(
-                f"the drift of the field needs at least {least} voxels of tissue away from the heat, got "
-                f"{int(known.sum())}: move the mark or make its radius smaller"
-            )
+    def _gain(self, magnitude: Vector) -> float:
+        """How much brighter than the reference a frame is as a whole."""
+        return float(magnitude @ self._magnitude / (self._magnitude @ self._magnitude))
 
-    def _measured(
-        self,
-        frame: _Frame,
-        before: _Frame | None,
-        known: npt.NDArray[np.bool_] | None,
-        dose: npt.NDArray[np.float64],
-        magnitude: Vector,
-    ) -> Heat:
-        """Temperature of a frame; adds to ``dose`` (3, tissue): as measured, and the ends of its interval."""
-        seen = np.isfinite(frame.spread)
-        still = seen if known is None else known & seen
-        phase, deviation, drift, channel = frame.phase.astype(np.float64), None, 0.0, 0.0
-        noise: float | None = None
-        if known is not None:
-            fitted = self._drift(frame, still)
-            phase -= fitted
-            drift = float(fitted[seen].mean() / self._per_c) if seen.any() else 0.0
-            channel = MEDIAN_TO_SIGMA * float(np.median(np.abs(phase[still]) / frame.spread[still]))
-            deviation = channel * frame.spread / abs(self._per_c)
-            seen = seen & (deviation <= MOST_NOISE_C)
-            noise = float(np.std(phase[still]) / abs(self._per_c))
-        temperature = np.where(seen, self._baseline_c + phase / self._per_c, np.nan)
+    def _may_be_wrapped(
+        self, turn: Vector, magnitude: Vector, followed: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.bool_]:
+        """Where a phase may have turned by more than half a turn: it came near that, or it does not go with that of the
+        tissue around within a slice."""
+        size = np.abs(turn)
+        result = np.asarray(size > WRAP_SHARE * np.pi)
+        if size.max() <= np.pi / 2:
+            return result
+        whole = self._whole(np.where(followed, turn, 0.0), 0.0)
+        trust, inside = self._whole(magnitude, 0.0), self._whole(followed, 0.0) > 0
+        torn = np.zeros(whole.shape, dtype=bool)
+        for number, plane in enumerate(whole):
+            if max(np.abs(np.diff(plane, axis=axis)).max(initial=0.0) for axis in (0, 1)) > np.pi:
+                torn[number] = np.abs(unwrapped(plane, trust[number], inside[number])[0] - plane) > np.pi
+        return np.asarray(result | torn.ravel()[self._at])
+
+    def _measured(self, frame: _Frame, before: _Frame | None, dose: _Dose) -> Heat:
+        """Temperature of a frame; goes on with ``dose``."""
+        lost = np.isinf(frame.spread)
+        fitted, channel = self._unheated.drift(frame.phase, frame.spread)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            magnitude: Vector = (1 / np.sqrt(frame.spread**2 - self._variance)).astype(np.float32)
+        magnitude[lost] = 0.0
+        stillness = self._unheated.stillness(magnitude, lost, channel)
+        seen, change = ~lost, frame.phase / np.float32(self._per_c)
+        deviation: Vector | None = None
+        drift, noise = 0.0, None
+        if self._told:
+            fitted /= np.float32(self._per_c)
+            change -= fitted
+            drift = float(fitted[seen].mean()) if seen.any() else 0.0
+            deviation = frame.spread * np.float32(channel / abs(self._per_c))
+            seen &= deviation <= MOST_NOISE_C
+            noise = self._unheated.deviation(change, lost)
+        change[~seen] = np.nan
+        temperature = change + np.float32(self._baseline_c)
+        margin = None if deviation is None else np.float32(SIGMAS) * deviation
+        rate = _rates(temperature, margin)
         if before is not None:
-            duration = frame.time_s - before.time_s
-            margin = 0.0 if deviation is None else SIGMAS * np.where(seen, deviation, 0.0)
-            for number, off in enumerate((0.0, -margin, margin)):
-                dose[number] += cem43_minutes(temperature + off, duration)
-        lost = np.zeros(self._shape, dtype=bool)
-        lost[self._bright] = np.isinf(frame.spread)
-        ranged = None if deviation is None else (self._whole(dose[1], 0.0), self._whole(dose[2], 0.0))
+            dose.add(rate, frame.time_s - before.time_s, frame.unseen_s)
+        dose.follow(rate)
+        ranged = None if deviation is None else (self._whole(dose.sum[1], 0.0), self._whole(dose.sum[2], 0.0))
+        whole_lost = np.zeros(self._bright.size, dtype=bool)
+        whole_lost[self._at] = lost
         return Heat(
             self._whole(temperature, np.nan),
-            self._whole(dose[0], 0.0),
+            self._whole(dose.sum[0], 0.0),
             drift,
             noise,
-            lost,
-            self._moved(magnitude, still, channel),
+            whole_lost.reshape(self._bright.shape),
+            stillness,
             None if deviation is None else self._whole(np.where(seen, deviation, np.nan), np.nan),
             ranged,
+            dose.unseen_s,
+            dose.longest_unseen_s,
         )
 
-    def _drift(self, frame: _Frame, known: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-        """Phase of the drift in all tissue: a polynomial, fitted where nothing is heated and weighted by the noise."""
-        self._enough(known)
-        weight = known / np.where(known, frame.spread, 1.0) ** 2
-        for number in range(DRIFT_PASSES):
-            weighted = self._basis * weight[:, None]
-            found = np.linalg.lstsq(weighted.T @ self._basis, weighted.T @ frame.phase, rcond=None)[0]
-            left = (frame.phase - self._basis @ found) / np.where(known, frame.spread, np.inf)
-            if number < DRIFT_PASSES - 1:
-                sigma = MEDIAN_TO_SIGMA * float(np.median(np.abs(left[known])))
-                kept = known & (np.abs(left) <= max(DRIFT_SIGMAS * sigma, 1e-6))
-                weight = kept / np.where(known, frame.spread, 1.0) ** 2
-        return np.asarray(self._basis @ found)
+    def _whole(self, values: npt.NDArray[Any], elsewhere: float) -> Temperature:
+        result = np.full(self._bright.size, elsewhere, dtype=np.float32)
+        result[self._at] = values
+        return result.reshape(self._bright.shape)
 
-    def _moved(self, magnitude: Vector, still: npt.NDArray[np.bool_], channel: float) -> float:
-        """Share by which the brightness of ``still`` tissue differs from the reference's, beyond the noise of a
-        ``channel``."""
-        before, now = self._magnitude[still].astype(np.float64), magnitude[still].astype(np.float64)
-        power = float(before @ before)
-        if not power:
-            return 0.0
-        gain = float(now @ before) / power
-        beyond = float(np.sum((now - gain * before) ** 2)) - (1 + gain**2) * channel**2 * len(now)
-        return float(np.sqrt(max(0.0, beyond) / max(gain**2 * power, np.finfo(float).tiny)))
 
-    def _whole(self, values: npt.NDArray[np.float64], elsewhere: float) -> Temperature:
-        result = np.full(self._shape, elsewhere, dtype=np.float32)
-        result[self._bright] = values
-        return result
+def _rates(temperature_c: Vector, margin_c: Vector | None) -> npt.NDArray[np.float32]:
+    """CEM43 per minute (3, n) at a temperature, and that much below and above it; 0 where it is NaN."""
+    rates = np.empty((3, len(temperature_c)), np.float32)
+    for number, sign in enumerate((0, -1, 1)):
+        if margin_c is None and number:
+            rates[number] = rates[0]
+            continue
+        above = temperature_c - np.float32(BREAK_C)
+        if margin_c is not None and number:
+            above += sign * margin_c
+        np.minimum(above, MOST_ABOVE_C, out=above)
+        # 0.5 and 0.25 to the power of what is missing to the break point.
+        above[above < 0] *= np.float32(np.log(BELOW) / np.log(ABOVE))
+        np.exp(above * np.float32(-np.log(ABOVE)), out=rates[number])
+    return np.nan_to_num(rates, copy=False, nan=0.0)

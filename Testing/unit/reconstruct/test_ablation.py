@@ -208,7 +208,7 @@ def test_a_mark_that_is_too_small_or_beside_tissue_says_so() -> None:
     assert any("make the radius larger" in note for note in found.notes)
     dark = heat_numbers(heat, np.zeros(SHAPE, bool), bench.mark, bench.image, 37.0)
     assert dark.missing_because.startswith("no signal in most of the mark")
-    untimed = found.untimed()
+    untimed = found.without_dose("the scan does not say how long a frame takes")
     assert untimed.peak.value is not None
     assert untimed.volume.value is None
     assert "how long a frame takes" in untimed.volume.missing_because
