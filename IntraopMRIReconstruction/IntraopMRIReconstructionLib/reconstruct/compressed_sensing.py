@@ -80,6 +80,8 @@ def total_variation(
     def flatten(plane: ComplexArray, threshold: float) -> ComplexArray:
         # The dual problem: plane - threshold * adjoint differences of a field whose length is at most 1. Differences
         # have a norm of at most sqrt(8), hence the step.
+        if not threshold:
+            return plane
         for _ in range(DUAL_STEPS):
             smooth = plane - np.float32(threshold) * _differences_adjoint(dual)
             dual[...] += _differences(smooth) / np.float32(8 * threshold)

@@ -189,6 +189,11 @@ class EpiAssembler:
         """Whether every line that the header announces for a frame that has begun is in."""
         return self._lines.is_whole(contrast, repetition)
 
+    def release(self, contrast: int, repetition: int) -> None:
+        """Forget a frame that nobody will ask for again; its lines stay counted."""
+        self._lines.release(contrast, repetition)
+        self._directions.pop((contrast, repetition), None)
+
     def kspace(self, contrast: int = 0, repetition: int = 0) -> EpiFrame:
         """One frame. Raises ReconstructionError as the Cartesian assembler does."""
         kspace = self._lines.kspace(contrast, repetition)

@@ -19,6 +19,7 @@ from ..operators.sampling import begun_offset, describe, planned_calibration, pl
 from .assemble import Assembler
 from .auto import Frame, choose, preview
 from .collect import Collector, collector
+from .echo_planar import EpiAssembler
 from .planes import Planes, central
 from .result import Reconstruction
 from .solvers import begin_weights
@@ -53,6 +54,8 @@ class LiveScan:
         self._begun = self._shares or method not in ("auto", *CALIBRATED) or not announced
         self._now: _Key = 0, 0
         self._handed_out: dict[_Key, int] = {}
+        #: Frames that brought lines since they were handed out: hours of others need not be looked at with each block.
+        self._grown: set[_Key] = set()
         self._heard_s = self._seen_s = clock()
 
     @property
@@ -74,6 +77,7 @@ class LiveScan:
         """Sort a block in. Raises ReconstructionError, with nothing stored, when it does not fit the header."""
         self._heard_s = self._clock()
         self._collector.add(block)
+        self._grown.add((block.contrast, block.repetition))
         if (block.contrast, block.repetition) != self._now:
             # The new frame is at its beginning; its own preview comes later.
             self._now, self._seen_s = (block.contrast, block.repetition), self._heard_s
@@ -90,11 +94,12 @@ class LiveScan:
         ``last``: the scan is over, so that every frame is as whole as it will be. One that brings more lines after
         having been handed out comes again.
         """
-        for key in self._collector.frames:
+        for key in sorted(self._grown.intersection(self._collector.frames)):
             over = last or key[1] < self._now[1]
             lines = self._collector.lines(*key)
             if lines > self._handed_out.get(key, 0) and (over or self._collector.is_whole(*key)):
                 self._handed_out[key] = lines
+                self._grown.discard(key)
                 yield self._collector.kspace(*key)
         self._forget_oldest()
 
@@ -113,13 +118,15 @@ class LiveScan:
         self.calibrations.close()
 
     def _forget_oldest(self) -> None:
-        if not isinstance(self._collector, Assembler):
+        if not isinstance(self._collector, Assembler | EpiAssembler):
             return
         each = 8 * self._collector.encoding.coils * int(np.prod(self._collector.encoding.encoded_matrix))
-        most = max(1, MAX_KEPT_BYTES // each)
-        done = [key for key in self._collector.frames if key in self._handed_out and key != self._now]
-        for key in done[: max(0, len(self._collector.frames) - most)]:
-            self._collector.release(*key)
+        frames = self._collector.frames
+        surplus = len(frames) - max(1, MAX_KEPT_BYTES // each)
+        if surplus > 0:
+            done = [key for key in frames if key in self._handed_out and key != self._now]
+            for key in done[:surplus]:
+                self._collector.release(*key)
 
     def _begin(self, assembler: Assembler) -> bool:
         """Begin the weights of all planes when the calibration lines are in; whether there is nothing to wait for."""

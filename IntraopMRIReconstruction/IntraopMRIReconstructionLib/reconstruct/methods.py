@@ -64,6 +64,12 @@ class Options:
     ghost: Ghost = "auto"
     deblur_view: bool = True
 
+    def __post_init__(self) -> None:
+        if self.iterations is not None and self.iterations < 1:
+            raise ReconstructionError(f"a method needs at least one iteration, got {self.iterations}")
+        if self.weight is not None and not 0 <= self.weight < float("inf"):
+            raise ReconstructionError(f"the weight of a method must be a number from 0, got {self.weight}")
+
 
 def methods_for(trajectory: Trajectory) -> tuple[str, ...]:
     """Names of the methods that reconstruct a trajectory."""

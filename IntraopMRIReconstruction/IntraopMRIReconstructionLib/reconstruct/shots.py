@@ -6,6 +6,7 @@ placed by their number.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -52,14 +53,28 @@ class Shots:
     left_out: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Readouts of one block; ``energy``: (readouts, coils), others as in Shots."""
+
+    samples: ComplexArray
+    k: npt.NDArray[np.float32]
+    slices: npt.NDArray[np.int32]
+    energy: npt.NDArray[np.float32]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the samples, which take most of them."""
+        return self.samples.nbytes
+
+
 @dataclass
-class _Parts:
-    samples: list[ComplexArray] = field(default_factory=list)
-    k: list[npt.NDArray[np.float32]] = field(default_factory=list)
-    slices: list[npt.NDArray[np.int32]] = field(default_factory=list)
-    energy: list[npt.NDArray[np.float32]] = field(default_factory=list)  # (readouts, coils)
-    utc_s: float | None = None
+class _Frame:
+    utc_s: float | None
+    blocks: deque[_Block] = field(default_factory=deque)
     size: int = 0  # bytes
+    came: int = 0  # readouts
+    kept: int = 0  # readouts
 
 
 class ShotAssembler(Arrivals):
@@ -85,16 +100,18 @@ class ShotAssembler(Arrivals):
             encoded_fov_mm=(fov[0], fov[1] * kept[0] / y, fov[2] * kept[1] / x),
             centre=None,
         )
-        self._frames: dict[tuple[int, int], _Parts] = {}
+        said = encoding.metadata.get(SHOTS_PER_IMAGE, "")
+        self._announced = int(said) if said.isdecimal() else None
+        self._frames: dict[tuple[int, int], _Frame] = {}
+        self._kept_bytes = 0
 
     @property
     def fraction_acquired(self) -> float:
         """Share 0..1 of the planned shots that are in; of one radial image at the Nyquist distance if none are."""
         source = self._source
-        said = source.metadata.get(SHOTS_PER_IMAGE, "")
-        each = int(said) if said.isdecimal() else round(np.pi / 2 * max(self.encoding.encoded_matrix[1:]))
+        each = self._announced or round(np.pi / 2 * max(self.encoding.encoded_matrix[1:]))
         planned = each * self._repeated * source.contrasts * source.repetitions
-        taken = self._released + sum(self.lines(*key) for key in self._frames)
+        taken = self._released + sum(frame.came for frame in self._frames.values())
         return min(1.0, taken / max(1, planned))
 
     def add(self, acquisition: Acquisition) -> None:
@@ -119,29 +136,34 @@ class ShotAssembler(Arrivals):
             return
         self._koosh = k.shape[-1] == 3
         key = acquisition.contrast, acquisition.repetition
-        frame = self._frames.setdefault(key, _Parts())
-        self._begun.add(key)
-        if frame.size + samples.nbytes > MAX_FRAME_BYTES:
+        frame = self._frames.get(key) or _Frame(acquisition.received_utc_s)
+        block = _Block(
+            np.ascontiguousarray(np.moveaxis(samples[good], 1, 0)),
+            k[good],
+            acquisition.kz[use][good].astype(np.int32),
+            energy[good],
+        )
+        if frame.size + block.size > MAX_FRAME_BYTES:
             raise ReconstructionError(
                 f"one frame of scan '{source.scan_id}' has more than {MAX_FRAME_BYTES / 2**30:.0f} GiB: check the "
                 "repetition counter of its readouts"
             )
-        frame.size += samples.nbytes
-        frame.utc_s = acquisition.received_utc_s if frame.utc_s is None else frame.utc_s
-        frame.samples.append(np.ascontiguousarray(np.moveaxis(samples[good], 1, 0)))
-        frame.energy.append(energy[good])
-        frame.k.append(k[good])
-        frame.slices.append(acquisition.kz[use][good].astype(np.int32))
+        self._frames[key] = frame
+        self._begun.add(key)
+        frame.blocks.append(block)
+        frame.size += block.size
+        frame.came += len(block.slices)
+        frame.kept += len(block.slices)
+        self._kept_bytes += block.size
         self._forget(key)
 
     def lines(self, contrast: int, repetition: int) -> int:
         """Readouts of a frame that has begun."""
-        return sum(len(part) for part in self._frames[contrast, repetition].slices)
+        return self._frames[contrast, repetition].came
 
     def is_whole(self, contrast: int, repetition: int) -> bool:
         """Whether as many readouts of a frame that has begun are in as the header announces; False when it does not."""
-        said = self._source.metadata.get(SHOTS_PER_IMAGE, "")
-        return said.isdecimal() and self.lines(contrast, repetition) >= int(said) * self._repeated
+        return self._announced is not None and self.lines(contrast, repetition) >= self._announced * self._repeated
 
     def kspace(self, contrast: int = 0, repetition: int = 0) -> Shots:
         """One frame, whitened when the scan brought noise lines, without dead coils.
@@ -155,17 +177,17 @@ class ShotAssembler(Arrivals):
                 f"contrast {contrast}, repetition {repetition} of scan '{self._source.scan_id}' has no readout yet; "
                 f"begun are {list(self.frames)}"
             )
-        self._drop_unsteady(np.concatenate(frame.energy), np.concatenate(frame.slices))
+        k, slices = (np.concatenate([getattr(block, name) for block in frame.blocks]) for name in ("k", "slices"))
+        self._drop_unsteady(np.concatenate([block.energy for block in frame.blocks]), slices)
         self._check_alive()
-        lengths = {part.shape[2] for part in frame.samples}
+        lengths = {block.samples.shape[2] for block in frame.blocks}
         if len(lengths) > 1:
             raise ReconstructionError(f"readouts of one image must have one length, got {sorted(lengths)} samples")
-        samples = np.concatenate(frame.samples, axis=1)
+        samples = np.concatenate([block.samples for block in frame.blocks], axis=1)
         mixing, why = self.mixing()
         if mixing is not None:
             samples = np.tensordot(mixing, samples, axes=1)
-        k, slices = np.concatenate(frame.k), np.concatenate(frame.slices)
-        warnings = [*self.warnings, why, self._count_words(contrast, repetition)]
+        warnings = [*self.warnings, why, self._count_words(frame)]
         if self.encoding.is_3d and not self._koosh:
             centre = self._source.centre_index[0]
             samples, k, slices, lost = slices_of(samples, k, slices, self.encoding, centre)
@@ -217,9 +239,11 @@ class ShotAssembler(Arrivals):
             if self._working.sum() > 1 and len(lines) > 1:
                 self._working[self._working] = ~changed_parts(lines[:, self._working])
 
-    def _count_words(self, contrast: int, repetition: int) -> str:
-        said, came = self._source.metadata.get(SHOTS_PER_IMAGE, ""), self.lines(contrast, repetition)
-        planned = int(said) * self._repeated * self._source.averages if said.isdecimal() else came
+    def _count_words(self, frame: _Frame) -> str:
+        came = frame.came
+        if frame.kept < came:
+            return f"of {came} readouts of a scan without an announced end only the newest {frame.kept} are kept"
+        planned = came if self._announced is None else self._announced * self._repeated * self._source.averages
         return "" if came == planned else f"{came} readouts came of {planned} that the header announces"
 
     @property
@@ -242,11 +266,21 @@ class ShotAssembler(Arrivals):
         return found
 
     def _forget(self, newest: tuple[int, int]) -> None:
-        """A scan that runs for hours keeps its newest frames; the oldest go, and their readouts stay counted."""
-        while sum(frame.size for frame in self._frames.values()) > MAX_KEPT_BYTES and len(self._frames) > 1:
-            oldest = min((key for key in self._frames if key != newest), key=lambda key: key[1])
-            self._released += self.lines(*oldest)
-            del self._frames[oldest]
+        """A scan that runs for hours keeps its newest frames; the oldest go, and their readouts stay counted.
+
+        So do the oldest readouts of slices that are all of one frame, when the header does not say how many there are.
+        """
+        while self._kept_bytes > MAX_KEPT_BYTES and len(self._frames) > 1:
+            frame = self._frames.pop(min((key for key in self._frames if key != newest), key=lambda key: key[1]))
+            self._released += frame.came
+            self._kept_bytes -= frame.size
+        frame = self._frames[newest]
+        endless = not self._source.is_3d and self._announced is None
+        while endless and frame.size > MAX_KEPT_BYTES and len(frame.blocks) > 1:
+            gone = frame.blocks.popleft()
+            frame.size -= gone.size
+            frame.kept -= len(gone.slices)
+            self._kept_bytes -= gone.size
 
     def _screened(
         self, samples: npt.NDArray[np.complex64]

@@ -234,8 +234,15 @@ class Endpoint(ABC):
             return 0
         return min(self.limits.idle_bytes, self.limits.queued_bytes - self._inbox.queued_bytes)
 
-    def _send_to(self, connection: Connection, message: Message) -> None:
-        self._send_parts(connection, encode_parts(message))
+    def _answer(self, connection: Connection, message: Message) -> bool:
+        """Send what a provider gave; False for what does not fit the protocol: its fault, not that of the link."""
+        try:
+            parts = encode_parts(message)
+        except WireError as error:
+            self._callback_failed("provider", error)
+            return False
+        self._send_parts(connection, parts)
+        return True
 
     def _send_parts(self, connection: Connection, parts: list[Buffer]) -> None:
         connection.send(parts)
@@ -341,7 +348,7 @@ class Endpoint(ABC):
         self._tell(connection.peer, "connected", f"{connection.peer} is connected")
         on_incomplete = partial(self._incomplete, connection.peer)
         intake = Intake(connection.peer, connection.number, self.profile, self.limits, self.identity, on_incomplete)
-        responder = Responder(self._offers, partial(self._send_to, connection), self._start)
+        responder = Responder(self._offers, partial(self._answer, connection), self._start)
         try:
             end = connection.run(partial(self._on_message, connection, intake, responder))
         finally:

@@ -47,10 +47,13 @@ class Offers:
 
 
 class Responder:
-    """Answers the queries of one connection. ``send`` raises WireError when the link has ended."""
+    """Answers the queries of one connection.
+
+    ``send`` returns False for what does not fit the protocol, and raises WireError when the link has ended.
+    """
 
     def __init__(
-        self, offers: Offers, send: Callable[[Message], None], start: Callable[[Callable[[], None], str], None]
+        self, offers: Offers, send: Callable[[Message], bool], start: Callable[[Callable[[], None], str], None]
     ) -> None:
         self._offers, self._send, self._start = offers, send, start
         self._lock = threading.Lock()
@@ -61,7 +64,8 @@ class Responder:
         if query.verb == "GET":
             provider = self._offers.find(query)
             message = None if provider is None else provider()
-            self._send(EmptyMessage(wire_type=query.of, device=query.device) if message is None else message)
+            if message is None or not self._send(message):
+                self._send(EmptyMessage(wire_type=query.of, device=query.device))
         elif query.verb == "STT":
             self._send(Query.reply(query, self._begin(query)))
         elif query.verb == "STP":

@@ -81,6 +81,18 @@ def test_compressed_sensing_beats_least_squares_at_random_lines(plane: Any, meth
     assert found < 0.8 * plane.error(reconstruct(frame, "cg-sense", options=Options(iterations=30)).image.array)
 
 
+def test_no_weight_leaves_least_squares(plane: Any) -> None:
+    frame = plane.frame(random_rows(96, 0.5, 20))
+    found = reconstruct(frame, "tv", options=Options(weight=0.0)).image.array
+    assert plane.error(found) < 0.05
+
+
+@pytest.mark.parametrize("wrong", [{"weight": -1.0}, {"weight": float("nan")}, {"iterations": 0}])
+def test_options_that_cannot_be_are_refused(wrong: Any) -> None:
+    with pytest.raises(ReconstructionError, match=r"got (-1.0|nan|0)"):
+        Options(**wrong)
+
+
 def test_random_lines_choose_wavelets(plane: Any) -> None:
     result = reconstruct(plane.frame(random_rows(96, 0.3, 20)))
     assert result.method == "l1-wavelet"

@@ -12,8 +12,10 @@ from IntraopMRIReconstructionLib.data import Acquisition, Encoding, KSpace, Line
 from IntraopMRIReconstructionLib.reconstruct import grappa, live, planes
 from IntraopMRIReconstructionLib.reconstruct.assemble import Assembler
 from IntraopMRIReconstructionLib.reconstruct.auto import Frame, reconstruct
+from IntraopMRIReconstructionLib.reconstruct.echo_planar import EpiFrame
 from IntraopMRIReconstructionLib.reconstruct.live import LiveScan
 from IntraopMRIReconstructionLib.reconstruct.unmixing import Ahead, Calibrations
+from IntraopMRIReconstructionLib.simulate.raw_scans import epi_scan
 
 ACS = 16
 
@@ -245,6 +247,41 @@ def test_old_frames_of_a_long_stream_are_let_go(plane: Any, monkeypatch: pytest.
     assert len(shown) == 6
     assert len(scan._collector.frames) == 2
     assert scan.fraction == 1.0
+    scan.close()
+
+
+def test_old_frames_of_a_long_echo_planar_stream_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    echo_planar = epi_scan(matrix=32, coils=2)
+    scan = LiveScan(replace(echo_planar.encoding, repetitions=6))
+    each = 8 * int(np.prod(scan.collector.encoding.encoded_matrix)) * 2
+    monkeypatch.setattr(live, "MAX_KEPT_BYTES", 2 * each)
+    shown = 0
+    for repetition in range(6):
+        lines = [replace(block, repetition=repetition, last=False) for block in echo_planar.blocks]
+        shown += len(list(arrives(scan, lines)))
+    assert shown == 6
+    assert len(scan.collector.frames) == 2
+    assert scan.fraction == 1.0
+    newest = scan.frame(0, 5)
+    assert isinstance(newest, EpiFrame)
+    assert newest.navigators
+    scan.close()
+
+
+def test_a_block_costs_no_look_at_frames_that_are_done(plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoding, frames = stream(plane, 12)
+    scan, asked = LiveScan(encoding), set()
+    count = scan.collector.lines
+
+    def lines_of(*key: int) -> int:
+        asked.add(key)
+        return count(*key)
+
+    monkeypatch.setattr(scan.collector, "lines", lines_of)
+    for lines in frames:
+        asked.clear()
+        assert len(list(arrives(scan, lines))) == 1
+        assert len(asked) == 1
     scan.close()
 
 

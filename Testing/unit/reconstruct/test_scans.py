@@ -267,3 +267,25 @@ def test_a_scan_that_runs_on_keeps_its_newest_frames(monkeypatch: pytest.MonkeyP
         made.add(block)
     assert made.frames == ((0, 3), (0, 4), (0, 5))
     assert made.fraction_acquired == 1.0
+
+
+def test_a_frame_without_an_announced_end_keeps_its_newest_readouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A live slice in golden-angle order may be one repetition for hours."""
+    from IntraopMRIReconstructionLib.reconstruct import shots
+
+    scan = radial_scan(32, 4, 60, with_trajectory=False)
+    endless = collector(replace(scan.encoding, metadata={"radial_order": "golden"}))
+    blocks = list(in_small_blocks(scan, 4))
+    each = blocks[0].samples.nbytes
+    monkeypatch.setattr(shots, "MAX_KEPT_BYTES", 8 * each)
+    counts = []
+    for block in blocks:
+        endless.add(block)
+        counts.append(endless.lines(0, 0))
+    assert counts == [4 * (number + 1) for number in range(len(blocks))]
+    frame = endless.kspace()
+    assert isinstance(frame, shots.Shots)
+    kept = len(frame.slices)
+    assert 4 <= kept <= 32
+    np.testing.assert_allclose(frame.samples, np.moveaxis(scan.blocks[0].samples[-kept:], 1, 0))
+    assert f"of 60 readouts of a scan without an announced end only the newest {kept} are kept" in frame.warnings

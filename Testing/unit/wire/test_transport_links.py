@@ -430,6 +430,18 @@ def test_failing_taps_and_providers_end_no_link() -> None:
         assert server.counters.callback_errors == {"provider": 1, "tap": 3}
 
 
+def test_what_a_provider_gives_that_does_not_fit_ends_no_link() -> None:
+    with Server() as server, Client(port=server.port) as client:
+        server.offer("STRING", "long", lambda: codec.StringMessage(device="longer than the header holds", text="x"))
+        client.send(codec.Query(verb="GET", of="STRING", device="long"))
+        assert isinstance(client.expect(WAIT_S).message, codec.EmptyMessage)
+        client.send(codec.Query.start("STRING", "long"))
+        client.send(codec.StringMessage(device="x", text="after"))
+        assert _text(server.expect(WAIT_S)) == "after"
+        assert server.counters.callback_errors["provider"] > 0
+        assert not server.counters.lost
+
+
 def test_a_connection_that_is_held_back_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "HELD_BACK_S", 0.05)
     with Server(limits=Limits(stream_messages=1)) as server, Client(port=server.port) as client:
