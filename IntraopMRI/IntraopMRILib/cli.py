@@ -9,9 +9,7 @@ files. ``lab`` only makes a case and keeps the theatre open for others to connec
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from pathlib import Path
 from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
 
 from .assess.implant import METALS_PPM
+from .report.folder import replaced
 from .session import Link, Plan
 from .session_files import DRAWN_BEFORE
 from .session_measures import RECIPES
@@ -35,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except IntraopError as error:
+        print(f"intraopmri: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        # Of this computer: a disk that is full, a file that may not be read.
         print(f"intraopmri: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -288,35 +291,8 @@ def finished_or_nothing(out: Path) -> Iterator[Path]:
         raise SessionError(f"'{out}' exists and holds no earlier results: choose another folder with --out")
     if Path.cwd().is_relative_to(place):
         raise SessionError(f"'{out}' holds the folder that you are in: choose another folder with --out")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
-    except OSError as error:
-        raise SessionError(
-            f"cannot write beside '{out}': {error.strerror}; choose another folder with --out"
-        ) from error
-    try:
+    with replaced(place) as folder:
         yield folder
-        folder.chmod(0o755)  # mkdtemp keeps others out; results may be read like any file
-        _put_in_place(folder, place)
-    except OSError as error:
-        raise SessionError(f"the results cannot be written to '{out}': {error}; nothing was changed there") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _put_in_place(folder: Path, place: Path) -> None:
-    """Rename ``folder`` to ``place``; what was there goes only then, so that one of both is always whole."""
-    old = folder.with_name(f"{folder.name}.old")
-    if place.exists():
-        place.replace(old)
-    try:
-        folder.replace(place)
-    except OSError:
-        if old.exists():
-            old.replace(place)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _spot(text: str) -> tuple[float, float, float]:

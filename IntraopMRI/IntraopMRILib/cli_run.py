@@ -23,8 +23,6 @@ from .session import Link, Plan, Session
 from .session_dicom import DICOM, Gathered, possible, save
 from .session_updates import (
     BonesFound,
-    DeviceSaid,
-    HeatMeasured,
     ImageReady,
     ImplantFound,
     MapReady,
@@ -32,7 +30,6 @@ from .session_updates import (
     Problem,
     Registered,
     ResidualFound,
-    ScanPreview,
     ScanProgress,
     ShiftFound,
     StageProgress,
@@ -48,12 +45,10 @@ RECORDING, SUFFIX = "recording", ".mirec"
 PICTURE = (1920, 1200)
 #: A map of the dose lets the tissue below it show through; height of the slices around what is heated, mm.
 MAP_OPACITY, HEAT_HEIGHT_MM = 0.7, 110.0
-#: What the times of the main thread were spent on.
+#: What the times of the main thread were spent on; what comes again and again while a scan goes on is left out.
 SHOWN = {
-    ScanPreview: "preview",
     ImageReady: "image",
     MapReady: "map",
-    HeatMeasured: "heat",
     Registered: "registration",
     BonesFound: "vertebrae",
     ShiftFound: "brain shift",
@@ -204,7 +199,7 @@ class _Run:
             if self.session.journal.record.parts:
                 self._open.discard("alignment")
             self._listen()
-            if updates:
+            if updates or self.session.working:
                 heard_s = time.monotonic()
             elif time.monotonic() - heard_s > self.wait_s:
                 raise SessionError(f"nothing came from the scanner for {self.wait_s:g} s{self.session.why_silent()}")
@@ -222,7 +217,7 @@ class _Run:
             if update.fatal:
                 raise SessionError(update.text)
             bars.console.print(f"  [yellow]{update.stage}:[/] {update.text}")
-        elif not isinstance(update, DeviceSaid):
+        elif type(update) in SHOWN:
             self.session.journal.timing(f"show: {SHOWN[type(update)]}", time.perf_counter() - started)
         if isinstance(update, ImageReady):
             self._last_byte_s = update.last_byte_s

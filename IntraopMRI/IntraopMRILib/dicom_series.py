@@ -37,6 +37,8 @@ COMPUTED = (
     "SUBTRACTION", "SUBTRACT", "SUB", "MIP", "MINIP", "PROJECTION IMAGE", "SECONDARY CAPTURE", "LOCALIZER", "P",
     "PHASE", "PHASE MAP",
 )  # fmt: skip
+#: What volumes that are no DICOM are called; they are named one by one.
+VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 #: A UID (VR UI, PS3.5 6.2) has at most this many characters.
 LONGEST_UID = 64
 #: What is read of each object beside its facts.
@@ -140,6 +142,9 @@ def read_series(path: Path) -> tuple[Image, DicomFacts]:
         listed = "; ".join([series.name for series, _planes in usable] or others or ["no DICOM file"])
         number = f"{len(usable)} series of volumes" if usable else "no DICOM series that is a volume"
         remedy = "name a file of the one that is meant" if usable else "name the folder of the 3D series"
+        volumes = sorted(file.name for file in path.iterdir() if file.name.endswith(VOLUMES)) if path.is_dir() else []
+        if volumes and not found:
+            remedy = f"name one of its volumes by its file: {', '.join(volumes[:4])}"
         raise DataError(f"{path} holds {number}: {listed}; {remedy}")
     try:
         return _read(*usable[0])

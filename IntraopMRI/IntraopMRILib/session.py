@@ -119,9 +119,14 @@ class Session:
         return self._links.live_slice()
 
     def why_silent(self) -> str:
-        """What is known about why the scanner sends nothing, in words."""
+        """What is known about why the scanner sends nothing: a clause for the end of a sentence."""
         scanner = self._links.scanner
-        return "no scanner is connected" if scanner is None else scanner.why_silent()
+        return "; no scanner is connected" if scanner is None else scanner.why_silent()
+
+    @property
+    def working(self) -> bool:
+        """Whether a scan is worked on."""
+        return self._working.is_set()
 
     def links(self) -> dict[str, tuple[str, bool]]:
         """Address of each link and whether it is up now, by its part: scanner, tracker, live."""

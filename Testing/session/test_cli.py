@@ -185,7 +185,7 @@ def test_earlier_results_stay_when_new_ones_cannot_take_their_place(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(SessionError, match=r"No space left.*nothing was changed"), finished_or_nothing(out) as folder:
+    with pytest.raises(SessionError, match=r"No space left.*Nothing was changed"), finished_or_nothing(out) as folder:
         (folder / "session.json").write_text("second")
     assert (out / "session.json").read_text() == "first"
     assert list(tmp_path.iterdir()) == [out]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,17 @@ import pydicom
 import pytest
 from IntraopMRILib.cli import main
 from IntraopMRILib.cli_files import CaseFiles, read_case_files
+from IntraopMRILib.cli_run import _Run
+from IntraopMRILib.session import Session
 from IntraopMRILib.workflow.record import read_record
-from IntraopMRIReconstructionLib.errors import DataError, IntraopError
+from IntraopMRIReconstructionLib.errors import DataError, IntraopError, SessionError
 from IntraopMRIReconstructionLib.simulate.case_files import write_case
 from IntraopMRIReconstructionLib.simulate.phantom import BrainCase
 from IntraopMRIReconstructionLib.simulate.spine import SPINE, make_spine_case
 from IntraopMRIReconstructionLib.simulate.volumes import read_volume, write_volume
 from peers.dicom_scans import write_series
+from rich.progress import Progress
+from session.small_world import BEGUN_S, SmallWorld, Truth
 
 TIMES = ["--native-taken", "2025-01-31 10:00", "--contrast-taken", "2025-01-31 10:20"]
 
@@ -43,6 +48,26 @@ def write_line(path: Path, points: np.ndarray) -> Path:
     content = {"markups": [{"type": "Line", "coordinateSystem": "RAS", "controlPoints": controls}]}
     path.write_text(json.dumps(content), encoding="utf-8")
     return path
+
+
+def test_work_that_takes_long_is_not_taken_for_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow computer a stage may say nothing for longer than a scanner may."""
+    never = threading.Event()
+
+    def slow(_stage: str) -> None:
+        never.wait(0.5)
+
+    world = SmallWorld(during=slow)
+    world.stand_in(monkeypatch)
+    plan = replace(world.spine(), measures=())
+    with Session(plan) as session:
+        session.connect(None)
+        run = _Run(plan, session, tmp_path, wait_s=0.2)
+        session.offer_scan(world.scan("native", Truth(), BEGUN_S), "native")
+        run._until_assessed(Progress(disable=True))
+        assert len(session.journal.record.implants) == 2
+        with pytest.raises(SessionError, match=r"for 0\.2 s; no scanner is connected"):
+            _Run(plan, session, tmp_path, wait_s=0.2)._until_assessed(Progress(disable=True))
 
 
 @pytest.mark.slow

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from IntraopMRIReconstructionLib.errors import Cancelled, SessionError
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
+from ..folder import replaced
 from ..trust import found_parts
 from .case import Case
 from .image import Slices, slices_of
@@ -151,17 +150,5 @@ def replacing(folder: Path) -> Iterator[Path]:
     others = [p for p in folder.rglob("*") if p.is_file() and p.suffix != ".dcm" and not p.name.startswith(".")]
     if others or (folder.exists() and not folder.is_dir()):
         raise SessionError(f"'{folder}' holds {others[0].name if others else 'no folder'}: choose another folder")
-    part = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    with replaced(folder) as part:
         yield part
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.chmod(0o755)  # mkdtemp keeps others out
-        part.replace(folder)
-    except OSError as error:
-        raise SessionError(f"'{folder}' cannot be written: {error.strerror}. Choose another folder") from error
-    finally:
-        if part is not None:
-            shutil.rmtree(part, ignore_errors=True)
