@@ -200,6 +200,9 @@ class Thermometry:
                     replace(m, value=None, interval=None, missing_because=numbers.missing_because)
                     for m in (temperature, dose)
                 )
+            elif numbers.volume.value is None and dose.value is not None:
+                # The time is not known, or frames of it are missing.
+                dose = replace(dose, value=None, interval=None, missing_because=numbers.volume.missing_because)
             before = scan.risks.get(name)
             scan.risks[name] = RiskHeat(name, temperature, dose, note, _higher(before, temperature))
         self._told(numbers)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,8 @@ LONGEST_UNSEEN_S = 10.0
 #: Something moved when unheated tissue lies this far from where the reference saw it, in voxels, and certainly so by
 #: its noise; or when this share of its brightness changed beyond that.
 MOVED_VOXELS, MOVED_SIGMAS, MOVED_SHARE = 0.25, 5.0, 0.1
+#: What is told in the place of the highest value of a mark beside whose hottest place signal was lost.
+HIDDEN = "signal was lost beside the hottest place (gas, ice or a wrapped phase), which may be hotter"
 #: What the value in the middle of 3 x 3 voxels has of each by the parabola that fits them best (Savitzky and Golay,
 #: Anal Chem 36:1627, 1964): of their noise it keeps 0.75, and a round top stays as high as it is.
 PARABOLA = np.array([[-1, 2, -1], [2, 5, 2], [-1, 2, -1]]) / 9
@@ -147,17 +150,19 @@ def heat_numbers(
     if heat.unseen_s > 0:
         notes.append(f"frames of {heat.unseen_s:.3g} s did not come: the dose of that time is between its neighbours'")
     peak = peak_of(heat, mark, baseline_c)
-    assert peak is not None
     assert part.dose_range_min is not None
     low, high = part.dose_range_min
     where = np.unravel_index(int(np.argmax(np.where(known, part.dose_min, -np.inf))), known.shape)
+    hidden = _hidden(part.lost, where)
     voxel = image.voxel_volume_ml / FINER**2
     cores = [_above(dose, around.inside) for dose in (part.dose_min, low, high)]
     volumes = [0.0 if core is None else float(core.sum()) * voxel for core in cores]
     unseen = float(lost.sum()) * image.voxel_volume_ml
     found = HeatNumbers(
-        _valued(empty.peak, *peak),
-        _valued(empty.dose, float(part.dose_min[where]), float(low[where]), float(high[where])),
+        replace(empty.peak, missing_because=HIDDEN) if peak is None else _valued(empty.peak, *peak),
+        replace(empty.dose, missing_because=HIDDEN)
+        if hidden
+        else _valued(empty.dose, float(part.dose_min[where]), float(low[where]), float(high[where])),
         _valued(empty.volume, volumes[0], volumes[1], volumes[2] + unseen),
         None if cores[0] is None else _finer(cores[0], mark.box, image),
         tuple(notes),
@@ -196,7 +201,8 @@ def why_missing(heat: Heat, tissue: Mask, mark: Marked | None, baseline_c: float
 
 
 def peak_of(heat: Heat, mark: Marked, baseline_c: float) -> tuple[float, float, float] | None:
-    """Temperature at the hottest place within the mark, and its interval, C; None where none is known.
+    """Temperature at the hottest place within the mark, and its interval, C; None where none is known, and where signal
+    was lost beside it.
 
     The place is the middle of the hottest 3 x 3 voxels: the hottest of hundreds would be that with most noise. Its
     value is that of the parabola through them, and what the mean over the slice takes away is put back.
@@ -206,6 +212,8 @@ def peak_of(heat: Heat, mark: Marked, baseline_c: float) -> tuple[float, float, 
     if part.deviation_c is None or not known.any():
         return None
     z, y, x = _hottest(part.temperature_c - np.float32(baseline_c), known, 0.5)[0]
+    if _hidden(part.lost, (z, y, x)):
+        return None
     hottest, variance = _top(part, z, y, x) or (
         float(part.temperature_c[z, y, x]),
         float(part.deviation_c[z, y, x]) ** 2,
@@ -218,6 +226,12 @@ def peak_of(heat: Heat, mark: Marked, baseline_c: float) -> tuple[float, float, 
             variance = (1 + 2 * share) ** 2 * variance + share**2 * (above[1] + below[1])
     margin = SIGMAS * float(np.sqrt(variance)) + abs(_beside(part, around, baseline_c))
     return hottest, hottest - margin, hottest + margin
+
+
+def _hidden(lost: Mask, at: tuple[Any, ...]) -> bool:
+    """Whether what lost its signal adjoins the hottest 3 x 3 voxels: it may have been hotter."""
+    z, y, x = (int(index) for index in at)
+    return bool(lost[max(0, z - 1) : z + 2, max(0, y - 2) : y + 3, max(0, x - 2) : x + 3].any())
 
 
 def _top(heat: Heat, z: int, y: int, x: int) -> tuple[float, float] | None:
@@ -267,10 +281,13 @@ def in_structure(
     most = np.unravel_index(int(np.argmax(np.where(known, heat.dose_min, -np.inf))), known.shape)
     value, margin = float(heat.temperature_c[at]), SIGMAS * float(heat.deviation_c[at])
     low, high = heat.dose_range_min
+    notes = [f"{whole} % of {name} are in the slices of the scan"] if whole < 99 else []
+    if gone := int((part & heat.lost).sum()):
+        notes.append(f"{gone} voxels of {name} have lost their signal and may be hotter")
     return (
         _valued(temperature, value, value - margin, value + margin),
         _valued(dose, float(heat.dose_min[most]), float(low[most]), float(high[most])),
-        "" if whole >= 99 else f"{whole} % of {name} are in the slices of the scan",
+        "; ".join(notes),
     )
 
 

@@ -366,7 +366,7 @@ def _unheated(mark: Marked | None, heating: Heating) -> Bool | None:
 
 
 def _phase_sign(encoding: Encoding) -> int:
-    said = encoding.metadata.get(PHASE_SIGN, "1")
+    said = encoding.metadata.get(PHASE_SIGN, "") or "1"
     if said not in ("1", "-1"):
         raise ReconstructionError(f'"{PHASE_SIGN}" in the header must be "1" or "-1", got "{said}"')
     return int(said)

@@ -31,7 +31,8 @@ A scan is one STRING, then NDARRAY messages (or complex IMAGE messages), all of 
    ``metadata`` says how: ``epi_ramp_s``, ``epi_flat_s``, ``epi_delay_s``, and ``dwell_time_s`` is set.
 
    A scan that is made for a quantity says so in the encoding's ``metadata``: ``scan_for`` is ``temperature`` (frames
-   are repetitions, ``frame_interval_s`` apart) or ``field map`` (contrasts are echoes). ``blips`` is ``up`` or
+   are repetitions, ``frame_interval_s`` apart) or ``field map`` (contrasts are echoes). ``phase_sign`` is ``-1`` for a
+   scanner that stores the conjugate, so that a higher frequency turns the phase back. ``blips`` is ``up`` or
    ``down``: two EPI scans of one place that differ in it put each other's distortion right.
 
    A scan beside metal says so in the encoding's ``metadata``, all text: ``bin_centres_hz`` (its contrasts are spectral

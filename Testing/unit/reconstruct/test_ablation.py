@@ -173,6 +173,16 @@ def test_a_little_lost_widens_the_volume() -> None:
     assert found.volume.interval is not None
     assert found.volume.interval[1] >= hole.sum() * bench.image.voxel_volume_ml
     assert any("lost their signal" in note for note in found.notes)
+    # The hottest place is what was lost.
+    assert found.peak.value is None
+    assert found.dose.value is None
+    assert "may be hotter" in found.peak.missing_because
+    elsewhere = heated(bench)[0]
+    beside = np.linalg.norm(points(bench.matrix) - bench.spot - [0, 14, 0], axis=-1) < 3
+    heat = elsewhere.add(bench.scan(22.0, 5.0, bench.tissue * np.where(beside, 0.02, 1.0)), 80.0)
+    assert bench.numbers(elsewhere, heat).peak.value == pytest.approx(59.0, abs=1.0)
+    label = Image(beside.astype(np.uint8), bench.matrix, "tract")
+    assert "voxels of tract have lost their signal" in in_structure(heat, bench.image, "tract", (label,), 3.0)[2]
     assert not before.lost[bench.mark.inside].any()
 
 
@@ -249,3 +259,68 @@ def test_noise_beyond_measure_gives_no_number() -> None:
     found = bench.numbers(scan, heat)
     assert found.missing_because.startswith(("too noisy", "signal lost", "no signal"))
     assert found.peak.value is None
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_mark_that_cools_has_no_numbers_of_heat(sign: int) -> None:
+    """It is frozen, or the scanner's phase runs the other way: 62 C would be told as 12 C."""
+    bench = Bench()
+    conjugate = sign < 0
+    scan = bench.thermometer()
+    for number, peak in enumerate((0.0, 12.0, 25.0)):
+        turned = bench.scan(-sign * peak if not conjugate else peak)
+        if conjugate:
+            turned = np.conj(turned)
+        if conjugate and number == 0:
+            scan = Thermometer(np.conj(bench.scan(0.0)), FIELD_T, ECHO_S, unheated=~bench.mark.inside)
+        heat = scan.add(turned, 10.0 * number)
+    found = bench.numbers(scan, heat)
+    assert found.missing_because.startswith("the mark cools by up to 2")
+    assert "phase_sign" in found.missing_because
+    assert all(m.value is None for m in found.measurements)
+
+
+def test_frames_that_did_not_come_are_said_and_then_take_the_dose_away() -> None:
+    bench = Bench()
+    scan, heat = heated(bench)
+    short = bench.numbers(scan, scan.add(bench.scan(22.0, 5.0), 90.0, 9.0))
+    assert any("frames of 9 s did not come" in note for note in short.notes)
+    assert short.dose.value is not None
+    long = bench.numbers(scan, scan.add(bench.scan(22.0, 5.0), 120.0, 21.0))
+    assert long.peak.value is not None
+    assert long.lethal is None
+    for number in (long.dose, long.volume):
+        assert number.value is None
+        assert "frames of 21 s at a stretch did not come" in number.missing_because
+    assert bench.numbers(scan, heat).dose.value is not None
+
+
+def test_the_top_of_a_slice_that_is_thick_is_put_back() -> None:
+    """Voxels hold the mean over their slice: 0.5 C of 25 is missing in the middle of the spot."""
+    bench, fine = Bench(noise=1e-4), 16
+    k = np.indices(SHAPE)[0]
+    through = ((np.arange(fine) + 0.5) / fine - 0.5)[:, None, None, None]
+    flat = bench.away**2 - ((k - 1) * SPACING[2]) ** 2
+    away2 = flat + ((k - 1 + through) * SPACING[2]) ** 2
+    mean = (25 * np.exp(-away2 / (2 * 6.0**2))).mean(axis=0)
+    image = np.asarray(bench.tissue * np.exp(1j * (bench.phase + PER_C * mean)))
+    scan = bench.thermometer()
+    scan.add(bench.scan(0.0), 0.0)
+    heat = scan.add(image, 20.0)
+    thick = replace(bench.mark, thickness=1.0)
+    plain, corrected = (heat_numbers(heat, scan.tissue, mark, bench.image, 37.0).peak for mark in (bench.mark, thick))
+    assert plain.value is not None
+    assert corrected.value is not None
+    assert mean.max() < 24.6
+    assert plain.value == pytest.approx(37 + mean.max(), abs=0.1)
+    assert corrected.value == pytest.approx(37 + 25, abs=0.2)
+
+
+def test_a_peak_at_the_edge_of_the_picture_or_beside_a_dark_voxel_is_that_of_its_voxel() -> None:
+    bench = Bench()
+    tissue = bench.tissue.copy()
+    tissue[1, 34, 31] = 0.001
+    scan = Thermometer(bench.scan(0.0, tissue=tissue), FIELD_T, ECHO_S, unheated=~bench.mark.inside)
+    scan.add(bench.scan(0.0, tissue=tissue), 0.0)
+    found = bench.numbers(scan, scan.add(bench.scan(20.0, tissue=tissue), 10.0))
+    assert found.peak.value == pytest.approx(57.0, abs=2.0)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from IntraopMRIReconstructionLib.data import Encoding, Image
+from IntraopMRIReconstructionLib.data import Encoding, Image, KSpace
 from IntraopMRIReconstructionLib.errors import Cancelled, ReconstructionError
+from IntraopMRIReconstructionLib.reconstruct.ablation import LONGEST_UNSEEN_S
 from IntraopMRIReconstructionLib.reconstruct.collect import Collector, collector
 from IntraopMRIReconstructionLib.reconstruct.corrections import Corrections, gradients_refused
 from IntraopMRIReconstructionLib.reconstruct.gradient_file import read_gradient_coil
@@ -167,6 +168,112 @@ def test_live_frames_equal_the_series() -> None:
     last = [live.add(made.kspace(0, number)) for number in range(5)][-1]
     series = make(made, Wanted("temperature", heating=heating))
     assert np.allclose(last.image.array, series.image.array, equal_nan=True)
+
+
+def frames_of(scan: RawScan) -> list[KSpace]:
+    made = collected(scan)
+    frames = [made.kspace(0, number) for number in range(scan.encoding.repetitions)]
+    assert all(isinstance(frame, KSpace) for frame in frames)
+    return [frame for frame in frames if isinstance(frame, KSpace)]
+
+
+def thermometer(scan: RawScan) -> LiveThermometer:
+    return LiveThermometer(Heating(spot_ras_mm=spot_ras(scan.encoding), radius_mm=22.0))
+
+
+@pytest.mark.parametrize("said", ["-1", None])
+def test_a_scanner_whose_phase_runs_the_other_way(said: str | None) -> None:
+    scan = heated()
+    right, other = thermometer(scan), thermometer(scan)
+    for frame in frames_of(scan):
+        expected = right.numbers(right.add(frame).image)
+        # The conjugate of the image, in its place.
+        turned = np.roll(np.flip(frame.samples.conj(), axis=(-2, -1)), 1, axis=(-2, -1))
+        metadata = dict(frame.encoding.metadata) | ({} if said is None else {"phase_sign": said})
+        found = other.numbers(
+            other.add(replace(frame, samples=turned, encoding=replace(frame.encoding, metadata=metadata))).image
+        )
+    if said is None:
+        assert found.peak.value is None
+        assert "phase of this scanner runs the other way" in found.missing_because
+    else:
+        assert found.peak.value == pytest.approx(expected.peak.value, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"echo_times_s": (0.0,)}, "0.0 s"),
+        ({"echo_times_s": ()}, "echo time"),
+        ({"echo_times_s": (12.0,)}, "12.0 s"),
+        ({"field_t": None}, "field strength"),
+        ({"field_t": 3000.0}, "3000.0 T"),
+        ({"metadata": {"scan_for": "temperature", "phase_sign": "down"}}, "phase_sign"),
+    ],
+)
+def test_headers_that_tell_no_temperature(changes: dict[str, object], message: str) -> None:
+    encoding = replace(heated().encoding, **changes)  # type: ignore[arg-type]
+    assert message in missing_for("temperature", encoding)
+    frame = frames_of(heated())[0]
+    with pytest.raises(ReconstructionError, match=message):
+        LiveThermometer(Heating()).add(replace(frame, encoding=encoding))
+
+
+def test_frames_that_cannot_be_held_against_the_reference_are_refused() -> None:
+    scan = heated()
+    live, frames = thermometer(scan), frames_of(scan)
+    live.add(frames[0])
+    before = live.numbers(live.add(frames[1]).image)
+    elsewhere = frames[2].encoding.ras_from_ijk.copy()
+    elsewhere[0, 3] += 2.0
+    for changes, words in (
+        ({"ras_from_ijk": elsewhere}, "place of the scan changed"),
+        ({"echo_times_s": (0.02,)}, "echo times s of the scan changed"),
+        ({"field_t": 7.0}, "field t of the scan changed"),
+    ):
+        with pytest.raises(ReconstructionError, match=words):
+            live.add(replace(frames[2], encoding=replace(frames[2].encoding, **changes)))
+    with pytest.raises(ReconstructionError, match="frame 1 came after frame 1"):
+        live.add(frames[1])
+    assert live.numbers(live.add(frames[2]).image).dose.value is not None
+    with pytest.raises(ReconstructionError, match="frame 0 came after frame 2"):
+        live.add(frames[0])
+    series = thermometer(scan)
+    for frame in frames[:3]:
+        expected = series.numbers(series.add(frame).image)
+    assert live.numbers(live.add(frames[3]).image).dose.value != expected.dose.value
+    assert before.peak.value is not None
+
+
+def test_a_coil_that_dies_asks_for_a_new_reference() -> None:
+    """Its image was combined with other weights, whose phase is another."""
+    scan, made = heated(), collector(heated().encoding)
+    for block in scan.blocks:
+        samples = block.samples.copy()
+        if block.repetition >= 2:
+            samples[:, 1] = 0.0
+        made.add(replace(block, samples=samples))
+    live = thermometer(scan)
+    live.add(frames_of(scan)[0])
+    with pytest.raises(ReconstructionError, match="coils of the scan changed since the reference"):
+        live.add(made.kspace(0, 2))
+
+
+def test_frames_that_are_missing() -> None:
+    scan = heating_scan(48, 4, 9)
+    each = float(scan.encoding.metadata["frame_interval_s"])
+    assert each <= LONGEST_UNSEEN_S
+    live, frames = thermometer(scan), frames_of(scan)
+    whole = thermometer(scan)
+    for frame in frames:
+        result = whole.add(frame)
+    all_seen = whole.numbers(result.image)
+    for number in (0, 1, 2, 4, 5, 6, 7, 8):
+        found = live.numbers(live.add(frames[number]).image)
+    assert all_seen.dose.value is not None
+    assert found.dose.interval is not None
+    assert found.dose.interval[0] <= all_seen.dose.value <= found.dose.interval[1]
+    assert any(f"frames of {each:.3g} s did not come" in note for note in found.notes)
 
 
 def test_spectral_bins_together() -> None:

@@ -61,6 +61,33 @@ def test_heating_beyond_one_turn_is_followed() -> None:
     assert np.abs(found.temperature_c - (37 + heat(60.0))).max() < 1e-2
 
 
+@pytest.mark.parametrize("jump_c", [38.0, 45.0, 60.0])
+@pytest.mark.parametrize("sigma_voxels", [1.5, 3.4])
+def test_a_turn_that_may_have_been_the_other_way_gives_no_temperature(jump_c: float, sigma_voxels: float) -> None:
+    base, (_, y, x) = tissue(), grid()
+    near = np.exp(-((x * 28) ** 2 + (y * 24) ** 2) / (2 * sigma_voxels**2))
+    scan = Thermometer(base, FIELD_T, ECHO_S)
+    scan.add(base, 0.0)
+    found = scan.add(heated(base, jump_c * near), 1.0)
+    aliased = jump_c * near > np.pi / -RADIANS_PER_C
+    assert aliased.any()
+    assert np.isnan(found.temperature_c[aliased]).all(), "half a turn more looks like half a turn less"
+    assert found.lost[aliased].all()
+    known = np.isfinite(found.temperature_c)
+    assert np.abs(found.temperature_c - 37 - jump_c * near)[known].max() < 1e-2
+    assert known.mean() > 0.95
+    # What was lost stays lost: nobody knows how many turns it made.
+    assert np.isnan(scan.add(base, 2.0).temperature_c[aliased]).all()
+
+
+def test_quick_heating_below_half_a_turn_is_not_lost() -> None:
+    base = tissue()
+    scan = Thermometer(base, FIELD_T, ECHO_S)
+    for number, peak in enumerate((0.0, 26.0, 52.0, 26.0)):
+        found = scan.add(heated(base, heat(peak), drift=2.5 * number), float(number))
+        assert not found.lost.any()
+
+
 def test_drift_of_the_field_is_taken_away() -> None:
     base, (_, y, x) = tissue(), grid()
     plain, corrected = Thermometer(base, FIELD_T, ECHO_S), Thermometer(base, FIELD_T, ECHO_S, unheated=away())
@@ -100,6 +127,36 @@ def test_dose() -> None:
     for time_s in (0.0, 30.0, 90.0):
         state = scan.add(heated(base, np.full(SHAPE, 8.0)), time_s)
     assert np.allclose(state.dose_min, 1.5 * 4, rtol=1e-3)
+
+
+def test_time_that_nobody_saw_is_between_the_frames_about_it() -> None:
+    base = tissue()
+    scan = Thermometer(base, FIELD_T, ECHO_S, unheated=away())
+    seen = [scan.add(heated(base, heat(peak)), time_s, unseen) for peak, time_s, unseen in
+            ((0.0, 0.0, 0.0), (12.0, 10.0, 0.0), (16.0, 60.0, 40.0), (16.0, 70.0, 0.0))]  # fmt: skip
+    at = 1, 24, 28
+    cooler, hotter = (float(cem43_minutes(37 + heat(peak), 60.0)[at]) for peak in (12.0, 16.0))
+    assert seen[1].dose_range_min is not None
+    expected = (10 * cooler + 10 * hotter + 40 * (cooler + hotter) / 2 + 10 * hotter) / 60
+    assert seen[-1].dose_min[at] == pytest.approx(expected, rel=1e-3)
+    assert seen[-1].dose_range_min is not None
+    low, high = (float(end[at]) for end in seen[-1].dose_range_min)
+    assert low == pytest.approx((10 * cooler + 10 * hotter + 40 * cooler + 10 * hotter) / 60, rel=1e-2)
+    assert high == pytest.approx((10 * cooler + 10 * hotter + 40 * hotter + 10 * hotter) / 60, rel=1e-2)
+    assert [heat.unseen_s for heat in seen] == [0.0, 0.0, 40.0, 40.0]
+    assert seen[-1].longest_unseen_s == 40.0
+    again = scan.told(away(), 37.0)[-1]
+    np.testing.assert_allclose(again.dose_min, seen[-1].dose_min, rtol=1e-5)
+    assert again.unseen_s == 40.0
+
+
+def test_the_dose_of_a_frame_is_that_of_its_temperature() -> None:
+    base = tissue()
+    scan = Thermometer(base, FIELD_T, ECHO_S)
+    change = np.linspace(-20, 28, base.size).reshape(SHAPE)
+    scan.add(heated(base, change / 2), 0.0)
+    found = scan.add(heated(base, change), 30.0)
+    np.testing.assert_allclose(found.dose_min, cem43_minutes(found.temperature_c, 30.0), rtol=1e-4, atol=1e-9)
 
 
 def test_referenceless() -> None:
