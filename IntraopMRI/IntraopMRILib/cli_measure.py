@@ -15,7 +15,7 @@ from .session_dicom import DICOM, REPORT, renew_report
 from .session_files import plan_of_files, plan_of_volume, read_outline, read_points
 from .session_journal import Journal
 from .session_measures import Drawn, Found, Scan, measured, rano_of
-from .workflow.record import SessionRecord, as_document, read_record, write_atomically, write_record
+from .workflow.record import SessionRecord, as_document, read_record, to_json, write_together
 
 
 def add_measure(
@@ -65,8 +65,10 @@ def add_measure(
     journal = Journal.resumed(record)
     journal.event("confirmed", f"the registration, by {by.strip()}, for what was drawn after the session")
     journal.drawn(found, image_uid, by.strip())
-    _renew_dicom(journal, results / DICOM)
+    renewed = _renew_dicom(journal, results / DICOM)
     write_results(journal.record, results)
+    if not renewed:
+        (results / DICOM / REPORT).unlink()
     return found
 
 
@@ -74,21 +76,20 @@ def write_results(record: SessionRecord, results: Path) -> None:
     """The record and the report of a finished session anew, with its pictures. Raises SessionError."""
     pictures = [Picture(path.read_bytes(), path.stem) for path in sorted(results.glob("*.png"), key=os.path.getmtime)]
     report = render(as_document(record), pictures)
-    write_record(record, results / "session.json")
-    write_atomically(results / "report.html", report)
+    write_together({results / "session.json": to_json(record), results / "report.html": report})
 
 
-def _renew_dicom(journal: Journal, folder: Path) -> None:
-    """The DICOM report says the new numbers too; one that cannot be renewed goes, since it would contradict them."""
+def _renew_dicom(journal: Journal, folder: Path) -> bool:
+    """The DICOM report says the new numbers too; False where it cannot, and has to go since it contradicts them."""
     if not (folder / REPORT).is_file():
-        return
+        return True
     try:
         renew_report(journal.record, folder)
     except IntraopError as error:
-        (folder / REPORT).unlink()
         journal.event("dicom", f"the report was removed, it did not know the new numbers: {error}")
-    else:
-        journal.event("dicom", "the report was written anew")
+        return False
+    journal.event("dicom", "the report was written anew")
+    return True
 
 
 def _scan(record: SessionRecord) -> tuple[str, Scan]:

@@ -75,6 +75,27 @@ def measure(results: Path, case: Path, points: Path, **more: str) -> int:
     return main(["measure", "cobb", *(part for pair in options.items() for part in pair)])
 
 
+def test_on_a_full_disk_nothing_of_the_results_changes(
+    case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, points = finished(tmp_path / "out"), markups(tmp_path / "now.mrk.json", endplates(8.0, -5.0, POSE))
+    (results / "dicom").mkdir()
+    (results / "dicom" / "report.dcm").write_bytes(b"as it was")
+    (results / "report.html").write_text("as it was")
+    before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
+    written: list[int] = []
+
+    def full_after_one(descriptor: int) -> None:
+        written.append(descriptor)
+        if len(written) > 1:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("IntraopMRILib.workflow.record.os.fsync", full_after_one)
+    assert measure(results, case, points) == 1
+    assert "report.html cannot be written: No space left on device. Nothing was changed" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in results.rglob("*") if path.is_file()} == before
+
+
 def test_landmarks_of_a_finished_session_become_numbers_in_its_report(
     case: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,7 @@ import math
 import os
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -311,21 +312,30 @@ def read_record(path: Path) -> SessionRecord:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write UTF-8 text so that a reader sees the old file or the new one, never half. Raises SessionError."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    write_together({path: text})
+
+
+def write_together(texts: Mapping[Path, str]) -> None:
+    """Write UTF-8 texts by their files; none of these changes before all are on the disk. Raises SessionError."""
+    parts: dict[Path, Path] = {}
     try:
-        # Names of files may hold what is no text: JSON reads the escape back as it was.
-        stream = part.open("x", encoding="utf-8", errors="backslashreplace", newline="\n")
+        for path, text in texts.items():
+            part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+            parts[part] = path
+            # Names of files may hold what is no text: JSON reads the escape back as it was.
+            with part.open("x", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for part, path in parts.items():
+            part.replace(path)
     except OSError as error:
-        raise SessionError(f"{path} cannot be written: {error.strerror}. Choose a folder that exists") from error
-    try:
-        with stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise SessionError(f"{path} could not be written: {error.strerror}. Nothing was changed") from error
+        for part in parts:
+            with suppress(OSError):
+                part.unlink()
+        raise SessionError(
+            f"{path} cannot be written: {error.strerror}. Nothing was changed; choose a folder that exists and has room"
+        ) from error
 
 
 def _refuse_constant(name: str) -> float:

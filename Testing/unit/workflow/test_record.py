@@ -115,7 +115,7 @@ def test_a_record_may_be_read_by_whom_files_of_this_person_may(tmp_path: Path) -
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(SessionError, match="Choose a folder"):
+    with pytest.raises(SessionError, match="choose a folder that exists"):
         write_record(full_record(), tmp_path / "missing" / "session.json")
 
 
