@@ -37,8 +37,8 @@ CALIBRATION_PARAMETERS = ("EmbeddedRefLinesE2", "EmbeddedRefLinesE1")
 #: User parameter of ours: where the geometry comes from, so that an assumption stays visible in a copy.
 GEOMETRY_PARAMETER = "IntraopMRIGeometry"
 #: Entries of the encoding's metadata, and the user parameters of ours that carry them, since MRD has no place for them:
-#: seconds from one repetition to the next; what is made of the scan when that is no image; -1 where the phase falls with
-#: the frequency; which way the blips of EPI go (up or down); and for scans beside metal the centre frequencies of
+#: seconds from one repetition to the next; what is made of the scan when that is no image; -1 where the phase falls
+#: with the frequency; which way the blips of EPI go (up or down); and for scans beside metal the centre frequencies of
 #: spectral bins, one for each contrast, separated by spaces; their width; the bandwidth of the pulse that excites a
 #: slice; the field of view of a slice encoding whose steps are the contrasts, N // 2 the central one (SEMAC); the angle
 #: of a tilted view; and how counters were read where the header of the scan had left that open.
