@@ -188,7 +188,7 @@ def test_a_spine_session(app: Any, tmp_path: Path) -> None:
     press_next("Connect")
     panel().open(next(phase for phase in panel().pages if phase.name == "SCAN"))
     wait_until(lambda: panel().running.implants, 240, "the screw")
-    wait_until(lambda: "Screw L3 left" in page("SCAN").ui.residualLabel.text, 10, "the grade")
+    wait_until(lambda: "Screw L3 right" in page("SCAN").ui.residualLabel.text, 10, "the grade")
     assert states()[2] == "D", "no tracker is part of this session"
     press_next("Confirm registration")
     press_next("Go on: 5")
@@ -202,5 +202,5 @@ def test_a_spine_session(app: Any, tmp_path: Path) -> None:
     page("DECIDE").ui.reportFolderEdit.currentPath = str(tmp_path / "report")
     press_next("Write report")
     wait_until(lambda: states() == "DDDDDD", 30, "all pages to be done")
-    assert "Screw L3 left" in (tmp_path / "report" / "report.html").read_text()
+    assert "Screw L3 right" in (tmp_path / "report" / "report.html").read_text()
     panel().running.close()

@@ -27,7 +27,7 @@ def test_the_simulated_spine_is_planned_with_its_vertebrae(app: Any, tmp_path: P
     plan = nodes.planLater(parameters)()
     assert list(plan.vertebrae) == list(LEVELS_MM)
     assert dict(plan.at_risk) == {}
-    assert plan.implanted == {"Screw L3 left": INSTRUMENTED}
+    assert plan.implanted == {"Screw L3 right": INSTRUMENTED}
     # Its metal decides how wide the intervals of its depth are: the plan names it, a person may say otherwise.
     assert parameters.implantMetal.name == "TITANIUM"
     assert plan.trajectories[0].susceptibility_ppm == made.plan.susceptibility_ppm

@@ -55,12 +55,19 @@ class ViewTexts:
         bands = [_fitted(banner, width / size) for banner in corners.banners]
         top = height - sum(_bandHeight(rows) for rows in bands) * size
         margin = _MARGIN * size
-        right = margin + _heightOf(corners.bottomRight, size)
+        # The words at the foot are long: what stands in the corners lies above them.
+        floor = margin + (SMALL * size if corners.footer else 0.0)
         stacks = {
             "top left": (corners.topLeft, margin, top - margin, size, "Left"),
             "top right": (corners.topRight, width - margin, top - margin, size, "Right"),
-            "bottom left": (corners.bottomLeft, margin, margin + _heightOf(corners.bottomLeft, size), size, "Left"),
-            "bottom right": (corners.bottomRight, width - margin, right, size, "Right"),
+            "bottom left": (corners.bottomLeft, margin, floor + _heightOf(corners.bottomLeft, size), size, "Left"),
+            "bottom right": (
+                corners.bottomRight,
+                width - margin,
+                floor + _heightOf(corners.bottomRight, size),
+                size,
+                "Right",
+            ),
         }
         footer = Line(corners.footer, SMALL, colors.TEXT_QUIET) if corners.footer else None
         letters = () if sliceToRas is None else _lettersOf(np.asarray(sliceToRas, dtype=np.float64))

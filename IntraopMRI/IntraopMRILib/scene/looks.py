@@ -174,6 +174,15 @@ def hiddenLine(node: Any) -> None:
     display.SetPropertiesLabelVisibility(False)
 
 
+def plannedLine(node: Any) -> None:
+    """A person's own line, before a session draws it, in the colour of plans: red is what is left, or danger."""
+    display = node.GetDisplayNode()
+    display.SetSelectedColor(*colors.PLANNED)
+    display.SetColor(*colors.PLANNED)
+    # The length of a plan says nothing that is decided here.
+    display.SetPropertiesLabelVisibility(False)
+
+
 def targets(node: Any, below: bool = False) -> None:
     """Small named crosses; the name stands above its point, or ``below`` it."""
     display = node.GetDisplayNode()

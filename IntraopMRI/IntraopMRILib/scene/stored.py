@@ -44,9 +44,10 @@ class StoredSession:
         scans = [node for node in nodes if isScan(node.GetAttribute(ROLE))]
         taken = [time for node in scans if (time := node.GetAttribute(f"{ATTRIBUTE}AcquiredUtc"))]
         if not taken:
-            return _("from an earlier session, time unknown")
+            return _("earlier session, time unknown")
         seconds = datetime.datetime.fromisoformat(max(taken)).timestamp()
-        return _("from an earlier session, scan of {time}").format(time=local_text(seconds))
+        # Without seconds it stands on one line of a small view.
+        return _("scan of {time}").format(time=local_text(seconds).rpartition(":")[0])
 
     def legend(self) -> tuple[Line, ...]:
         """What the colours of the slices mean."""

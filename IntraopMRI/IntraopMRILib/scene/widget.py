@@ -203,11 +203,12 @@ class SessionPanel(Panel):
                 other.widget.visible = other is page
             page.enter()
         page.refresh()
-        stored = self.running.view is None and self.stored.words()
-        said = (
-            [_("What the views show is {stored}; nothing of it is verified.").format(stored=stored)] if stored else []
-        )
-        self.ui.whyLabel.text = "\n".join([page.state().text, *said, *self.running.warnings[-2:]])
+        said = [page.state().text, *self.running.warnings[-2:]]
+        if self.running.view is None and (stored := self.stored.words()):
+            said.insert(
+                1, _("The views show a stored scene ({stored}): nothing of it is verified.").format(stored=stored)
+            )
+        self.ui.whyLabel.text = "\n".join(said)
         text, work = self._next()
         self.ui.nextButton.text, self.ui.nextButton.enabled = text, work is not None
 

@@ -10,11 +10,13 @@ from typing import Any
 from IntraopMRIReconstructionLib.data import Level, Measurement
 from slicer.i18n import tr as _
 
-from ..display import age, interval, number, spread
-from .style import CHECK, DANGER, LEVEL_COLORS, colored, sized
+from ..display import SHOWN_OF_IMPLANT, age, interval, number, spread
+from .style import CHECK, DANGER, LEVEL_COLORS, colored, graded, sized
 
 #: Measures by a person's drawing, and the margin, that stand beside the result; the table has all of them.
 MOST_BESIDE = 4
+#: The measurement whose sign says on which side of the cavity's wall the tumour's border is.
+CLOSEST_MARGIN = "Closest margin"
 #: A percentage whose interval is wider than this says too little to stand large: the table has it.
 TOO_WIDE_PERCENT = 50.0
 
@@ -43,12 +45,13 @@ def result(running: Any, drawn: Sequence[Measurement]) -> str:
     elif running.session.plan.tumour is not None:
         why = _("needs a scan with contrast agent and one without")
         lines.append(f"{sized(_('Residual –'), 18)}&nbsp;&nbsp;{escape(why)}")
-    lines += [sized(f"{name}: {found.grade}", 16) for name, found in running.implants.items()]
+    for name, found in running.implants.items():
+        lines += _implant(name, found)
     for measurement in [m for m in drawn if not _says_little(m)][:MOST_BESIDE]:
         if measurement.value is None:
             lines.append(f"{sized('–', 15)}&nbsp;&nbsp;{escape(f'{measurement.name}: {measurement.missing_because}')}")
         else:
-            lines.append(f"{sized(spread(measurement), 15)}&nbsp;&nbsp;{escape(measurement.name)}")
+            lines.append(f"{sized(spread(measurement), 15)}&nbsp;&nbsp;{escape(_named(measurement))}")
     return "<br>".join(lines)
 
 
@@ -59,10 +62,24 @@ def _onBones(running: Any) -> Iterator[str]:
         if isinstance(found, str):
             yield f"{sized('–', 16)}&nbsp;&nbsp;{escape(f'{name}: {found}')}"
         else:
-            yield sized(f"{name}: {found.grade}", 16)
+            yield from _implant(name, found)
     changes = [m for m in running.session.journal.record.measurements if m.value is not None]
     for measurement in changes[:MOST_BESIDE]:
         yield f"{sized(spread(measurement), 15)}&nbsp;&nbsp;{escape(measurement.name)}"
+
+
+def _implant(name: str, found: Any) -> Iterator[str]:
+    """Grade of an implant, and the deviations that it is judged by."""
+    yield graded(name, found, 16)
+    judged = [m for m in found.measurements if m.name.endswith(SHOWN_OF_IMPLANT) and m.value is not None]
+    yield escape(", ".join(f"{m.name.rpartition(': ')[2].removesuffix(' deviation')} {spread(m)}" for m in judged))
+
+
+def _named(measurement: Measurement) -> str:
+    """Name of a measurement; what the sign of the margin means stands beside it."""
+    if measurement.name == CLOSEST_MARGIN and measurement.value is not None and measurement.value < 0:
+        return str(_("{name}: tumour border outside the cavity").format(name=measurement.name))
+    return measurement.name
 
 
 def _says_little(measurement: Measurement) -> bool:

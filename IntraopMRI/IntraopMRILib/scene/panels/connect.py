@@ -72,6 +72,7 @@ class ConnectPage(Page):
             for kind in ("UsedBox", "HostEdit", "PortBox"):
                 getattr(self.ui, part + kind).enabled = not connected
         self.ui.saidLabel.text = self.running.said
+        self.ui.saidLabel.visible = bool(self.running.said)
         self.tick()
 
     def tick(self) -> None:

@@ -61,7 +61,7 @@ class DecidePage(Page):
         if not self._reviewed:
             return blocked(_("Confirm the registration on page 4 first: until then there is nothing to decide on."))
         if self.parameters.decision is Decision.UNDECIDED:
-            return ready(_("Decide, and say who decides."))
+            return ready(_("Decide.") if self.parameters.surgeon.strip() else _("Decide, and say who decides."))
         if not self.parameters.surgeon.strip():
             return ready(_("Enter who decides."))
         return ready(_("Write the report."))

@@ -146,14 +146,16 @@ class HeatSection:
         peak, volume = found.numbers.peak, shown(found.numbers.volume, dose_gone(found, now_s))
         lines = [
             _line(_("Peak {number}"), shown(peak, why), 18),
-            _line(_("Above 240 CEM43: {number}"), volume, 15),
+            # A reason stands once, at the peak.
+            _line(_("Above 240 CEM43: {number}"), volume, 15, reason=not why),
         ]
         dose = shown(found.numbers.dose, dose_gone(found, now_s))
         if dose.value is not None:
             lines.append(escape(_("Highest dose {number}").format(number=dose_words(dose))))
         for risk in found.risks:
             words = f"{risk.name}: {{number}}"
-            lines.append(_line(words, shown(risk.temperature, why), 14, DANGER if risk.alarm and not why else ""))
+            color = DANGER if risk.alarm and not why else ""
+            lines.append(_line(words, shown(risk.temperature, why), 14, color, reason=not why))
         notes = [*found.numbers.notes, *(risk.note for risk in found.risks if risk.note and not why)]
         lines += [str(colored(note, CHECK, 13)) for note in notes]
         frame = _("Frame {frame}, {delay:.0f} ms after its last line; {baseline:g} °C taken as temperature before")
@@ -163,10 +165,11 @@ class HeatSection:
         return "<br>".join(lines)
 
 
-def _line(words: str, measurement: Measurement, size: int, color: str = "") -> str:
-    """A number with its interval, or a dash with the reason in amber."""
+def _line(words: str, measurement: Measurement, size: int, color: str = "", reason: bool = True) -> str:
+    """A number with its interval, or a dash in amber with the ``reason`` unless that was said."""
     if measurement.value is None:
-        return str(colored(words.format(number=f"– ({measurement.missing_because})"), CHECK, 14))
+        why = f" ({measurement.missing_because})" if reason else ""
+        return str(colored(words.format(number=f"–{why}"), CHECK, 14))
     text = words.format(number=number(measurement.value, measurement.unit))
     text = str(colored(text, color, size) if color else sized(text, size))
     if measurement.interval is not None:

@@ -22,10 +22,8 @@ from ..roles import AT_RISK, RESIDUAL
 from .layouts import DUAL, FOUR_UP, show
 from .overlay import Guidance
 from .page import Page, State, blocked, connectFirst, done, ready
-from .style import CHECK, DANGER, GOOD, colored, sized
+from .style import CHECK, DANGER, GOOD, colored, graded, sized
 
-#: Colours of the grades that leave no doubt; a range, or a breach beside a good band, has to be looked at.
-GRADES = {"optimal": GOOD, "unacceptable": DANGER}
 #: The tone is repeated this often while a structure is too near, s.
 TONE_S = 0.7
 
@@ -181,6 +179,8 @@ class NavigatePage(Page):
 
     def _nothingBecause(self, guide: Guidance | None) -> str:
         """Why nothing is measured from the tip now; empty while it is."""
+        if not self.running.connected:
+            return _("nothing is connected")
         if guide is None:
             return _("the whole spine is not registered") if self.running.bones else _("registration not confirmed")
         if self.running.pose is None:
@@ -308,20 +308,22 @@ def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
 
 
 def scorecard(name: str, found: Any) -> str:
-    """Grade of an implant, the deviations that are judged, large, and the others, each with its interval, rich text."""
-    grade = colored(f"{name}: {found.grade}", GRADES.get(found.grade, CHECK), 16)
+    """Grade of an implant, the deviations that are judged, large, and the others, each with its interval, rich text.
+
+    How the metal may look in the scan is no deviation: page 6 and the report have it.
+    """
     judged = [m for m in found.measurements if m.name.endswith(SHOWN_OF_IMPLANT)]
-    others = [m for m in found.measurements if m not in judged]
-    table = "".join(_row(m, name, 16) for m in judged) + "".join(_row(m, name, 11) for m in others)
+    others = [m for m in found.measurements if m not in judged and " deviation" in m.name]
+    table = "".join(_row(m, name, 16) for m in judged) + "".join(_row(m, name, 13) for m in others)
     metal = Metal.ofSusceptibility(found.planned.susceptibility_ppm)
     basis = escape(_("Plan: {basis}. {metal}.").format(basis=found.basis, metal=metal.label()))
-    return f"{grade}<table>{table}</table>{basis}"
+    return f"{graded(name, found, 16)}<table>{table}</table>{basis}"
 
 
 def _row(measurement: Measurement, name: str, size: int) -> str:
     """Value and interval, or a dash with its reason."""
     # All of them are deviations from the plan: what matters stands first, and fits beside the number.
-    what = measurement.name.removeprefix(f"{name}: ").removesuffix(" deviation")
+    what = measurement.name.removeprefix(f"{name}: ").replace(" deviation", "")
     value = spread(measurement) if measurement.value is not None else "–"
     why = f" ({measurement.missing_because})" if measurement.value is None else ""
     cell = f"<span style='font-size:{size}px'>{escape(what + why)}</span>"

@@ -15,7 +15,7 @@ from ...navigate.reslice import Plane, PoseSmoother, slice_to_ras
 from ...navigate.watch import AlarmLevel, DistanceAlarm, PoseWatch
 from .. import colors
 from ..corner_text import ViewTexts
-from ..display import Corners, Line, Readout, banners, corners
+from ..display import MIDDLE, Corners, Line, Readout, banners, corners
 from ..parameters import Reslice
 
 #: The slice views in the order in which planes are given to them.
@@ -143,7 +143,7 @@ class Overlay:
                 node = widget.mrmlSliceNode()
                 toRas = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())
                 height = widget.sliceView().renderWindow().GetSize()[1]
-                title = (Line(titles[name], bold=True),) if name in titles else ()
+                title = (Line(titles[name], MIDDLE, bold=True),) if name in titles else ()
                 colors_of = legend if name == VIEWS[0] else ()
                 texts = Corners(topLeft=(*title, *colors_of), bottomLeft=shift, banners=banners(readout))
                 self._draw(name, widget.sliceView(), texts, toRas, node.GetFieldOfView()[1] / max(1, height))

@@ -25,7 +25,7 @@ from .one_by_one import OneByOne
 from .page import Action, Page, State, blocked, connectFirst, done, ready
 from .scene_scans import SceneScans
 from .steer import Steering
-from .style import CHECK, DANGER, LEVEL_COLORS, colored, sized
+from .style import CHECK, DANGER, LEVEL_COLORS, colored, graded
 from .vertebrae import Vertebrae
 
 #: Scans that are offered: what is sent to the scanner, and its name for a person.
@@ -222,7 +222,7 @@ class ScanPage(Page):
             words = _("Nothing received yet.")
         else:
             taken = image.image.acquired_utc_s
-            old = _("age unknown") if taken is None else age(time.time() - taken)
+            old = _("age unknown") if taken is None else _("{age} old").format(age=age(time.time() - taken))
             words = f"{image.image.name or image.role}, {old}"
             k, j, i = image.image.array.shape[:3]
             x, y, z = image.image.spacing_mm
@@ -262,7 +262,7 @@ class ScanPage(Page):
             if isinstance(found, str):
                 lines.append(colored(_("{name}: – ({why})").format(name=name, why=found), CHECK, 13))
             else:
-                lines.append(sized(_("{name}: {grade}").format(name=name, grade=found.grade), 14))
+                lines.append(graded(name, found, 14))
         shift = self.running.shift
         if shift is not None:
             found = [f"{m.name} {spread(m)}" for m in (shift.shift, shift.cavity) if m.value is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
 from IntraopMRIReconstructionLib.data import Level
 
@@ -18,6 +19,8 @@ def code(color: colors.Color) -> str:
 #: Of the words on a light panel.
 GOOD, CHECK, DANGER = "#0a775a", "#8a5f00", "#c4161c"
 LEVEL_COLORS = {Level.GOOD: GOOD, Level.CHECK: CHECK, Level.REFUSED: DANGER}
+#: Colours of the grades that leave no doubt; a range, or a breach beside a good band, has to be looked at.
+GRADES = {"optimal": GOOD, "unacceptable": DANGER}
 READINESS_COLORS = {Readiness.DONE: GOOD, Readiness.READY: "#1f6fb2", Readiness.BLOCKED: "#767676"}
 #: What stands for each of them on a dark panel: none can be read on both.
 ON_DARK = {GOOD: "#3fd0a4", CHECK: "#f2b740", DANGER: "#ff8a85", "#1f6fb2": "#6db3f2", "#767676": "#a8a8a8"}
@@ -62,6 +65,11 @@ def step(readiness: Readiness, current: bool) -> str:
 def colored(text: str, color: str, size: int) -> str:
     """Rich text in one colour."""
     return f'<span style="color:{readable(color)}; font-size:{size}px; font-weight:bold">{escape(text)}</span>'
+
+
+def graded(name: str, found: Any, size: int) -> str:
+    """An implant and its grade in the colour of the grade, rich text."""
+    return colored(f"{name}: {found.grade}", GRADES.get(found.grade, CHECK), size)
 
 
 def sized(text: str, size: int) -> str:
