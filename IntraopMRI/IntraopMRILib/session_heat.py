@@ -108,10 +108,10 @@ class Thermometry:
     def take(self, live: LiveScan, last: bool, received_s: float) -> Reconstruction | None:
         """Tell what the frames say that became whole by the last block; returns the newest map, None before the first.
 
-        That of the last frame is left to whom the scan is handed over to. Raises ReconstructionError for a frame that
-        is no use.
+        That of the last frame is left to whom the scan is handed over to. Why a frame is no use is told, and it is left
+        out.
         """
-        scan, new = self._scan, False
+        scan, new, refused = self._scan, False, False
         assert scan is not None
         self._follow_choices()
         for frame in live.whole(last):
@@ -123,12 +123,20 @@ class Thermometry:
                 if scan.newest is not None:
                     self._told(scan.numbers().without(RESET))
                 self._scan = scan = _HeatScan(scan.encoding, self._wanted)
-            scan.newest, scan.received_s, new = self._added(scan, frame), received_s, True
+            try:
+                scan.newest, scan.received_s = self._added(scan, frame), received_s
+            except ReconstructionError as error:
+                if str(error) not in scan.said:
+                    scan.said.add(str(error))
+                    self._tell(Problem("heat", f"frame {frame.repetition}: {error}", fatal=False))
+                    refused = scan.newest is not None
+                continue
+            new = True
             scan.latencies_s.append(time.monotonic() - received_s)
         scan.ended = last
         if new and not last:
             self._show()
-        if new or last:
+        if new or last or refused:
             self._measure()
         return scan.newest
 
@@ -240,6 +248,8 @@ class _HeatScan:
         #: From the last line of a frame to its map.
         self.latencies_s: list[float] = []
         self.risks: dict[str, RiskHeat] = {}
+        #: Why frames were left out, each once.
+        self.said: set[str] = set()
         #: The last numbers that there were, for the present mark.
         self.good: HeatNumbers | None = None
         self.good_by = heating

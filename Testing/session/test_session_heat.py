@@ -267,6 +267,53 @@ def test_a_mark_that_was_left_elsewhere_does_not_stop_the_scan(listening: tuple[
     assert heater.until(HeatMeasured).numbers.peak.value is not None
 
 
+def test_frames_that_are_no_use_are_left_out_and_the_scan_goes_on(listening: tuple[Session, Server]) -> None:
+    session, server = listening
+    session.heat.mark(MARK)
+    heater = Heater(session, server, Ablation(SPOT, frames=12), head())
+    good = heater.frames(4)
+    assert good.numbers.peak.value is not None
+    # Two frames get lost on the way; what was not seen is said.
+    for _ in range(2 * heater.scan.encoding.encoded_matrix[0]):
+        next(heater._blocks)
+    found = heater.frames(1)
+    assert any("frames of 6 s did not come" in note for note in found.numbers.notes)
+    # A coil dies: no later frame can be held against the reference.
+    for _ in range(heater.scan.encoding.encoded_matrix[0]):
+        block = next(heater._blocks)
+        samples = block.samples.copy()
+        samples[:, 1] = 0.0
+        server.send(message_from_acquisition(replace(block, samples=samples), form="image"))
+    said = heater.until(Problem)
+    assert said.text.startswith("frame 7: coils of the scan changed since the reference")
+    assert not said.fatal
+    blank = heater.until(HeatMeasured)
+    assert blank.frame == found.frame
+    assert blank.numbers.missing_because.startswith("coils of the scan changed")
+    assert all(m.value is None for m in blank.numbers.measurements)
+    # The mark changes nothing about that.
+    session.heat.mark(replace(MARK, radius_mm=16.0))
+    assert heater.until(HeatMeasured).numbers.peak.value is None
+    session.heat.new_reference()
+    heater.until(HeatMeasured)
+    assert heater.frames(2).numbers.peak.value is not None
+
+
+def test_a_header_that_tells_no_temperature_is_said_at_once(listening: tuple[Session, Server]) -> None:
+    session, server = listening
+    encoding = HeatedScan(head(), Ablation(SPOT, frames=3), matrix=MATRIX).encoding
+    for message in messages_from_encoding(replace(encoding, echo_times_s=(0.0,))):
+        server.send(message)
+    deadline = time.monotonic() + 60.0
+    told: list[Any] = []
+    while not any(isinstance(update, Problem) for update in told):
+        assert time.monotonic() < deadline
+        told += session.drain()
+        time.sleep(0.005)
+    (said,) = [update for update in told if isinstance(update, Problem)]
+    assert said.text.startswith("no temperature from this scan: thermometry needs the field in tesla")
+
+
 def when_free(ask: Callable[[], Any]) -> Any:
     """Ask the scanner as soon as it can be asked."""
     deadline = time.monotonic() + 60.0

@@ -133,6 +133,8 @@ class LiveThermometer:
         self._mark: Marked | None = None
         self._newest: tuple[Frame, Phased, Heat] | None = None
         self._numbers: HeatNumbers | None = None
+        #: Why no frame can follow the newest any more, "" while one can.
+        self._ended = ""
         #: Frame from which on something has moved; None while nothing has.
         self.moved_in: int | None = None
         #: Peak in the mark (C) with its interval, by frame, as long as it is known.
@@ -191,6 +193,10 @@ class LiveThermometer:
         assert self._newest is not None
         assert self._thermometer is not None
         frame, _image, heat = self._newest
+        if self._ended:
+            self._numbers = heat_numbers(heat, self._thermometer.tissue, None, image, self.heating.baseline_c).without(
+                self._ended
+            )
         if self._numbers is None or self._numbers.peak.based_on != (image.uid,):
             mark = self._mark if self.heating.drift else None
             tissue, baseline_c = self._thermometer.tissue, self.heating.baseline_c
@@ -228,9 +234,8 @@ class LiveThermometer:
         changed = [name for name in facts if getattr(encoding, name) != getattr(reference, name)]
         if not same or changed:
             what = " and ".join([*([] if same else ["place"]), *(name.replace("_", " ") for name in changed)])
-            raise ReconstructionError(
-                f"{what} of the scan changed since the reference: the temperature goes on with a new reference"
-            )
+            self._ended = f"{what} of the scan changed since the reference: take a new reference"
+            raise ReconstructionError(self._ended)
 
     def _wrapped(self, frame: Frame, image: Phased, heat: Heat) -> Reconstruction:
         assert self._thermometer is not None
