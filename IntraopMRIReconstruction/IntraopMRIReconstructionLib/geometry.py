@@ -31,13 +31,7 @@ def corner_from_centre(axes_mm: npt.ArrayLike, centre_mm: npt.ArrayLike, size_ij
     ``axes_mm``: (3, 3), columns are direction times spacing along i, j, k. ``centre_mm``: (3,), the centre of the
     whole volume, as OpenIGTLink IMAGE carries it. Each axis steps back (N - 1) / 2 voxels, not N / 2.
     """
-    axes = np.asarray(axes_mm, dtype=np.float64)
-    if axes.shape != (3, 3):
-        raise DataError(f"axes_mm must have shape (3, 3), got {axes.shape}")
-    matrix = np.eye(4)
-    matrix[:3, :3] = axes
-    matrix[:3, 3] = np.asarray(centre_mm, dtype=np.float64) - axes @ ((np.asarray(size_ijk) - 1) / 2.0)
-    return checked_affine(matrix, "ras_from_ijk")
+    return _corner_from(axes_mm, centre_mm, (np.asarray(size_ijk) - 1) / 2.0)
 
 
 def corner_from_fourier_centre(
@@ -48,12 +42,17 @@ def corner_from_fourier_centre(
     MRD positions are meant so: the point at which the gradients add no phase, half a voxel off the middle of an even
     grid.
     """
+    return _corner_from(axes_mm, centre_mm, np.asarray(size_ijk) // 2)
+
+
+def _corner_from(axes_mm: npt.ArrayLike, place_mm: npt.ArrayLike, place_ijk: npt.NDArray[Any]) -> Matrix:
+    """``ras_from_ijk`` of the grid whose index ``place_ijk`` (3,) lies at ``place_mm`` (3,)."""
     axes = np.asarray(axes_mm, dtype=np.float64)
     if axes.shape != (3, 3):
         raise DataError(f"axes_mm must have shape (3, 3), got {axes.shape}")
     matrix = np.eye(4)
     matrix[:3, :3] = axes
-    matrix[:3, 3] = np.asarray(centre_mm, dtype=np.float64) - axes @ (np.asarray(size_ijk) // 2)
+    matrix[:3, 3] = np.asarray(place_mm, dtype=np.float64) - axes @ place_ijk
     return checked_affine(matrix, "ras_from_ijk")
 
 

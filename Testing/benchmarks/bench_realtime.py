@@ -48,7 +48,7 @@ class Case:
     """32 noisy spokes of the head, the maps of its coils, and what the picture should be."""
 
     def __init__(self) -> None:
-        self.angles = trajectory.golden_angles(SPOKES)
+        self.angles = np.arange(SPOKES) * trajectory.GOLDEN_ANGLE_RAD
         self.k = trajectory.radial(self.angles, READOUT, MATRIX)
         coils = ring_of_coils(COILS, FIELD_MM)
         clean = kspace_at(self.k.astype(np.float64) / FIELD_MM, HEAD_2D, coils) * MATRIX / FIELD_MM**2

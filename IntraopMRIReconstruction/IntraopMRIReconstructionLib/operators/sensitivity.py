@@ -16,6 +16,8 @@ from .fourier import ComplexArray
 
 #: Side of the ESPIRiT kernels in k-space (Uecker et al. use 6).
 ESPIRIT_KERNEL = 6
+#: Side of the smallest block that has all lags of two kernels.
+ESPIRIT_SIDE = 2 * ESPIRIT_KERNEL - 1
 #: Singular values of the calibration matrix below this share of the largest belong to noise.
 ESPIRIT_SUBSPACE = 0.01
 #: Maps are computed on a grid of at most this side and interpolated: kernels of 6 samples cannot vary faster.
@@ -44,13 +46,7 @@ def low_resolution(calibration: ComplexArray, shape: tuple[int, int]) -> Complex
     return normalised(np.matmul(along_a, waves[1].astype(np.complex64).T))
 
 
-def espirit(
-    calibration: ComplexArray,
-    shape: tuple[int, int],
-    kernel: int = ESPIRIT_KERNEL,
-    subspace: float = ESPIRIT_SUBSPACE,
-    support: float = 0.0,
-) -> ComplexArray:
+def espirit(calibration: ComplexArray, shape: tuple[int, int], support: float = 0.0) -> ComplexArray:
     """Maps (coils, *shape) from a fully sampled centre block (coils, ca, cb).
 
     ``support``: where the largest eigenvalue (1 inside the object) is below it, maps are 0.
@@ -58,14 +54,14 @@ def espirit(
     smaller than two kernels along an axis that has more than one sample.
     """
     coils, ca, cb = calibration.shape
-    sides = (min(kernel, ca), min(kernel, cb))
+    sides = (min(ESPIRIT_KERNEL, ca), min(ESPIRIT_KERNEL, cb))
     if any(1 < size < 2 * side - 1 for size, side in zip((ca, cb), sides, strict=True)):
         raise ReconstructionError(
-            f"ESPIRiT needs a fully sampled centre of at least {2 * kernel - 1} x {2 * kernel - 1} samples, got "
-            f"{ca} x {cb}: acquire more calibration lines or use low-resolution maps"
+            f"ESPIRiT needs a fully sampled centre of at least {ESPIRIT_SIDE} x {ESPIRIT_SIDE} samples, got {ca} x {cb}"
+            ": acquire more calibration lines or use low-resolution maps"
         )
     grid = (min(shape[0], ESPIRIT_GRID), min(shape[1], ESPIRIT_GRID))
-    gram = _pixel_gram(_row_space(calibration, sides, subspace), coils, sides, grid)
+    gram = _pixel_gram(_row_space(calibration, sides), coils, sides, grid)
     start = low_resolution(calibration, grid)
     vectors = np.moveaxis(start, 0, -1)[..., None]
     for _ in range(POWER_ITERATIONS):
@@ -79,12 +75,13 @@ def espirit(
     return _interpolated(maps, shape)
 
 
-def walsh(images: ComplexArray, block: int = WALSH_BLOCK) -> ComplexArray:
+def walsh(images: ComplexArray) -> ComplexArray:
     """Maps from coil images (coils, a, b): the dominant eigenvector of the covariance around each block of pixels.
 
     Source: Walsh, Gmitro, Marcellin, Adaptive reconstruction of phased array MR imagery, Magn Reson Med 43:682 (2000).
     """
     coils, *shape = images.shape
+    block = WALSH_BLOCK
     padded = np.pad(images, ((0, 0), *((0, -size % block) for size in shape)))
     rows, columns = (size // block for size in padded.shape[1:])
     blocks = padded.reshape(coils, rows, block, columns, block).transpose(1, 3, 0, 2, 4)
@@ -102,18 +99,18 @@ def walsh(images: ComplexArray, block: int = WALSH_BLOCK) -> ComplexArray:
     return np.ascontiguousarray(full[:, : shape[0], : shape[1]])
 
 
-def inati(images: ComplexArray, smoothing: int = INATI_SMOOTHING, passes: int = INATI_PASSES) -> ComplexArray:
+def inati(images: ComplexArray) -> ComplexArray:
     """Maps from coil images (coils, a, b) by alternating combination and smoothing.
 
     Source: Inati, Hansen, Kellman, A fast optimal method for coil sensitivity estimation, ISMRM 2014, 4407.
     """
     weights = images.sum(axis=(1, 2), keepdims=True)
     maps = np.broadcast_to(weights / (np.linalg.norm(weights) + TINY), images.shape)
-    for _ in range(passes):
+    for _ in range(INATI_PASSES):
         combined = np.sum(maps.conj() * images, axis=0)
-        smooth = uniform_filter(images * combined.conj(), size=(1, smoothing, smoothing), mode="nearest")
+        smooth = uniform_filter(images * combined.conj(), size=(1, INATI_SMOOTHING, INATI_SMOOTHING), mode="nearest")
         maps = normalised(smooth)
-    mean = uniform_filter(np.sum(maps.conj() * images, axis=0), size=smoothing, mode="nearest")
+    mean = uniform_filter(np.sum(maps.conj() * images, axis=0), size=INATI_SMOOTHING, mode="nearest")
     return np.asarray(maps * _phase(mean), dtype=np.complex64)
 
 
@@ -132,13 +129,13 @@ def normalised(maps: ComplexArray) -> ComplexArray:
     return np.asarray((parts * scale).view(np.complex64))
 
 
-def _row_space(calibration: ComplexArray, sides: tuple[int, int], subspace: float) -> ComplexArray:
+def _row_space(calibration: ComplexArray, sides: tuple[int, int]) -> ComplexArray:
     """Projector (n, n) onto what patches of calibration data span, n = coils * kernel * kernel."""
     patches = sliding_window_view(calibration, sides, axis=(1, 2))
     rows = patches.transpose(1, 2, 0, 3, 4).reshape(-1, calibration.shape[0] * sides[0] * sides[1])
     gram = rows.conj().T @ rows
     values, vectors = np.linalg.eigh(gram)
-    kept = vectors[:, values > subspace**2 * values[-1]]
+    kept = vectors[:, values > ESPIRIT_SUBSPACE**2 * values[-1]]
     return np.asarray(kept @ kept.conj().T)
 
 

@@ -29,11 +29,6 @@ STRAIGHT = 0.05
 LEAST_SPOKES = 6
 
 
-def golden_angles(spokes: int, first: int = 0) -> npt.NDArray[np.float64]:
-    """Angles in radians of ``spokes`` successive golden-angle spokes, the first being number ``first``."""
-    return np.asarray((np.arange(first, first + spokes) * GOLDEN_ANGLE_RAD) % (2 * np.pi), dtype=np.float64)
-
-
 def radial(angles_rad: npt.ArrayLike, readout: int, matrix: int, delays: npt.NDArray[Any] | None = None) -> FloatArray:
     """Spokes through the centre, sample readout // 2 at k = 0, direction (cos, sin) of the angle.
 

@@ -25,10 +25,6 @@ from ..errors import ReconstructionError
 Terms = Mapping[tuple[int, int], tuple[float, float]]
 Array = npt.NDArray[np.float64]
 
-#: Passes that find where a bent point really lies; each shrinks the error by the slope of the displacement (< 0.3).
-INVERSION_PASSES = 12
-#: Where the search for a point may stop: far below any voxel.
-INVERSION_MM = 1e-4
 #: Tables of scanners end at degree 21 at most; a higher one is a misread file.
 MAX_DEGREE = 24
 #: Grid on which displacements are computed; they change over centimetres.
@@ -75,22 +71,12 @@ class GradientCoil:
         fields = [_field(terms, radius / self.radius_mm, cosine, phi) for terms in (self.x, self.y, self.z)]
         return np.asarray(np.stack(fields, axis=-1) * self.radius_mm @ self.scanner_from_ras)
 
-    def true_position(self, seen_ras_mm: npt.NDArray[Any]) -> Array:
-        """Where a point really lies that the scanner shows at ``seen_ras_mm`` (..., 3): inverse of the displacement."""
-        seen = np.asarray(seen_ras_mm, np.float64)
-        true = seen.copy()
-        for _ in range(INVERSION_PASSES):
-            before, true = true, seen - self.displacement(true)
-            if np.abs(true - before).max(initial=0) < INVERSION_MM:
-                break
-        return true
 
-
-def straightened(image: Image, coil: GradientCoil, isocentre_ras_mm: npt.NDArray[Any], order: int = 3) -> Image:
+def straightened(image: Image, coil: GradientCoil, isocentre_ras_mm: npt.NDArray[Any]) -> Image:
     """The image (k, j, i) with every point at its true place and its true brightness, on the same grid, float32.
 
-    ``isocentre_ras_mm``: (3,) in the frame of the image. ``order`` of spline interpolation. What lay outside the image
-    is 0. Valid for 3D scans; in 2D scans the slice itself is bent, which no later step can undo.
+    ``isocentre_ras_mm``: (3,) in the frame of the image. What lay outside the image is 0.
+    Valid for 3D scans; in 2D scans the slice itself is bent, which no later step can undo.
     """
     array = np.asarray(image.array, dtype=np.float32)
     if array.ndim != 3 or not np.isfinite(array).all():
@@ -111,7 +97,7 @@ def straightened(image: Image, coil: GradientCoil, isocentre_ras_mm: npt.NDArray
     shifts = [map_coordinates(part, places, order=1 if min(part.shape) < 4 else 3, mode="nearest") for part in coarse]
     grid = np.meshgrid(*[np.arange(n) for n in array.shape], indexing="ij")
     seen = [g + shift for g, shift in zip(grid, shifts, strict=True)]
-    straight = map_coordinates(array, seen, order=order, mode="constant", cval=0.0)
+    straight = map_coordinates(array, seen, order=3, mode="constant", cval=0.0)
     slopes = [
         [np.gradient(shift, axis=axis) if array.shape[axis] > 1 else np.zeros(array.shape) for axis in range(3)]
         for shift in shifts

@@ -16,7 +16,8 @@ from ..operators.trajectory import sphere_density, spoke_directions
 from .result import Step, Work
 from .shots import Shots
 
-#: Gaps between spokes at the rim wider than this, in cycles per field of view, leave streaks.
+#: Gaps wider than this, in cycles per field of view, leave streaks or aliases that gridding cannot remove. The Nyquist
+#: distance is 1; golden-angle spokes that are enough on average leave gaps of 1.5.
 MAX_GAP = 1.6
 
 

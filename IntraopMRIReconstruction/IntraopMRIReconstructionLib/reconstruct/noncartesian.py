@@ -18,7 +18,7 @@ from ..operators.fourier import ComplexArray, kspace_from_image, resized
 from ..operators.nufft import Nufft
 from ..operators.remembered import remembered
 from ..operators.sensitivity import low_resolution
-from ..operators.trajectory import density, radial, radial_density
+from ..operators.trajectory import STRAIGHT, density, radial, radial_density
 from . import koosh, sense
 from .gradient_delays import gradient_delays
 from .methods import Options
@@ -27,13 +27,8 @@ from .result import Step, Work
 from .shots import Shots
 from .unmixing import Calibrations
 
-#: Gaps wider than this, in cycles per field of view, leave streaks or aliases that gridding cannot remove. The Nyquist
-#: distance is 1; golden-angle spokes that are enough on average leave gaps of 1.5.
-MAX_GAP = 1.6
 #: Share of k-space that must lie within half a gap of a sample.
 COVERED = 0.95
-#: Spokes are straight to within this, in cycles per field of view: far below a sample.
-STRAIGHT = 0.05
 #: Spokes that gradient delays are found from; more pairs of them cost time and add nothing.
 DELAY_SPOKES = 48
 #: Delays below this, in cycles per field of view, change no picture.
@@ -184,7 +179,7 @@ def _coverage(k: npt.NDArray[np.float32], shape: tuple[int, int]) -> tuple[float
     # Holes in the middle are few and cost most of the signal.
     middle = away[radius[inside] <= MAP_SIDE[0] / 2]
     gap = 2 * max(float(np.quantile(away, COVERED)), float(middle.max(initial=0.0)))
-    holes = radius[inside][away > MAX_GAP / 2]
+    holes = radius[inside][away > koosh.MAX_GAP / 2]
     side = int(np.sqrt(2) * (holes.min() if len(holes) else reach))
     return gap, int(np.clip(side, MAP_SIDE[0], min(MAP_SIDE[1], *shape)))
 
@@ -195,13 +190,13 @@ def _choose(frame: Shots, work: Work, gap: float) -> None:
     gaps = f"{shots} {name} leave gaps of {gap:.1f} cycles per field of view"
     work.parameters["shots"] = shots
     if work.method == "auto":
-        if gap <= MAX_GAP:
+        if gap <= koosh.MAX_GAP:
             work.method, work.reason = "gridding", f"{shots} {name} cover k-space"
         elif frame.encoding.coils > 1:
             work.method, work.reason = "iterative-sense", f"{gaps}, which the coils can fill"
         else:
             work.method, work.reason = "gridding", f"{gaps} and a single coil cannot fill them"
-    if work.method == "gridding" and gap > MAX_GAP:
+    if work.method == "gridding" and gap > koosh.MAX_GAP:
         work.warnings.append(f"{gaps}: expect streaks or aliases")
     if work.method == "iterative-sense" and frame.encoding.coils == 1:
         raise ReconstructionError("iterative SENSE needs more than one live coil: use method gridding")

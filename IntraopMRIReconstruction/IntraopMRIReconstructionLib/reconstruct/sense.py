@@ -23,7 +23,7 @@ ITERATIONS = 10
 TOLERANCE = 1e-5
 
 
-def unmixing(maps: ComplexArray, lattice: Lattice, regularisation: float = REGULARISATION) -> Unmixing:
+def unmixing(maps: ComplexArray, lattice: Lattice) -> Unmixing:
     """Closed-form weights for a lattice from maps (coils, a, b).
 
     Raises ReconstructionError when the acceleration is above the number of coils or the lattice does not divide the
@@ -43,7 +43,7 @@ def unmixing(maps: ComplexArray, lattice: Lattice, regularisation: float = REGUL
     encode = folded.transpose(2, 4, 0, 1, 3).reshape(na, nb, coils, sa * sb) / np.float32(lattice.acceleration)
     adjoint = encode.conj().swapaxes(-1, -2)
     gram = adjoint @ encode
-    gram += np.float32(regularisation / lattice.acceleration**2) * np.eye(sa * sb, dtype=np.complex64)
+    gram += np.float32(REGULARISATION / lattice.acceleration**2) * np.eye(sa * sb, dtype=np.complex64)
     decode = np.linalg.solve(gram, adjoint).reshape(na, nb, sa, sb, coils)
     weights = decode.transpose(4, 2, 0, 3, 1).reshape(maps.shape) * phase.conj()
     return Unmixing(lattice, np.ascontiguousarray(scipy.fft.fftshift(weights, (-2, -1))))

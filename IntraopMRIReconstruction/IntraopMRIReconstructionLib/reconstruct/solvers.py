@@ -133,6 +133,6 @@ def _maps(calibration: ComplexArray, shape: tuple[int, int], espirit: bool) -> C
         raise ReconstructionError(
             "coil maps need a fully sampled centre of k-space, and none was acquired: send calibration lines"
         )
-    if espirit and min(calibration.shape[1:]) >= 2 * sensitivity.ESPIRIT_KERNEL - 1:
+    if espirit and min(calibration.shape[1:]) >= sensitivity.ESPIRIT_SIDE:
         return sensitivity.espirit(calibration, shape)
     return sensitivity.low_resolution(calibration, shape)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..data import Acquisition, Encoding, Image, LineFlag
+from ..data import Acquisition, Encoding, Image
 from ..errors import ReconstructionError
+from .arrivals import flags_of
 from .gradient_delays import gradient_delays
 from .grid import on_recon_grid
 from .noncartesian import spoke_angles
@@ -66,8 +67,7 @@ class RadialWindow:
 
         Raises ReconstructionError for spokes that do not fit the scan.
         """
-        flags = np.zeros(len(block.ky), np.uint32) if block.flags is None else block.flags
-        use = flags & (LineFlag.NOISE | LineFlag.NAVIGATOR) == 0
+        _, _, use = flags_of(block)
         if block.contrast or not use.any():
             return None
         angles = spoke_angles(self._scan.positions(block, use), (self._size, self._size))

@@ -123,14 +123,6 @@ def poses_from_message(message: Message, received: Times | None = None, profile:
     ]
 
 
-def pose_from_message(message: Message, received: Times | None = None, profile: PeerProfile = AS_SENT) -> Pose:
-    """Pose of a message that carries exactly one, see :func:`poses_from_message`."""
-    poses = poses_from_message(message, received, profile)
-    if len(poses) != 1:
-        raise WireError(f"{message.type_name} '{message.device}' carries {len(poses)} poses, expected one")
-    return poses[0]
-
-
 def message_from_pose(pose: Pose, version: int = 1) -> TransformMessage:
     """TRANSFORM named after the tool. An invalid pose can only be told apart in version 2, so version 1 raises."""
     if not pose.valid and version == 1:

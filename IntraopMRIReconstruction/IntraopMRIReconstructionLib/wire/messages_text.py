@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 from ..errors import WireError
-from .header import UTF_8, Buffer, RefusedMessage, decoded_text, encoding_of, field_text, fixed_text, utc_of
+from .header import UTF_8, Buffer, RefusedMessage, decoded_text, encoding_of, field_text, fixed_text
 from .message import Head, Message, elements, unpack
 from .messages_array import SCALAR_TYPES
 
@@ -179,7 +179,7 @@ class CapabilityMessage(Message):
 
 @dataclass(frozen=True)
 class ImageMeta:
-    """One image that a peer offers. ``size_ijk``: voxels. ``scalar_code``: as in IMAGE."""
+    """One image that a peer offers. ``timestamp``: of the scan. ``size_ijk``: voxels. ``scalar_code``: as in IMAGE."""
 
     name: str
     device: str
@@ -189,11 +189,6 @@ class ImageMeta:
     timestamp: int = 0
     size_ijk: tuple[int, int, int] = (0, 0, 0)
     scalar_code: int = 4
-
-    @property
-    def scanned_utc_s(self) -> float | None:
-        """When it was scanned (POSIX seconds), None when the peer does not say."""
-        return utc_of(self.timestamp)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -254,24 +254,6 @@ def matrix_from_quaternion(quaternion: npt.ArrayLike, position_mm: npt.ArrayLike
     return matrix
 
 
-def quaternion_from_matrix(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Quaternion (x, y, z, w), w >= 0, of a rotation (3, 3) or the rotation of a (4, 4) matrix.
-
-    It is the eigenvector of the largest eigenvalue of a symmetric matrix (Bar-Itzhack 2000): exact for all angles.
-    """
-    m = np.asarray(matrix, dtype=np.float64)[:3, :3]
-    k = np.array(
-        [
-            [m[0, 0] - m[1, 1] - m[2, 2], m[1, 0] + m[0, 1], m[2, 0] + m[0, 2], m[2, 1] - m[1, 2]],
-            [m[1, 0] + m[0, 1], m[1, 1] - m[0, 0] - m[2, 2], m[2, 1] + m[1, 2], m[0, 2] - m[2, 0]],
-            [m[2, 0] + m[0, 2], m[2, 1] + m[1, 2], m[2, 2] - m[0, 0] - m[1, 1], m[1, 0] - m[0, 1]],
-            [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], m[0, 0] + m[1, 1] + m[2, 2]],
-        ]
-    )
-    quaternion = np.linalg.eigh(k)[1][:, -1]
-    return np.asarray(-quaternion if quaternion[3] < 0 else quaternion)
-
-
 def _readable(
     read: Callable[..., Tool], pieces: Iterable[tuple[Any, ...]]
 ) -> tuple[tuple[Tool, ...], tuple[RefusedMessage, ...]]:

@@ -87,12 +87,6 @@ def test_refused_data(case: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
         Nufft(np.zeros((4, 2)), (1, 8), 1, backend="sparse")
 
 
-def test_golden_angles_go_on_where_they_ended() -> None:
-    angles = trajectory.golden_angles(10)
-    assert np.allclose(angles[7:], trajectory.golden_angles(3, first=7))
-    assert np.rad2deg(angles[1]) == pytest.approx(111.246, abs=1e-3)
-
-
 @pytest.mark.parametrize("delay", [0.0, 0.2, 0.5])
 def test_densities_add_up_to_the_covered_area(delay: float) -> None:
     matrix, spokes = 64, 50

@@ -4,6 +4,7 @@ import time
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from IntraopMRIReconstructionLib.errors import ReconstructionError
 from IntraopMRIReconstructionLib.operators import trajectory
@@ -16,6 +17,10 @@ MATRIX, READOUT, COILS, FIELD = 96, 192, 4, 240.0
 DELAYS = np.array([[0.45, 0.08], [0.08, 0.3]])
 #: NRMSE of a fully sampled Cartesian scan of the same head and matrix is 0.055: Gibbs ringing at its edges.
 CARTESIAN_ERROR = 0.055
+
+
+def golden_angles(spokes: int) -> npt.NDArray[np.float64]:
+    return np.asarray(np.arange(spokes) * trajectory.GOLDEN_ANGLE_RAD, np.float64)
 
 
 def acquired(angles: np.ndarray, delays: np.ndarray | None = None) -> np.ndarray:
@@ -50,7 +55,7 @@ def window_of(data: np.ndarray, angles: np.ndarray, window: int, delays: np.ndar
 
 @cache
 def spokes(count: int) -> tuple[np.ndarray, np.ndarray]:
-    angles = trajectory.golden_angles(count)
+    angles = golden_angles(count)
     return acquired(angles), angles
 
 
@@ -105,14 +110,14 @@ def test_iterations_remove_the_streaks_of_few_spokes(backend: radial.Backend) ->
 
 @pytest.mark.parametrize("count", [8, 34])
 def test_gradient_delays_are_found_from_where_spokes_cross(count: int) -> None:
-    angles = trajectory.golden_angles(count)
+    angles = golden_angles(count)
     found = gradient_delays(acquired(angles, DELAYS), angles, MATRIX)
     assert np.allclose(found.matrix, DELAYS, atol=1e-3)
     assert found.residual_after < 1e-3 < found.residual_before
 
 
 def test_gradient_delays_under_noise() -> None:
-    angles = trajectory.golden_angles(34)
+    angles = golden_angles(34)
     data = acquired(angles, DELAYS)
     noise = np.random.default_rng(2).standard_normal((*data.shape, 2)) * 0.02
     found = gradient_delays(data + noise.view(np.complex128)[..., 0].astype(np.complex64), angles, MATRIX)
@@ -120,7 +125,7 @@ def test_gradient_delays_under_noise() -> None:
 
 
 def test_known_delays_bring_the_picture_back() -> None:
-    angles = trajectory.golden_angles(144)
+    angles = golden_angles(144)
     data = acquired(angles, DELAYS)
     assert error(window_of(data, angles, 144).frame().image) > 2 * CARTESIAN_ERROR
     # Delayed spokes miss the centre, where most of the signal is: what they sample is no longer even.
@@ -128,7 +133,7 @@ def test_known_delays_bring_the_picture_back() -> None:
 
 
 def test_delays_that_nothing_explains_are_refused() -> None:
-    angles = trajectory.golden_angles(12)
+    angles = golden_angles(12)
     rng = np.random.default_rng(3)
     noise = rng.standard_normal((COILS, 12, READOUT)) + 1j * rng.standard_normal((COILS, 12, READOUT))
     with pytest.raises(ReconstructionError, match="no gradient delay"):

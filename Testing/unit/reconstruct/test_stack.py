@@ -11,7 +11,7 @@ import pytest
 from IntraopMRIReconstructionLib.data import Acquisition, Encoding, LineFlag
 from IntraopMRIReconstructionLib.errors import ReconstructionError
 from IntraopMRIReconstructionLib.operators.fourier import image_from_kspace
-from IntraopMRIReconstructionLib.operators.trajectory import golden_angles
+from IntraopMRIReconstructionLib.operators.trajectory import GOLDEN_ANGLE_RAD
 from IntraopMRIReconstructionLib.reconstruct.auto import Options, reconstruct
 from IntraopMRIReconstructionLib.reconstruct.collect import collector
 from IntraopMRIReconstructionLib.simulate.analytic import (
@@ -49,7 +49,7 @@ def encoding(centre: tuple[int, int, int] | None = None) -> Encoding:
 def block(spokes: int = SPOKES) -> Acquisition:
     """Every spoke in every partition, one partition after another for each spoke."""
     readout = 2 * MATRIX
-    angles = golden_angles(spokes)
+    angles = np.arange(spokes) * GOLDEN_ANGLE_RAD
     radius = (np.arange(readout) - readout // 2) / 2
     k = np.zeros((spokes, PARTITIONS, readout, 3))
     k[..., 0] = np.cos(angles)[:, None, None] * radius

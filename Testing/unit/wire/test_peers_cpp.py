@@ -11,6 +11,7 @@ import pytest
 from IntraopMRIReconstructionLib.errors import WireError
 from IntraopMRIReconstructionLib.wire import codec
 from IntraopMRIReconstructionLib.wire.adapters import image_from_message
+from IntraopMRIReconstructionLib.wire.header import utc_of
 from IntraopMRIReconstructionLib.wire.message import Message
 from IntraopMRIReconstructionLib.wire.messages_tracking import matrix_from_quaternion
 from IntraopMRIReconstructionLib.wire.transport import Client, Server
@@ -203,7 +204,7 @@ def test_image_meta_of_a_server() -> None:
         ("IMAGE_DESCRIPTION_1", "IMAGE_1", "MRI", "PATIENT_ID_1", (256, 128, 32)),
         ("IMAGE_DESCRIPTION_2", "IMAGE_2", "PET", "PATIENT_ID_2", (256, 256, 32)),
     ]
-    assert message.images[0].scanned_utc_s == pytest.approx(1.2345, abs=1e-6)
+    assert utc_of(message.images[0].timestamp) == pytest.approx(1.2345, abs=1e-6)
     assert message.images[0].scalar_code == 5
 
 

@@ -12,7 +12,7 @@ from IntraopMRIReconstructionLib.wire.adapters import (
     image_from_message,
     message_from_image,
     points_from_message,
-    pose_from_message,
+    poses_from_message,
 )
 from IntraopMRIReconstructionLib.wire.transport import Client, Server
 from IntraopMRIReconstructionLib.wire.trust import profile_named
@@ -54,7 +54,7 @@ def _messages(matrix: np.ndarray) -> list[tuple[pyigtl.messages.MessageBase, Cal
         np.testing.assert_allclose(image_from_message(message).ras_from_ijk, matrix, atol=1e-4)
 
     def check_pose(message: codec.Message) -> None:
-        np.testing.assert_allclose(pose_from_message(message).ras_from_tool, matrix, atol=1e-4)
+        np.testing.assert_allclose(poses_from_message(message)[0].ras_from_tool, matrix, atol=1e-4)
 
     def check_string(message: codec.Message) -> None:
         assert isinstance(message, codec.StringMessage)
@@ -106,7 +106,7 @@ def test_version_2_of_pyigtl_brings_metadata(pyigtl_client: tuple[pyigtl.OpenIGT
     client.send_message(message, wait=True)
     received = ours.expect(WAIT_S).message
     assert dict(received.metadata) == message.metadata
-    assert not pose_from_message(received).valid
+    assert not poses_from_message(received)[0].valid
 
 
 def test_pyigtl_understands_us(pyigtl_server: pyigtl.OpenIGTLinkServer) -> None:
