@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -133,3 +134,37 @@ def test_the_picture_is_the_scan_alone_and_the_views_come_back(operation: Operat
     assert "Axial" in report
     assert "3D with the numbers of this moment" in report
     assert json.loads((tmp_path / "session.json").read_text())["operator"] == "Dr. Example"
+
+
+def test_a_result_says_what_it_means(app: Any) -> None:
+    """An implant with the deviations that it is judged by, in the colour of its grade; on which side a margin lies."""
+    basis, style = product("scene.panels.basis"), product("scene.panels.style")
+    deviations = tuple(
+        Measurement(f"Screw: {name}", value, unit, "d", interval=(value - 0.5, value + 0.5))
+        for name, value, unit in (("tip deviation", 4.4, "mm"), ("depth deviation", 1.0, "mm"))
+    )
+    found = SimpleNamespace(grade="unacceptable", measurements=deviations)
+    plan = SimpleNamespace(tumour=None)
+    running = SimpleNamespace(
+        bones={}, trusted=True, residual=None, session=SimpleNamespace(plan=plan), implants={"Screw": found}
+    )
+    margin = Measurement("Closest margin", -5.6, "mm", "d", interval=(-7.8, -3.4))
+    said = basis.result(running, [margin])
+    assert style.readable(style.DANGER) in said
+    assert "tip 4.4 ± 0.5 mm" in said
+    assert "depth" not in said
+    assert "Closest margin, outside the cavity" in said
+    inside = basis.result(running, [replace(margin, value=2.1, interval=(0.8, 3.4))])
+    assert "outside" not in inside
+    card = product("scene.panels.navigate").scorecard(
+        "Screw",
+        SimpleNamespace(
+            grade="unacceptable",
+            basis="pose of L3",
+            planned=SimpleNamespace(susceptibility_ppm=182.0),
+            measurements=(*deviations, Measurement("Screw: possible shift of the void, readout", 0.5, "mm", "d")),
+        ),
+    )
+    assert "depth" in card
+    assert "possible" not in card
+    assert "Titanium" in card

@@ -28,6 +28,9 @@ def test_the_simulated_spine_is_planned_with_its_vertebrae(app: Any, tmp_path: P
     assert list(plan.vertebrae) == list(LEVELS_MM)
     assert dict(plan.at_risk) == {}
     assert plan.implanted == {"Screw L3 right": INSTRUMENTED}
+    assert made.plan.entry_ras_mm[0] > 0, "+R is the patient's right"
+    display, colors = parameters.plannedImplant.GetDisplayNode(), nodes.colors
+    np.testing.assert_allclose(display.GetSelectedColor(), colors.PLANNED, atol=1e-3)
     # Its metal decides how wide the intervals of its depth are: the plan names it, a person may say otherwise.
     assert parameters.implantMetal.name == "TITANIUM"
     assert plan.trajectories[0].susceptibility_ppm == made.plan.susceptibility_ppm

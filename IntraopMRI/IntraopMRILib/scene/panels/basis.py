@@ -78,7 +78,7 @@ def _implant(name: str, found: Any) -> Iterator[str]:
 def _named(measurement: Measurement) -> str:
     """Name of a measurement; what the sign of the margin means stands beside it."""
     if measurement.name == CLOSEST_MARGIN and measurement.value is not None and measurement.value < 0:
-        return str(_("{name}: tumour border outside the cavity").format(name=measurement.name))
+        return str(_("{name}, outside the cavity").format(name=measurement.name))
     return measurement.name
 
 
