@@ -121,6 +121,8 @@ class Links:
             self._tell(Problem("receive", f"the {part} sent what is not used: {event.text}", fatal=False))
             return
         self._journal.event("link", f"{part} {event.peer} {event.kind} {event.text}".rstrip())
+        if event.kind == "callback failed":
+            self._tell(Problem("record the wire", f"{part}: {event.text}", fatal=False))
         if event.kind == "lost" and part == "scanner" and self.control is not None:
             self.control.link_lost(event.text)
 

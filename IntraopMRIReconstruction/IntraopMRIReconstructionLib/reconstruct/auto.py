@@ -286,10 +286,16 @@ def _in_snr_units(kspace: KSpace, magnitude: npt.NDArray[np.float32], work: Work
     if work.noise is None:
         raise ReconstructionError(f"the noise of '{work.method}' is not known: use fft, sense or grappa for SNR units")
     work.parameters["units"] = "SNR"
-    # Whitened samples carry a variance of 1 over both parts; a magnitude is judged against one part.
-    averages = float(kspace.acquired[kspace.acquired > 0].mean())
-    floor = np.finfo(np.float32).tiny
-    return np.asarray(magnitude * np.sqrt(2 * averages) / np.maximum(work.noise, floor), dtype=np.float32)
+    # Whitened samples carry a variance of 1 over both parts; a magnitude is judged against one part. What counts as
+    # zero brings no noise: the corners of an elliptical shutter, sides that were not acquired.
+    is_3d, acquired = kspace.encoding.is_3d, kspace.acquired
+    sampling = describe(acquired, is_3d)
+    acquired = acquired if is_3d else acquired[acquired.any(axis=1)]
+    lattice = np.s_[sampling.offset[0] :: sampling.acceleration[0], sampling.offset[1] :: sampling.acceleration[1]]
+    filled = float((acquired[lattice] > 0).mean()) * np.ptp(kspace.readout) / kspace.encoding.encoded_matrix[2]
+    averages = float(acquired[acquired > 0].mean())
+    noise = np.maximum(work.noise * np.sqrt(filled), np.finfo(np.float32).tiny)
+    return np.asarray(magnitude * np.sqrt(2 * averages) / noise, dtype=np.float32)
 
 
 def _warnings(kspace: KSpace, sampling: Sampling, method: str) -> list[str]:

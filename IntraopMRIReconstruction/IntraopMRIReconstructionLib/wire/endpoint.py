@@ -53,7 +53,7 @@ class LinkEvent:
 @dataclass
 class Counters:
     """What an endpoint has seen. ``refused``, ``lost`` and ``suspect`` (time stamps) count by reason, ``dropped`` by
-    (type, device), ``callback_errors`` by what raised: on_event, tap or a provider.
+    (type, device), ``callback_errors`` by what failed: on_event, tap or a provider.
     ``left_out_tools``: tools of TDATA and QTDATA that could not be true, by reason; the others were delivered.
     ``held_back``: how often a connection waited longer than ``HELD_BACK_S`` because a lossless queue was full.
     """
@@ -93,7 +93,7 @@ class Endpoint(ABC):
     ``answer_queries``: GET_, STT_ and STP_ are answered from what was offered (see :meth:`offer`), not delivered.
     ``identity``: refuses another patient or frame of reference; share one between the links of a session.
     ``tap``: sees all bytes, for a recorder. ``on_event``: called from a connection's thread.
-    What a callback or provider raises ends no link: it is counted in ``callback_errors`` and said once in ``events``.
+    A callback, tap or provider that fails ends no link: it is counted in ``callback_errors`` and told once.
     """
 
     def __init__(
@@ -239,7 +239,7 @@ class Endpoint(ABC):
         try:
             parts = encode_parts(message)
         except WireError as error:
-            self._callback_failed("provider", error)
+            self._callback_failed("provider", str(error))
             return False
         self._send_parts(connection, parts)
         return True
@@ -272,7 +272,7 @@ class Endpoint(ABC):
             try:
                 self._on_event(event)
             except Exception as error:  # noqa: BLE001 (whatever another's code raises must not end the link)
-                self._callback_failed("on_event", error)
+                self._callback_failed("on_event", repr(error))
 
     def _record(
         self,
@@ -288,7 +288,10 @@ class Endpoint(ABC):
         try:
             self._tap.tap(connection.peer, direction, header, body, monotonic_s, utc_s)
         except Exception as error:  # noqa: BLE001 (see _tell)
-            self._callback_failed("tap", error)
+            self._callback_failed("tap", repr(error))
+        else:
+            if self._tap.failure:
+                self._callback_failed("tap", self._tap.failure)
 
     def _asked(self, provider: Provider) -> Message | None:
         try:
@@ -296,17 +299,20 @@ class Endpoint(ABC):
         except IntraopError:
             return None
         except Exception as error:  # noqa: BLE001 (see _tell)
-            self._callback_failed("provider", error)
+            self._callback_failed("provider", repr(error))
             return None
 
-    def _callback_failed(self, what: str, error: Exception) -> None:
-        """Count it; the first one of a kind is said."""
+    def _callback_failed(self, what: str, why: str) -> None:
+        """Count it; the first one of a kind is said, and told to ``on_event`` unless that is what failed."""
         with self._lock:
             self._counters.callback_errors[what] += 1
             is_first = self._counters.callback_errors[what] == 1
         if is_first:
-            text = f"{what} raised {error!r}: the link goes on, but what {what} is for does not work"
-            self.events.append(LinkEvent(time.time(), self.address, "callback failed", text))
+            text = f"{what} failed: {why}; the link goes on, but what {what} is for does not work"
+            if what == "on_event":
+                self.events.append(LinkEvent(time.time(), self.address, "callback failed", text))
+            else:
+                self._tell(self.address, "callback failed", text)
 
     def _incomplete(self, peer: str, text: str) -> None:
         with self._lock:

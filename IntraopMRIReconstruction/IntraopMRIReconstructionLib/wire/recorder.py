@@ -53,7 +53,12 @@ class Direction(IntEnum):
 
 
 class ByteTap(Protocol):
-    """Sees every message of a link as the bytes that travelled, before anything interprets them."""
+    """Sees every message of a link as the bytes that travelled, before anything interprets them.
+
+    ``failure``: why it keeps nothing any more, "" while it does; an OpenIGTLink endpoint says it.
+    """
+
+    failure: str
 
     def tap(
         self,

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from IntraopMRIReconstructionLib.data import Acquisition
+from IntraopMRIReconstructionLib.data import Acquisition, Encoding, KSpace
 from IntraopMRIReconstructionLib.errors import Cancelled, ReconstructionError
 from IntraopMRIReconstructionLib.reconstruct.auto import METHODS, Options, reconstruct
 from IntraopMRIReconstructionLib.reconstruct.collect import collector
@@ -429,6 +429,25 @@ def test_header_that_announces_another_acceleration_is_warned_about(plane: Any, 
 def test_unknown_method_names_the_known(plane: Any) -> None:
     with pytest.raises(ReconstructionError, match=re.escape(", ".join(METHODS))):
         reconstruct(plane.frame(), "magic")
+
+
+@pytest.mark.parametrize("shutter", [False, True])
+def test_noise_is_one_in_snr_units_whatever_counts_as_zero(shutter: bool) -> None:
+    """Corners of k-space that an elliptical shutter leaves out bring no noise."""
+    n, rng = 24, np.random.default_rng(3)
+    away = (np.arange(n) - n // 2) / (n / 2)
+    mask = np.hypot(away[:, None], away) <= (1.0 if shutter else 2.0)
+    header = Encoding("s", "cartesian", (n, n, n), (n, n, n), (n, n, n), (n, n, n), 1, np.eye(4))
+    images = []
+    for _ in range(40):
+        noise = (rng.standard_normal((2, 1, n, n, n)) / np.sqrt(2)).astype(np.float32)
+        samples = (noise[0] + 1j * noise[1]) * mask[:, :, None]
+        samples[0, n // 2, n // 2, n // 2] += 50 * n**1.5
+        frame = KSpace(samples.astype(np.complex64), mask.astype(np.uint8), header, (0, n), whitened=True)
+        result = reconstruct(frame, options=Options(snr_units=True))
+        assert result.method == "fft"
+        images.append(result.image.array)
+    assert np.std(images, axis=0, ddof=1).mean() == pytest.approx(1.0, abs=0.02)
 
 
 def test_snr_units_need_noise_lines(plane: Any) -> None:

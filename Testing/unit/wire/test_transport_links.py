@@ -327,6 +327,8 @@ def test_one_identity_guards_several_links() -> None:
 
 
 class _Tap:
+    failure = ""
+
     def __init__(self) -> None:
         self.seen: list[tuple[Direction, bytes]] = []
 
@@ -415,7 +417,27 @@ def test_a_failing_callback_ends_no_link_and_is_counted() -> None:
     assert "ZeroDivisionError" in failed[0]
 
 
+class _FullDisk:
+    failure = "recording to 'a.rec' stopped: no space left"
+
+    def tap(self, *_what: object) -> None:
+        """Keep nothing."""
+
+
+def test_a_recording_that_stopped_is_told_once() -> None:
+    told: list[LinkEvent] = []
+    with Server() as server, Client(port=server.port, tap=_FullDisk(), on_event=told.append) as client:
+        for text in ("first", "second"):
+            client.send(codec.StringMessage(device="x", text=text))
+            assert _text(server.expect(WAIT_S)) == text
+        assert client.counters.callback_errors == {"tap": 2}
+        assert [event.kind for event in told] == ["connected", "callback failed"]
+        assert "no space left" in told[1].text
+
+
 class _BrokenTap:
+    failure = ""
+
     def tap(self, *_what: object) -> None:
         raise ValueError("the disk is full")
 

@@ -1,0 +1,38 @@
+"""A recording of the wire that stops in mid-session: the session goes on, and a person hears of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from IntraopMRILib.session_journal import Journal
+from IntraopMRILib.session_links import Link, Links
+from IntraopMRILib.session_updates import Problem, Update
+from IntraopMRIReconstructionLib.wire import codec
+from IntraopMRIReconstructionLib.wire.recorder import Recorder
+from IntraopMRIReconstructionLib.wire.transport import Server
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, a disk that is always full")
+def test_a_full_disk_is_told_once(tmp_path: Path) -> None:
+    told: list[Update] = []
+    journal = Journal("patient", "test")
+    with Recorder(tmp_path / "tracker.rec") as recorder, Server() as server:
+        recorder._file.close()
+        recorder._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+        links = Links("patient", journal, told.append, {"tracker": recorder})
+        links.connect(None, Link("127.0.0.1", server.port), None)
+        try:
+            assert links.tracker is not None
+            assert server.wait_for_peer(10.0)
+            for text in ("first", "second"):
+                server.send(codec.StringMessage(device="x", text=text))
+                assert links.tracker.receive(10.0) is not None
+        finally:
+            links.close()
+    (problem,) = told
+    assert isinstance(problem, Problem)
+    assert not problem.fatal
+    assert "No space left" in problem.text
+    assert any("No space left" in event.text for event in journal.record.events)
