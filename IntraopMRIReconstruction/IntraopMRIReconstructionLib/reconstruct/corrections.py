@@ -92,7 +92,7 @@ def corrected(
         if refused:
             raise ReconstructionError(f"gradient non-linearity cannot be corrected: {refused}")
         coil = read_gradient_coil(wanted.gradients)
-        image = straightened(image, coil, np.zeros(3))
+        image = straightened(image, coil, np.zeros(3), within_slices=not encoding.is_3d)
         digest = hashlib.sha256(wanted.gradients.read_bytes()).hexdigest()
         done.append(f"gradient non-linearity by '{wanted.gradients.name}' (sha256 {digest[:16]})")
         if not encoding.is_3d:

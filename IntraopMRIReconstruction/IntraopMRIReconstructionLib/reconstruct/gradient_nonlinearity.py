@@ -72,11 +72,13 @@ class GradientCoil:
         return np.asarray(np.stack(fields, axis=-1) * self.radius_mm @ self.scanner_from_ras)
 
 
-def straightened(image: Image, coil: GradientCoil, isocentre_ras_mm: npt.NDArray[Any]) -> Image:
+def straightened(
+    image: Image, coil: GradientCoil, isocentre_ras_mm: npt.NDArray[Any], within_slices: bool = False
+) -> Image:
     """The image (k, j, i) with every point at its true place and its true brightness, on the same grid, float32.
 
-    ``isocentre_ras_mm``: (3,) in the frame of the image. What lay outside the image is 0.
-    Valid for 3D scans; in 2D scans the slice itself is bent, which no later step can undo.
+    ``isocentre_ras_mm``: (3,) in the frame of the image. What lay outside the image is 0. ``within_slices``: of 2D
+    scans, whose slices are bent themselves, which no later step can undo: points stay in their slice (along k).
     """
     array = np.asarray(image.array, dtype=np.float32)
     if array.ndim != 3 or not np.isfinite(array).all():
@@ -95,6 +97,8 @@ def straightened(image: Image, coil: GradientCoil, isocentre_ras_mm: npt.NDArray
         indexing="ij",
     )
     shifts = [map_coordinates(part, places, order=1 if min(part.shape) < 4 else 3, mode="nearest") for part in coarse]
+    if within_slices:
+        shifts[0][:] = 0
     grid = np.meshgrid(*[np.arange(n) for n in array.shape], indexing="ij")
     seen = [g + shift for g, shift in zip(grid, shifts, strict=True)]
     straight = map_coordinates(array, seen, order=3, mode="constant", cval=0.0)

@@ -70,6 +70,35 @@ def test_a_bent_picture_is_straightened(directions: np.ndarray) -> None:
     assert np.array_equal(straight.ras_from_ijk, affine)
 
 
+@pytest.mark.parametrize("slices", [1, 3])
+def test_slices_of_a_2d_scan_are_straightened_within_themselves(directions: np.ndarray, slices: int) -> None:
+    """Far from the isocentre points leave a single slice by more than its thickness: it must not turn black."""
+    size, spacing = 48, np.array([4.0, 4.0, 5.0])
+    affine = np.eye(4)
+    affine[:3, :3] = directions * spacing
+    affine[:3, 3] = 70 * directions[:, 2] - affine[:3, :3] @ np.array([(size - 1) / 2, (size - 1) / 2, slices // 2])
+    k, j, i = np.meshgrid(np.arange(slices), np.arange(size), np.arange(size), indexing="ij")
+    ras = np.stack([i, j, k], axis=-1) @ affine[:3, :3].T + affine[:3, 3]
+    plane = directions[:, :2] @ directions[:, :2].T
+
+    def true(seen: np.ndarray) -> np.ndarray:
+        found = seen
+        for _ in range(12):
+            found = seen - COIL.displacement(found) @ plane
+        return found
+
+    def blobs(points: np.ndarray) -> np.ndarray:
+        u, v = np.moveaxis(points @ directions[:, :2], -1, 0)
+        return np.asarray(sum(np.exp(-((u - a) ** 2 + (v - b) ** 2) / (2 * 14.0**2)) for a, b in ((60, 5), (-50, -55))))
+
+    steps = [(true(ras + 0.01 * e) - true(ras - 0.01 * e)) / 0.02 @ directions[:, :2] for e in directions[:, :2].T]
+    bent = Image((blobs(true(ras)) * np.linalg.det(np.stack(steps, axis=-1))).astype(np.float32), affine)
+    straight = straightened(bent, COIL, np.zeros(3), within_slices=True)
+    inner = np.s_[:, 3:-3, 3:-3]
+    assert np.abs(bent.array - blobs(ras))[inner].max() > 0.04
+    assert np.abs(straight.array - blobs(ras))[inner].max() < 0.01
+
+
 def test_a_coil_without_terms_changes_nothing() -> None:
     image = Image(np.random.default_rng(2).uniform(size=(1, 9, 8)).astype(np.float32), np.eye(4))
     straight = straightened(image, GradientCoil(RADIUS, {}, {}, {}, np.eye(3)), np.zeros(3))

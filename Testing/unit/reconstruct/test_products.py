@@ -363,6 +363,11 @@ def test_gradient_table_is_read_and_used(tmp_path: Path) -> None:
     result = make(collected(replace(scan, encoding=known)), wanted)
     assert "coeff.grad" in result.provenance["corrections"]
     assert not np.allclose(result.image.array, make(collected(scan), Wanted()).image.array, atol=1e-3)
+    # A slice far from the isocentre keeps its signal.
+    away = known.ras_from_ijk.copy()
+    away[2, 3] += 70.0
+    far = make(collected(replace(scan, encoding=replace(known, ras_from_ijk=away))), wanted)
+    assert far.image.array.sum() == pytest.approx(result.image.array.sum(), rel=0.1)
     with pytest.raises(ReconstructionError, match="isocentre"):
         make(collected(scan), wanted)
     assert "FFS" in gradients_refused(replace(known, metadata={"source": "MRD", "patient_position": "FFS"}))
