@@ -136,6 +136,44 @@ def test_the_package_of_the_authors_is_such_a_client(reception: Reception) -> No
     np.testing.assert_allclose(np.squeeze(back.data), np.squeeze(result.image.array))
 
 
+def test_an_image_that_cannot_be_made_says_what_was_left_out(reception: Reception) -> None:
+    """Calibration lines that lie in another encoding are none of this one, but they explain the refusal."""
+    scan = Scan(encoded=(32, 32, 1), recon=(32, 32, 1), encoded_fov_mm=(320.0, 320.0, 5.0), recon_fov_mm=(320, 320, 5))
+    text = scan.header().replace("<patientBirthdate>unknown</patientBirthdate>", "")
+    encoding = text[text.index(" <encoding>") : text.index(" <sequenceParameters>")]
+    rng = np.random.default_rng(3)
+    with client(reception) as link:
+        link.send(TextMessage(MessageId.HEADER, text.replace(encoding, 2 * encoding)))
+        stream = io.BytesIO()
+        sender = ProtocolSerializer(stream)
+        for ky in [*range(0, 32, 2), *range(13, 20, 2)]:
+            line = scan.line(rng.normal(size=(2, 32)), kspace_encode_step_1=ky)
+            if ky % 2:
+                line.encoding_space_ref = 1
+                line.setFlag(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
+            sender.serialize(line)
+        sender.close()
+        link._send([stream.getvalue()])
+        _, failed = until(reception, Failed)
+    assert "calibration" in failed.text.split(";")[0]
+    assert "4 calibration readouts of other encodings" in failed.text
+
+
+def test_a_stream_without_directions_is_refused_without_an_option_that_it_has_not(reception: Reception) -> None:
+    scan = Scan(encoded=(16, 16, 1), recon=(16, 16, 1))
+    line = scan.point_line(scan.position, 0)
+    for name in ("read_dir", "phase_dir", "slice_dir"):
+        getattr(line, name)[:] = (0.0, 0.0, 0.0)
+    with client(reception) as link:
+        link.send(TextMessage(MessageId.HEADER, scan.header()))
+        stream = io.BytesIO()
+        sender = ProtocolSerializer(stream)
+        sender.serialize(line)
+        link._send([stream.getvalue()])
+        _, failed = until(reception, Failed)
+    assert failed.text.endswith("nobody knows how the image lies in the patient")
+
+
 def test_a_client_that_does_not_wait_for_its_image(reception: Reception) -> None:
     scan = plain()
     with client(reception) as link:

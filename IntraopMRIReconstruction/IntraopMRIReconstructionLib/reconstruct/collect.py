@@ -28,6 +28,10 @@ class Collector(Protocol):
     def warnings(self) -> tuple[str, ...]:
         """What was wrong with the data so far, in words."""
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Readouts that are in no image, with their number and why."""
+
     def add(self, acquisition: Acquisition) -> None:
         """Take in a block of readouts."""
 

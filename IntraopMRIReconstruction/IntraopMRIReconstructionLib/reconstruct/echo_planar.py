@@ -55,6 +55,11 @@ class EpiFrame:
         return self.kspace.left_out
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person must know of it."""
+        return self.kspace.warnings
+
+    @property
     def acquired_utc_s(self) -> float | None:
         """When the frame began."""
         return self.kspace.acquired_utc_s
@@ -140,6 +145,11 @@ class EpiAssembler:
     def warnings(self) -> tuple[str, ...]:
         """What was wrong with the data so far, in words."""
         return self._lines.warnings
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Readouts that are in no image, with their number and why."""
+        return self._lines.left_out
 
     def add(self, acquisition: Acquisition) -> None:
         """Take in a block of lines. Raises ReconstructionError as the Cartesian assembler does, and for readouts whose

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..data import Acquisition, Encoding, Image
 from ..errors import Cancelled, IntraopError, OpenChoice, WireError
 from ..reconstruct.auto import Frame
+from ..reconstruct.collect import Collector
 from ..reconstruct.live import SCAN_SILENT_S, LiveScan
 from ..reconstruct.products import (
     Wanted,
@@ -216,10 +217,11 @@ class Reception:
                 whole = isinstance(item, Acquisition) and item.last
                 self._handled(partial(self._heard, item), lambda error: self._tell(Failed(str(error))))
         except WireError as error:
+            why = error.problem if isinstance(error, OpenChoice) else str(error)
             if self._live is not None:
-                self._lost(str(error))
+                self._lost(why)
             elif not whole and not self._closing.is_set():
-                self._tell(Failed(str(error)))
+                self._tell(Failed(why))
         else:
             self._send_back(connection)
         finally:
@@ -342,20 +344,26 @@ class Reception:
         for number, frame in enumerate(whole):
             ends = last and number == len(whole) - 1
             streamed = not ends and live.encoding.repetitions > 1
-            self._said(partial(self._made, live, frame, ends), received_s, streamed)
+            self._said(partial(self._made, live, frame, ends), frame, received_s, streamed)
         if last and self._thermometer is None and quantity_of(self.wanted, live.encoding) != "image":
-            self._said(partial(make, live.collector, self.wanted, self._progress))
+            self._said(partial(make, live.collector, self.wanted, self._progress), live.collector)
 
     def _said(
-        self, work: Callable[[], Reconstruction | None], received_s: float | None = None, streamed: bool = False
+        self,
+        work: Callable[[], Reconstruction | None],
+        about: Collector | Frame,
+        received_s: float | None = None,
+        streamed: bool = False,
     ) -> None:
-        """Tell the result of ``work``, or why there is none."""
+        """Tell the result of ``work``, or why there is none and what is known of the lines it is ``about``."""
         try:
             result = work()
         except Cancelled:
             raise
         except IntraopError as error:
-            self._tell(Failed(str(error)))
+            # Doubles: a fault for which lines were left out is a warning too.
+            said = dict.fromkeys([str(error), *about.warnings, *about.left_out])
+            self._tell(Failed("; ".join(said)))
             return
         if result is not None:
             self._answer = result.image

@@ -187,7 +187,7 @@ class ReconstructionPanel(Panel):
 
     def _question(self) -> str:
         assert self.asked is not None
-        problem = self.asked.open.problem
+        problem = self.asked.open.problem[:1].upper() + self.asked.open.problem[1:]
         if self.asked.open.option == "assume_axial":
             return _(
                 "{problem}. If you know that it is axial, it can be looked at so, marked; no session takes it."
@@ -214,6 +214,7 @@ class ReconstructionPanel(Panel):
         if scan is None:
             return _("Nothing received yet.")
         z, y, x = scan.encoded_matrix
+        assumed = assumed_geometry(scan.metadata)
         lines = [
             _("{protocol}, {trajectory}, {dimension}").format(
                 protocol=scan.protocol or scan.scan_id,
@@ -224,9 +225,11 @@ class ReconstructionPanel(Panel):
                 x=x, y=y, z=z, coils=scan.coils, ay=scan.acceleration[1], az=scan.acceleration[0]
             ),
             *_contrasts(scan),
+            *([_("orientation {assumed}").format(assumed=assumed)] if assumed else []),
             *([scan.metadata[READ_AS]] if READ_AS in scan.metadata else []),
             *([_("only {part} is read").format(part=scan.metadata[READ_ONLY])] if READ_ONLY in scan.metadata else []),
             *([_("{frames} frames").format(frames=scan.repetitions)] if scan.repetitions > 1 else []),
+            *([_("{number} averages").format(number=scan.averages)] if scan.averages > 1 else []),
             _("patient {id}").format(id=scan.patient_id or _("not stated")),
         ]
         return "\n".join(lines)

@@ -108,7 +108,8 @@ def place(
         head = heads[wrong[0]]
         said = (
             f"the place of the scan changes at readout {wrong[0]} (slice {head['idx']['slice']}): position "
-            f"{head['position'].tolist()}, directions {[head[name].tolist() for name in _DIRECTIONS]}"
+            f"{head['position'].tolist()}, directions {[head[name].tolist() for name in _DIRECTIONS]}, table "
+            f"{head['patient_table_position'].tolist()}"
         )
         if len(counters) == 1:
             raise WireError(said)

@@ -42,7 +42,8 @@ class LiveScan:
     id ("name#2"). The last block of a scan carries ``last``; where the sender does not flag its last readout, that
     block has no lines.
 
-    Of several encodings the first is read, unless the options name another: a stream cannot be looked through before.
+    Of several encodings, phases and sets the first is read, unless the options name another: a stream cannot be looked
+    through before.
     Slices that may be slabs or SEMAC are waited for, since only their distance tells them apart.
     """
 
@@ -98,7 +99,7 @@ class LiveScan:
                 if plan is None or not self._continues(plan, run, header):
                     plan = self._plan = self._planned(header, run)
                     yield plan.encoding
-                self._left_out += left_out(run.heads, self._options)
+                self._left_out += left_out(run.heads, plan.options)
                 for block in plan.blocks(run):
                     self._ended = block.last
                     yield self._received_now(block)
@@ -133,7 +134,16 @@ class LiveScan:
         return replace(block, received_monotonic_s=time.monotonic(), received_utc_s=time.time(), left_out=unused)
 
     def _planned(self, header: MrdHeader, lines: Lines) -> ScanPlan:
-        plan = plan_scan(header, lines.heads, self._options, self._name)
+        # A stream cannot be asked which of several phases or sets is meant: the first is read, the others are counted.
+        options, heads = self._options, lines.heads
+        images = for_images(heads, options)
+        if images.any():
+            first = heads[images][0]["idx"]
+            phase = int(first["phase"]) if options.phase is None else options.phase
+            chosen = int(first["set"]) if options.set_index is None else options.set_index
+            options = replace(options, phase=phase, set_index=chosen)
+            heads = heads[~images | for_images(heads, options)]
+        plan = replace(plan_scan(header, heads, self._options, self._name), options=options)
         self._plans += 1
         self._ended = False
         if self._plans == 1:

@@ -80,6 +80,12 @@ class ScanPlan:
         chosen = np.flatnonzero(for_images(heads, self.options) | has(heads, MrdFlag.NOISE))
         if not chosen.size:
             return []
+        # Nobody averages lines that only calibrate, however they are numbered.
+        alone = _only_calibrates(heads) & (heads["idx"]["average"] > 0)
+        if alone.any():
+            heads = heads.copy()
+            heads["idx"]["average"][alone] = 0
+            lines = replace(lines, heads=heads)
         if self.steps is not None:
             heads = self.steps.as_contrasts(heads, for_images(heads, self.options))
             lines = replace(lines, heads=heads)
@@ -205,6 +211,7 @@ def plan_scan(header: MrdHeader, heads: AnyArray, options: MrdOptions, name: str
     if not len(images):
         raise WireError(f"none of the {len(heads)} readouts belongs to an image of encoding {options.encoding_space}")
     _refuse_open_choices(images)
+    space = _measured(space, images)
     is_3d = space.encoded_matrix[0] > 1
     if steps is not None:
         images = steps.as_contrasts(images, np.ones(len(images), dtype=bool))
@@ -245,7 +252,7 @@ def plan_scan(header: MrdHeader, heads: AnyArray, options: MrdOptions, name: str
         centre=centre if is_3d else (slices // 2, *centre[1:]),
         contrasts=_count(space, images, "contrast"),
         repetitions=_count(space, images, "repetition"),
-        averages=_count(space, _without_navigators(images), "average"),
+        averages=_count(space, _for_averages(images), "average"),
         protocol=header.protocol,
         patient_id=header.patient_id,
         field_t=header.field_t,
@@ -265,7 +272,9 @@ def left_out(heads: AnyArray, options: MrdOptions) -> Counter[str]:
     if not len(rest):
         return result
     kinds = [(f"{(flag.name or '').lower().replace('_', ' ')} readouts", has(rest, flag)) for flag in NOT_FOR_IMAGES]
-    kinds.append(("readouts of other encodings", rest["encoding_space_ref"] != options.encoding_space))
+    other = rest["encoding_space_ref"] != options.encoding_space
+    kinds.append(("calibration readouts of other encodings", other & has(rest, MrdFlag.CALIBRATION)))
+    kinds.append(("readouts of other encodings", other))
     kinds.append(("readouts of other slices, phases or sets", np.ones(len(rest), dtype=bool)))
     counted = np.zeros(len(rest), dtype=bool)
     for what, rows in kinds:
@@ -321,6 +330,21 @@ def _refuse_open_choices(images: AnyArray) -> None:
         raise WireError(f"the number of coils changes in mid-scan: {channels.tolist()}")
 
 
+def _measured(space: Space, images: AnyArray) -> Space:
+    """The space without lines that the limits leave out on both sides alike: they are filled with zeros, never measured
+    (phase resolution below 1), so that none of them is missing."""
+    matrix = list(space.encoded_matrix)
+    for axis, step in ((0, 2), (1, 1)):
+        limit, numbers = space.limits.get(f"kspace_encoding_step_{step}"), images["idx"][f"kspace_encode_step_{step}"]
+        if limit is None or space.trajectory not in ("cartesian", "epi") or not limit.minimum < limit.maximum:
+            continue
+        count = limit.maximum - limit.minimum + 1
+        inside = limit.minimum <= int(numbers.min()) and int(numbers.max()) <= limit.maximum
+        if count < matrix[axis] and limit.centre - limit.minimum == count // 2 and inside:
+            matrix[axis] = count
+    return replace(space, encoded_matrix=(matrix[0], matrix[1], matrix[2]))
+
+
 def _shift(count: int, minimum: int, maximum: int, centre: int) -> tuple[int, int]:
     """By how much to move lines minimum..maximum so that ``centre`` lies at count // 2, and where it comes to lie.
 
@@ -370,6 +394,17 @@ def _calibration_lines(header: MrdHeader, images: AnyArray, is_3d: bool) -> tupl
     texts = [header.user_parameters.get(name, "") for name in CALIBRATION_PARAMETERS]
     said = [int(text) if text.isdecimal() else 0 for text in texts]
     return max(counted[0], said[0]) if is_3d else 0, max(counted[1], said[1])
+
+
+def _only_calibrates(heads: AnyArray) -> npt.NDArray[np.bool_]:
+    return has(heads, MrdFlag.CALIBRATION) & ~has(heads, MrdFlag.CALIBRATION_AND_IMAGE)
+
+
+def _for_averages(images: AnyArray) -> AnyArray:
+    """Lines whose averages count; all when there are no others."""
+    lines = _without_navigators(images)
+    averaged = lines[~_only_calibrates(lines)]
+    return averaged if len(averaged) else lines
 
 
 def _without_navigators(images: AnyArray) -> AnyArray:

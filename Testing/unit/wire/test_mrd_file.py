@@ -13,6 +13,8 @@ import pytest
 from IntraopMRIReconstructionLib.data import Acquisition, Encoding, LineFlag
 from IntraopMRIReconstructionLib.errors import DataError, IntraopError, OpenChoice, WireError
 from IntraopMRIReconstructionLib.geometry import RAS_FROM_LPS
+from IntraopMRIReconstructionLib.reconstruct.auto import reconstruct
+from IntraopMRIReconstructionLib.reconstruct.collect import collector
 from IntraopMRIReconstructionLib.wire import mrd_file
 from IntraopMRIReconstructionLib.wire.mrd_file import MrdReader, read_mrd, write_mrd
 from IntraopMRIReconstructionLib.wire.mrd_scan import MrdOptions
@@ -166,7 +168,6 @@ def test_every_kind_of_line_keeps_its_meaning(tmp_path: Path) -> None:
         ((4, 15, 8), (4, 8, 15), (4, 8, 15), 4),  # they were left out and the counter did not
         ((0, 11, 8), (0, 8, 11), (0, 8, 11), 12),  # the last lines were left out
         ((0, 15, 6), (0, 6, 15), (2, 8, 17), 6),  # nothing left out, centre elsewhere
-        ((0, 11, 6), (0, 6, 11), (2, 8, 13), 8),  # the same number on both sides
         ((0, 0, 0), (0, 8, 15), (0, 8, 15), 8),  # limits that nobody filled in
     ],
 )
@@ -180,6 +181,54 @@ def test_partial_fourier_lines_lie_around_the_centre(
     assert read.encoding.centre_index == (0, centre, 16)
     assert min(read.acquisitions[0].ky) >= 0
     assert max(read.acquisitions[0].ky) < 16
+
+
+@pytest.mark.parametrize("limits", [(0, 11, 6), (2, 13, 8), (0, 10, 5)])
+def test_lines_that_are_never_measured_on_both_sides_are_not_missing(
+    tmp_path: Path, limits: tuple[int, int, int]
+) -> None:
+    """A phase resolution below 1: the matrix is filled with zeros around what the limits announce."""
+    scan = Scan(limits={"kspace_encoding_step_1": limits})
+    point = scan.position + scan.axes @ (-30.0, 20.0, 0.0)
+    lines = []
+    for step in range(limits[0], limits[1] + 1):
+        # The k-space index of a line is its distance from the centre.
+        line = scan.point_line(point, step - limits[2] + 8)
+        line.idx.kspace_encode_step_1 = step
+        lines.append(line)
+    read = read_mrd(scan.write(tmp_path / "a.h5", lines))
+    count = limits[1] - limits[0] + 1
+    assert read.encoding.encoded_matrix == (1, count, 32)
+    assert read.encoding.recon_matrix == (1, 16, 16)
+    made = collector(read.encoding)
+    for block in read.acquisitions:
+        made.add(block)
+    assert made.is_whole(0, 0)
+    result = reconstruct(made.kspace())
+    assert result.warnings == ("the header announces an acceleration of (1, 2), the lines show (1, 1)",)
+    assert result.method == "fft"
+    where = read.encoding.ras_from_ijk @ (*peak_ijk(result.image.array), 1)
+    np.testing.assert_allclose(where[:3], (RAS_FROM_LPS @ (*point, 1))[:3], atol=1e-3)
+
+
+def test_limits_that_lines_contradict_take_nothing_away(tmp_path: Path) -> None:
+    scan = Scan(limits={"kspace_encoding_step_1": (2, 13, 8)})
+    read = read_mrd(scan.write(tmp_path / "b.h5", [scan.line(kspace_encode_step_1=step) for step in (2, 8, 15)]))
+    assert read.encoding.encoded_matrix == (1, 16, 32)
+
+
+def test_calibration_lines_are_no_averages(tmp_path: Path) -> None:
+    scan = Scan()
+    alone = [ismrmrd.ACQ_IS_PARALLEL_CALIBRATION]
+    lines = [scan.line(kspace_encode_step_1=step) for step in range(0, 16, 2)]
+    lines += [scan.line(kspace_encode_step_1=step, average=1, flags=alone) for step in range(4, 12)]
+    read = read_mrd(scan.write(tmp_path / "a.h5", lines))
+    assert read.encoding.averages == 1
+    assert {block.average for block in read.acquisitions} == {0}
+    lines.append(scan.line(kspace_encode_step_1=2, average=1))
+    read = read_mrd(scan.write(tmp_path / "b.h5", lines))
+    assert read.encoding.averages == 2
+    assert sum(len(block.ky) for block in read.acquisitions if block.average == 1) == 1
 
 
 def test_short_echoes_keep_their_centre_and_discarded_samples_are_zero(tmp_path: Path) -> None:
@@ -501,12 +550,32 @@ def test_the_encoding_with_the_images_is_read(tmp_path: Path) -> None:
     read = read_mrd(scan.write(tmp_path / "a.h5", [reference, line(1), line(1, step=1)]))
     assert read.encoding.encoded_matrix == (1, 16, 32)
     assert read.encoding.metadata["read_only"] == "encoding 1 of 2"
-    assert read.acquisitions[0].left_out == {"readouts of other encodings": 1}
+    assert read.acquisitions[0].left_out == {"calibration readouts of other encodings": 1}
     both = scan.write(tmp_path / "b.h5", [line(0), line(1)])
     with pytest.raises(OpenChoice) as caught:
         read_mrd(both)
     assert (caught.value.option, caught.value.values) == ("encoding_space", (0, 1))
     assert read_mrd(both, MrdOptions(encoding_space=1)).encoding.encoded_matrix == (1, 16, 32)
+
+
+def test_the_group_may_have_any_name_and_is_asked_for_where_there_are_two(tmp_path: Path) -> None:
+    scan, path = Scan(), tmp_path / "a.h5"
+    for count, group in enumerate(("measurement 7", "measurement 8"), start=1):
+        dataset = ismrmrd.Dataset(str(path), group, create_if_needed=True)
+        dataset.write_xml_header(scan.header().encode())
+        for step in range(count):
+            dataset.append_acquisition(scan.line(kspace_encode_step_1=step))
+        dataset.append_image("image_0", ismrmrd.Image.from_array(np.zeros((1, 8, 8), np.float32)))
+        dataset.append_waveform(ismrmrd.Waveform.from_array(np.zeros((2, 16), np.uint32)))
+        dataset.close()
+        if count == 1:
+            assert len(read_mrd(path).acquisitions[0].ky) == 1
+    with pytest.raises(OpenChoice) as caught:
+        read_mrd(path)
+    assert (caught.value.option, caught.value.values) == ("group", ("measurement 7", "measurement 8"))
+    assert len(read_mrd(path, group="measurement 8").acquisitions[0].ky) == 2
+    with pytest.raises(WireError, match="no MRD raw data under 'dataset'"):
+        read_mrd(path, group="dataset")
 
 
 def test_one_set_phase_or_slice_can_be_chosen(tmp_path: Path) -> None:

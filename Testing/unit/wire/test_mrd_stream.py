@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -124,6 +125,25 @@ def test_a_live_scan_is_the_same_as_its_file(tmp_path: Path, directions: np.ndar
         for name in ("samples", "ky", "kz", "flags"):
             joined = np.concatenate([getattr(block, name) for block in live])
             np.testing.assert_array_equal(joined, np.concatenate([getattr(block, name) for block in filed]))
+
+
+@pytest.mark.parametrize("counter", ["phase", "set"])
+@pytest.mark.parametrize("at_once", [1, 7, 10_000])
+def test_of_several_phases_or_sets_the_first_is_read_and_the_others_are_counted(counter: str, at_once: int) -> None:
+    scan = Scan()
+    lines = [
+        scan.line(np.full((2, 32), number), kspace_encode_step_1=step, **{counter: number})  # type: ignore[arg-type]
+        for number in (3, 4)
+        for step in range(16)
+    ]
+    dummy = scan.line(flags=[ismrmrd.ACQ_IS_DUMMYSCAN_DATA])
+    items = received(stream_bytes(header_of(scan), dummy, *lines), at_once=at_once)
+    blocks = [item for item in items if isinstance(item, Acquisition)]
+    samples = np.concatenate([block.samples for block in blocks if len(block.ky)])
+    assert len(samples) == 16
+    np.testing.assert_array_equal(samples, 3)
+    counted = sum((Counter(block.left_out) for block in blocks), Counter[str]())
+    assert counted == {"readouts of other slices, phases or sets": 16, "dummy scan readouts": 1}
 
 
 def test_what_we_send_the_package_reads(directions: np.ndarray) -> None:
