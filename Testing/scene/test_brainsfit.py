@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import slicer
-from IntraopMRILib.register.engines import poses_apart_mm
 from IntraopMRILib.scene.brainsfit import BrainsfitRun, brainsfitAvailable
 from IntraopMRILib.scene.conversion import vtkMatrix
 from IntraopMRILib.scene.headless import HeadlessScene
-from IntraopMRIReconstructionLib.data import Image
-from IntraopMRIReconstructionLib.errors import DataError, RegistrationError
+from IntraopMRIReconstructionLib.errors import RegistrationError
 from IntraopMRIReconstructionLib.geometry import rotation_about
 
 #: As BRAINSFit.xml (BRAINSTools) names and types them; enumerations with their elements.
@@ -183,10 +181,3 @@ def test_a_cancelled_run_tells_nobody(headless: HeadlessScene, module: StandIn) 
     assert not heard.poses
     assert not heard.errors
     assert scene.GetNumberOfNodes() == before
-
-
-def test_poses_apart_is_the_largest_in_the_brain() -> None:
-    brain = Image(np.ones((20, 20, 20), np.uint8), np.diag([2.0, 2.0, 2.0, 1.0]))
-    assert poses_apart_mm(pose(0, (1, 2, 2)), pose(0, (1, 2, 5)), brain) == pytest.approx(3.0)
-    with pytest.raises(DataError, match="empty"):
-        poses_apart_mm(np.eye(4), np.eye(4), brain.with_array(np.zeros((20, 20, 20), np.uint8)))

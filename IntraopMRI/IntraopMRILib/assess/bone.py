@@ -53,27 +53,22 @@ def cobb_angle(
     upper_normal_ras: npt.ArrayLike,
     lower_normal_ras: npt.ArrayLike,
     plane: Literal["coronal", "sagittal"] = "coronal",
-    point_error_deg: float = 0.0,
 ) -> Measurement:
     """Angle between the upper endplate of the upper end vertebra and the lower endplate of the lower one.
 
-    The arguments are the endplates' normals toward superior, RAS. ``point_error_deg``: of one endplate.
+    The arguments are the endplates' normals toward superior, RAS.
     """
     if plane not in ("coronal", "sagittal"):
         raise AssessmentError(f"a Cobb angle is measured in the coronal or the sagittal plane, got '{plane}'")
-    _require_error(point_error_deg, "point_error_deg")
     keep = {"coronal": 0, "sagittal": 1}[plane]
     angles = [_tilt_deg(_unit(normal, "endplate normal"), keep) for normal in (upper_normal_ras, lower_normal_ras)]
-    value = abs(angles[0] - angles[1])
-    error = float(np.sqrt(2.0) * point_error_deg)
     return Measurement(
         f"Cobb angle, {plane}, supine",
-        value,
+        abs(angles[0] - angles[1]),
         "deg",
         "Between the upper endplate of the upper end vertebra and the lower endplate of the lower end vertebra, "
         f"projected on the {plane} plane; supine",
         COBB_SOURCE,
-        (max(0.0, value - error), value + error) if error else None,
     )
 
 

@@ -141,17 +141,14 @@ def compare(
     planned: Trajectory,
     actual: Trajectory,
     uncertainty_mm: float = 0.0,
-    axial_normal_ras: npt.ArrayLike = (0.0, 0.0, 1.0),
-    sagittal_normal_ras: npt.ArrayLike = (1.0, 0.0, 0.0),
     based_on: tuple[str, ...] = (),
     spread: Spread | None = None,
 ) -> tuple[Measurement, ...]:
     """Entry, tip, radial, depth and angular deviation of ``actual`` from ``planned`` (same RAS frame).
 
     ``uncertainty_mm`` of one against the other, alike in all directions, such as that of the registration, and the
-    ``spread`` of the actual ends give the intervals; there are none without both. The normals name the patient's axial
-    and sagittal planes (RAS axes by default). Raises AssessmentError when the two run in opposite directions (entry and
-    tip swapped) or are too far from one another to be one implant.
+    ``spread`` of the actual ends give the intervals; there are none without both. Raises AssessmentError when the two
+    run in opposite directions (entry and tip swapped) or are too far from one another to be one implant.
     """
     may = (Spread() if spread is None else spread).widened(uncertainty_mm)
     u, v = planned.direction, actual.direction
@@ -214,8 +211,8 @@ def compare(
             "acos |u . v| of planned and actual axis",
             angle_error,
         ),
-        _planar("axial", label, u, v, axial_normal_ras, angle_error, based_on),
-        _planar("sagittal", label, u, v, sagittal_normal_ras, angle_error, based_on),
+        _planar("axial", 2, label, u, v, angle_error, based_on),
+        _planar("sagittal", 0, label, u, v, angle_error, based_on),
     )
 
 
@@ -249,20 +246,11 @@ def _angle_deg(u: Vector, v: Vector) -> float:
 
 
 def _planar(
-    plane: str,
-    label: str,
-    u: Vector,
-    v: Vector,
-    normal_ras: npt.ArrayLike,
-    error_deg: float,
-    based_on: tuple[str, ...],
+    plane: str, axis: int, label: str, u: Vector, v: Vector, error_deg: float, based_on: tuple[str, ...]
 ) -> Measurement:
-    normal = np.asarray(normal_ras, dtype=np.float64)
-    length = float(np.linalg.norm(normal))
-    if normal.shape != (3,) or not np.isfinite(length) or length < 1e-9:
-        raise AssessmentError(f"the normal of the {plane} plane must be a vector that is not zero, got {normal}")
-    normal = normal / length
-    a, b = u - (u @ normal) * normal, v - (v @ normal) * normal
+    """The part of the angle in the plane across an ``axis`` of RAS."""
+    normal = np.eye(3)[axis]
+    a, b = u - u[axis] * normal, v - v[axis] * normal
     name = f"{label}: angular deviation, {plane} part"
     definition = f"Angle between planned and actual axis projected on the {plane} plane, right-handed about its normal"
     if min(np.linalg.norm(a), np.linalg.norm(b)) < LEAST_PROJECTION:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 from IntraopMRIReconstructionLib.data import POSE_STALE_S, Heartbeat, Measurement, Pose
@@ -90,16 +90,6 @@ class PoseWatch:
         if self._fresh < FRESH_POSES:
             return PoseState(Trust.RETURNING, age, f"'{self.tool}' has just come back: waiting for steady poses")
         return PoseState(Trust.LIVE, age, "")
-
-    def guarded(self, measurement: Measurement) -> Measurement:
-        """The measurement, or the same without its value and with the reason when the pose is not live."""
-        state = self.state()
-        return measurement if state.live else withdrawn(measurement, state.reason)
-
-
-def withdrawn(measurement: Measurement, reason: str) -> Measurement:
-    """The same measurement without value and interval, and why."""
-    return replace(measurement, value=None, interval=None, missing_because=reason)
 
 
 class AlarmLevel(Enum):

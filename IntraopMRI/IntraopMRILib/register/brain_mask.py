@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import RegistrationError
 from scipy import ndimage
 
-from .sampling import BoolArray, Volume, checked_volume, foreground
+from .sampling import BoolArray, Volume, foreground
 
 #: A brain has about 1200 ml; half a head and children have less, neck and scalp taken along make more.
 PLAUSIBLE_ML = (350.0, 2200.0)
@@ -15,27 +14,12 @@ PLAUSIBLE_ML = (350.0, 2200.0)
 EROSIONS_MM = (4.0, 6.0, 8.0)
 
 
-def make_brain_mask(image: Image) -> Image:
-    """Brain of a T1-weighted head (or of an already stripped one), uint8 (k, j, i) on the grid of ``image``.
+def brain_of(volume: Volume) -> BoolArray:
+    """Brain (k, j, i) of a T1-weighted head, or of an already stripped one, on a volume of about 2 mm.
 
     Raises RegistrationError when nothing of a brain's size comes loose from the rest of the head; the message gives
     the volume found.
     """
-    whole = Volume(checked_volume(image, "brain"), image.ras_from_ijk)
-    small = whole.shrunk(2.0)
-    mask = brain_of(small)
-    factors = [round(a / b) for a, b in zip(small.spacing_kji_mm, whole.spacing_kji_mm, strict=True)]
-    grown = mask.astype(np.uint8)
-    for axis, factor in enumerate(factors):
-        grown = np.repeat(grown, factor, axis=axis)
-    result = np.zeros(whole.values.shape, dtype=np.uint8)
-    k, j, i = np.minimum(grown.shape, result.shape)
-    result[:k, :j, :i] = grown[:k, :j, :i]
-    return image.with_array(result, name=f"{image.name} brain".strip())
-
-
-def brain_of(volume: Volume) -> BoolArray:
-    """Brain mask (k, j, i) on a volume of about 2 mm."""
     head = foreground(volume)
     inner = ndimage.distance_transform_edt(np.pad(head, 1), sampling=volume.spacing_kji_mm)[1:-1, 1:-1, 1:-1]
     # Grey values of the depth of the head: mostly white matter, never fat or air.

@@ -42,15 +42,6 @@ BRAINSFIT_RIGID = {
 }
 
 
-def poses_apart_mm(first: Matrix, second: Matrix, brain: Image) -> float:
-    """Largest distance in mm between where two poses intraop_from_preop put the tissue now inside ``brain`` (mask)."""
-    kji = np.argwhere(brain.array != 0)[::17]
-    if len(kji) == 0:
-        raise DataError("the brain mask is empty: there is no tissue to compare two poses at")
-    now = apply(brain.ras_from_ijk, kji[:, ::-1].astype(float))
-    return float(np.linalg.norm(apply(second, apply(invert(first), now)) - now, axis=1).max())
-
-
 def greedy_available() -> bool:
     """Whether the optional engine is installed."""
     return importlib.util.find_spec("picsl_greedy") is not None

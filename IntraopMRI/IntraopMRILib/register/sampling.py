@@ -25,8 +25,6 @@ BoolArray = npt.NDArray[np.bool_]
 MIN_VOXELS = 6
 #: A field of view thinner than this cannot fix a rotation.
 MIN_EXTENT_MM = 30.0
-#: Intensities beyond these percentiles of the foreground (fat, vessels, spikes) are clipped.
-CLIP_PERCENTILES = (0.5, 99.8)
 
 _SWAP = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
 

@@ -96,9 +96,9 @@ def _summary(document: Document) -> str:
     scale = ""
     if residual is None and (document.get("planned_measures") or document.get("drawn")):
         cards += [_measured_card(checked(first, document)) for first in _first_drawn(document)]
-    elif residual is None:
+    elif residual is None and not any(document.get(what) for what in ("implants", "parts", "heating")):
         cards.append(_card("Residual enhancing tumour", None, "not assessed in this session"))
-    else:
+    elif residual is not None:
         volume, extent = (checked(residual[key], document) for key in ("volume", "extent_of_resection"))
         cards += [_measured_card(volume), _measured_card(extent)]
         if volume["value"] is None:
@@ -108,6 +108,11 @@ def _summary(document: Document) -> str:
                 _card("RANO class", _e(residual["rano"]), f"{residual['rano_meaning']}; {_rano_range(residual)}")
             )
             scale = drawings.residual_scale(volume["value"], volume["interval"])
+    implants = document.get("implants", ())
+    cards += [_implant_card(implant, document) for implant in implants]
+    # Without an implant, how the angles between vertebrae have changed is what a session of the spine is about.
+    changes = [m for m in document.get("measurements", ()) if ": change of " in m["name"] and not implants]
+    cards += [_measured_card(checked(m, document)) for m in changes]
     for heat in document.get("heating", ())[-1:]:
         peak, _dose, volume = (checked(m, {}) for m in heat["measurements"][:3])
         cards += [_measured_card(peak), _measured_card(volume)]
@@ -132,13 +137,22 @@ def _card(title: str, value: str | None, below: str) -> str:
     return f'<div class="card"><h3>{_e(title)}</h3>{shown}<p class="below">{_e(below)}</p></div>'
 
 
-def _measured_card(measurement: Document) -> str:
+def _measured_card(measurement: Document, more: str = "") -> str:
     if measurement["value"] is None:
         return _card(measurement["name"], None, measurement["missing_because"])
     number, unit = value_text(measurement["value"], measurement["unit"])
     between = interval_text(measurement)
     value = f"{_e(number)}<small>{_e(unit)}</small>"
-    return _card(measurement["name"], value, f"interval {between}" if between else "")
+    below = (f"interval {between}" if between else "", more)
+    return _card(measurement["name"], value, "; ".join(words for words in below if words))
+
+
+def _implant_card(implant: Document, document: Document) -> str:
+    """Where the tip went, and the grade of all."""
+    tip = next(
+        (m for m in implant["measurements"] if m["name"].endswith(": tip deviation")), implant["measurements"][0]
+    )
+    return _measured_card(checked(tip, document), implant["band"])
 
 
 def _words_of(parts: list[Document]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from IntraopMRILib.register import engines
-from IntraopMRILib.register.brain_mask import make_brain_mask
+from IntraopMRILib.register.brain_mask import brain_of
 from IntraopMRILib.register.cavity import find_cavity, find_stains
 from IntraopMRILib.register.deformable import DeformableRegistration
 from IntraopMRILib.register.engines import greedy_disagreement
@@ -135,17 +135,18 @@ def test_steps_settle_where_nothing_moved() -> None:
 
 
 def test_brain_mask_of_a_head_and_of_its_stripped_brain(head: Any, scan: Any, preop: Image) -> None:
-    truth = head.brain(grid_points(preop.array.shape, preop.ras_from_ijk))
-    for image in (preop, preop.with_array(preop.array * truth)):
-        found = make_brain_mask(image).array != 0
+    volume = Volume(preop.array.astype(np.float32), preop.ras_from_ijk).shrunk(2.0)
+    truth = head.brain(grid_points(volume.values.shape, volume.ras_from_ijk))
+    for values in (volume.values, volume.values * truth):
+        found = brain_of(Volume(values, volume.ras_from_ijk))
         assert found.shape == truth.shape
         assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.93
 
 
 def test_no_brain_is_said(preop: Image) -> None:
-    noise = preop.with_array(np.random.default_rng(0).random(preop.array.shape).astype(np.float32))
+    noise = Volume(np.random.default_rng(0).random(preop.array.shape).astype(np.float32), preop.ras_from_ijk)
     with pytest.raises(RegistrationError, match="give a brain mask"):
-        make_brain_mask(noise)
+        brain_of(noise.shrunk(2.0))
 
 
 def test_cavity_with_and_without_a_dark_tumour() -> None:

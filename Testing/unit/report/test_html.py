@@ -213,6 +213,30 @@ def test_an_early_session_is_a_report_too() -> None:
     assert "no registration in this session" in text
 
 
+def test_a_session_about_implants_or_the_spine_begins_with_what_it_found() -> None:
+    """A residual that nobody asked for is no part of its decision."""
+    document = copy.deepcopy({**DOCUMENT, "residual": None})
+    summary = text_of(render(document)).partition("Implants, planned against actual")[0]
+    for words in ("L4 left: tip deviation", "1.23", "inaccurate"):
+        assert words in summary
+    assert "not assessed" not in summary
+    lordosis = number("L1 to L4: change of lordosis, sagittal", 12.5, "deg")
+    bent = {
+        **document,
+        "implants": [],
+        "parts": [{"name": "L1", "error_mm": 0.3, "verdict": verdict("good")}],
+        "measurements": [lordosis],
+    }
+    summary = text_of(render(bent)).partition("Further measurements")[0]
+    assert "12.5" in summary
+    assert "not assessed" not in summary
+    refused = copy.deepcopy({**document, "registration": {**DOCUMENT["registration"], "verdict": verdict("refused")}})
+    summary = text_of(render(refused)).partition("Implants, planned against actual")[0]
+    assert "L4 left: tip deviation" in summary
+    assert "1.23" not in summary
+    assert "inaccurate" not in summary
+
+
 @pytest.mark.parametrize("key", ["patient_id", "started_utc", "disclaimer"])
 def test_without_patient_or_disclaimer_there_is_no_report(key: Any) -> None:
     with pytest.raises(DataError, match=key):

@@ -39,7 +39,6 @@ NOBODY = ("unknown", "none", "n/a", "na", "anonymous", "anonymized", "anon", "nu
 #: An identifier (VR LO, PS3.5 6.2) has at most this many characters.
 LONGEST_ID = 64
 #: Facts that a patient's and a study's headers carry, by DICOM's own names.
-PATIENT_FACTS = ("PatientName", "PatientBirthDate", "PatientSex", "IssuerOfPatientID")
 STUDY_FACTS = ("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "AccessionNumber")
 FRAME, ZONE = "FrameOfReferenceUID", "TimezoneOffsetFromUTC"
 
