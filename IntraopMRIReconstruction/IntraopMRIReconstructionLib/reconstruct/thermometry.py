@@ -169,7 +169,7 @@ class _Dose:
     """CEM43 since the reference (3, tissue) in minutes: as measured, and the ends of its interval."""
 
     def __init__(self, size: int) -> None:
-        self.sum = np.zeros((3, size))
+        self.sum = np.zeros((3, size), np.float32)
         self.unseen_s = self.longest_unseen_s = 0.0
         self._rate = np.zeros((3, size), np.float32)
 
@@ -351,7 +351,7 @@ class Thermometer:
         if self._told:
             fitted /= np.float32(self._per_c)
             change -= fitted
-            drift = float(fitted[seen].mean()) if seen.any() else 0.0
+            drift = float(fitted.mean())
             deviation = frame.spread * np.float32(channel / abs(self._per_c))
             seen &= deviation <= MOST_NOISE_C
             noise = self._unheated.deviation(change, lost)

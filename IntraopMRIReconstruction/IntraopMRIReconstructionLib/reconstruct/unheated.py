@@ -53,15 +53,15 @@ class Unheated:
         """``magnitude``, ``bright``: (z, y, x) of the reference and where it has signal. ``order``: of the polynomial
         that the drift is. ``known``: which of the bright voxels are not heated, None when nobody has said. Raises
         ReconstructionError when these are too few."""
-        self._basis = np.stack([term[bright] for term in monomials(bright.shape, order)], axis=-1).astype(np.float32)
-        self._known = np.ones(len(self._basis), dtype=bool) if known is None else known
+        self._basis = np.stack([term[bright] for term in monomials(bright.shape, order)]).astype(np.float32)
+        self._known = np.ones(self._basis.shape[1], dtype=bool) if known is None else known
         self._check(int(self._known.sum()))
         self._where = np.flatnonzero(self._known)
         self._sampled = self._where[:: max(1, len(self._where) // ENOUGH_FOR_SIGMA)]
         power = magnitude[bright] ** 2 * self._known
         # The phase's variance falls with the power.
-        self._weighted = np.ascontiguousarray((self._basis * power[:, None]).T)
-        self._normal = self._weighted.astype(np.float64) @ self._basis
+        self._weighted = self._basis * power
+        self._normal = self._weighted.astype(np.float64) @ self._basis.T
         self._axes = [axis for axis, size in enumerate(bright.shape) if size > 1]
         slopes = [np.gradient(magnitude, axis=axis)[bright] for axis in self._axes]
         self._looks = np.stack([magnitude[bright], *slopes]) * self._known
@@ -84,8 +84,8 @@ class Unheated:
         for _ in range(DRIFT_PASSES):
             taken = self._weighted[:, out].astype(np.float64)
             side = self._weighted @ phase - taken @ phase[out]
-            found = np.linalg.lstsq(self._normal - taken @ self._basis[out], side, rcond=None)[0]
-            fitted = self._basis @ found.astype(np.float32)
+            found = np.linalg.lstsq(self._normal - taken @ self._basis[:, out].T, side, rcond=None)[0]
+            fitted = found.astype(np.float32) @ self._basis
             left = np.abs((phase - fitted) * sharp)
             sigma = self._sigma(left, wrong)
             wrong = (left > max(DRIFT_SIGMAS * sigma, 1e-6)) & self._known
@@ -121,14 +121,16 @@ class Unheated:
 
     def deviation(self, values: Vector, lost: npt.NDArray[np.bool_]) -> float:
         """Standard deviation of values in tissue that was not ``lost``."""
-        return float(np.std(values[self._where[~lost[self._where]]]))
+        known = self._known & ~lost
+        kept, count = values * known, np.count_nonzero(known)
+        return float(np.sqrt(max(0.0, kept @ kept / count - (kept.sum() / count) ** 2)))
 
     def _sigma(self, sizes: Vector, wrong: npt.NDArray[np.bool_]) -> float:
         known = self._sampled[~wrong[self._sampled]]
         return MEDIAN_TO_SIGMA * float(np.median(sizes[known])) if len(known) else 0.0
 
     def _check(self, count: int) -> None:
-        least = LEAST_FOR_DRIFT * self._basis.shape[1]
+        least = LEAST_FOR_DRIFT * len(self._basis)
         if count < least:
             raise ReconstructionError(
                 f"the drift of the field needs at least {least} voxels of tissue away from the heat, got {count}: move "
