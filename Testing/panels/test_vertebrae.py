@@ -21,7 +21,7 @@ from panels.operation import REFUSED, product
 
 __all__ = ["app"]
 
-NAMES, SCREW, TURN_DEG = tuple(LEVELS_MM), "Screw L3 left", 12.0
+NAMES, SCREW, TURN_DEG = tuple(LEVELS_MM), "Screw L3 right", 12.0
 #: The scan ends in it.
 LOST = NAMES[-1]
 
