@@ -167,11 +167,15 @@ def heat_numbers(
         None if cores[0] is None else _finer(cores[0], mark.box, image),
         tuple(notes),
     )
-    if heat.longest_unseen_s > LONGEST_UNSEEN_S:
-        return found.without_dose(
-            f"frames of {heat.longest_unseen_s:.3g} s at a stretch did not come: how hot it was then is not known"
-        )
-    return found
+    why = too_long_unseen(heat)
+    return found.without_dose(why) if why else found
+
+
+def too_long_unseen(heat: Heat) -> str:
+    """Why missing frames leave no dose; "" when there is one."""
+    if heat.longest_unseen_s <= LONGEST_UNSEEN_S:
+        return ""
+    return f"frames of {heat.longest_unseen_s:.3g} s at a stretch did not come: how hot it was then is not known"
 
 
 def why_missing(heat: Heat, tissue: Mask, mark: Marked | None, baseline_c: float, moved_in: int | None) -> str:

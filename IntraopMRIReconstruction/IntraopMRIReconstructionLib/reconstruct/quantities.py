@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..data import Encoding, Image, Progress, no_progress
 from ..errors import ReconstructionError
 from . import metal, multispectral
-from .ablation import HeatNumbers, Marked, has_moved, heat_numbers, marked, peak_of, told, why_missing
+from .ablation import HeatNumbers, Marked, has_moved, heat_numbers, marked, peak_of, told, too_long_unseen, why_missing
 from .auto import Frame, Options, Phased, phased
 from .field_map import field_map
 from .frame_clock import FrameClock
@@ -133,8 +133,8 @@ class LiveThermometer:
         self._mark: Marked | None = None
         self._newest: tuple[Frame, Phased, Heat] | None = None
         self._numbers: HeatNumbers | None = None
-        #: Why no frame can follow the newest any more, "" while one can.
-        self._ended = ""
+        #: Why the newest frame was not taken as the reference was; "" when it was.
+        self._odd = ""
         #: Frame from which on something has moved; None while nothing has.
         self.moved_in: int | None = None
         #: Peak in the mark (C) with its interval, by frame, as long as it is known.
@@ -193,9 +193,9 @@ class LiveThermometer:
         assert self._newest is not None
         assert self._thermometer is not None
         frame, _image, heat = self._newest
-        if self._ended:
+        if self._odd:
             self._numbers = heat_numbers(heat, self._thermometer.tissue, None, image, self.heating.baseline_c).without(
-                self._ended
+                self._odd
             )
         if self._numbers is None or self._numbers.peak.based_on != (image.uid,):
             mark = self._mark if self.heating.drift else None
@@ -204,9 +204,13 @@ class LiveThermometer:
             peak = found.peak
             if peak.value is not None and peak.interval is not None:
                 self.course[frame.repetition] = peak.value, *peak.interval
-            why = self._clock.untimed or self._clock.late()
+            why = self._no_dose(heat)
             self._numbers = found.without_dose(why) if why else found
         return self._numbers
+
+    def _no_dose(self, heat: Heat) -> str:
+        """Why the time since the reference is not known well enough for a dose; "" when it is."""
+        return self._clock.untimed or self._clock.late() or too_long_unseen(heat)
 
     def _follow(self, heats: list[Heat]) -> None:
         """Motion, and the course of the peak, by another mark in all frames; that of the newest is for the numbers."""
@@ -232,10 +236,11 @@ class LiveThermometer:
         same = np.allclose(encoding.ras_from_ijk, reference.ras_from_ijk, atol=1e-3)
         facts = ("recon_matrix", "encoded_matrix", "echo_times_s", "field_t", "coils")
         changed = [name for name in facts if getattr(encoding, name) != getattr(reference, name)]
+        self._odd = ""
         if not same or changed:
             what = " and ".join([*([] if same else ["place"]), *(name.replace("_", " ") for name in changed)])
-            self._ended = f"{what} of the scan changed since the reference: take a new reference"
-            raise ReconstructionError(self._ended)
+            self._odd = f"{what} of the scan changed since the reference: take a new reference"
+            raise ReconstructionError(self._odd)
 
     def _wrapped(self, frame: Frame, image: Phased, heat: Heat) -> Reconstruction:
         assert self._thermometer is not None
@@ -256,9 +261,9 @@ class LiveThermometer:
         warnings = ["fat does not shift with temperature: its voxels are wrong"]
         if not corrected:
             warnings.append("the drift of the field is not corrected: mark where the tissue is heated")
-        untimed = self._clock.untimed or self._clock.late()
-        if untimed:
-            warnings.append(f"the dose is not known: {untimed}")
+        no_dose = self._no_dose(heat)
+        if no_dose:
+            warnings.append(f"the dose is not known: {no_dose}")
         reason = f"phase against frame {heating.reference}"
         if heating.referenceless:
             if self._mark is None:
@@ -274,7 +279,7 @@ class LiveThermometer:
             parameters["drift_removed_c"] = "not needed"
             warnings = [text for text in warnings if "drift" not in text]
         maps = {"magnitude": (np.abs(image.array), "", "magnitude")}
-        if not untimed:
+        if not no_dose:
             maps["dose"] = (heat.dose_min, "min", "thermal dose (CEM43)")
         parameters |= dict(image.parameters)
         said = {BASELINE: f"{heating.baseline_c:g} °C"}

@@ -223,7 +223,8 @@ def test_frames_that_cannot_be_held_against_the_reference_are_refused() -> None:
     scan = heated()
     live, frames = thermometer(scan), frames_of(scan)
     live.add(frames[0])
-    before = live.numbers(live.add(frames[1]).image)
+    newest = live.add(frames[1]).image
+    assert live.numbers(newest).peak.value is not None
     elsewhere = frames[2].encoding.ras_from_ijk.copy()
     elsewhere[0, 3] += 2.0
     for changes, words in (
@@ -233,8 +234,10 @@ def test_frames_that_cannot_be_held_against_the_reference_are_refused() -> None:
     ):
         with pytest.raises(ReconstructionError, match=words):
             live.add(replace(frames[2], encoding=replace(frames[2].encoding, **changes)))
+        assert live.numbers(newest).missing_because.startswith(words)
     with pytest.raises(ReconstructionError, match="frame 1 came after frame 1"):
         live.add(frames[1])
+    # One that was taken as the reference was goes on.
     assert live.numbers(live.add(frames[2]).image).dose.value is not None
     with pytest.raises(ReconstructionError, match="frame 0 came after frame 2"):
         live.add(frames[0])
@@ -242,7 +245,6 @@ def test_frames_that_cannot_be_held_against_the_reference_are_refused() -> None:
     for frame in frames[:3]:
         expected = series.numbers(series.add(frame).image)
     assert live.numbers(live.add(frames[3]).image).dose.value != expected.dose.value
-    assert before.peak.value is not None
 
 
 def test_a_coil_that_dies_asks_for_a_new_reference() -> None:
@@ -274,6 +276,29 @@ def test_frames_that_are_missing() -> None:
     assert found.dose.interval is not None
     assert found.dose.interval[0] <= all_seen.dose.value <= found.dose.interval[1]
     assert any(f"frames of {each:.3g} s did not come" in note for note in found.notes)
+    long = thermometer(scan)
+    for number in (0, 1, 2, 3):
+        long.add(frames[number])
+    late = long.add(frames[8])
+    found = long.numbers(late.image)
+    assert found.peak.value == pytest.approx(all_seen.peak.value, abs=0.5)
+    assert found.dose.value is None
+    assert "dose" not in late.maps
+    assert any("the dose is not known: frames of 16 s" in text for text in late.warnings)
+
+
+def test_a_clock_that_was_set_back_takes_the_dose_away() -> None:
+    scan = heated()
+    untimed = {key: value for key, value in scan.encoding.metadata.items() if key != "frame_interval_s"}
+    live = thermometer(scan)
+    for frame, time_s in zip(frames_of(scan), (1e9, 1e9 + 4, 1e9 + 8, 1e9 - 3600, 1e9 - 3596), strict=True):
+        encoding = replace(frame.encoding, metadata=untimed)
+        result = live.add(replace(frame, encoding=encoding, acquired_utc_s=time_s))
+        numbers = live.numbers(result.image)
+        assert numbers.peak.value is not None
+        assert (numbers.dose.value is not None) == (time_s >= 1e9)
+        assert ("dose" in result.maps) == (time_s >= 1e9)
+    assert "clock of frame 3 is missing or was set back" in numbers.dose.missing_because
 
 
 def test_spectral_bins_together() -> None:
