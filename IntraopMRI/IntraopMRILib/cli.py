@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
+from IntraopMRIReconstructionLib.wire.recorder import RECORD_HEAD_BYTES
 
 from .assess.implant import METALS_PPM
 from .report.folder import replaced
@@ -152,13 +153,13 @@ def _lab(options: argparse.Namespace) -> None:
 
 def _session(options: argparse.Namespace) -> None:
     from .cli_heat import Heat
-    from .cli_run import run_session
+    from .cli_run import RECORDING, run_session
 
     heat = None
     if options.heat is not None:
         heat = Heat(None if options.heat is True else options.heat, options.heat_radius, options.heat_before)
     plan = plan_of_case(options.case, options.procedure)
-    with finished_or_nothing(options.out) as folder:
+    with finished_or_nothing(options.out) as folder, kept_when_it_fails(folder / RECORDING, options.out):
         run_session(
             plan,
             options.scanner,
@@ -293,6 +294,20 @@ def finished_or_nothing(out: Path) -> Iterator[Path]:
         raise SessionError(f"'{out}' holds the folder that you are in: choose another folder with --out")
     with replaced(place) as folder:
         yield folder
+
+
+@contextmanager
+def kept_when_it_fails(recording: Path, out: Path) -> Iterator[None]:
+    """What was recorded of a session that fails is kept beside ``out``: it shows why, and can be replayed."""
+    try:
+        yield
+    except BaseException:
+        if any(file.stat().st_size > RECORD_HEAD_BYTES for file in recording.glob("*")):
+            places = (out.with_name(f"{out.name}-recording{number}") for number in ("", *range(2, 1000)))
+            place = next(place for place in places if not place.exists())
+            recording.replace(place)
+            print(f"The recording of what was received is kept in {place}/", file=sys.stderr)
+        raise
 
 
 def _spot(text: str) -> tuple[float, float, float]:

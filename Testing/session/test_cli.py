@@ -191,6 +191,32 @@ def test_earlier_results_stay_when_new_ones_cannot_take_their_place(
     assert list(tmp_path.iterdir()) == [out]
 
 
+def test_the_recording_of_a_session_that_fails_is_kept(
+    brain_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody can ask a scanner for it again, and it shows why the session failed."""
+
+    received = [b"nothing but the head of the file"]
+
+    def fails(_plan: object, _scanner: object, _tracker: object, _live: object, folder: Path, *_: object) -> None:
+        (folder / "recording").mkdir()
+        (folder / "recording" / "scanner.mirec").write_bytes(received[0])
+        raise SessionError("the implant was not found")
+
+    monkeypatch.setattr("IntraopMRILib.cli_run.run_session", fails)
+    out = tmp_path / "out"
+    arguments = ["session", "--case", str(brain_folder), "--scanner", "127.0.0.1:1", "--record", "--out", str(out)]
+    assert main(arguments) == 1
+    assert not list(tmp_path.iterdir())
+    assert capsys.readouterr().err == "intraopmri: the implant was not found\n"
+    received[0] = 100 * b"all that was received"
+    for name in ("out-recording", "out-recording2"):
+        assert main(arguments) == 1
+        assert (tmp_path / name / "scanner.mirec").read_bytes() == received[0]
+        assert f"{tmp_path / name}/\nintraopmri: the implant was not found" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"out-recording", "out-recording2"}
+
+
 KILLED = """
 import sys
 from pathlib import Path
