@@ -179,6 +179,7 @@ def plannedLine(node: Any) -> None:
     display = node.GetDisplayNode()
     display.SetSelectedColor(*colors.PLANNED)
     display.SetColor(*colors.PLANNED)
+    display.SetLineColorFadingHueOffset(0.0)  # out of the slice it would go over into red
     # The length of a plan says nothing that is decided here.
     display.SetPropertiesLabelVisibility(False)
 
