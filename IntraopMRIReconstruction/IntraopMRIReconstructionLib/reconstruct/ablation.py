@@ -147,13 +147,14 @@ def heat_numbers(
         notes.append(f"tissue beside the mark is {beside_c:.1f} °C warmer: make the radius larger")
     if lost.any():
         notes.append(f"{int(lost.sum())} voxels of the mark have lost their signal")
+    if (hidden := MOVED_SIGMAS * heat.stillness.blur) > MOVED_VOXELS:
+        notes.append(f"noise hides motion of less than {hidden:.1f} voxels")
     if heat.unseen_s > 0:
         notes.append(f"frames of {heat.unseen_s:.3g} s did not come: the dose of that time is between its neighbours'")
     peak = peak_of(heat, mark, baseline_c)
     assert part.dose_range_min is not None
     low, high = part.dose_range_min
     where = np.unravel_index(int(np.argmax(np.where(known, part.dose_min, -np.inf))), known.shape)
-    hidden = _hidden(part.lost, where)
     voxel = image.voxel_volume_ml / FINER**2
     cores = [_above(dose, around.inside) for dose in (part.dose_min, low, high)]
     volumes = [0.0 if core is None else float(core.sum()) * voxel for core in cores]
@@ -161,7 +162,7 @@ def heat_numbers(
     found = HeatNumbers(
         replace(empty.peak, missing_because=HIDDEN) if peak is None else _valued(empty.peak, *peak),
         replace(empty.dose, missing_because=HIDDEN)
-        if hidden
+        if _hidden(part.lost, where)
         else _valued(empty.dose, float(part.dose_min[where]), float(low[where]), float(high[where])),
         _valued(empty.volume, volumes[0], volumes[1], volumes[2] + unseen),
         None if cores[0] is None else _finer(cores[0], mark.box, image),

@@ -34,11 +34,13 @@ LEAST_FOR_DRIFT = 4
 @dataclass(frozen=True)
 class Stillness:
     """How a frame lies to the reference. ``shift_voxels``: along z, y, x, 0 along an axis of one voxel; ``sigmas``:
-    that length by its own noise. ``changed``: share of the brightness that changed beyond shift, gain and noise."""
+    that length by its own noise. ``changed``: share of the brightness that changed beyond shift, gain and noise.
+    ``blur``: standard deviation of the shift, in voxels, in the direction in which noise hides it most."""
 
     shift_voxels: tuple[float, float, float]
     sigmas: float
     changed: float
+    blur: float
 
     @property
     def shift(self) -> float:
@@ -102,7 +104,7 @@ class Unheated:
         looks = self._looks[:, out].astype(np.float64)
         raw, count = self._seen - looks @ looks.T, len(self._where) - len(out)
         if not raw[0, 0] > 0:
-            return Stillness((0.0, 0.0, 0.0), 0.0, 0.0)
+            return Stillness((0.0, 0.0, 0.0), 0.0, 0.0, np.inf)
         of_noise = np.minimum(count * channel**2 * self._noise_power, (1 - LEAST_OF_SLOPES) * np.diag(raw))
         inverse = np.linalg.pinv(raw - np.diag(of_noise))
         found = inverse @ (self._looks @ magnitude - looks @ magnitude[out])
@@ -117,7 +119,8 @@ class Unheated:
         shift[self._axes] = moved
         z, y, x = shift.tolist()
         beyond = float(left @ left) - noise * count
-        return Stillness((z, y, x), sigmas, float(np.sqrt(max(0.0, beyond) / (gain**2 * raw[0, 0]))))
+        changed = float(np.sqrt(max(0.0, beyond) / (gain**2 * raw[0, 0])))
+        return Stillness((z, y, x), sigmas, changed, float(np.sqrt(np.linalg.norm(spread, 2))))
 
     def deviation(self, values: Vector, lost: npt.NDArray[np.bool_]) -> float:
         """Standard deviation of values in tissue that was not ``lost``."""

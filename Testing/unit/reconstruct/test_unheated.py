@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import ReconstructionError
-from IntraopMRIReconstructionLib.reconstruct.ablation import has_moved
+from IntraopMRIReconstructionLib.reconstruct.ablation import has_moved, heat_numbers, marked
 from IntraopMRIReconstructionLib.reconstruct.thermometry import Heat, Thermometer, radians_per_c
 from IntraopMRIReconstructionLib.reconstruct.unheated import Unheated
 from numpy.typing import NDArray
@@ -99,6 +100,28 @@ def test_noise_is_no_motion(anatomy: Anatomy, noise: float, mark: bool) -> None:
         assert not has_moved(heat), heat.stillness
         still = frame(anatomy, (0.0, 0.05, 0.05), noise, seed, mark)
         assert not has_moved(still), still.stillness
+
+
+@pytest.mark.parametrize("anatomy", [head, liver, spine])
+def test_noise_does_not_make_motion_small(anatomy: Anatomy) -> None:
+    """Slopes of noise are no slopes of tissue: a fit that takes them for such finds half of the motion."""
+    found = [frame(anatomy, (0.0, 0.0, 0.4), 0.06, seed).stillness for seed in range(6)]
+    assert np.mean([still.shift_voxels[2] for still in found]) == pytest.approx(0.45, abs=0.12)
+    spread = np.std([still.shift_voxels for still in found], axis=0).max()
+    # On the safe side where most slopes are noise.
+    assert 0.5 < np.mean([still.blur for still in found]) / spread < 5.0
+
+
+def test_what_noise_hides_is_said() -> None:
+    rng = np.random.default_rng(4)
+    grid = np.eye(4)
+    image = Image(np.zeros(SHAPE, np.float32), grid, "map")
+    mark = marked(grid, SHAPE, (36.0, 32.0, 1.0), 9.0)
+    for noise, hidden in ((0.01, False), (0.15, True)):
+        scan = Thermometer(noisy(picture(liver), noise, rng), 3.0, 0.03, unheated=~mark.inside)
+        heat = scan.add(noisy(picture(liver), noise, rng), 0.0)
+        notes = heat_numbers(heat, scan.tissue, mark, image, 37.0).notes
+        assert any("noise hides motion of less than" in note for note in notes) == hidden
 
 
 def test_a_part_that_moves_on_its_own_is_noticed() -> None:
