@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..data import Encoding, Image, Progress, no_progress
+from ..data import Encoding, Image, Progress, assumed_geometry, no_progress
 from ..errors import ReconstructionError
 from .bias_field import n4, quick
 from .distortion import from_opposed_blips
@@ -50,6 +50,8 @@ def gradients_refused(encoding: Encoding) -> str:
     """
     if encoding.metadata.get("source") != "MRD":
         return "only MRD files and streams say where the isocentre is"
+    if assumed := assumed_geometry(encoding.metadata):
+        return f"where the image lies is {assumed}"
     if encoding.metadata.get("patient_position") != POSITION:
         said = encoding.metadata.get("patient_position") or "not stated"
         return f"the axes of the table are known for position {POSITION}, the patient's is {said}"

@@ -396,6 +396,8 @@ def test_gradient_table_is_read_and_used(tmp_path: Path) -> None:
     with pytest.raises(ReconstructionError, match="isocentre"):
         make(collected(scan), wanted)
     assert "FFS" in gradients_refused(replace(known, metadata={"source": "MRD", "patient_position": "FFS"}))
+    assumed = {"source": "MRD", "patient_position": "HFS", "geometry": "assumed axial: nobody knows"}
+    assert "assumed axial" in gradients_refused(replace(known, metadata=assumed))
 
 
 def test_corrections_are_for_images() -> None:
