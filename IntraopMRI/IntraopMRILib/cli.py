@@ -9,6 +9,7 @@ files. ``lab`` only makes a case and keeps the theatre open for others to connec
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -76,20 +77,26 @@ def _parser() -> argparse.ArgumentParser:
         metavar="R,A,S",
         help=f"{text}; --heat=R,A,S in mm, else the hottest place",
     )
-    session.add_argument("--heat-radius", type=float, default=20.0, metavar="MM", help="beyond it nothing is heated")
     session.add_argument(
-        "--heat-before", type=float, default=37.0, metavar="C", help="temperature of the tissue before"
+        "--heat-radius", type=_positive, default=20.0, metavar="MM", help="beyond it nothing is heated"
+    )
+    session.add_argument(
+        "--heat-before", type=_finite, default=37.0, metavar="C", help="temperature of the tissue before"
     )
     session.set_defaults(run=_session)
     replay = commands.add_parser("replay", help="a recorded session again")
     replay.add_argument("recording", type=Path, help="folder 'recording' in the results of a recorded session")
-    replay.add_argument("--speed", type=float, help="times as fast as it was; as fast as possible when left out")
+    replay.add_argument("--speed", type=_positive, help="times as fast as it was; as fast as possible when left out")
     replay.set_defaults(run=_replay)
     for command in (session, replay):
         command.add_argument("--case", type=Path, required=True, help="case folder with preop.nrrd, tumour, plan.json")
         command.add_argument("--procedure", choices=("brain", "spine", *RECIPES), default="brain")
-        command.add_argument("--wait", type=float, default=60.0, metavar="S", help="longest silence of the scanner (s)")
-        command.add_argument("--navigate", type=float, default=10.0, metavar="S", help="time to follow the pointer (s)")
+        command.add_argument(
+            "--wait", type=_positive, default=60.0, metavar="S", help="longest silence of the scanner (s)"
+        )
+        command.add_argument(
+            "--navigate", type=_zero_or_more, default=10.0, metavar="S", help="time to follow the pointer (s)"
+        )
         command.add_argument("--out", type=Path, default=Path("session-output"), help="folder for the results")
     assess = commands.add_parser("assess", help="a session from files, no scanner needed: residual, implants, measures")
     for name, text in (
@@ -101,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         assess.add_argument(f"--{name}", type=Path, required=name == "native", help=f"{text} (NIfTI, NRRD or DICOM)")
     text = "implant planned on the preoperative volume, a line from entry to tip; again for each"
     assess.add_argument("--planned", type=Path, action="append", default=[], metavar="MRK.JSON", help=text)
-    assess.add_argument("--diameter", type=float, metavar="MM", help="of the planned implants")
+    assess.add_argument("--diameter", type=_positive, metavar="MM", help="of the planned implants")
     assess.add_argument("--metal", choices=tuple(METALS_PPM), default="", help="of the planned implants")
     text = "case folder with what is known before the operation, in the place of --preop and what was drawn on it"
     assess.add_argument("--case", type=Path, help=text)
@@ -130,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     send.add_argument("--to", type=_address, required=True, metavar="HOST:PORT", help="where the archive listens")
     send.add_argument("--called", required=True, metavar="AE", help="application entity title of the archive")
     send.add_argument("--calling", default="INTRAOPMRI", metavar="AE", help="title by which it knows this computer")
-    send.add_argument("--wait", type=float, default=30.0, metavar="S", help="longest silence of the archive (s)")
+    send.add_argument("--wait", type=_positive, default=30.0, metavar="S", help="longest silence of the archive (s)")
     text = "wait for storage commitment too; PORT: where the archive calls back, 0: it answers on the same connection"
     send.add_argument("--commit", type=int, metavar="PORT", help=text)
     send.set_defaults(run=_send)
@@ -310,10 +317,32 @@ def kept_when_it_fails(recording: Path, out: Path) -> Iterator[None]:
         raise
 
 
+def _finite(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"'{text}' is no number")
+    return value
+
+
+def _zero_or_more(text: str) -> float:
+    if (value := _finite(text)) < 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is less than zero")
+    return value
+
+
+def _positive(text: str) -> float:
+    if (value := _finite(text)) <= 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not above zero")
+    return value
+
+
 def _spot(text: str) -> tuple[float, float, float]:
     try:
-        x, y, z = (float(part) for part in text.split(","))
-    except ValueError:
+        x, y, z = (_finite(part) for part in text.split(","))
+    except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(f"'{text}' is no place R,A,S in mm, for example 12,-8,20.5") from None
     return x, y, z
 

@@ -282,6 +282,26 @@ def test_the_theatre_ends_by_ctrl_c_and_says_when_it_ends_by_itself(
     assert "the simulated tracker ended by itself" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--wait=nan", "'nan' is no number"),
+        ("--wait=0", "'0' is not above zero"),
+        ("--navigate=-1", "'-1' is less than zero"),
+        ("--heat=nan,0,0", "'nan,0,0' is no place R,A,S"),
+        ("--heat=1,2", "'1,2' is no place R,A,S"),
+        ("--heat-radius=-5", "'-5' is not above zero"),
+        ("--heat-before=warm", "'warm' is no number"),
+        ("--scanner=theatre", "'theatre' is no HOST:PORT"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(option: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A wait that is no number never ends; a mark that is no place measures nothing, without a word."""
+    with pytest.raises(SystemExit):
+        main(["session", "--case", "c", "--scanner", "127.0.0.1:1", option])
+    assert said in capsys.readouterr().err
+
+
 def test_a_case_without_a_plan(tmp_path: Path) -> None:
     fails_with(intraopmri("session", "--case", tmp_path, "--scanner", "127.0.0.1:1"), "plan.json")
 
