@@ -361,8 +361,9 @@ class Reception:
         except Cancelled:
             raise
         except IntraopError as error:
-            # Doubles: a fault for which lines were left out is a warning too.
-            said = dict.fromkeys([str(error), *about.warnings, *about.left_out])
+            # What was left out for a fault is a warning already.
+            unused = [text for text in about.left_out if text not in about.warnings]
+            said = [str(error), *about.warnings, *([f"left out: {', '.join(unused)}"] if unused else [])]
             self._tell(Failed("; ".join(said)))
             return
         if result is not None:
