@@ -72,8 +72,10 @@ def describe(acquired: npt.NDArray[Any], is_3d: bool) -> Sampling:
         nothing = ((0, 0), (0, 0))
         return Sampling("random", (1, 1), (0, 0), nothing, nothing, (1.0, 1.0), np.argwhere(~mask), empty)
     extent = (_extent(np.asarray(plane.any(axis=1))), _extent(np.asarray(plane.any(axis=0))))
-    calibration = _centre_block(plane)
+    calibration = centre_block(plane, True)
     acceleration, offset = _lattice(plane, extent, calibration)
+    if not is_3d and max(acceleration) > 1:
+        calibration = centre_block(mask[begun], False)
     lattice = lattice_mask(plane.shape, acceleration, offset, extent)
     if is_3d:
         lattice &= _not_in_corner(plane)
@@ -185,8 +187,13 @@ def _extent(line: Mask) -> tuple[int, int]:
     return int(where[0]), int(where[-1]) + 1
 
 
-def _centre_block(plane: Mask) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Grow a fully sampled block from the centre: first along both axes in turn, until nothing more fits."""
+def centre_block(mask: Mask, is_3d: bool) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Half-open ranges (z, y) of the fully sampled block about the centre of ``mask`` (z, y), empty when there is none.
+
+    Of a 2D scan it is what every slice has: one that lacks a line would be calibrated by zeros.
+    """
+    # Grown along both axes in turn, until nothing more fits.
+    plane = mask if is_3d else np.asarray(mask.all(axis=0, keepdims=True))
     centre_z, centre_y = plane.shape[0] // 2, plane.shape[1] // 2
     if not plane[centre_z, centre_y]:
         return (0, 0), (0, 0)

@@ -80,9 +80,10 @@ def choose(kspace: KSpace, sampling: Sampling) -> tuple[str, str]:
             "again with less acceleration"
         )
     if min(size) < 2:
+        everywhere = "" if kspace.encoding.is_3d or len(kspace.acquired) == 1 else " in every slice"
         raise ReconstructionError(
-            f"the sampling is {sampling.kind} but no calibration lines were acquired: send a calibration scan or "
-            "reconstruct with method fft, which shows the aliased image"
+            f"the sampling is {sampling.kind} but no calibration lines were acquired{everywhere}: send a calibration "
+            "scan or reconstruct with method fft, which shows the aliased image"
         )
     if sampling.kind == "regular":
         return "grappa", f"the lines show an acceleration of {words} with {size[0]} calibration lines"

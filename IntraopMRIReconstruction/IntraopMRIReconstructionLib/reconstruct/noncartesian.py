@@ -64,9 +64,12 @@ def image(
     if frame.k.shape[-1] == 3:
         return koosh.volume(frame, work, step, threads, phased)
     z, y, x = frame.encoding.encoded_matrix
-    numbers = [number for number in range(z) if (frame.slices == number).any()]
-    gap, dense = _coverage(frame.k[frame.slices == numbers[0]], (y, x))
-    _choose(frame, work, gap)
+    shots = np.bincount(frame.slices, minlength=z)
+    numbers = np.flatnonzero(shots).tolist()
+    # The slice with the fewest readouts has the widest gaps.
+    fewest = min(numbers, key=lambda number: shots[number])
+    gap, dense = _coverage(frame.k[frame.slices == fewest], (y, x))
+    _choose(frame, work, int(shots[fewest]), gap)
     corrected = _Trajectory(frame, work, options, (y, x))
     result = np.zeros((z, y, x), dtype=np.complex64)
     iterations = options.iterations or sense.ITERATIONS
@@ -184,8 +187,7 @@ def _coverage(k: npt.NDArray[np.float32], shape: tuple[int, int]) -> tuple[float
     return gap, int(np.clip(side, MAP_SIDE[0], min(MAP_SIDE[1], *shape)))
 
 
-def _choose(frame: Shots, work: Work, gap: float) -> None:
-    shots = int((frame.slices == frame.slices[0]).sum())
+def _choose(frame: Shots, work: Work, shots: int, gap: float) -> None:
     name = "spokes" if frame.encoding.trajectory == "radial" else "interleaves"
     gaps = f"{shots} {name} leave gaps of {gap:.1f} cycles per field of view"
     work.parameters["shots"] = shots

@@ -17,7 +17,7 @@ from ..data import KSpace
 from ..errors import ReconstructionError
 from ..operators.fourier import ComplexArray, centre_phase, resized
 from ..operators.parallel import in_order
-from ..operators.sampling import Sampling, describe
+from ..operators.sampling import Sampling, centre_block
 from .result import Step
 from .unmixing import Lattice
 
@@ -187,7 +187,8 @@ def calibration_ranges(kspace: KSpace, sampling: Sampling) -> tuple[tuple[int, i
         # A line that was acquired has signal in the middle of its readout, so that the rest need not be looked at.
         middle = kspace.encoding.encoded_matrix[2] // 2
         lines = np.asarray(kspace.calibration[..., max(0, middle - 2) : middle + 3].any(axis=(0, 3)))
-        block = describe(lines, kspace.encoding.is_3d).calibration
+        is_3d = kspace.encoding.is_3d
+        block = centre_block(lines if is_3d else lines[kspace.acquired.any(axis=1)], is_3d)
     return central((*block, kspace.readout), kspace.encoding.encoded_matrix)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from IntraopMRIReconstructionLib.data import Acquisition, Encoding, KSpace
+from IntraopMRIReconstructionLib.data import Acquisition, Encoding, KSpace, LineFlag
 from IntraopMRIReconstructionLib.errors import Cancelled, ReconstructionError
 from IntraopMRIReconstructionLib.reconstruct.auto import METHODS, Options, reconstruct
 from IntraopMRIReconstructionLib.reconstruct.collect import collector
@@ -448,6 +448,41 @@ def test_noise_is_one_in_snr_units_whatever_counts_as_zero(shutter: bool) -> Non
         assert result.method == "fft"
         images.append(result.image.array)
     assert np.std(images, axis=0, ddof=1).mean() == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize("lost", ["one line", "all lines"])
+def test_a_slice_without_its_calibration_is_no_picture_without_a_word(plane: Any, lost: str, marked: bool) -> None:
+    """One of three slices lost calibration lines on the way: zeros in their place would calibrate it wrongly."""
+    one = plane.frame(None).encoding
+    encoding = replace(
+        one,
+        encoded_matrix=(3, *one.encoded_matrix[1:]),
+        recon_matrix=(3, *one.recon_matrix[1:]),
+        acceleration=(1, 2),
+        calibration_lines=(0, 24),
+    )
+    lattice, centre = np.arange(0, 96, 2), np.arange(36, 60)
+    rows = np.union1d(lattice, centre)
+    gone = [37] if lost == "one line" else np.setdiff1d(centre, lattice)
+    for away in ([], gone):
+        made = collector(encoding)
+        for number in range(3):
+            some = np.setdiff1d(rows, away) if number == 1 else rows
+            flags = np.zeros(len(some), np.uint32)
+            if marked:
+                flags[np.isin(some, centre)] = int(LineFlag.CALIBRATION)
+                flags[np.isin(some, centre) & np.isin(some, lattice)] = int(LineFlag.CALIBRATION_AND_IMAGE)
+            samples = np.ascontiguousarray(plane.kspace[:, 0, some].swapaxes(0, 1)).astype(np.complex64)
+            slices = np.full(len(some), number, np.int32)
+            made.add(Acquisition(encoding.scan_id, samples, some.astype(np.int32), slices, flags))
+        if len(away) > 1:
+            with pytest.raises(ReconstructionError, match="no calibration lines were acquired in every slice"):
+                reconstruct(made.kspace())
+        else:
+            array = reconstruct(made.kspace()).image.array
+            assert np.abs(array[1] - array[0]).max() < 1e-3 * array.max()
+            assert plane.error(array[:1]) < 0.03
 
 
 def test_snr_units_need_noise_lines(plane: Any) -> None:

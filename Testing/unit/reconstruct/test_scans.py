@@ -289,3 +289,32 @@ def test_a_frame_without_an_announced_end_keeps_its_newest_readouts(monkeypatch:
     assert 4 <= kept <= 32
     np.testing.assert_allclose(frame.samples, np.moveaxis(scan.blocks[0].samples[-kept:], 1, 0))
     assert f"of 60 readouts of a scan without an announced end only the newest {kept} are kept" in frame.warnings
+
+
+def test_the_slice_with_the_fewest_spokes_decides() -> None:
+    """A slice that lost its spokes is not gridded without a word because the first one has all of its own."""
+    scan = radial_scan(48, 1, 96)
+    (whole,) = scan.blocks
+    source = scan.encoding
+    encoding = replace(
+        source,
+        encoded_matrix=(2, *source.encoded_matrix[1:]),
+        recon_matrix=(2, *source.recon_matrix[1:]),
+        metadata={},
+    )
+    made = collector(encoding)
+    made.add(replace(whole, last=False))
+    assert whole.trajectory is not None
+    few = slice(0, 12)
+    made.add(
+        replace(
+            whole,
+            samples=whole.samples[few],
+            ky=whole.ky[few],
+            kz=np.ones(12, np.int32),
+            flags=None,
+            trajectory=whole.trajectory[few],
+        )
+    )
+    result = reconstruct(made.kspace())
+    assert any("12 spokes leave gaps" in text and "expect streaks" in text for text in result.warnings)
