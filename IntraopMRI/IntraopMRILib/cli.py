@@ -297,6 +297,9 @@ def finished_or_nothing(out: Path) -> Iterator[Path]:
         place.is_dir() and (not any(place.iterdir()) or any((place / mark).is_file() for mark in DONE_MARKS))
     ):
         raise SessionError(f"'{out}' exists and holds no earlier results: choose another folder with --out")
+    if (place / "recording").exists():
+        text = "holds a recording, which cannot be made again: move it away, or choose another folder with --out"
+        raise SessionError(f"'{out}' {text}")
     if Path.cwd().is_relative_to(place):
         raise SessionError(f"'{out}' holds the folder that you are in: choose another folder with --out")
     with replaced(place) as folder:

@@ -165,6 +165,15 @@ def test_a_folder_that_holds_results_among_other_things_is_not_replaced(tmp_path
     assert kept.is_file()
 
 
+def test_results_do_not_replace_a_recording(tmp_path: Path) -> None:
+    with finished_or_nothing(tmp_path / "out") as folder:
+        (folder / "session.json").write_text("{}")
+        (folder / "recording").mkdir()
+    with pytest.raises(SessionError, match="holds a recording"), finished_or_nothing(tmp_path / "out"):
+        pytest.fail("nothing may begin")
+    assert (tmp_path / "out" / "recording").is_dir()
+
+
 def test_results_do_not_replace_the_folder_that_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SessionError, match="holds the folder that you are in"), finished_or_nothing(Path(".")):
