@@ -30,6 +30,9 @@ A scan is one STRING, then NDARRAY messages (or complex IMAGE messages), all of 
    Lines of EPI carry their direction in ``flags``. When they are sampled on the ramps of the gradient, the encoding's
    ``metadata`` says how: ``epi_ramp_s``, ``epi_flat_s``, ``epi_delay_s``, and ``dwell_time_s`` is set.
 
+   A sender that had to assume how the scan lies in the patient says so in the encoding's ``metadata``: ``geometry``
+   begins with ``assumed``. The image then says it too, and no session takes it.
+
    A scan that is made for a quantity says so in the encoding's ``metadata``: ``scan_for`` is ``temperature`` (frames
    are repetitions, ``frame_interval_s`` apart) or ``field map`` (contrasts are echoes). ``phase_sign`` is ``-1`` for a
    scanner that stores the conjugate, so that a higher frequency turns the phase back. ``blips`` is ``up`` or
