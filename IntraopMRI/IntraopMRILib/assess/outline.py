@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,8 @@ CAVITY_RADIUS_MM, LEAST_CAVITY_MM3 = 2.0, 200.0
 LEAST_VOXELS = 4
 #: The smoothing of the map that decides on membership, in voxels: about the width of the scanner's point spread.
 SMOOTH_VOXELS = 0.6
+#: Half-level width of what is thinner than a voxel in that map: of the smoothing and of the scan itself.
+SPREAD_VOXELS = 1.7
 #: Interior voxels needed to know the level of a component without its own boundary.
 INTERIOR_VOXELS = 12
 #: Neighbours within a voxel's diagonal in a plane: where the signal of a boundary voxel may spread to.
@@ -50,14 +53,26 @@ _NEIGHBOURS = ndimage.generate_binary_structure(3, 2)
 class Outline:
     """``mask``: residual. ``thin``: thin, faint, unattached or passing. ``beyond``: continues the residual
     outside the margin. ``doubtful``: the part of ``thin`` at the cavity's wall, which may be residual after all.
-    All (k, j, i). ``volume_voxels``: volume of the residual with partial volume, in voxels.
+    ``pieces``: numbers of the parts of ``mask`` that hang together, 0 outside. ``tapering``: part of each voxel of the
+    residual that is thinner than THIN_MM, 0..1; ``slender``: that is no thicker than a sheet of THIN_MM looks.
+    ``share``: enhancement over that of the residual. All (k, j, i). ``piece_voxels``: volume of each piece with
+    partial volume, in voxels.
     """
 
     mask: Mask
     thin: Mask
-    volume_voxels: float
     beyond: Mask
     doubtful: Mask
+    pieces: npt.NDArray[np.int32]
+    tapering: Array
+    slender: Array
+    share: Array
+    piece_voxels: tuple[float, ...]
+
+    @property
+    def volume_voxels(self) -> float:
+        """Volume of the residual with partial volume, in voxels."""
+        return sum(self.piece_voxels)
 
 
 def outline(
@@ -75,10 +90,14 @@ def outline(
     region = _Region(enhancement.values[box], smooth[box], sigma, spacing, distance[box] <= margin_mm, near[box])
     attached = _attached(enhancement.tissue[box], distance[box], margin_mm, error_mm, region)
     found = _components(region, attached)
-    whole = [np.zeros(distance.shape, dtype=bool) for _ in range(4)]
-    for target, part in zip(whole, (found.mask, found.thin, found.beyond, found.doubtful), strict=True):
-        target[box] = part
-    return Outline(whole[0], whole[1], found.volume_voxels, *whole[2:])
+
+    def whole(part: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        result = np.zeros(distance.shape, dtype=part.dtype)
+        result[box] = part
+        return result
+
+    maps = {one.name: whole(getattr(found, one.name)) for one in fields(found) if one.name != "piece_voxels"}
+    return Outline(**maps, piece_voxels=found.piece_voxels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +136,7 @@ def _components(region: _Region, attached: Mask) -> Outline:
     seeded = np.unique(labels[region.inside & (labels > 0)])
     boxes = ndimage.find_objects(labels)
     mask, thin, beyond, doubtful = (np.zeros(labels.shape, dtype=bool) for _ in range(4))
+    edges = np.zeros((2, *labels.shape), dtype=np.float32)
     solid: list[tuple[float, Box, Mask]] = []
     for number in seeded[sizes[seeded] >= LEAST_VOXELS]:
         box = _padded(boxes[number - 1], 3, labels.shape)
@@ -124,13 +144,16 @@ def _components(region: _Region, attached: Mask) -> Outline:
         level = _level(region, box, component)
         threshold = max(level / 2.0, GROW_Z * region.sigma)
         half = region.near[box] & (region.smooth[box] > threshold) & ndimage.binary_dilation(component, iterations=2)
-        thick = _thick(region.smooth[box], threshold, half, region.spacing)
+        thick, edge = _thick(region.smooth[box], threshold, half, region.spacing)
         reached = region.inside[box] & attached[box]
         thin[box] |= half & region.inside[box]
         if (thick & reached).any():
             if _leaves(region, threshold, box, thick):
+                # What runs on outside may have residual beside it, where it touches the cavity's wall.
+                doubtful[box] |= thick & reached & (edge[0] < 0.5)
                 continue
             solid.append((level, box, thick))
+            edges[(slice(None), *box)] = np.maximum(edges[(slice(None), *box)], edge)
         if (half & reached).any():
             doubtful[box] |= half & region.inside[box]
     # The component that carries the most enhancement says how bright residual is here.
@@ -140,7 +163,10 @@ def _components(region: _Region, attached: Mask) -> Outline:
             mask[box] |= thick & region.inside[box]
             beyond[box] |= thick & ~region.inside[box]
     thin &= ~mask
-    return Outline(mask, thin, _partial_volume(region, mask, thin | beyond), beyond, doubtful & thin)
+    share = np.maximum(region.values, 0.0) / usual if usual > 0 else np.zeros_like(region.values)
+    pieces, volumes = _partial_volumes(region, mask, thin | beyond)
+    share = np.asarray(share, dtype=np.float32)
+    return Outline(mask, thin, beyond, doubtful & thin, pieces, edges[0] * mask, edges[1] * mask, share, volumes)
 
 
 def _leaves(region: _Region, threshold: float, box: Box, thick: Mask) -> bool:
@@ -149,7 +175,7 @@ def _leaves(region: _Region, threshold: float, box: Box, thick: Mask) -> bool:
     placed[box] = thick
     reach = _grown_box(placed, LEAVING_MM, region.spacing)
     smooth = region.smooth[reach]
-    labels, _ = ndimage.label(_thick(smooth, threshold, smooth > threshold, region.spacing))
+    labels, _ = ndimage.label(_thick(smooth, threshold, smooth > threshold, region.spacing)[0])
     numbers = np.unique(labels[placed[reach]])
     connected = np.isin(labels, numbers[numbers > 0])
     outside = int((connected & ~region.near[reach]).sum())
@@ -165,31 +191,43 @@ def _level(region: _Region, box: Box, component: Mask) -> float:
     return float(region.values[box][interior].mean()) if interior.sum() >= INTERIOR_VOXELS else top
 
 
-def _thick(smooth: Array, threshold: float, mask: Mask, spacing: Spacing) -> Mask:
+def _thick(smooth: Array, threshold: float, mask: Mask, spacing: Spacing) -> tuple[Mask, Array]:
     """``mask`` without the sheets and threads thinner than THIN_MM that lie away from something thicker.
 
-    Opening on a grid twice as fine, where the boundary of ``smooth`` at ``threshold`` is known below the voxel.
+    And two parts of each of its voxels, 0..1: what is thinner than that, what is no thicker than such a sheet looks.
     """
-    result = np.zeros_like(mask)
+    result, edge = np.zeros_like(mask), np.zeros((2, *mask.shape), dtype=np.float32)
     if not mask.any():
-        return result
+        return result, edge
     box = _grown_box(mask, 2.0 * float(spacing.max()), spacing)
     fine = ndimage.zoom(smooth[box], 2, order=1, mode="nearest", grid_mode=True) > threshold
     fine &= np.kron(ndimage.binary_dilation(mask[box]), np.ones((2, 2, 2), dtype=bool))
     half_voxel = 0.25 * float(spacing.min())
-    core = ndimage.distance_transform_edt(fine, sampling=spacing / 2.0) - half_voxel >= THIN_MM / 2.0
-    if not core.any():
-        return result
-    kept = fine & (ndimage.distance_transform_edt(~core, sampling=spacing / 2.0) <= TAPER_MM)
+    depth = ndimage.distance_transform_edt(fine, sampling=spacing / 2.0) - half_voxel
+    thick = depth >= THIN_MM / 2.0
+    if not thick.any():
+        return result, edge
+    kept = fine & (ndimage.distance_transform_edt(~thick, sampling=spacing / 2.0) <= TAPER_MM)
     k, j, i = mask[box].shape
-    result[box] = mask[box] & kept.reshape(k, 2, j, 2, i, 2).any(axis=(1, 3, 5))
-    return result
+    blocks = (k, 2, j, 2, i, 2)
+    filled = kept.reshape(blocks).mean(axis=(1, 3, 5))
+    result[box] = mask[box] & (filled > 0)
+    for part, width in zip(edge, (THIN_MM, float(np.hypot(THIN_MM, SPREAD_VOXELS * spacing.max()))), strict=True):
+        core = depth >= width / 2.0
+        if core.any():
+            away = ndimage.distance_transform_edt(~core, sampling=spacing / 2.0)
+            core = away <= width / 2.0 + 0.5 * spacing.max()
+        part[box] = (kept & ~core).reshape(blocks).mean(axis=(1, 3, 5)) / np.maximum(filled, 0.125)
+    return result, edge
 
 
-def _partial_volume(region: _Region, mask: Mask, excluded: Mask) -> float:
-    """Volume in voxels: signal in the mask and one voxel around it, divided by the level of solid residual tissue."""
+def _partial_volumes(region: _Region, mask: Mask, excluded: Mask) -> tuple[npt.NDArray[np.int32], tuple[float, ...]]:
+    """The pieces of ``mask``, numbered, and their volumes in voxels.
+
+    Signal in a piece and one voxel around it, divided by the level of solid residual tissue.
+    """
     labels, _ = ndimage.label(mask)
-    total = 0.0
+    volumes = []
     for number, found in enumerate(ndimage.find_objects(labels), start=1):
         box = _padded(found, 5, mask.shape)
         part = labels[box] == number
@@ -201,11 +239,11 @@ def _partial_volume(region: _Region, mask: Mask, excluded: Mask) -> float:
         background = float(np.median(values[shell])) if shell.any() else 0.0
         level = _level(region, box, part) - background
         if level <= 0:
-            total += float(part.sum())
+            volumes.append(float(part.sum()))
             continue
         support = part | (rim & ~others)
-        total += float((values[support] - background).sum()) / level
-    return total
+        volumes.append(float((values[support] - background).sum()) / level)
+    return labels, tuple(volumes)
 
 
 def _grown_box(mask: Mask, by_mm: float, spacing: Spacing) -> Box:
