@@ -162,7 +162,7 @@ def heat_numbers(
     found = HeatNumbers(
         replace(empty.peak, missing_because=HIDDEN) if peak is None else _valued(empty.peak, *peak),
         replace(empty.dose, missing_because=HIDDEN)
-        if _hidden(part.lost, where)
+        if _hidden(part.hidden, where)
         else _valued(empty.dose, float(part.dose_min[where]), float(low[where]), float(high[where])),
         _valued(empty.volume, volumes[0], volumes[1], volumes[2] + unseen),
         None if cores[0] is None else _finer(cores[0], mark.box, image),
@@ -217,7 +217,7 @@ def peak_of(heat: Heat, mark: Marked, baseline_c: float) -> tuple[float, float, 
     if part.deviation_c is None or not known.any():
         return None
     z, y, x = _hottest(part.temperature_c - np.float32(baseline_c), known, 0.5)[0]
-    if _hidden(part.lost, (z, y, x)):
+    if _hidden(part.hidden, (z, y, x)):
         return None
     hottest, variance = _top(part, z, y, x) or (
         float(part.temperature_c[z, y, x]),
@@ -233,10 +233,10 @@ def peak_of(heat: Heat, mark: Marked, baseline_c: float) -> tuple[float, float, 
     return hottest, hottest - margin, hottest + margin
 
 
-def _hidden(lost: Mask, at: tuple[Any, ...]) -> bool:
+def _hidden(hidden: Mask, at: tuple[Any, ...]) -> bool:
     """Whether what lost its signal adjoins the hottest 3 x 3 voxels: it may have been hotter."""
     z, y, x = (int(index) for index in at)
-    return bool(lost[max(0, z - 1) : z + 2, max(0, y - 2) : y + 3, max(0, x - 2) : x + 3].any())
+    return bool(hidden[max(0, z - 1) : z + 2, max(0, y - 2) : y + 3, max(0, x - 2) : x + 3].any())
 
 
 def _top(heat: Heat, z: int, y: int, x: int) -> tuple[float, float] | None:

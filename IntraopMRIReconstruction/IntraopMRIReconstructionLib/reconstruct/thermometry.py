@@ -42,6 +42,8 @@ COOLED_BLOCK, COOLED_C, COOLED_SIGMAS = (2, 2), 1.0, 3.0
 #: char): turns of a phase of noise cannot be counted; and when its phase turns by more than this part of half a turn
 #: between two frames, or when such voxels part it from the tissue around: the turn may as well have been the other way.
 LOST_SIGNAL, WRAP_SHARE = 0.75, 0.85
+#: Tissue with so many times the least signal in the reference is not lost by noise.
+CLEAR = 2.0
 #: Phases of frames that are kept take at most so much memory; without the oldest the unheated region stays as it is.
 MAX_KEPT_BYTES = 2**30
 #: A voxel so dark that its temperature is uncertain by more than this (standard deviation, C) has none: its dose, which
@@ -121,8 +123,9 @@ class Heat:
 
     ``temperature_c``: NaN where it is not known. ``dose_min``: CEM43 in minutes since the reference. ``drift_c``: mean
     drift since the reference that was taken away. ``lost``: tissue of the reference whose phase could not be followed,
-    so that it has no temperature and its dose is not complete. ``stillness``: how unheated tissue lies to the
-    reference. ``unseen_s``: time since the reference in which frames were missing, ``longest_unseen_s`` at a stretch.
+    so that it has no temperature and its dose is not complete; ``hidden``: what of it was bright. ``stillness``: how
+    unheated tissue lies to the reference. ``unseen_s``: time since the reference in which frames were missing,
+    ``longest_unseen_s`` at a stretch.
 
     Of a drift that was taken away, otherwise None: ``noise_c``, standard deviation of unheated tissue about its
     baseline; ``deviation_c``, that of each voxel, from the noise of the phase in unheated tissue and the brightness of
@@ -135,6 +138,7 @@ class Heat:
     drift_c: float
     noise_c: float | None
     lost: Mask
+    hidden: Mask
     stillness: Stillness
     deviation_c: Temperature | None = None
     dose_range_min: tuple[Temperature, Temperature] | None = None
@@ -149,6 +153,7 @@ class Heat:
             temperature_c=self.temperature_c[box],
             dose_min=self.dose_min[box],
             lost=self.lost[box],
+            hidden=self.hidden[box],
             deviation_c=None if deviation is None else deviation[box],
             dose_range_min=None if ranged is None else (ranged[0][box], ranged[1][box]),
         )
@@ -371,6 +376,7 @@ class Thermometer:
             drift,
             noise,
             whole_lost.reshape(self._bright.shape),
+            whole_lost.reshape(self._bright.shape) & (self._reference > CLEAR * self._least),
             stillness,
             None if deviation is None else self._whole(np.where(seen, deviation, np.nan), np.nan),
             ranged,

@@ -324,3 +324,16 @@ def test_a_peak_at_the_edge_of_the_picture_or_beside_a_dark_voxel_is_that_of_its
     scan.add(bench.scan(0.0, tissue=tissue), 0.0)
     found = bench.numbers(scan, scan.add(bench.scan(20.0, tissue=tissue), 10.0))
     assert found.peak.value == pytest.approx(57.0, abs=2.0)
+
+
+def test_dim_tissue_that_noise_takes_does_not_hide_the_peak() -> None:
+    bench = Bench()
+    dim = bench.tissue.copy()
+    dim[1, 33:36, 32] = 0.14
+    scan = Thermometer(bench.scan(0.0, tissue=dim), FIELD_T, ECHO_S, unheated=~bench.mark.inside)
+    scan.add(bench.scan(0.0, tissue=dim), 0.0)
+    dim[1, 33:36, 32] = 0.05
+    heat = scan.add(bench.scan(20.0, tissue=dim), 10.0)
+    assert heat.lost.any()
+    assert not heat.hidden.any()
+    assert bench.numbers(scan, heat).peak.value is not None
