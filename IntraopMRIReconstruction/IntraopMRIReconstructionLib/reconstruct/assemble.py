@@ -23,6 +23,8 @@ from .suspicion import suspicions
 
 #: A frame with less than this part of the lines that the header announces need not be looked at line by line.
 LEAST_OF_PLAN = 0.9
+#: What the count of a line's averages can hold.
+MAX_AVERAGES = int(np.iinfo(np.uint8).max)
 #: Lines that are sorted in at a time: 8 coils x 512 samples of them take 8 MB.
 CHUNK_LINES = 256
 
@@ -73,6 +75,11 @@ class Assembler(Arrivals):
                 f"a 2D scan must have as many encoded as reconstructed slices, got {encoding.encoded_matrix[0]} and "
                 f"{encoding.recon_matrix[0]}: check the header"
             )
+        if encoding.averages > MAX_AVERAGES:
+            raise ReconstructionError(
+                f"the scan '{encoding.scan_id}' announces {encoding.averages} averages, at most {MAX_AVERAGES} are "
+                "counted: check the header"
+            )
         super().__init__(encoding, taken)
         self._readouts = Readouts(encoding)
         z, y, x = encoding.encoded_matrix
@@ -94,6 +101,8 @@ class Assembler(Arrivals):
             centre=None,
         )
         self._frames: dict[tuple[int, int], _Frame] = {}
+        #: Lines of each of them that are in: asked for with every block, and a long scan has a thousand frames.
+        self._counted: dict[tuple[int, int], int] = {}
         #: The frame of each contrast that brought the newest calibration lines.
         self._calibrating: dict[int, _Frame] = {}
         #: Whitening that the stored lines have gone through, (coils, coils); None while none was known.
@@ -106,7 +115,7 @@ class Assembler(Arrivals):
         """Share 0..1 of the planned lines that are in, over all contrasts, repetitions and averages."""
         source = self._source
         planned = self._planned * source.contrasts * source.repetitions * source.averages
-        return min(1.0, (self._released + sum(self._lines_of(key) for key in self._frames)) / planned)
+        return min(1.0, (self._released + sum(self._counted.values())) / planned)
 
     @property
     def missing(self) -> npt.NDArray[np.int64]:
@@ -153,6 +162,10 @@ class Assembler(Arrivals):
                 block = self._placed(samples[lines], reverse[lines])
                 frame.calibration[:, z[lines], y[lines]] = np.moveaxis(block, 1, 0)
                 frame.calibrated[z[lines], y[lines]] = True
+        key = (acquisition.contrast, acquisition.repetition)
+        # Calibration lines serve all frames of their contrast.
+        for served in [other for other in self._frames if other[0] == key[0]] if calibrates.any() else [key]:
+            self._counted[served] = self._lines_of(served)
 
     def kspace(self, contrast: int = 0, repetition: int = 0) -> KSpace:
         """Sorted, whitened (when the scan brought noise lines) k-space of one frame; dead coils are left out.
@@ -220,7 +233,7 @@ class Assembler(Arrivals):
     def is_whole(self, contrast: int, repetition: int) -> bool:
         """Whether every line that the header announces for a frame that has begun is in."""
         frame = self._frames[contrast, repetition]
-        if self._lines_of((contrast, repetition)) < LEAST_OF_PLAN * self._planned * self._source.averages:
+        if self._counted[contrast, repetition] < LEAST_OF_PLAN * self._planned * self._source.averages:
             return False
         offset = begun_offset(self._source, frame.counts > 0)
         planned = planned_mask(self._source, offset or (0, 0))
@@ -237,7 +250,7 @@ class Assembler(Arrivals):
     def release(self, contrast: int, repetition: int) -> None:
         """Forget a frame that nobody will ask for again; its lines stay counted."""
         if (contrast, repetition) in self._frames:
-            self._released += self._lines_of((contrast, repetition))
+            self._released += self._counted.pop((contrast, repetition))
             del self._frames[contrast, repetition]
 
     def _lines_of(self, key: tuple[int, int]) -> int:

@@ -310,6 +310,7 @@ def test_data_that_do_not_fit_the_header_are_refused_and_not_stored(changes: Any
     [
         ({"trajectory": "radial"}, "radial"),
         ({"recon_matrix": (2, 64, 64)}, "slices"),
+        ({"averages": 256}, "256 averages"),
         ({"encoded_matrix": (4096,) * 3, "recon_matrix": (4096,) * 3, "is_3d": True}, "GiB"),
         ({"encoded_matrix": (4096, 64, 64), "is_3d": True}, "check matrix and field of view"),
     ],
