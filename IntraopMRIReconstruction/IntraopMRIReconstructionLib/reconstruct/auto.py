@@ -19,7 +19,7 @@ from . import echo_planar, metal, noncartesian
 from .cartesian import root_sum_of_squares
 from .echo_planar import EpiFrame
 from .grid import on_recon_grid, with_recon_matrix
-from .methods import METHODS, Options, check
+from .methods import COMPLETING, METHODS, Options, Seen, check
 from .planes import Planes
 from .result import Parameter, Reconstruction, Step, Work, part, provenance_of, stepping
 from .shots import Shots
@@ -116,6 +116,7 @@ def reconstruct(
         step(0.0, method)
         maps = calibrations if isinstance(calibrations, Calibrations) else None
         image = noncartesian.image(frame, work, options, part(step, 0.0, 0.95), threads, maps, phased=False)
+        work.seen = Seen(ball=frame.k.shape[-1] == 3, automatic=work.method if method == "auto" else "")
         magnitude = _magnitude(image, frame, threads)
     else:
         kspace, work = _cartesian(frame, method, options, step)
@@ -150,6 +151,7 @@ def phased(
     a method that has no phase of its own.
     """
     check(method, frame.encoding.trajectory)
+    refuse_snr_units(options)
     step, options = stepping(progress), replace(options or Options(), partial_fourier="none", combination="rss")
     if isinstance(frame, Shots):
         work = _begin(frame, method)
@@ -218,6 +220,12 @@ def preview(kspace: KSpace, threads: int = 2) -> Reconstruction | None:
     return _wrapped(small, magnitude, work)
 
 
+def refuse_snr_units(options: Options | None) -> None:
+    """Raise ReconstructionError when they are asked for what several images are made into."""
+    if options is not None and options.snr_units:
+        raise ReconstructionError("SNR units are for a single image, not for what is made of several: leave them out")
+
+
 def _begin(frame: KSpace | Shots, method: str) -> Work:
     reason = "" if method == "auto" else "chosen by hand"
     return Work(method, reason, {"coils": frame.encoding.coils}, list(frame.warnings))
@@ -233,10 +241,16 @@ def _cartesian(
     sampling = describe(frame.acquired, frame.encoding.is_3d)
     work = _begin(frame, method)
     frame = _seen_straight(frame, options, notes)
+    automatic = ""
     if method == "auto":
         work.method, work.reason = choose(frame, sampling)
+        automatic = work.method
+        if work.method in COMPLETING and not phased:
+            work.method, work.reason = _completing(work.method, work.reason, options)
         if phased and work.method == "cg-sense" and _lost_outside(frame, sampling):
             work.method, work.reason = "fft", f"{len(sampling.missing)} lines were lost, none of the middle of k-space"
+    short = frame.readout != (0, frame.encoding.encoded_matrix[2])
+    work.seen = Seen(frame.whitened, one_sided=short or min(sampling.partial) < 1, automatic=automatic)
     if notes.reason:
         work.reason = f"{work.reason}; {notes.reason}"
     work.parameters.update(notes.parameters)
@@ -245,6 +259,15 @@ def _cartesian(
         raise ReconstructionError("SNR units need the noise of the coils: send noise lines with the scan")
     step(0.0, work.method)
     return frame, work
+
+
+def _completing(method: str, reason: str, options: Options) -> tuple[str, str]:
+    """(method, reason) where auto would complete by ``method``, and a person may have chosen otherwise."""
+    if options.partial_fourier == "none":
+        return "fft", f"{reason}; what is missing is left out, as chosen by hand"
+    if options.partial_fourier == "pocs" and method != "pocs":
+        return "pocs", f"{reason}; POCS was chosen by hand"
+    return method, reason
 
 
 def _seen_straight(kspace: KSpace, options: Options, notes: echo_planar.Notes) -> KSpace:
@@ -344,4 +367,6 @@ def _wrapped(frame: Frame, magnitude: npt.NDArray[np.float32], work: Work) -> Re
         metadata=provenance,
     )
     extra = MappingProxyType({name: image.with_array(array, name) for name, array in work.maps.items()})
-    return Reconstruction(image, work.method, work.reason, work.parameters, tuple(work.warnings), provenance, extra)
+    return Reconstruction(
+        image, work.method, work.reason, work.parameters, tuple(work.warnings), provenance, extra, work.seen
+    )

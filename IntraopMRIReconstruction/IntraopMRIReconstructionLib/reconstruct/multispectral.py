@@ -13,7 +13,7 @@ from ..data import Progress
 from ..errors import ReconstructionError
 from ..operators.fourier import image_from_kspace
 from . import metal
-from .auto import Options, Phased, phased, reconstruct
+from .auto import Options, Phased, phased, reconstruct, refuse_snr_units
 from .quantity_image import Frames, quantity_result
 from .result import Parameter, Reconstruction, stepping
 from .unmixing import Calibrations
@@ -29,6 +29,7 @@ def bins_together(
 
     Raises ReconstructionError as :func:`.auto.reconstruct`, and when the header's centres are no numbers.
     """
+    refuse_snr_units(options)
     encoding = scan.encoding
     centres = metal.bin_centres_hz(encoding)
     repetition = max(r for _, r in scan.frames)
@@ -48,7 +49,7 @@ def bins_together(
     return quantity_result(
         scan.kspace(0, repetition), found.magnitude, "magnitude", "", f"multi-spectral ({bins[0].method})",
         f"the header names {len(bins)} spectral bins: root of the sum of their squares; each: {bins[0].reason}",
-        parameters, _warnings(bins), {"off-resonance": (found.hz, "Hz", "off-resonance")},
+        parameters | dict(bins[0].parameters), _warnings(bins), {"off-resonance": (found.hz, "Hz", "off-resonance")},
     )  # fmt: skip
 
 

@@ -349,6 +349,7 @@ def _field_map(scan: Frames, method: str, options: Options | None, progress: Pro
         "connected_parts": found.parts,
         "range_hz": f"{spread.min():.0f} to {spread.max():.0f}",
     }
+    parameters |= dict(echoes[0].parameters)
     warnings = [*echoes[0].warnings, "fat counts as water off resonance unless the echoes are in phase"]
     if found.parts > 1:
         warnings.append(f"{found.parts} separate parts: each but one may be off by {found.ambiguity_hz:.0f} Hz")

@@ -15,6 +15,7 @@ import scipy
 from ..data import GEOMETRY, READ_AS, READ_ONLY, Encoding, Image, Progress
 from ..errors import Cancelled
 from .metal import scan_facts
+from .methods import Seen
 
 #: Of what computes, for the provenance.
 VERSIONS = f"python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}"
@@ -34,7 +35,7 @@ class Reconstruction:
     ``image``: float32 magnitude (k, j, i) = (z, y, x) in RAS. ``method`` and ``reason``: what was done and why, in
     words. ``parameters``: what the method used. ``warnings``: what a person must know before trusting the picture.
     ``provenance``: method, parameters, versions and a hash of the input, all text, for the volume node and the report.
-    ``maps``: further images on the same grid, such as the g-factor.
+    ``maps``: further images on the same grid, such as the g-factor. ``seen``: what the lines of a single frame showed.
     """
 
     image: Image
@@ -44,12 +45,14 @@ class Reconstruction:
     warnings: tuple[str, ...]
     provenance: Mapping[str, str]
     maps: Mapping[str, Image] = field(default_factory=lambda: MappingProxyType({}))
+    seen: Seen | None = None
 
 
 @dataclass
 class Work:
     """What is known so far of one reconstruction. ``noise``: standard deviation of its image over that of a fully
-    sampled one, a number or (z, y, x), None when unknown. ``maps``: further images on the recon grid."""
+    sampled one, a number or (z, y, x), None when unknown. ``maps``: further images on the recon grid. ``seen``:
+    what the lines showed."""
 
     method: str
     reason: str
@@ -57,6 +60,7 @@ class Work:
     warnings: list[str]
     noise: npt.NDArray[np.float32] | float | None = None
     maps: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    seen: Seen | None = None
 
 
 def stepping(progress: Progress) -> Step:

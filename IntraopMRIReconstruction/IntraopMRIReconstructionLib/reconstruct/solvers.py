@@ -11,7 +11,7 @@ from ..errors import ReconstructionError
 from ..operators import sensitivity
 from ..operators.fourier import ComplexArray, image_from_kspace
 from . import compressed_sensing, grappa, sense
-from .methods import Options
+from .methods import COMPLETING, Options
 from .partial_fourier import Method, completed, method_for
 from .planes import Plane, Planes, Solver
 from .result import Parameter, Step
@@ -39,7 +39,10 @@ def solver_for(
         solver = _combining(options.combination if method == "fft" else "low-resolution", parameters)
     else:
         solver = _iterating(planes, method, options, parameters, step)
-    if not planes.one_sided or options.partial_fourier == "none":
+    if not planes.one_sided:
+        return solver
+    if options.partial_fourier == "none" and method not in COMPLETING:
+        parameters["partial_fourier"] = "none"
         return solver
     asked: Method = "pocs" if "pocs" in (method, options.partial_fourier) and method != "homodyne" else "homodyne"
     completing = method_for(planes.one_sided, asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,14 @@ from ..data import Encoding, Image
 from ..errors import ReconstructionError
 from ..reconstruct import metal
 from ..reconstruct.corrections import Corrections, distortion_refused, gradients_refused
-from ..reconstruct.methods import METHODS, Options, methods_for
-from ..reconstruct.products import Wanted
+from ..reconstruct.methods import Options, Seen, methods_for, used
+from ..reconstruct.products import Wanted, quantity_of
 from ..reconstruct.quantities import Heating, missing_for
 from .parameters import Brightness, Make, Method
 
 
 def wantedFrom(p: Any) -> Wanted:
     """Read the parameter node. Raises DataError for a volume that cannot be used."""
-    iterations = p.iterations if METHODS.get(p.method.value) and METHODS[p.method.value].iterative else None
     place = None
     if p.heatedPlace is not None and p.heatedPlace.GetNumberOfControlPoints():
         place = tuple(float(value) for value in slicer.util.arrayFromMarkupsControlPoints(p.heatedPlace, world=True)[0])
@@ -28,7 +28,16 @@ def wantedFrom(p: Any) -> Wanted:
     return Wanted(
         quantity=p.make.value,
         method=p.method.value,
-        options=Options(iterations=iterations, delays=p.delays, ghost=p.ghost.value, deblur_view=p.deblurView),
+        options=Options(
+            combination=p.coils.value,
+            iterations=p.iterations or None,
+            weight=None if p.weight < 0 else round(p.weight, 6),
+            partial_fourier=p.completion.value,
+            snr_units=p.snrUnits and image,
+            delays=p.delays,
+            ghost=p.ghost.value,
+            deblur_view=p.deblurView,
+        ),
         contrast=None if p.echo < 0 else p.echo,
         repetition=None if p.frame < 0 else p.frame,
         heating=Heating(
@@ -68,12 +77,44 @@ def isTable(path: Path) -> bool:
     return path not in (Path(), Path("."))
 
 
-def offer(ui: Any, p: Any, scan: Encoding | None) -> None:
+#: Settings of the method in the panel, and what they are called in the library.
+SETTINGS = {
+    "iterations": "iterations",
+    "weight": "weight",
+    "coils": "combination",
+    "completion": "partial_fourier",
+    "snrUnits": "snr_units",
+}
+#: What is made of complex images: their coils are combined by maps, and nothing is completed.
+COMPLEX = ("field map", "temperature", "SEMAC")
+
+
+def _usedSettings(p: Any, scan: Encoding | None, seen: Seen | None) -> frozenset[str]:
+    """Names in the library of the settings that what is chosen depends on, or may while lines are missing."""
+    options = Options(combination=p.coils.value, partial_fourier=p.completion.value)
+    found = used(p.method.value, scan.trajectory if scan is not None else None, options, seen)
+    quantity = p.make.value
+    if scan is not None:
+        with suppress(ReconstructionError):  # said when the scan is reconstructed
+            quantity = quantity_of(Wanted(quantity, contrast=None if p.echo < 0 else p.echo), scan)
+        if viewAngle(scan) > 0:
+            found -= {"snr_units"}
+    if quantity in COMPLEX:
+        found -= {"combination", "partial_fourier", "weight"}
+    return found if quantity == "image" else found - {"snr_units"}
+
+
+def offer(ui: Any, p: Any, scan: Encoding | None, seen: Seen | None) -> None:
     """Show and enable what the scan allows; everything that might be needed while there is none."""
     image = p.make is Make.IMAGE
-    method = METHODS.get(p.method.value)
+    live = _usedSettings(p, scan, seen)
+    for name, option in SETTINGS.items():
+        # SNR units that were chosen for another scan are refused, and can be taken away again.
+        enabled = option in live or (option == "snr_units" and image and p.snrUnits)
+        getattr(ui, name).enabled = enabled
+        if hasattr(ui, f"{name}Label"):
+            getattr(ui, f"{name}Label").enabled = enabled
     for name, shown in (
-        ("iterations", method is not None and method.iterative),
         ("outputVolume", image),
         ("frame", scan is not None and scan.repetitions > 1),
         ("echo", scan is not None and scan.contrasts > 1 and image),
@@ -81,7 +122,7 @@ def offer(ui: Any, p: Any, scan: Encoding | None) -> None:
         ("opposedVolume", image and scan is not None and not distortion_refused(scan)),
     ):
         getattr(ui, name).visible = getattr(ui, f"{name}Label").visible = shown
-    ui.delays.visible = scan is not None and scan.trajectory == "radial"
+    ui.delays.visible = scan is not None and scan.trajectory == "radial" and "delays" in live
     ui.deblurView.visible = scan is not None and viewAngle(scan) > 0
     ui.temperatureSection.visible = p.make is Make.TEMPERATURE
     ui.correctionsSection.visible = image

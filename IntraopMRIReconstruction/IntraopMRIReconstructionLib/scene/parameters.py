@@ -83,6 +83,47 @@ class Ghost(Enum):
         }[self]
 
 
+class Coils(Enum):
+    """How method fft puts the images of the coils together; the value is the name that the library knows."""
+
+    AUTO = "rss"
+    WALSH = "walsh"
+    INATI = "inati"
+    ESPIRIT = "espirit"
+
+    def label(self) -> str:
+        """Name for a person."""
+        return {
+            Coils.AUTO: _("Automatic (sum of squares)"),
+            Coils.WALSH: _("Walsh"),
+            Coils.INATI: _("Inati"),
+            Coils.ESPIRIT: _("ESPIRiT"),
+        }[self]
+
+
+class Completion(Enum):
+    """How a side of k-space that was not acquired is completed; the value is the name that the library knows."""
+
+    AUTO = "auto"
+    HOMODYNE = "homodyne"
+    POCS = "pocs"
+    NONE = "none"
+
+    def label(self) -> str:
+        """Name for a person."""
+        return {
+            Completion.AUTO: _("Automatic"),
+            Completion.HOMODYNE: _("Homodyne"),
+            Completion.POCS: _("POCS"),
+            Completion.NONE: _("Leave it out"),
+        }[self]
+
+
+#: Stands for the weight that a method takes by itself: one step below the least.
+WEIGHT_STEP = 0.0005
+AUTOMATIC_WEIGHT = -WEIGHT_STEP
+
+
 class Brightness(Enum):
     """How uneven brightness of surface coils is evened out."""
 
@@ -111,7 +152,11 @@ class ReconstructionParameters:
     recording: Path
     make: Make = Make.IMAGE
     method: Method = Method.AUTO
-    iterations: Annotated[int, WithinRange(1, 200)] = 30
+    iterations: Annotated[int, WithinRange(0, 200)] = 0
+    weight: Annotated[float, WithinRange(AUTOMATIC_WEIGHT, 1.0)] = AUTOMATIC_WEIGHT
+    coils: Coils = Coils.AUTO
+    completion: Completion = Completion.AUTO
+    snrUnits: bool = False
     livePreview: bool = True
     frame: Annotated[int, WithinRange(-1, 65535)] = -1
     echo: Annotated[int, WithinRange(-1, 65535)] = -1

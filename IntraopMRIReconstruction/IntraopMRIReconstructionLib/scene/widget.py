@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import qt
@@ -12,9 +13,11 @@ from slicer.i18n import tr as _
 
 from ..data import READ_AS, READ_ONLY, Encoding, Image, assumed_geometry
 from ..errors import IntraopError
+from ..reconstruct.methods import Seen
 from ..reconstruct.quantities import combined_by
 from ..reconstruct.quantity_image import DEFINITION, QUANTITY, UNIT
 from ..reconstruct.result import LEFT_OUT, Reconstruction
+from .attributes import PROVENANCE_ATTRIBUTE
 from .choices import offer, viewAngle, wantedFrom
 from .news import Asked, Dropped, Failed, News, Previewed, Progressed, Received, Streamed
 from .panel import Panel, ensurePackages
@@ -48,6 +51,8 @@ class ReconstructionPanel(Panel):
         self.reception: Reception | None = None
         self.encoding: Encoding | None = None
         self.result: Reconstruction | None = None
+        #: What the lines of the present scan have shown.
+        self.seen: Seen | None = None
         self.progress: tuple[float, str] | None = None
         self.problem = ""
         #: What a file leaves open; what is answered holds for that reading of that file alone and is saved nowhere.
@@ -95,7 +100,7 @@ class ReconstructionPanel(Panel):
         assumed = "" if self.encoding is None else assumed_geometry(self.encoding.metadata)
         self.ui.assumedLabel.visible = bool(assumed)
         self.ui.assumedLabel.text = _("Orientation {assumed}. No session takes this image.").format(assumed=assumed)
-        offer(self.ui, p, self.encoding)
+        offer(self.ui, p, self.encoding, self.seen)
         self.ui.methodReasonLabel.text = self._rests()
         self.ui.methodReasonLabel.toolTip = self._meanings()
         self.ui.latencyLabel.visible = self.latencyMs is not None
@@ -267,7 +272,7 @@ class ReconstructionPanel(Panel):
 
     def _end(self) -> None:
         reception, self.reception = self.reception, None
-        self.progress = self.encoding = self.result = self.latencyMs = self.asked = None
+        self.progress = self.encoding = self.result = self.seen = self.latencyMs = self.asked = None
         self._dropPreview()
         if reception is not None:
             reception.close()
@@ -285,7 +290,7 @@ class ReconstructionPanel(Panel):
 
     def _take(self, news: News) -> None:
         if isinstance(news, Encoding):
-            self.encoding, self.problem, self.latencyMs = news, "", None
+            self.encoding, self.seen, self.problem, self.latencyMs = news, None, "", None
         elif isinstance(news, Progressed):
             self.progress = (news.fraction, news.what) if news.fraction < 1.0 else None
         elif isinstance(news, Dropped):
@@ -312,6 +317,9 @@ class ReconstructionPanel(Panel):
 
     def _showResult(self, result: Reconstruction) -> None:
         self.result = result
+        if result.seen is not None:
+            automatic = result.seen.automatic or (self.seen.automatic if self.seen is not None else "")
+            self.seen = replace(result.seen, automatic=automatic)
         if result.image.metadata.get(UNIT):
             self._nodes.showQuantity(result)
         else:
@@ -328,10 +336,21 @@ class ReconstructionPanel(Panel):
 
     def _compare(self) -> None:
         p = self.parameters
-        if p.comparisonVolume is not None and p.outputVolume is not None:
+        compares = p.comparisonVolume is not None and p.outputVolume is not None
+        self.ui.comparedLabel.text = ""
+        if compares:
+            self.ui.comparedLabel.text = _("Result: {result}\nWith: {other}").format(
+                result=_how(p.outputVolume), other=_how(p.comparisonVolume)
+            )
             slicer.util.setSliceViewerLayers(
                 background=p.outputVolume, foreground=p.comparisonVolume, foregroundOpacity=p.blend
             )
+
+
+def _how(node: Any) -> str:
+    """Method and settings that the image in a node was made by."""
+    said = [node.GetAttribute(PROVENANCE_ATTRIBUTE + key) for key in ("method", "parameters")]
+    return ", ".join(text for text in said if text) or _("not reconstructed here")
 
 
 def _contrasts(scan: Encoding) -> list[str]:
