@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import slicer
+import vtk
 from host.fixtures import app, wait_until
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.reconstruct.methods import METHODS as METHODS_TABLE
@@ -18,12 +19,14 @@ from IntraopMRIReconstructionLib.simulate import raw_scans
 from IntraopMRIReconstructionLib.simulate.analytic import HEAD_2D, object_at
 from IntraopMRIReconstructionLib.simulate.metal_scans import metal_scan
 from IntraopMRIReconstructionLib.simulate.raw_scans import RawScan, in_small_blocks
+from IntraopMRIReconstructionLib.wire.adapters import message_from_image
 from IntraopMRIReconstructionLib.wire.mrd_file import write_mrd
 from IntraopMRIReconstructionLib.wire.mrd_header import format_header
 from IntraopMRIReconstructionLib.wire.mrd_messages import MessageId, TextMessage
 from IntraopMRIReconstructionLib.wire.mrd_stream import connect_mrd
 from IntraopMRIReconstructionLib.wire.raw_data import message_from_acquisition, messages_from_encoding
 from IntraopMRIReconstructionLib.wire.transport import Server
+from IntraopMRIReconstructionLib.wire.trust import PROFILES
 
 __all__ = ["app"]
 
@@ -246,6 +249,29 @@ def connect(panel: Any, scanner: Server) -> None:
     panel.ui.nextButton.click()
     assert panel.problem == ""
     assert scanner.wait_for_peer(10.0)
+
+
+@pytest.mark.parametrize("peer", PROFILES)
+def test_a_peer_may_mean_something_else_than_it_says(panel: Any, scanner: Server, peer: str) -> None:
+    assert panel.parameters.peer.value == "as sent"
+    assert [choice.value for choice in type(panel.parameters.peer)] == list(PROFILES)
+    panel.ui.peer.currentIndex = list(PROFILES).index(peer)
+    connect(panel, scanner)
+    assert not panel.ui.peer.enabled
+    lps = np.diag([-2.0, -3.0, 4.0, 1.0])
+    lps[:3, 3] = 5.0, 6.0, 7.0
+    image = Image(np.arange(24, dtype=np.float32).reshape(2, 3, 4), lps, name="scan")
+    scanner.send(replace(message_from_image(image), coordinate="LPS"))
+    wait_until(lambda: panel.parameters.outputVolume is not None, 20, "the image")
+    node = panel.parameters.outputVolume
+    meant = lps if PROFILES[peer].image_coordinate == "RAS" else np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    np.testing.assert_allclose(slicer.util.arrayFromVTKMatrix(matrix), meant, atol=1e-5)
+    assert node.GetAttribute(PROVENANCE_ATTRIBUTE + "peer_profile") == peer
+    panel.ui.connectButton.click()
+    panel.ui.source.currentIndex = SOURCES.index("file")
+    assert not panel.ui.peer.visible
 
 
 def send(scanner: Server, scan: RawScan, lines: int) -> None:

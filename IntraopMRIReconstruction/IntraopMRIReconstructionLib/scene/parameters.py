@@ -25,6 +25,21 @@ class Source(Enum):
         }[self]
 
 
+class Peer(Enum):
+    """Program at the other end, where its words mean something else than they say; the value is its profile's name."""
+
+    AS_SENT = "as sent"
+    OPENIGTLINKIO = "OpenIGTLinkIO"
+    MRIGTLBRIDGE = "mrigtlbridge"
+    PLUS = "Plus"
+    PYIGTL = "pyigtl"
+    PYIGTL_RAS = "pyigtl with RAS matrices"
+
+    def label(self) -> str:
+        """Name for a person."""
+        return _("As sent") if self is Peer.AS_SENT else self.value
+
+
 class Method(Enum):
     """How raw data become a volume; the value is the name that the library knows."""
 
@@ -147,6 +162,7 @@ class ReconstructionParameters:
     source: Source = Source.SCANNER
     host: str = "127.0.0.1"
     port: Annotated[int, WithinRange(1, 65535)] = 18944
+    peer: Peer = Peer.AS_SENT
     listenHost: str = "127.0.0.1"
     listenPort: Annotated[int, WithinRange(1, 65535)] = 9002
     recording: Path

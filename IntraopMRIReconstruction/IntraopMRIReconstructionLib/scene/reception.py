@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -73,13 +74,14 @@ class Reception:
         self._turn = threading.Lock()
         self._answer: Image | None = None
 
-    def listen(self, host: str, port: int) -> None:
-        """Connect to a scanner. Raises WireError when it cannot be reached."""
+    def listen(self, host: str, port: int, peer: str = "as sent") -> None:
+        """Connect to a scanner; ``peer``: name of its profile. Raises WireError when it cannot be reached."""
         from ..wire.transport import Client
+        from ..wire.trust import profile_named
 
         # Entered here, so that the caller hears when nobody listens; once, or every message would come twice.
         links = ExitStack()
-        client = links.enter_context(Client(host, port))
+        client = links.enter_context(Client(host, port, profile=profile_named(peer)))
 
         def work() -> None:
             with links:
@@ -289,7 +291,8 @@ class Reception:
             if self._live is not None:
                 self._arrived(self._live, item)
         elif isinstance(received.message, ImageMessage):
-            self._tell(Received(adapters.image_from_message(received.message, client.profile)))
+            image = adapters.image_from_message(received.message, client.profile)
+            self._tell(Received(replace(image, metadata={**image.metadata, "peer_profile": client.profile.name})))
 
     def _open(self, encoding: Encoding) -> None:
         """A scan begins. Raises ReconstructionError when it cannot be collected."""

@@ -31,7 +31,7 @@ TICK_MS = 10
 UNITS = {"c": "°C", "ms": "ms", "hz": "Hz", "t": "T", "rad": "rad", "mm": "mm", "s": "s", "deg": "°"}
 #: Widgets of the form that belong to one source.
 SOURCE_ROWS = {
-    Source.SCANNER: ("scannerLabel", "host", "port"),
+    Source.SCANNER: ("scannerLabel", "host", "port", "peerLabel", "peer"),
     Source.MRD: ("listenLabel", "listenHost", "listenPort"),
     Source.FILE: ("recordingLabel", "recording"),
 }
@@ -131,7 +131,7 @@ class ReconstructionPanel(Panel):
             ensurePackages("IntraopMRIReconstruction")
             reception = Reception(wantedFrom(p), p.livePreview)
             if p.source is Source.SCANNER:
-                reception.listen(p.host, p.port)
+                reception.listen(p.host, p.port, p.peer.value)
             elif p.source is Source.MRD:
                 reception.serve(p.listenHost, p.listenPort)
             else:
