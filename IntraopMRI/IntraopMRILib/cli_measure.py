@@ -15,7 +15,7 @@ from .session_dicom import DICOM, REPORT, renew_report
 from .session_files import plan_of_files, plan_of_volume, read_outline, read_points
 from .session_journal import Journal
 from .session_measures import Drawn, Found, Scan, measured, rano_of
-from .workflow.record import SessionRecord, as_document, read_record, to_json, write_together
+from .workflow.record import SessionRecord, as_document, read_record, write_results
 
 
 def add_measure(
@@ -66,17 +66,16 @@ def add_measure(
     journal.event("confirmed", f"the registration, by {by.strip()}, for what was drawn after the session")
     journal.drawn(found, image_uid, by.strip())
     renewed = _renew_dicom(journal, results / DICOM)
-    write_results(journal.record, results)
+    renew_results(journal.record, results)
     if not renewed:
         (results / DICOM / REPORT).unlink()
     return found
 
 
-def write_results(record: SessionRecord, results: Path) -> None:
+def renew_results(record: SessionRecord, results: Path) -> None:
     """The record and the report of a finished session anew, with its pictures. Raises SessionError."""
     pictures = [Picture(path.read_bytes(), path.stem) for path in sorted(results.glob("*.png"), key=os.path.getmtime)]
-    report = render(as_document(record), pictures)
-    write_together({results / "session.json": to_json(record), results / "report.html": report})
+    write_results(record, render(as_document(record), pictures), results)
 
 
 def _renew_dicom(journal: Journal, folder: Path) -> bool:

@@ -35,7 +35,7 @@ from .session_updates import (
     StageProgress,
     Update,
 )
-from .workflow.record import SessionRecord, as_document, write_atomically, write_record
+from .workflow.record import SessionRecord, as_document, write_results
 
 #: How often the main thread looks for news (s): below what an eye sees as late.
 TICK_S = 0.02
@@ -330,8 +330,7 @@ class _Run:
         self.session.journal.finish()
         self._write_dicom()
         record = self.outcome.record = self.session.journal.record
-        write_record(record, self.folder / "session.json")
-        write_atomically(self.folder / "report.html", render_report(as_document(record), pictures))
+        write_results(record, render_report(as_document(record), pictures), self.folder)
 
     def _write_dicom(self) -> None:
         """The same as DICOM objects, as far as this computer and this patient allow; a line says what came of it."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from IntraopMRIReconstructionLib.errors import SessionError
 
-from .cli_measure import write_results
+from .cli_measure import renew_results
 from .report.dicom.commit import ask
 from .report.dicom.send import Archive, send
 from .report.dicom.write import files_of
@@ -50,7 +50,7 @@ def send_results(
         try:
             outcome = send(files, archive, show)
             journal.event("sent", outcome.text)
-            write_results(journal.record, results)
+            renew_results(journal.record, results)
             if not outcome.complete:
                 raise SessionError(f"not everything was stored; {outcome.text}")
             if reply_port is None:
@@ -59,7 +59,7 @@ def send_results(
         finally:
             signal.signal(signal.SIGINT, before)
     journal.event("committed", commitment.text)
-    write_results(journal.record, results)
+    renew_results(journal.record, results)
     if not commitment.complete:
         raise SessionError(f"everything was stored, not everything was committed; {commitment.text}")
     return f"{outcome.text}\n{commitment.text}"

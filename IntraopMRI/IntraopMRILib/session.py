@@ -68,7 +68,7 @@ class Session:
         self.journal = Journal(plan.patient_id, plan.procedure, titles, plan.patient)
         self._threads, self._products = threads, Products(threads)
         self._scans: queue.Queue[ArrivedScan] = queue.Queue(WAITING_SCANS)
-        self._pair = ScanPair(plan.tumour)
+        self._pair = ScanPair(plan.operated_mm)
         #: What a person has chosen as scans, some of it before the worker has come to it.
         self._offered: dict[Role, Image] = {}
         #: Whether what came of the present scan is a picture; nothing is registered to a map.

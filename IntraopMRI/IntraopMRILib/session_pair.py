@@ -7,19 +7,18 @@ the agent was given. In a second look agent may be left from the first one, whic
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image, Matrix
 from IntraopMRIReconstructionLib.errors import SessionError
-from IntraopMRIReconstructionLib.geometry import apply
+from IntraopMRIReconstructionLib.geometry import farthest_apart_mm
 
 from .register.deformable import DeformableRegistration
 from .register.rigid import RigidRegistration
 from .session_updates import Role
 
-#: Two scans whose registrations put a part of the tumour farther apart than this show that the patient moved (mm).
+#: What is operated on lies farther apart than this in two registrations when the patient has moved (mm).
 MOVED_MM = 1.0
 
 
@@ -39,9 +38,9 @@ class ScanPair:
     counts now, None before the first.
     """
 
-    def __init__(self, tumour: Image | None) -> None:
-        #: Corners (8, 3) of the box around the tumour, preoperative RAS: no part of it moves farther than all of them.
-        self._around = None if tumour is None else _box_around(tumour)
+    def __init__(self, operated_mm: npt.NDArray[np.float64]) -> None:
+        """``operated_mm``: see :class:`.session_plan.Plan`."""
+        self._operated_mm = operated_mm
         self._agent_utc_s: float | None = None
         self._last_pose: Matrix | None = None
         self._chosen: set[Role] = set()
@@ -102,9 +101,8 @@ class ScanPair:
         elif "native" not in self.placed:
             why = "the native scan was not registered, so a motion of the patient would not be seen"
         else:
-            assert self._around is not None, "without a tumour nobody asks"
-            now, before = (apply(self.placed[r].rigid.intraop_from_preop, self._around) for r in ("contrast", "native"))
-            moved_mm = float(np.linalg.norm(now - before, axis=1).max())
+            now, before = (self.placed[r].rigid.intraop_from_preop for r in ("contrast", "native"))
+            moved_mm = farthest_apart_mm(now, before, self._operated_mm)
             why = f"the patient moved {moved_mm:.1f} mm between the native and the contrast scan"
             if moved_mm <= MOVED_MM:
                 why = wrong_order(native, self.images["contrast"], in_order=not late and not self._chosen)
@@ -147,8 +145,3 @@ def agent_notes(native: Image, agent_utc_s: float | None) -> tuple[str, ...]:
         f"Contrast agent had been given {minutes} min before the scan without it: agent that was still there hides "
         "enhancement, so more may be left than was measured.",
     )
-
-
-def _box_around(label: Image) -> npt.NDArray[np.float64]:
-    inside = np.argwhere(label.array != 0)[:, ::-1]
-    return apply(label.ras_from_ijk, list(product(*zip(inside.min(axis=0), inside.max(axis=0), strict=True))))

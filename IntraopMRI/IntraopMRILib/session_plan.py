@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image, Matrix, checked_rigid
 from IntraopMRIReconstructionLib.errors import SessionError
-from IntraopMRIReconstructionLib.geometry import apply
+from IntraopMRIReconstructionLib.geometry import apply, centre_of
 
 from .assess.carry import carried_points, occupied
 from .assess.implant import Trajectory
@@ -96,6 +97,20 @@ class Plan:
         if unknown := sorted(set(self.pedicles) - planned):
             raise SessionError(f"there are pedicles for {unknown}, which are no planned implants: name one of them")
 
+    @property
+    def operated_mm(self) -> npt.NDArray[np.float64]:
+        """Points (n, 3) around what the operation is about: nothing of it moves farther than the farthest of them.
+
+        Corners of the box around the tumour; without one, the ends of what is planned; without both, the middle of the
+        volume.
+        """
+        if self.tumour is not None:
+            return _box_around(self.tumour)
+        if self.trajectories:
+            return np.concatenate([[planned.entry_ras_mm, planned.tip_ras_mm] for planned in self.trajectories])
+        k, j, i = self.preoperative.array.shape[:3]
+        return centre_of(self.preoperative.ras_from_ijk, (i, j, k))[None]
+
     def things(self) -> Iterator[tuple[Kind, str, npt.NDArray[np.float64]]]:
         """Kind, name and points (n, 3) of all that is carried over one by one."""
         for name, point in self.targets.items():
@@ -139,3 +154,8 @@ def _carried_label(label: Image, image: Image, deformable: DeformableRegistratio
     grid = image.ras_from_ijk.copy()
     grid[:3, 3] = apply(image.ras_from_ijk, low.astype(np.float64))
     return Image(occupied(ijk - low, (k, j, i)).astype(np.uint8), grid, label.name)
+
+
+def _box_around(label: Image) -> npt.NDArray[np.float64]:
+    inside = np.argwhere(label.array != 0)[:, ::-1]
+    return apply(label.ras_from_ijk, list(product(*zip(inside.min(axis=0), inside.max(axis=0), strict=True))))

@@ -111,6 +111,11 @@ def rotation_angle_deg(rotation: npt.ArrayLike) -> float:
     return float(np.rad2deg(2.0 * np.arcsin(min(1.0, chord))))
 
 
+def farthest_apart_mm(first: npt.ArrayLike, second: npt.ArrayLike, points_mm: npt.ArrayLike) -> float:
+    """Largest distance between where two transforms (4, 4) put one of the points (n, 3)."""
+    return float(np.linalg.norm(apply(first, points_mm) - apply(second, points_mm), axis=1).max())
+
+
 def pose_error(estimated: npt.ArrayLike, true: npt.ArrayLike, at_mm: npt.ArrayLike) -> tuple[float, float]:
     """(distance in mm at the point ``at_mm``, angle in degrees) between two rigid transforms (4, 4)."""
     difference = apply(estimated, at_mm) - apply(true, at_mm)

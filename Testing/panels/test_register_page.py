@@ -314,8 +314,7 @@ def test_a_patient_who_moved_ends_the_registration_of_the_pointer(page: Any) -> 
     touch(page, truth(), KNOWN)
     page.running.session = None
     page.ui.useButton.click()
-    preoperative = head()
-    session = SimpleNamespace(plan=SimpleNamespace(preoperative=preoperative, tumour=None))
+    session = SimpleNamespace(plan=SimpleNamespace(operated_mm=KNOWN))
     page._session = page.running.session = session
     try:
         for step, holds in ((0.0, True), (0.5, True), (6.0, False)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -235,7 +236,7 @@ def test_a_late_native_scan_of_a_patient_who_moved_gives_no_number(
     send(scanner, scans["T1 contrast"])
     wait_for(session, Problem, fatal)
     send(scanner, scan_of(replace(brain.intraop["T1 native"], ras_from_ijk=moved)))
-    assert "moved 3.7 mm" in wait_for(session, Problem, fatal).text
+    assert re.search(r"moved 3\.[78] mm", wait_for(session, Problem, fatal).text)
 
 
 def test_a_head_that_was_turned_is_noticed_where_the_tumour_lies(brain: BrainCase) -> None:
@@ -244,7 +245,7 @@ def test_a_head_that_was_turned_is_noticed_where_the_tumour_lies(brain: BrainCas
     turned[:3, :3] = rotation_about((0.0, 0.0, 1.0), 3.0)
     middle = centre_of(brain.preop.ras_from_ijk, brain.preop.array.shape[::-1])
     turned[:3, 3] = middle - turned[:3, :3] @ middle
-    pair = ScanPair(brain.tumour)
+    pair = ScanPair(Plan("P", "resection", brain.preop, brain.tumour).operated_mm)
     for role, pose in (("native", np.eye(4)), ("contrast", turned)):
         pair.take(brain.intraop[f"T1 {role}"], cast(Role, role))
         pair.place(cast(Role, role), RigidRegistration(pose, Verdict(()), 1.0, 0.9, 0.9, 0.1, 1.0))
@@ -280,7 +281,8 @@ def test_a_patient_who_moves_between_the_scans_is_noticed(
     send(scanner, scan_of(replace(brain.intraop["T1 contrast"], ras_from_ijk=moved)))
     problem = wait_for(session, Problem, fatal)
     assert problem.stage == "assess residual"
-    assert "moved 3.7 mm" in problem.text
+    # 3.74 mm everywhere; the corner of the tumour that moved farthest carries what the registration adds.
+    assert re.search(r"moved 3\.[78] mm", problem.text)
 
 
 def test_a_defect_in_a_stage_is_said_and_the_next_scan_works(

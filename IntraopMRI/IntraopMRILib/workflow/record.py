@@ -293,7 +293,7 @@ def from_json(text: str) -> SessionRecord:
 
 def write_record(record: SessionRecord, path: Path) -> None:
     """Write the record whole or not at all: to a file beside it, flushed, then moved over the old one."""
-    write_atomically(Path(path), to_json(record))
+    write_together({Path(path): to_json(record)})
 
 
 def read_record(path: Path) -> SessionRecord:
@@ -310,13 +310,14 @@ def read_record(path: Path) -> SessionRecord:
     return from_json(text)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write UTF-8 text so that a reader sees the old file or the new one, never half. Raises SessionError."""
-    write_together({path: text})
+def write_results(record: SessionRecord, report: str, folder: Path) -> None:
+    """The record and its report (HTML) in a folder of results: both or neither. Raises SessionError."""
+    write_together({folder / "session.json": to_json(record), folder / "report.html": report})
 
 
 def write_together(texts: Mapping[Path, str]) -> None:
-    """Write UTF-8 texts by their files; none of these changes before all are on the disk. Raises SessionError."""
+    """Write UTF-8 texts by their files: a reader sees an old or a new one, never half, and none changes before all are
+    on the disk. Raises SessionError."""
     parts: dict[Path, Path] = {}
     try:
         for path, text in texts.items():

@@ -21,8 +21,8 @@ from IntraopMRILib.workflow.record import (
     image_entry,
     read_record,
     to_json,
-    write_atomically,
     write_record,
+    write_together,
 )
 from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
@@ -110,7 +110,7 @@ def test_a_name_that_is_no_text_is_read_back_as_it_was(tmp_path: Path) -> None:
 
 def test_a_record_may_be_read_by_whom_files_of_this_person_may(tmp_path: Path) -> None:
     (tmp_path / "other.txt").write_text("x")
-    write_atomically(tmp_path / "session.json", "{}")
+    write_together({tmp_path / "session.json": "{}"})
     assert (tmp_path / "session.json").stat().st_mode == (tmp_path / "other.txt").stat().st_mode
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,7 +142,7 @@ class DecidePage(Page):
     def report(self) -> None:
         """Write report, record and pictures; completely or not at all."""
         from ...report.html import Picture, render
-        from ...workflow.record import to_json, write_atomically, write_record
+        from ...workflow.record import as_document, write_results
 
         p = self.parameters
         journal, words = self.running.session.journal, f"{p.decision.name.lower()}: {p.comment}".rstrip(": ")
@@ -155,10 +154,7 @@ class DecidePage(Page):
                 pictures = [Picture(png, name) for name, png in pictures_of_views()]
             with self._scan.heat.dose() as shown:
                 pictures += [Picture(_png(window), caption) for caption, window in shown]
-            # First of all: a record without its report would be half of it.
-            report = render(json.loads(to_json(record)), pictures)
-            write_record(record, folder / "session.json")
-            write_atomically(folder / "report.html", report)
+            write_results(record, render(as_document(record), pictures), folder)
         except (IntraopError, OSError) as error:
             self.running.problem = str(error)
         else:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import qt
 from IntraopMRIReconstructionLib.data import Level, Matrix
 from IntraopMRIReconstructionLib.errors import IntraopError
-from IntraopMRIReconstructionLib.geometry import apply, centre_of, pose_error
+from IntraopMRIReconstructionLib.geometry import apply, farthest_apart_mm
 from slicer.i18n import tr as _
 
 from ..parameters import Phase
@@ -218,9 +218,7 @@ class RegisterPage(Page):
         if self._usedWith is None:
             self._usedWith = now
             return
-        preoperative = self.running.session.plan.preoperative
-        k, j, i = preoperative.array.shape[:3]
-        moved_mm, _angle = pose_error(now, self._usedWith, centre_of(preoperative.ras_from_ijk, (i, j, k)))
+        moved_mm = farthest_apart_mm(now, self._usedWith, self.running.session.plan.operated_mm)
         if moved_mm > MOVED_MM:
             self._used = self._usedWith = None
             self.running.problem = _(
