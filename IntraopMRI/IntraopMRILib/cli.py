@@ -13,10 +13,12 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
+from IntraopMRIReconstructionLib.errors import IntraopError, SessionError, WireError
 from IntraopMRIReconstructionLib.wire.recorder import RECORD_HEAD_BYTES
+from IntraopMRIReconstructionLib.wire.trust import PROFILES, PeerProfile, profile_named
 
 from .assess.implant import METALS_PPM
 from .report.folder import replaced
@@ -27,6 +29,8 @@ from .session_measures import RECIPES
 #: One of them is in every folder that a session or a demo has finished; only such a folder is replaced by a later run.
 DONE_MARKS = ("session.json", "comparison.json")
 #: What has to be said beside a measure, by its kind.
+#: The links of a session.
+PARTS = ("scanner", "tracker", "live")
 OPTIONS = {kind: recipe.options for kind, recipe in RECIPES.items() if recipe.options}
 
 
@@ -89,6 +93,15 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--speed", type=_positive, help="times as fast as it was; as fast as possible when left out")
     replay.set_defaults(run=_replay)
     for command in (session, replay):
+        command.add_argument(
+            "--profile",
+            type=_profile,
+            action="append",
+            default=[],
+            metavar="[PART=]NAME",
+            help=f"what the program at the other end means; PART: {', '.join(PARTS)}, the first when left out; NAME: "
+            f"{', '.join(PROFILES)}, the first when left out",
+        )
         command.add_argument("--case", type=Path, required=True, help="case folder with preop.nrrd, tumour, plan.json")
         command.add_argument("--procedure", choices=("brain", "spine", *RECIPES), default="brain")
         command.add_argument(
@@ -167,11 +180,16 @@ def _session(options: argparse.Namespace) -> None:
         heat = Heat(None if options.heat is True else options.heat, options.heat_radius, options.heat_before)
     plan = plan_of_case(options.case, options.procedure)
     with finished_or_nothing(options.out) as folder, kept_when_it_fails(folder / RECORDING, options.out):
+        links = {part: getattr(options, part) for part in PARTS}
+        for part, profile in options.profile:
+            if links[part] is None:
+                raise SessionError(f"--profile names the {part}, of which no address is given: add --{part} HOST:PORT")
+            links[part] = replace(links[part], profile=profile)
         run_session(
             plan,
-            options.scanner,
-            options.tracker,
-            options.live,
+            links["scanner"],
+            links["tracker"],
+            links["live"],
             folder,
             options.wait,
             options.navigate,
@@ -186,7 +204,8 @@ def _replay(options: argparse.Namespace) -> None:
 
     plan = plan_of_case(options.case, options.procedure)
     with finished_or_nothing(options.out) as folder:
-        run_replay(plan, options.recording, folder, options.speed, options.wait, options.navigate)
+        profiles = dict(options.profile)
+        run_replay(plan, options.recording, folder, options.speed, options.wait, options.navigate, profiles)
     print(f"\nResults are in {options.out}/ (open report.html)")
 
 
@@ -355,6 +374,16 @@ def _address(text: str) -> Link:
     if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
         raise argparse.ArgumentTypeError(f"'{text}' is no HOST:PORT, for example 127.0.0.1:18944")
     return Link(host or "127.0.0.1", int(port))
+
+
+def _profile(text: str) -> tuple[str, PeerProfile]:
+    part, _, name = text.rpartition("=")
+    if part not in ("", *PARTS):
+        raise argparse.ArgumentTypeError(f"'{part}' is no part of a session: {', '.join(PARTS)}")
+    try:
+        return part or PARTS[0], profile_named(name)
+    except WireError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from IntraopMRIReconstructionLib.data import Level, Measurement, Pose
 from IntraopMRIReconstructionLib.errors import DataError, IntraopError, SessionError
 from IntraopMRIReconstructionLib.wire.recorder import Recorder, Recording
 from IntraopMRIReconstructionLib.wire.replay import ReplayServer
+from IntraopMRIReconstructionLib.wire.trust import AS_SENT, PeerProfile
 
 from .cli_heat import Heat, follow_heat
 from .register.carry_over import Carried
@@ -120,10 +122,17 @@ def follow(
 
 
 def run_replay(
-    plan: Plan, recording: Path, folder: Path, speed: float | None, wait_s: float, navigate_s: float
+    plan: Plan,
+    recording: Path,
+    folder: Path,
+    speed: float | None,
+    wait_s: float,
+    navigate_s: float,
+    profiles: Mapping[str, PeerProfile] = MappingProxyType({}),
 ) -> Outcome:
     """The same session again from its recording: ``speed`` times as fast as it was, None as fast as possible.
 
+    ``profiles``: of the recorded peers by link; a recording does not say which they were.
     Raises DataError when ``recording`` holds no scanner's traffic.
     """
     if not (recording / f"scanner{SUFFIX}").is_file():
@@ -134,7 +143,7 @@ def run_replay(
             file = recording / f"{part}{SUFFIX}"
             if file.is_file():
                 ports[part] = servers.enter_context(ReplayServer(servers.enter_context(Recording(file)), speed)).port
-        links = {part: Link("127.0.0.1", port) for part, port in ports.items()}
+        links = {part: Link("127.0.0.1", port, profiles.get(part, AS_SENT)) for part, port in ports.items()}
         return run_session(plan, links["scanner"], links.get("tracker"), links.get("live"), folder, wait_s, navigate_s)
 
 

@@ -65,7 +65,7 @@ class Links:
         except WireError:
             self._open.close()
             raise
-        there = ", ".join(str(client.address) for client in (self.scanner, self.tracker) if client)
+        there = ", ".join(_told(client) for client in (self.scanner, self.tracker) if client)
         self._journal.event("connected", there if scanner else f"without a scanner: scans are chosen. {there}".rstrip())
 
     def close(self) -> None:
@@ -132,3 +132,8 @@ class Links:
         if transition.is_trouble:
             text = f"the scanner: {transition.after.value}; {transition.reason}"
             self._tell(Problem("command the scanner", text, fatal=transition.is_urgent))
+
+
+def _told(client: Client) -> str:
+    """Address of a peer, and what it was taken for unless every byte is believed."""
+    return f"{client.address} ({client.profile.name})" if client.profile is not AS_SENT else client.address

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from IntraopMRIReconstructionLib.simulate.phantom import BrainCase
 from IntraopMRIReconstructionLib.simulate.spine import make_spine_case
 from IntraopMRIReconstructionLib.simulate.theatre import Theatre
 from IntraopMRIReconstructionLib.simulate.volumes import read_volume, write_volume
+from IntraopMRIReconstructionLib.wire.recorder import Recorder
 
 
 def intraopmri(*arguments: object, timeout_s: float = 280.0) -> subprocess.CompletedProcess[str]:
@@ -302,6 +303,8 @@ def test_the_theatre_ends_by_ctrl_c_and_says_when_it_ends_by_itself(
         ("--heat-radius=-5", "'-5' is not above zero"),
         ("--heat-before=warm", "'warm' is no number"),
         ("--scanner=theatre", "'theatre' is no HOST:PORT"),
+        ("--profile=mrigtlbrigde", "no peer profile is named 'mrigtlbrigde'"),
+        ("--profile=camera=Plus", "'camera' is no part of a session"),
     ],
 )
 def test_numbers_that_are_none_are_refused(option: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -309,6 +312,34 @@ def test_numbers_that_are_none_are_refused(option: str, said: str, capsys: pytes
     with pytest.raises(SystemExit):
         main(["session", "--case", "c", "--scanner", "127.0.0.1:1", option])
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["session", "replay"])
+@pytest.mark.parametrize("given", [False, True])
+def test_a_peer_is_taken_for_what_a_person_says(
+    brain_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, given: bool
+) -> None:
+    links: list[Any] = []
+
+    def ends(_plan: object, *parts: Any) -> None:
+        links.extend(parts[:3])
+        raise SessionError("that is all")
+
+    monkeypatch.setattr("IntraopMRILib.cli_run.run_session", ends)
+    peers = ["--scanner", "127.0.0.1:1", "--tracker", "127.0.0.1:2"] if command == "session" else [str(tmp_path)]
+    for part in ("scanner", "tracker"):
+        with Recorder(tmp_path / f"{part}.mirec"):
+            pass
+    said = ["--profile", "mrigtlbridge", "--profile", "tracker=Plus"] if given else []
+    assert main([command, *peers, "--case", str(brain_folder), "--out", str(tmp_path / "out"), *said]) == 1
+    scanner, tracker, live = links
+    assert (scanner.profile.name, tracker.profile.name) == (
+        ("mrigtlbridge", "Plus") if given else ("as sent", "as sent")
+    )
+    assert live is None
+    if command == "session":
+        assert main([command, *peers, "--case", str(brain_folder), "--profile", "live=Plus"]) == 1
+        assert len(links) == 3, "a peer that is not there is refused before anything begins"
 
 
 def test_a_case_without_a_plan(tmp_path: Path) -> None:

@@ -12,6 +12,16 @@ from IntraopMRILib.session_updates import Problem, Update
 from IntraopMRIReconstructionLib.wire import codec
 from IntraopMRIReconstructionLib.wire.recorder import Recorder
 from IntraopMRIReconstructionLib.wire.transport import Server
+from IntraopMRIReconstructionLib.wire.trust import profile_named
+
+
+def test_what_a_peer_was_taken_for_is_in_the_record() -> None:
+    journal = Journal("patient", "test")
+    with Server() as server:
+        links = Links("patient", journal, lambda _update: None, {})
+        links.connect(None, Link("127.0.0.1", server.port, profile_named("Plus")), None)
+        links.close()
+    assert any(f"{server.port} (Plus)" in event.text for event in journal.record.events if event.kind == "connected")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, a disk that is always full")
