@@ -145,6 +145,7 @@ def test_snr_units(panel: Any, tmp_path: Path) -> None:
     assert array.max() > 50
     panel.ui.method.currentIndex = METHODS.index("l1-wavelet")
     assert panel.ui.snrUnits.enabled, "what is refused can be taken away"
+    assert "not possible here" in panel.ui.snrUnits.text
     panel.ui.nextButton.click()
     wait_until(lambda: panel.problem, 30, "a refusal")
     assert "use fft, sense or grappa for SNR units" in panel.ui.whyLabel.text

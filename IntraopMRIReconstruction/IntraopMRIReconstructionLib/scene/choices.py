@@ -114,6 +114,9 @@ def offer(ui: Any, p: Any, scan: Encoding | None, seen: Seen | None) -> None:
         getattr(ui, name).enabled = enabled
         if hasattr(ui, f"{name}Label"):
             getattr(ui, f"{name}Label").enabled = enabled
+    ui.snrUnits.text = _("Brightness in units of noise (SNR)") + (
+        "" if "snr_units" in live or not p.snrUnits else ": " + _("not possible here")
+    )
     for name, shown in (
         ("outputVolume", image),
         ("frame", scan is not None and scan.repetitions > 1),
