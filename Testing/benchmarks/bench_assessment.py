@@ -212,7 +212,7 @@ def residual_rows(cases: Sequence[BrainCase]) -> list[Row]:
 
 
 def interval_rows() -> list[Row]:
-    """How wide the interval of the volume is, and whether it holds the truth."""
+    """How wide the likely range of the volume is beside the interval of a voxel all round; which hold the truth."""
     widths: dict[str, list[float]] = {"ours": [], "voxel": []}
     held: dict[str, list[bool]] = {"ours": [], "voxel": [], "none": []}
     for case in (case for seed in UNSEEN[:INTERVAL_WORLDS] for case in operations(seed)):
@@ -229,12 +229,12 @@ def interval_rows() -> list[Row]:
         less, more = (
             change(mask, around).sum() * voxel for change in (ndimage.binary_erosion, ndimage.binary_dilation)
         )
-        for name, (low, high) in (("ours", found.interval_cm3), ("voxel", (float(less), float(more)))):
+        for name, (low, high) in (("ours", found.likely_cm3), ("voxel", (float(less), float(more)))):
             widths[name].append((high - low) / found.volume_cm3)
             held[name].append(low <= case.residual_cm3 <= high)
     ours, voxel = (float(np.median(widths[name])) for name in ("ours", "voxel"))
     share, plain = (float(np.mean(held[name])) for name in ("ours", "voxel"))
-    work = f"residual, width of the interval over the volume, {len(widths['ours'])} unseen operations, +-1 voxel"
+    work = f"residual, width of the likely range over the volume, {len(widths['ours'])} unseen operations, +-1 voxel"
     goal = "narrower, and at least 0.95 of the truths inside (error column)"
     rows = [Row(work, ours, voxel, voxel / ours, goal, ours < voxel and share >= COVERAGE_GOAL, share, plain)]
     if held["none"]:

@@ -74,6 +74,7 @@ class Connected:
             resected=self.image.with_array(np.zeros_like(self.labels)),
             volume_cm3=0.2,
             interval_cm3=(0.1, 0.3),
+            likely_cm3=(0.15, 0.25),
             preop_volume_cm3=1.0,
             rano=library("assess.resection").rano_class(0.2, 1.0),
             residual_centroid_ras_mm=np.zeros(3),

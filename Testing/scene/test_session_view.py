@@ -67,6 +67,7 @@ class Operation:
                     resected=self.image.with_array(np.zeros_like(self.labels)),
                     volume_cm3=0.064,
                     interval_cm3=(0.05, 0.08),
+                    likely_cm3=(0.06, 0.07),
                     preop_volume_cm3=1.0,
                     rano=rano_class(0.064, 1.0),
                     residual_centroid_ras_mm=np.zeros(3),

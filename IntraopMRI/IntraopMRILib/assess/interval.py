@@ -1,4 +1,8 @@
-"""How far the volume of a residual may be off: what its outline leaves open, part by part."""
+"""How far the volume of a residual may be off: what its outline leaves open, part by part.
+
+Two ranges: the interval, by which it is judged, allows a voxel all round whatever is known better; the likely range is
+what simulated operations needed.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,9 @@ from .outline import THIN_MM, Outline
 
 Mask = npt.NDArray[np.bool_]
 
-#: The boundary may lie elsewhere by this part of a voxel all round: noise, the level of the residual, the point spread.
-#: Set, with the two below, on the simulated operations SET_ON of Testing/benchmarks/residual_scenes.py to hold more
-#: than 95 % of the truths; the benchmark holds them against others.
+#: The boundary is likely to lie elsewhere by this part of a voxel all round: noise, the level of the residual, the
+#: point spread. Set, with the two below, on the simulated operations SET_ON of Testing/benchmarks/residual_scenes.py to
+#: hold more than 95 % of the truths; the benchmark holds them against others.
 BOUNDARY_VOXELS = 0.25
 #: An edge thinner than THIN_MM goes on, too thin to be seen, for so many times what is seen of it.
 EDGE_GOES_ON = 1.5
@@ -29,22 +33,30 @@ SMOOTH_VOXELS = 0.8
 @dataclass(frozen=True)
 class LeftOpen:
     """Volumes in voxels. ``layer``: one voxel deep all round the residual, or round what is doubtful where there is
-    none. ``edge``: its parts thinner than THIN_MM. ``unsure``: its parts no thicker than a wall of THIN_MM looks, and
-    what a shift by the registration error would take out of the margin; the whole of a piece with most of it.
-    ``beyond``: where it goes on outside. ``doubtful``: pieces that were not counted.
+    none. ``within``: what lies within a voxel of the boundary; ``around``: within a voxel outside of it. ``edge``: its
+    parts thinner than THIN_MM. ``unsure``: its parts no thicker than a wall of THIN_MM looks, and what a shift by the
+    registration error would take out of the margin; the whole of a piece with most of it. ``beyond``: where it goes on
+    outside. ``doubtful``: pieces that were not counted.
     """
 
     layer: float
+    within: float
+    around: float
     edge: float
     unsure: float
     beyond: float
     doubtful: float
 
 
-def left_open(found: Outline, sure: Mask) -> LeftOpen:
+def left_open(found: Outline, sure: Mask, spacing_mm: npt.NDArray[np.float64]) -> LeftOpen:
     """What ``found`` leaves open; ``sure`` (k, j, i): where the tumour was, whatever the registration error."""
     if not found.mask.any():
-        return LeftOpen(_layer(found.doubtful), 0.0, 0.0, 0.0, float(found.doubtful.sum()))
+        return LeftOpen(_layer(found.doubtful), 0.0, 0.0, 0.0, 0.0, 0.0, float(found.doubtful.sum()))
+    step = float(spacing_mm.max())
+    # A distance is one between middles of voxels: the boundary lies half a voxel before.
+    within = found.mask & (ndimage.distance_transform_edt(found.mask, sampling=spacing_mm) < 1.5 * step)
+    grown = found.mask | found.beyond
+    around = ~grown & (ndimage.distance_transform_edt(~grown, sampling=spacing_mm) <= 1.5 * step)
     beyond, doubtful = (float(found.share[part].sum()) for part in (found.beyond, found.doubtful))
     edge = unsure = 0.0
     for number, volume in enumerate(found.piece_voxels, start=1):
@@ -53,10 +65,22 @@ def left_open(found: Outline, sure: Mask) -> LeftOpen:
         out = float(np.maximum(found.slender, ~sure)[piece].mean())
         # Such as a wall, or a vessel in the margin: it was taken for residual by so much only.
         unsure += volume * (1.0 if out > MOST_OUT else out)
-    return LeftOpen(_layer(found.mask), edge, unsure, beyond, doubtful)
+    return LeftOpen(_layer(found.mask), float(within.sum()), float(around.sum()), edge, unsure, beyond, doubtful)
 
 
 def interval_cm3(
+    volume_cm3: float, left: LeftOpen, voxel_cm3: float, spacing_mm: npt.NDArray[np.float64]
+) -> tuple[float, float]:
+    """A voxel all round at least, with what the registration error and all else that is open can do."""
+    low, high = likely_cm3(volume_cm3, left, voxel_cm3, spacing_mm)
+    if volume_cm3 == 0.0:
+        return low, high
+    less = left.within + left.unsure
+    more = left.around + EDGE_GOES_ON * left.edge + left.beyond + left.doubtful
+    return max(0.0, min(low, volume_cm3 - less * voxel_cm3)), max(high, volume_cm3 + more * voxel_cm3)
+
+
+def likely_cm3(
     volume_cm3: float, left: LeftOpen, voxel_cm3: float, spacing_mm: npt.NDArray[np.float64]
 ) -> tuple[float, float]:
     """About 95 % of the true volumes lie within; of simulated operations, see BOUNDARY_VOXELS."""
