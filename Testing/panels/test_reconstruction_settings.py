@@ -56,7 +56,8 @@ def read(panel: Any, scan: RawScan, folder: Path) -> None:
 
 def wait(panel: Any) -> None:
     def idle() -> bool:
-        return not panel.reception.busy and panel.ui.nextButton.text == "Reconstruct again"
+        told = panel.result is not None or panel.problem
+        return bool(told) and not panel.reception.busy and panel.ui.nextButton.text == "Reconstruct again"
 
     wait_until(idle, 60, "a result")
 
@@ -162,6 +163,22 @@ def test_snr_units_without_noise_lines_are_refused(panel: Any, tmp_path: Path) -
     panel.ui.nextButton.click()
     wait_until(lambda: panel.result is not None, 30, "the image")
     assert not panel.ui.snrUnits.enabled
+
+
+def test_the_offer_follows_a_thread_that_ends_after_its_last_news(panel: Any, tmp_path: Path) -> None:
+    read(panel, scan_of(), tmp_path)
+
+    class Ending:
+        busy = True
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(reception, name)
+
+    reception, ending = panel.reception, Ending()
+    panel.reception = ending
+    wait_until(lambda: panel.ui.nextButton.text != "Reconstruct again", 10, "the thread to be noticed")
+    ending.busy = False
+    wait_until(lambda: panel.ui.nextButton.text == "Reconstruct again", 10, "the offer")
 
 
 def test_spokes_and_quantities_use_less(panel: Any, tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ class ReconstructionPanel(Panel):
         #: What a file leaves open; what is answered holds for that reading of that file alone and is saved nowhere.
         self.asked: Asked | None = None
         self.latencyMs: float | None = None
+        self._busy = False
         self._nodes = ResultNodes()
         self.ui.connectButton.connect("clicked()", self.toggle)
         self.ui.nextButton.connect("clicked()", self._onNext)
@@ -285,7 +286,10 @@ class ReconstructionPanel(Panel):
             # Of several frames of a stream only the newest is worth drawing.
             if not (isinstance(item, Streamed) and any(isinstance(later, Streamed) for later in news[number + 1 :])):
                 self._take(item)
-        if news:
+        # The thread may end a moment after its last news, and what is offered next depends on that.
+        busy = self.reception is not None and self.reception.busy
+        if news or busy != self._busy:
+            self._busy = busy
             self.refresh()
 
     def _take(self, news: News) -> None:
