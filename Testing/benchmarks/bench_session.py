@@ -18,7 +18,7 @@ import scipy.fft
 import SimpleITK as sitk
 from benchmarks.common import Row, report
 from IntraopMRILib.cli import plan_of_case
-from IntraopMRILib.cli_run import run_session
+from IntraopMRILib.cli.run import run_session
 from IntraopMRILib.register.rigid import register_rigid
 from IntraopMRILib.session import Link
 from IntraopMRIReconstructionLib.data import Image, KSpace

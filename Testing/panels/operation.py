@@ -102,7 +102,7 @@ class Operation:
 
     def arrive(self, image: Image) -> None:
         self.session.journal.image(image, "contrast")
-        self.session._tell(product("session_updates").ImageReady(image, "contrast", None, 0.0))
+        self.session._tell(product("session.updates").ImageReady(image, "contrast", None, 0.0))
         self.until(lambda: self.running.image is not None and self.running.image.image is image, "the image")
 
     def register(self, verdict: Verdict = GOOD) -> None:

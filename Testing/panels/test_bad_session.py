@@ -62,11 +62,11 @@ class Connected:
 
     def review(self) -> None:
         """A scan with its registration and residual, confirmed."""
-        self.tell(library("session_updates").ImageReady(self.image, "contrast", None, 0.0))
+        self.tell(library("session.updates").ImageReady(self.image, "contrast", None, 0.0))
         found = library("register.rigid").RigidRegistration(
             np.eye(4), GOOD, 1.0, 0.3, 0.9, 0.1, 0.9, self.image.uid, self.preop.uid
         )
-        self.tell(library("session_updates").Registered(found, self.image))
+        self.tell(library("session.updates").Registered(found, self.image))
         volume = Measurement("Residual", 0.2, "cm3", "test", interval=(0.1, 0.3))
         part = self.image.with_array(self.labels)
         assessment = library("assess.residual").ResidualAssessment(
@@ -80,7 +80,7 @@ class Connected:
             residual_centroid_ras_mm=np.zeros(3),
             measurements=(volume, library("assess.resection").extent_of_resection(1.0, 0.2, (0.1, 0.3), ())),
         )
-        self.tell(library("session_updates").ResidualFound(assessment))
+        self.tell(library("session.updates").ResidualFound(assessment))
         wait_until(lambda: panel().running.residual is not None, 30, "the residual")
         panel().running.confirm()
         panel().open(page("NAVIGATE").phase)
@@ -106,7 +106,7 @@ def connected(app: Any) -> Any:
 def test_a_scene_closed_while_results_are_prepared_gets_none_of_them(connected: Connected) -> None:
     big = Image(np.random.default_rng(0).random((160, 160, 160), np.float32), np.eye(4), "big", patient_id="P-1")
     for _ in range(3):
-        connected.tell(library("session_updates").ImageReady(big, "native", None, 0.0))
+        connected.tell(library("session.updates").ImageReady(big, "native", None, 0.0))
     panel().running.tick()
     slicer.mrmlScene.Clear(0)
     wait_until(lambda: not threads(), 30, "the threads to end")

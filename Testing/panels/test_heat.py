@@ -42,7 +42,7 @@ def numbers(missing: str = "", volume_cm3: float = 1.2) -> HeatNumbers:
 
 
 def tell(operation: Operation, found: HeatNumbers, risk_c: float = 39.0, **more: Any) -> Any:
-    updates = product("session_updates")
+    updates = product("session.updates")
     temperature = Measurement("Motor tract: highest temperature", risk_c, "°C", "d", "s", (risk_c - 1, risk_c + 1))
     dose = Measurement("Motor tract: highest dose (CEM43)", 0.5, "min", "d", "s", (0.2, 0.9))
     risk = updates.RiskHeat("Motor tract", temperature, dose, "", temperature)

@@ -61,7 +61,7 @@ class Operation:
         image = Image(self.values, grid(), "T1 native", acquired_utc_s=1_700_000_000.0)
         self.session._pair.take(image, "native")
         self.session.journal.image(image, "native")
-        self.session._tell(product("session_updates").ImageReady(image, "native", None, 0.0))
+        self.session._tell(product("session.updates").ImageReady(image, "native", None, 0.0))
         found = product("register.rigid").RigidRegistration(POSE, GOOD, 1.0, 0.3, 0.9, 0.1, 1.0, image.uid, "preop")
         self.session._pair.place("native", found)
         self.session._registered(found, image)
@@ -71,7 +71,7 @@ class Operation:
         self.panel.refresh()
 
     def choose(self, title: str) -> None:
-        titles = [recipe.title for recipe in product("session_measures").RECIPES.values()]
+        titles = [recipe.title for recipe in product("session.measures").RECIPES.values()]
         self.page.ui.measureKindBox.currentIndex = titles.index(title)
         self.panel.refresh()
 

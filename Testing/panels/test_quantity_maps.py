@@ -25,7 +25,7 @@ def heat(operation: Operation, picture: Image, scan: str = "first") -> Any:
     values[20:30, 20:30, 20:30] = 18.0
     metadata = {"quantity": "temperature change", "unit": "°C", "scan": scan}
     shown = Image(values, grid(), "Heat temperature change", metadata=metadata)
-    found = product("session_updates").MapReady((shown,), picture)
+    found = product("session.updates").MapReady((shown,), picture)
     operation.session._tell(found)
     operation.until(lambda: operation.running.maps is found, "the map")
     return found

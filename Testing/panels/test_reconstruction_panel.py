@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import slicer
 from host.fixtures import app, wait_until
-from IntraopMRILib.session_products import check_placed
+from IntraopMRILib.session.products import check_placed
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.scene.attributes import PROVENANCE_ATTRIBUTE

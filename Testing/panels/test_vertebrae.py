@@ -43,7 +43,7 @@ class BentSpine:
 
     def arrive(self) -> None:
         """The scan, and what the worker finds in it."""
-        updates, session, plan = product("session_updates"), self.session, self.session.plan
+        updates, session, plan = product("session.updates"), self.session, self.session.plan
         image = replace(self.case.noisy(), patient_id=plan.patient_id, name="Spine", acquired_utc_s=1_700_000_000.0)
         self.image = Image(image.array, image.ras_from_ijk, "Spine", 1_700_000_000.0, plan.patient_id)
         session.journal.image(self.image, "native")
@@ -63,7 +63,7 @@ class BentSpine:
         session._decisions.implant(
             updates.ImplantFound(screw, detected, measured, assess.band(measured), "pose of L3 on its own")
         )
-        bones = product("session_bones").bones_of(plan, found)
+        bones = product("session.bones").bones_of(plan, found)
         session._decisions.offer(bones)
         session._tell(updates.BonesFound(bones, self.image, plan.preoperative))
         wait_until(lambda: self.running.image is not None and self.running.image.image is self.image, 30, "the scan")

@@ -12,8 +12,8 @@ from IntraopMRILib.scene.headless import HeadlessScene
 from IntraopMRILib.scene.scan_nodes import scanOf
 from IntraopMRILib.scene.session_view import SessionView
 from IntraopMRILib.session import Plan
-from IntraopMRILib.session_products import map_of
-from IntraopMRILib.session_updates import ImageReady, MapReady
+from IntraopMRILib.session.products import map_of
+from IntraopMRILib.session.updates import ImageReady, MapReady
 from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import SessionError
 

@@ -11,7 +11,7 @@ from IntraopMRILib.scene.display import banners, corners
 from IntraopMRILib.scene.headless import HeadlessScene
 from IntraopMRILib.scene.session_view import SessionView
 from IntraopMRILib.session import Plan
-from IntraopMRILib.session_updates import ImageReady, Problem, ScanPreview
+from IntraopMRILib.session.updates import ImageReady, Problem, ScanPreview
 from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
 
 GOOD = Verdict((Reason("error", 0.5, "mm", "below 1 mm", Level.GOOD),))

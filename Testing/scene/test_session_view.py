@@ -14,7 +14,7 @@ from IntraopMRILib.scene.bridge import SceneBridge
 from IntraopMRILib.scene.headless import HeadlessScene
 from IntraopMRILib.scene.session_view import SessionView
 from IntraopMRILib.session import Plan
-from IntraopMRILib.session_updates import ImageReady, ImplantFound, Problem, Registered, ResidualFound
+from IntraopMRILib.session.updates import ImageReady, ImplantFound, Problem, Registered, ResidualFound
 from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Pose, Reason, Verdict
 
 GOOD = Verdict((Reason("overlap", 0.9, "", "above 0.6", Level.GOOD),))

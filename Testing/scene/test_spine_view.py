@@ -13,7 +13,7 @@ from IntraopMRILib.scene.bridge import SceneBridge
 from IntraopMRILib.scene.headless import HeadlessScene
 from IntraopMRILib.scene.session_view import SessionView
 from IntraopMRILib.session import Plan
-from IntraopMRILib.session_updates import ImageReady, ImplantFound, Registered
+from IntraopMRILib.session.updates import ImageReady, ImplantFound, Registered
 from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
 from IntraopMRIReconstructionLib.geometry import apply, invert, rotation_about
 

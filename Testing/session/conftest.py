@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 from IntraopMRILib.session import Link, Plan, Session
-from IntraopMRILib.session_updates import Problem, Update
+from IntraopMRILib.session.updates import Problem, Update
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.simulate.kspace import Scan, simulate_scan
 from IntraopMRIReconstructionLib.simulate.phantom import BrainCase, make_brain_case

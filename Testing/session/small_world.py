@@ -21,7 +21,7 @@ from IntraopMRILib.register.deformable import DeformableRegistration
 from IntraopMRILib.register.rigid import RigidRegistration
 from IntraopMRILib.register.vertebrae import VertebraRegistration
 from IntraopMRILib.session import Plan
-from IntraopMRILib.session_updates import Role
+from IntraopMRILib.session.updates import Role
 from IntraopMRIReconstructionLib.data import Image, Level, Progress, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import AssessmentError, Cancelled, RegistrationError
 
@@ -110,10 +110,10 @@ class SmallWorld:
 
     def stand_in(self, patch: pytest.MonkeyPatch) -> None:
         """Replace what is expensive: registrations and the search for an implant."""
-        patch.setattr("IntraopMRILib.session.register_rigid", self._rigid)
-        patch.setattr("IntraopMRILib.session.register_deformable", self._deformable)
-        patch.setattr("IntraopMRILib.session_implants.register_vertebrae", self._vertebrae)
-        patch.setattr("IntraopMRILib.session_implants.find_implant", self._implant)
+        patch.setattr("IntraopMRILib.session.session.register_rigid", self._rigid)
+        patch.setattr("IntraopMRILib.session.session.register_deformable", self._deformable)
+        patch.setattr("IntraopMRILib.session.implants.register_vertebrae", self._vertebrae)
+        patch.setattr("IntraopMRILib.session.implants.find_implant", self._implant)
 
     def _begin(self, stage: str, image: Image, progress: Progress | None) -> Truth:
         truth = self.truths[image.name]

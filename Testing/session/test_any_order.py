@@ -24,11 +24,11 @@ from IntraopMRILib.scene.headless import HeadlessScene
 from IntraopMRILib.scene.scene_io import loadScene, saveScene
 from IntraopMRILib.scene.session_view import SessionView
 from IntraopMRILib.session import Session
-from IntraopMRILib.session_bones import Bone
-from IntraopMRILib.session_measures import Drawn
-from IntraopMRILib.session_pair import MOVED_MM
-from IntraopMRILib.session_receive import ArrivedScan
-from IntraopMRILib.session_updates import ImageReady, ImplantFound, PlanCarried, Problem, Registered, Role, Update
+from IntraopMRILib.session.bones import Bone
+from IntraopMRILib.session.measures import Drawn
+from IntraopMRILib.session.pair import MOVED_MM
+from IntraopMRILib.session.receive import ArrivedScan
+from IntraopMRILib.session.updates import ImageReady, ImplantFound, PlanCarried, Problem, Registered, Role, Update
 from IntraopMRILib.workflow.record import as_document, read_record, write_record
 from IntraopMRIReconstructionLib.data import POSE_STALE_S, Image, Level, Pose
 from IntraopMRIReconstructionLib.errors import IntraopError

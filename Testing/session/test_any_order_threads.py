@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from IntraopMRILib.session import Link, Session
-from IntraopMRILib.session_updates import ImageReady, PlanCarried, Registered, ResidualFound, ShiftFound, Update
+from IntraopMRILib.session.updates import ImageReady, PlanCarried, Registered, ResidualFound, ShiftFound, Update
 from IntraopMRILib.workflow.record import read_record, write_record
 from IntraopMRIReconstructionLib.data import Level, Pose
 from IntraopMRIReconstructionLib.errors import SessionError, WireError

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from IntraopMRILib.session import Session
-from IntraopMRILib.session_updates import ImageReady, Problem, Registered, ScanPreview, ScanProgress, Update
+from IntraopMRILib.session.updates import ImageReady, Problem, Registered, ScanPreview, ScanProgress, Update
 from IntraopMRIReconstructionLib.reconstruct import live
 from IntraopMRIReconstructionLib.simulate.kspace import Scan
 from IntraopMRIReconstructionLib.wire.messages_text import StringMessage

@@ -12,9 +12,9 @@ from IntraopMRILib.register.rigid import RigidRegistration
 from IntraopMRILib.register.vertebrae import VertebraRegistration
 from IntraopMRILib.report.html import render
 from IntraopMRILib.session import Plan, Session
-from IntraopMRILib.session_bones import Bone, bones_of
-from IntraopMRILib.session_receive import ArrivedScan
-from IntraopMRILib.session_updates import ImplantFound
+from IntraopMRILib.session.bones import Bone, bones_of
+from IntraopMRILib.session.receive import ArrivedScan
+from IntraopMRILib.session.updates import ImplantFound
 from IntraopMRILib.workflow.record import SessionRecord, as_document, from_json, to_json
 from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import RegistrationError, SessionError

@@ -213,7 +213,7 @@ def test_the_recording_of_a_session_that_fails_is_kept(
         (folder / "recording" / "scanner.mirec").write_bytes(received[0])
         raise SessionError("the implant was not found")
 
-    monkeypatch.setattr("IntraopMRILib.cli_run.run_session", fails)
+    monkeypatch.setattr("IntraopMRILib.cli.run.run_session", fails)
     out = tmp_path / "out"
     arguments = ["session", "--case", str(brain_folder), "--scanner", "127.0.0.1:1", "--record", "--out", str(out)]
     assert main(arguments) == 1
@@ -280,8 +280,8 @@ def test_the_theatre_ends_by_ctrl_c_and_says_when_it_ends_by_itself(
     def pressed(_name: str) -> bool:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("IntraopMRILib.cli_demo._make_cases", lambda *_: None)
-    monkeypatch.setattr("IntraopMRILib.cli_demo.Theatre", Quiet)
+    monkeypatch.setattr("IntraopMRILib.cli.demo._make_cases", lambda *_: None)
+    monkeypatch.setattr("IntraopMRILib.cli.demo.Theatre", Quiet)
     Quiet.state = pressed
     assert main(["lab", "--out", str(tmp_path)]) == 0
     told = capsys.readouterr()
@@ -325,7 +325,7 @@ def test_a_peer_is_taken_for_what_a_person_says(
         links.extend(parts[:3])
         raise SessionError("that is all")
 
-    monkeypatch.setattr("IntraopMRILib.cli_run.run_session", ends)
+    monkeypatch.setattr("IntraopMRILib.cli.run.run_session", ends)
     peers = ["--scanner", "127.0.0.1:1", "--tracker", "127.0.0.1:2"] if command == "session" else [str(tmp_path)]
     for part in ("scanner", "tracker"):
         with Recorder(tmp_path / f"{part}.mirec"):

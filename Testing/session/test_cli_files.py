@@ -12,8 +12,8 @@ import numpy as np
 import pydicom
 import pytest
 from IntraopMRILib.cli import main
-from IntraopMRILib.cli_files import CaseFiles, read_case_files
-from IntraopMRILib.cli_run import _Run
+from IntraopMRILib.cli.files import CaseFiles, read_case_files
+from IntraopMRILib.cli.run import _Run
 from IntraopMRILib.session import Session
 from IntraopMRILib.workflow.record import read_record
 from IntraopMRIReconstructionLib.errors import DataError, IntraopError, SessionError

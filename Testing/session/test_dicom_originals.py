@@ -19,7 +19,7 @@ from IntraopMRILib.report.dicom.commit import ask
 from IntraopMRILib.report.dicom.send import send
 from IntraopMRILib.report.dicom.source import UNKNOWN, Source, source_of
 from IntraopMRILib.report.dicom.write import Written, files_of, write
-from IntraopMRILib.session_dicom import renew_report
+from IntraopMRILib.session.dicom import renew_report
 from IntraopMRILib.workflow.record import DrawnEntry, as_document, from_json, to_json
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import SessionError

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from IntraopMRILib.cli import main, plan_of_case
 from IntraopMRILib.register.rigid import RigidRegistration
-from IntraopMRILib.session_files import read_correction, read_outline, read_points
-from IntraopMRILib.session_journal import Journal
+from IntraopMRILib.session.files import read_correction, read_outline, read_points
+from IntraopMRILib.session.journal import Journal
 from IntraopMRILib.workflow.record import ResidualEntry, read_record, write_record
 from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import DataError, SessionError

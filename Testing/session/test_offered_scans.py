@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from IntraopMRILib.scan_facts import AGENT, FRAME, local_text, local_utc_s
 from IntraopMRILib.session import Plan, Session
-from IntraopMRILib.session_pair import wrong_order
-from IntraopMRILib.session_receive import ArrivedScan
-from IntraopMRILib.session_updates import ImageReady, Problem, Registered, ResidualFound, Role
+from IntraopMRILib.session.pair import wrong_order
+from IntraopMRILib.session.receive import ArrivedScan
+from IntraopMRILib.session.updates import ImageReady, Problem, Registered, ResidualFound, Role
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
 from IntraopMRIReconstructionLib.simulate.phantom import BrainCase

@@ -14,8 +14,8 @@ import pytest
 from IntraopMRILib.assess.margin import resection_margin
 from IntraopMRILib.register.rigid import RigidRegistration
 from IntraopMRILib.session import Link, Plan, Session, role_of
-from IntraopMRILib.session_pair import ScanPair, agent_notes
-from IntraopMRILib.session_updates import (
+from IntraopMRILib.session.pair import ScanPair, agent_notes
+from IntraopMRILib.session.updates import (
     DeviceSaid,
     ImageReady,
     PlanCarried,
@@ -293,7 +293,7 @@ def test_a_defect_in_a_stage_is_said_and_the_next_scan_works(
         def divides_by_zero(*_: object, **__: object) -> None:
             raise ZeroDivisionError("division by zero")
 
-        broken.setattr("IntraopMRILib.session.register_rigid", divides_by_zero)
+        broken.setattr("IntraopMRILib.session.session.register_rigid", divides_by_zero)
         send(scanner, scans["T1 native"])
         problem = wait_for(session, Problem, fatal)
     assert problem.stage == "register"

@@ -9,10 +9,10 @@ from IntraopMRILib.assess.implant_detection import DetectedImplant
 from IntraopMRILib.register.deformable import DeformableRegistration
 from IntraopMRILib.register.rigid import RigidRegistration
 from IntraopMRILib.session import Plan, Session
-from IntraopMRILib.session_implants import compared
-from IntraopMRILib.session_measures import Found
-from IntraopMRILib.session_receive import ArrivedScan
-from IntraopMRILib.session_updates import ImplantFound, PlanCarried
+from IntraopMRILib.session.implants import compared
+from IntraopMRILib.session.measures import Found
+from IntraopMRILib.session.receive import ArrivedScan
+from IntraopMRILib.session.updates import ImplantFound, PlanCarried
 from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import RegistrationError, SessionError
 from IntraopMRIReconstructionLib.geometry import apply

@@ -15,9 +15,9 @@ import pydicom
 import pytest
 from IntraopMRILib.cli import main
 from IntraopMRILib.scan_facts import DicomFacts
-from IntraopMRILib.session_dicom import Gathered, renew_report, save
-from IntraopMRILib.session_plan import Plan
-from IntraopMRILib.session_updates import ImageReady, PlanCarried, ResidualFound, ShiftFound
+from IntraopMRILib.session.dicom import Gathered, renew_report, save
+from IntraopMRILib.session.plan import Plan
+from IntraopMRILib.session.updates import ImageReady, PlanCarried, ResidualFound, ShiftFound
 from IntraopMRILib.workflow.record import DrawnEntry, SessionRecord, read_record, write_record
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import DataError, SessionError

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from IntraopMRILib.cli_heat import Heat, follow_heat
+from IntraopMRILib.cli.heat import Heat, follow_heat
 from IntraopMRILib.report.html import render
 from IntraopMRILib.session import Link, Plan, Session
-from IntraopMRILib.session_updates import HeatMeasured, MapReady, PlanCarried, Problem
+from IntraopMRILib.session.updates import HeatMeasured, MapReady, PlanCarried, Problem
 from IntraopMRILib.workflow.record import from_json, to_json
 from IntraopMRIReconstructionLib.data import Acquisition, Image
 from IntraopMRIReconstructionLib.errors import SessionError

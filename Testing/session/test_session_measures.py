@@ -11,7 +11,7 @@ from IntraopMRILib.assess.resection import RanoClass
 from IntraopMRILib.register.rigid import RigidRegistration
 from IntraopMRILib.report.html import render
 from IntraopMRILib.session import Plan, Session
-from IntraopMRILib.session_measures import RECIPES, Drawn, Found, Scan, grouped, measured
+from IntraopMRILib.session.measures import RECIPES, Drawn, Found, Scan, grouped, measured
 from IntraopMRILib.workflow.record import as_document, from_json, to_json
 from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import AssessmentError, SessionError

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from IntraopMRILib.session import Link, Session
-from IntraopMRILib.session_products import Products
-from IntraopMRILib.session_updates import (
+from IntraopMRILib.session.products import Products
+from IntraopMRILib.session.updates import (
     ImageReady,
     ImplantFound,
     MapReady,

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from IntraopMRILib.session_journal import Journal
-from IntraopMRILib.session_links import Link, Links
-from IntraopMRILib.session_updates import Problem, Update
+from IntraopMRILib.session.journal import Journal
+from IntraopMRILib.session.links import Link, Links
+from IntraopMRILib.session.updates import Problem, Update
 from IntraopMRIReconstructionLib.wire import codec
 from IntraopMRIReconstructionLib.wire.recorder import Recorder
 from IntraopMRIReconstructionLib.wire.transport import Server

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from IntraopMRILib.session import Session
-from IntraopMRILib.session_updates import Problem
+from IntraopMRILib.session.updates import Problem
 from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.wire.messages_text import StatusMessage, StringMessage
 from IntraopMRIReconstructionLib.wire.transport import Server

@@ -12,7 +12,7 @@ from IntraopMRILib.register.rigid import RigidRegistration, register_rigid
 from IntraopMRILib.register.vertebrae import VertebraRegistration
 from IntraopMRILib.report.html import render
 from IntraopMRILib.session import Link, Plan, Session
-from IntraopMRILib.session_implants import (
+from IntraopMRILib.session.implants import (
     Carrier,
     _without_the_whole,
     carriers,
@@ -22,8 +22,8 @@ from IntraopMRILib.session_implants import (
     vertebrae_among,
     vertebrae_of,
 )
-from IntraopMRILib.session_measures import Drawn
-from IntraopMRILib.session_updates import BonesFound, ImplantFound, PlanCarried, Problem, Registered, Update
+from IntraopMRILib.session.measures import Drawn
+from IntraopMRILib.session.updates import BonesFound, ImplantFound, PlanCarried, Problem, Registered, Update
 from IntraopMRILib.workflow.record import as_document
 from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict, no_progress
 from IntraopMRIReconstructionLib.errors import SessionError

@@ -17,8 +17,8 @@ from scipy import ndimage
 
 from ..register.sampling import Volume, mask_on
 from ..session import Plan
-from ..session_bones import Bone, shown_implants
-from ..session_updates import BonesFound, ImplantFound
+from ..session.bones import Bone, shown_implants
+from ..session.updates import BonesFound, ImplantFound
 from . import recipes
 from .contents import Content
 from .display import SHOWN_OF_IMPLANT

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from IntraopMRIReconstructionLib.data import Measurement
 from IntraopMRIReconstructionLib.reconstruct.ablation import RISK_ALARM_C
 
-from ..session_updates import HeatMeasured
+from ..session.updates import HeatMeasured
 from . import colors
 from .display import HUGE, LARGE, READ, Banner, Line, Tone, age, block, number, wrapped
 

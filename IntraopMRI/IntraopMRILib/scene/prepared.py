@@ -19,7 +19,7 @@ from IntraopMRIReconstructionLib.errors import IntraopError
 
 from ..navigate.distance import ResidualDistance, SurfaceDistance
 from ..session import Plan
-from ..session_updates import (
+from ..session.updates import (
     BonesFound,
     HeatMeasured,
     ImageReady,

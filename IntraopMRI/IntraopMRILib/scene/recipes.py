@@ -16,7 +16,7 @@ from IntraopMRIReconstructionLib.scene.quantity_colors import inColour, legend
 
 from ..register.carry_over import shown_arrows, shown_distance, shown_shift, shown_uncertainty
 from ..register.deformable import DeformableRegistration
-from ..session_updates import HeatMeasured, MapReady
+from ..session.updates import HeatMeasured, MapReady
 from . import colors, conversion, looks
 from .contents import Content, nodeOf
 from .transforms import gridTransform

@@ -23,7 +23,7 @@ from IntraopMRIReconstructionLib.scene.attributes import (
 )
 
 from ..scan_facts import TAKEN_FROM
-from ..session_updates import Role
+from ..session.updates import Role
 from . import conversion, recipes
 from .contents import ATTRIBUTE, ROLE
 

@@ -20,7 +20,7 @@ from ..navigate.watch import PoseWatch, Trust
 from ..register.carry_over import Carried, LocalShift, local_shift
 from ..register.deformable import DeformableRegistration
 from ..session import Plan
-from ..session_updates import (
+from ..session.updates import (
     BonesFound,
     HeatMeasured,
     ImageReady,

@@ -18,7 +18,7 @@ from IntraopMRIReconstructionLib.scene.task import BackgroundTask
 from slicer.i18n import tr as _
 
 from ...report.dicom.packages import missing
-from ...session_dicom import DICOM, save
+from ...session.dicom import DICOM, save
 from ...workflow.record import SessionRecord, write_record
 
 #: So long an archive may take to look at what it has, s; later than that nobody reads the answer.

@@ -10,7 +10,7 @@ from IntraopMRIReconstructionLib.data import Measurement
 from IntraopMRIReconstructionLib.errors import IntraopError
 from slicer.i18n import tr as _
 
-from ...session_measures import RECIPES, Drawn
+from ...session.measures import RECIPES, Drawn
 from ..display import spread
 from .nodes import Segments, pointsOf
 from .style import CHECK, colored

@@ -43,7 +43,7 @@ def imageLater(node: Any, patientId: str) -> Callable[[], Image]:
 
     Raises SessionError when it has no voxels, hangs under a transform, or when its orientation was assumed.
     """
-    from ...session_products import check_placed
+    from ...session.products import check_placed
 
     if node.GetImageData() is None or 0 in node.GetImageData().GetDimensions():
         raise SessionError(
@@ -97,8 +97,8 @@ def planLater(parameters: Any) -> Callable[[], Any]:
     def make() -> Any:
         from ...assess.implant import METALS_PPM, Trajectory
         from ...session import Plan
-        from ...session_implants import implanted_of, vertebrae_among
-        from ...session_measures import kinds_of
+        from ...session.implants import implanted_of, vertebrae_among
+        from ...session.measures import kinds_of
 
         header = DicomFacts()
         if files:

@@ -18,8 +18,8 @@ from IntraopMRIReconstructionLib.errors import IntraopError
 from IntraopMRIReconstructionLib.scene.task import BackgroundTask
 from slicer.i18n import tr as _
 
-from ...session_dicom import Gathered
-from ...session_updates import (
+from ...session.dicom import Gathered
+from ...session.updates import (
     DeviceSaid,
     HeatMeasured,
     ImageReady,

@@ -19,7 +19,7 @@ from slicer.i18n import tr as _
 
 from ...dicom_series import read_known
 from ...scan_facts import FRAME, TAKEN_FROM, DicomFacts, local_text, local_utc_s
-from ...session_updates import Role
+from ...session.updates import Role
 from ..scan_nodes import BY_HAND, INSTANCES, dicomFiles, isByHand, remember, roleOf, scanOf, takenOf
 from .page import Action
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Level
 from slicer.i18n import tr as _
 
-from ...session_bones import Bone
-from ...session_implants import NEIGHBOURS
+from ...session.bones import Bone
+from ...session.implants import NEIGHBOURS
 from ..display import number
 from .style import LEVEL_COLORS, colored, sized
 

@@ -17,13 +17,12 @@ from IntraopMRIReconstructionLib.wire.recorder import Recorder, Recording
 from IntraopMRIReconstructionLib.wire.replay import ReplayServer
 from IntraopMRIReconstructionLib.wire.trust import AS_SENT, PeerProfile
 
-from .cli_heat import Heat, follow_heat
-from .register.carry_over import Carried
-from .report.html import Picture
-from .report.html import render as render_report
-from .session import Link, Plan, Session
-from .session_dicom import DICOM, Gathered, possible, save
-from .session_updates import (
+from ..register.carry_over import Carried
+from ..report.html import Picture
+from ..report.html import render as render_report
+from ..session import Link, Plan, Session
+from ..session.dicom import DICOM, Gathered, possible, save
+from ..session.updates import (
     BonesFound,
     ImageReady,
     ImplantFound,
@@ -37,7 +36,8 @@ from .session_updates import (
     StageProgress,
     Update,
 )
-from .workflow.record import SessionRecord, as_document, write_results
+from ..workflow.record import SessionRecord, as_document, write_results
+from .heat import Heat, follow_heat
 
 #: How often the main thread looks for news (s): below what an eye sees as late.
 TICK_S = 0.02
@@ -151,9 +151,9 @@ class _Run:
     """The main thread of one session."""
 
     def __init__(self, plan: Plan, session: Session, folder: Path, wait_s: float) -> None:
-        from .scene.bridge import SceneBridge
-        from .scene.headless import HeadlessScene
-        from .scene.session_view import SessionView
+        from ..scene.bridge import SceneBridge
+        from ..scene.headless import HeadlessScene
+        from ..scene.session_view import SessionView
 
         self.plan, self.session, self.folder, self.wait_s = plan, session, folder, wait_s
         self.headless = HeadlessScene()
@@ -170,7 +170,7 @@ class _Run:
     def to_the_end(self, navigate_s: float, heat: Heat | None = None) -> Outcome:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        from .scene.offscreen import OffscreenViews
+        from ..scene.offscreen import OffscreenViews
 
         columns = (TextColumn("{task.description:<34}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
         with (
@@ -280,7 +280,7 @@ class _Run:
 
     def _ablate(self, bars: Any, views: Any, heat: Heat) -> Picture:
         """Follow the temperature scan to its end; a picture of the dose then."""
-        from .scene.offscreen import writePng
+        from ..scene.offscreen import writePng
 
         found = follow_heat(self.session, heat, self.wait_s, lambda update: self._take(update, bars), TICK_S)
         self._listen()
@@ -297,7 +297,7 @@ class _Run:
 
         Opaque unless the two are compared: a rim that enhanced before surgery would shine through as if still there.
         """
-        from .scene.offscreen import writePng
+        from ..scene.offscreen import writePng
 
         self._settle()
         started = time.perf_counter()
@@ -331,7 +331,7 @@ class _Run:
         return "Planned and actual implant in the intraoperative scan"
 
     def _write(self, pictures: Sequence[Picture]) -> None:
-        from .scene.scene_io import saveScene
+        from ..scene.scene_io import saveScene
 
         started = time.perf_counter()
         saveScene(self.headless.scene, self.folder / "scene")

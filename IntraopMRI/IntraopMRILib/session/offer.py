@@ -17,10 +17,10 @@ from IntraopMRIReconstructionLib.wire.header import RefusedMessage
 from IntraopMRIReconstructionLib.wire.intake import IdentityGuard
 from IntraopMRIReconstructionLib.wire.trust import check_message
 
-from .scan_facts import AGENT
-from .session_plan import Plan
-from .session_products import check_placed, is_map
-from .session_updates import Role
+from ..scan_facts import AGENT
+from .plan import Plan
+from .products import check_placed, is_map
+from .updates import Role
 
 #: Fewer slices are a localiser or a 2D picture: nothing can be registered to it, and no volume measured on it.
 FEWEST_VOXELS = 8

@@ -14,9 +14,9 @@ from IntraopMRIReconstructionLib.data import Image, Matrix
 from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.geometry import farthest_apart_mm
 
-from .register.deformable import DeformableRegistration
-from .register.rigid import RigidRegistration
-from .session_updates import Role
+from ..register.deformable import DeformableRegistration
+from ..register.rigid import RigidRegistration
+from .updates import Role
 
 #: What is operated on lies farther apart than this in two registrations when the patient has moved (mm).
 MOVED_MM = 1.0
@@ -39,7 +39,7 @@ class ScanPair:
     """
 
     def __init__(self, operated_mm: npt.NDArray[np.float64]) -> None:
-        """``operated_mm``: see :class:`.session_plan.Plan`."""
+        """``operated_mm``: see :class:`.plan.Plan`."""
         self._operated_mm = operated_mm
         self._agent_utc_s: float | None = None
         self._last_pose: Matrix | None = None

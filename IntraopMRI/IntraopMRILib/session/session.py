@@ -19,24 +19,25 @@ from IntraopMRIReconstructionLib.reconstruct.quantity_image import UNIT
 from IntraopMRIReconstructionLib.wire.recorder import ByteTap
 from IntraopMRIReconstructionLib.wire.scanner_control import ScannerControl
 
-from .register.carry_over import Carried, shift_at
-from .register.deformable import DeformableRegistration, register_deformable
-from .register.rigid import RigidRegistration, register_rigid
-from .session_bones import Bone, bones_of
-from .session_decide import Decisions
-from .session_heat import Thermometry
-from .session_implants import carriers, found_implant, unknown_of
-from .session_journal import Journal
-from .session_links import Link, Links
-from .session_measures import RECIPES, Drawn, Found, Scan, measured, rano_of
-from .session_offer import WORDS, check_offer
-from .session_pair import ScanPair
-from .session_plan import Plan, carried_plan
-from .session_products import Products, is_map, map_of
-from .session_receive import ArrivedScan, Reception, role_of
-from .session_resection import margin_found, residual_found, shift_found
-from .session_tell import Teller
-from .session_updates import (
+from ..register.carry_over import Carried, shift_at
+from ..register.deformable import DeformableRegistration, register_deformable
+from ..register.rigid import RigidRegistration, register_rigid
+from ..workflow.record import utc_text
+from .bones import Bone, bones_of
+from .decide import Decisions
+from .heat import Thermometry
+from .implants import carriers, found_implant, unknown_of
+from .journal import Journal
+from .links import Link, Links
+from .measures import RECIPES, Drawn, Found, Scan, measured, rano_of
+from .offer import WORDS, check_offer
+from .pair import ScanPair
+from .plan import Plan, carried_plan
+from .products import Products, is_map, map_of
+from .receive import ArrivedScan, Reception, role_of
+from .resection import margin_found, residual_found, shift_found
+from .tell import Teller
+from .updates import (
     BonesFound,
     ImageReady,
     PlanCarried,
@@ -46,7 +47,6 @@ from .session_updates import (
     ScanPreview,
     Update,
 )
-from .workflow.record import utc_text
 
 __all__ = ["Link", "Plan", "Session", "role_of"]
 
@@ -200,7 +200,7 @@ class Session:
         self._decisions.leave_bones(by)
 
     def measure(self, kind: str, drawn: Drawn, by: str = "") -> Found:
-        """Numbers of one kind of :data:`.session_measures.RECIPES` from what a person (``by``) has drawn.
+        """Numbers of one kind of :data:`.measures.RECIPES` from what a person (``by``) has drawn.
 
         They go with the image that they were drawn on, or by :meth:`withdraw`. Raises SessionError when that image is
         not the newest, not registered, or when something is missing; AssessmentError when it cannot be as drawn.

@@ -13,16 +13,16 @@ from IntraopMRIReconstructionLib.reconstruct.ablation import RISK_ALARM_C, HeatN
 from IntraopMRIReconstructionLib.reconstruct.quantities import Heating
 from IntraopMRIReconstructionLib.reconstruct.result import Reconstruction
 
-from .assess.implant import Band, Trajectory
-from .assess.implant_detection import DetectedImplant
-from .assess.pedicle import Breach
-from .assess.residual import ResidualAssessment
-from .register.carry_over import Carried
-from .register.deformable import DeformableRegistration
-from .register.rigid import RigidRegistration
+from ..assess.implant import Band, Trajectory
+from ..assess.implant_detection import DetectedImplant
+from ..assess.pedicle import Breach
+from ..assess.residual import ResidualAssessment
+from ..register.carry_over import Carried
+from ..register.deformable import DeformableRegistration
+from ..register.rigid import RigidRegistration
 
 if TYPE_CHECKING:
-    from .session_bones import Bone
+    from .bones import Bone
 
 #: What an intraoperative image is for: with or without contrast agent.
 Role = Literal["native", "contrast"]

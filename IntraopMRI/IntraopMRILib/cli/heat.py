@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.reconstruct.quantities import Heating
 
-from .session import Session
-from .session_updates import HeatMeasured, MapReady, Update
+from ..session import Session
+from ..session.updates import HeatMeasured, MapReady, Update
 
 #: Name by which the scanner is asked for its temperature scan.
 PROTOCOL = "Thermometry"

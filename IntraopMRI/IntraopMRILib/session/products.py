@@ -16,7 +16,7 @@ from IntraopMRIReconstructionLib.reconstruct.products import Wanted, make
 from IntraopMRIReconstructionLib.reconstruct.quantity_image import UNIT
 from IntraopMRIReconstructionLib.reconstruct.result import Reconstruction
 
-from .session_updates import MapReady
+from .updates import MapReady
 
 #: What is said of EPI whose field nobody has put right.
 DISTORTED = "the picture is displaced along its phase encoding where the field is uneven: do not measure on it; "

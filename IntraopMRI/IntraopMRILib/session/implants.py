@@ -12,14 +12,14 @@ from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.geometry import apply, invert
 from IntraopMRIReconstructionLib.reconstruct.metal import implant_shift
 
-from .assess.bone import alignment_change
-from .assess.implant import Trajectory, band, compare
-from .assess.implant_detection import DetectedImplant, find_implant
-from .assess.pedicle import Breach, pedicle_breach
-from .register.rigid import RigidRegistration
-from .register.vertebrae import VertebraRegistration, register_vertebrae
-from .session_plan import Plan
-from .session_updates import ImplantFound
+from ..assess.bone import alignment_change
+from ..assess.implant import Trajectory, band, compare
+from ..assess.implant_detection import DetectedImplant, find_implant
+from ..assess.pedicle import Breach, pedicle_breach
+from ..register.rigid import RigidRegistration
+from ..register.vertebrae import VertebraRegistration, register_vertebrae
+from .plan import Plan
+from .updates import ImplantFound
 
 #: An error of its blocks by so many mm turns a vertebra by as many parts of this: half its width.
 HALF_VERTEBRA_MM = 20.0

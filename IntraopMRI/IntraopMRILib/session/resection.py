@@ -7,15 +7,15 @@ from functools import partial
 from IntraopMRIReconstructionLib.data import Image, Progress, Verdict
 from IntraopMRIReconstructionLib.errors import SessionError
 
-from .assess.carry import Mapping
-from .assess.margin import Margin, resection_margin
-from .assess.resection import cavity_volume
-from .assess.residual import assess_residual
-from .register.carry_over import shift_at, uncertainty_at
-from .register.deformable import DeformableRegistration
-from .register.rigid import RigidRegistration
-from .session_pair import ScanPair
-from .session_updates import ResidualFound, ShiftFound
+from ..assess.carry import Mapping
+from ..assess.margin import Margin, resection_margin
+from ..assess.resection import cavity_volume
+from ..assess.residual import assess_residual
+from ..register.carry_over import shift_at, uncertainty_at
+from ..register.deformable import DeformableRegistration
+from ..register.rigid import RigidRegistration
+from .pair import ScanPair
+from .updates import ResidualFound, ShiftFound
 
 #: How far the brain may have moved at the tumour in a way that a rigid registration does not know (mm).
 UNMODELLED_SHIFT_MM = 5.0

@@ -31,10 +31,10 @@ from IntraopMRIReconstructionLib.reconstruct.quantities import (
 )
 from IntraopMRIReconstructionLib.reconstruct.result import Reconstruction
 
-from .session_journal import Journal
-from .session_products import map_of
-from .session_updates import HeatMeasured, PlanCarried, Problem, RiskHeat, Update
-from .workflow.record import HeatEntry, utc_now
+from ..workflow.record import HeatEntry, utc_now
+from .journal import Journal
+from .products import map_of
+from .updates import HeatMeasured, PlanCarried, Problem, RiskHeat, Update
 
 #: A frame is stale when so many others should have come since, and not before some seconds.
 STALE_FRAMES, LEAST_STALE_S = 2.5, 4.0

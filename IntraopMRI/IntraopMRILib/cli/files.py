@@ -12,13 +12,13 @@ from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.simulate.volumes import read_volume
 
-from .assess.implant import METALS_PPM, Trajectory
-from .cli_run import Outcome, follow
-from .dicom_series import is_dicom, read_series
-from .scan_facts import TAKEN_FROM, DicomFacts, local_text, local_utc_s
-from .session import Plan, Session
-from .session_files import read_points
-from .session_updates import Role
+from ..assess.implant import METALS_PPM, Trajectory
+from ..dicom_series import is_dicom, read_series
+from ..scan_facts import TAKEN_FROM, DicomFacts, local_text, local_utc_s
+from ..session import Plan, Session
+from ..session.files import read_points
+from ..session.updates import Role
+from .run import Outcome, follow
 
 PROCEDURE, IMPLANTS = "Tumour resection, control on files", "Implants, control on files"
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 from IntraopMRIReconstructionLib.errors import Cancelled, IntraopError
 
-from .session_journal import Journal
-from .session_updates import Problem, StageProgress, Update
+from .journal import Journal
+from .updates import Problem, StageProgress, Update
 
 
 class Teller:

@@ -12,12 +12,12 @@ from IntraopMRIReconstructionLib.data import Image, Matrix, checked_rigid
 from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.geometry import apply, centre_of
 
-from .assess.carry import carried_points, occupied
-from .assess.implant import Trajectory
-from .register.carry_over import Carried, CarryOver, Kind
-from .register.deformable import DeformableRegistration
-from .register.rigid import RigidRegistration
-from .session_updates import PlanCarried
+from ..assess.carry import carried_points, occupied
+from ..assess.implant import Trajectory
+from ..register.carry_over import Carried, CarryOver, Kind
+from ..register.deformable import DeformableRegistration
+from ..register.rigid import RigidRegistration
+from .updates import PlanCarried
 
 #: A path is looked up this densely, mm: finer than the displacement changes.
 PATH_STEP_MM = 1.0
@@ -34,7 +34,7 @@ class Plan:
     ``targets``: named points (3,); the first is the one that the pointer is led to. ``landmarks``: named points (3,).
     ``vertebrae``: labels by name, from head to foot; ``implanted``: name of a trajectory to that of the vertebra which
     takes it and carries it along; ``pedicles``: label of the pedicle by the name of the trajectory that shall pass it.
-    ``measures``: kinds of :data:`.session_measures.RECIPES` that this procedure is about, and 'alignment' of all
+    ``measures``: kinds of :data:`.measures.RECIPES` that this procedure is about, and 'alignment' of all
     vertebrae. ``nidus``: label of a vascular malformation. ``centreline``: points (n, 3) along the cord.
     ``correction``: planned motion (4, 4) of a bone that is cut, in preoperative RAS; its ``landmarks`` show it.
     ``patient``: name, date of birth and the like as the header of the preoperative volume says them, by DICOM's names.

@@ -18,8 +18,8 @@ from IntraopMRIReconstructionLib.wire.scanner_dialect import Transition, dialect
 from IntraopMRIReconstructionLib.wire.transport import LATEST_TYPES, Client
 from IntraopMRIReconstructionLib.wire.trust import AS_SENT, PeerProfile
 
-from .session_journal import Journal
-from .session_updates import Problem, Update
+from .journal import Journal
+from .updates import Problem, Update
 
 #: Different refusals that are told one by one; a peer that invents new ones would flood the screen.
 TOLD_REFUSALS = 50

@@ -20,11 +20,11 @@ from IntraopMRIReconstructionLib.errors import IntraopError, SessionError, WireE
 from IntraopMRIReconstructionLib.wire.recorder import RECORD_HEAD_BYTES
 from IntraopMRIReconstructionLib.wire.trust import PROFILES, PeerProfile, profile_named
 
-from .assess.implant import METALS_PPM
-from .report.folder import replaced
-from .session import Link, Plan
-from .session_files import DRAWN_BEFORE
-from .session_measures import RECIPES
+from ..assess.implant import METALS_PPM
+from ..report.folder import replaced
+from ..session import Link, Plan
+from ..session.files import DRAWN_BEFORE
+from ..session.measures import RECIPES
 
 #: One of them is in every folder that a session or a demo has finished; only such a folder is replaced by a later run.
 DONE_MARKS = ("session.json", "comparison.json")
@@ -158,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from .cli_demo import run_demo
+    from .demo import run_demo
 
     with finished_or_nothing(options.out) as folder:
         run_demo(folder, options.seed, options.preop)
@@ -166,14 +166,14 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _lab(options: argparse.Namespace) -> None:
-    from .cli_demo import run_lab
+    from .demo import run_lab
 
     run_lab(options.out, options.seed, options.preop)
 
 
 def _session(options: argparse.Namespace) -> None:
-    from .cli_heat import Heat
-    from .cli_run import RECORDING, run_session
+    from .heat import Heat
+    from .run import RECORDING, run_session
 
     heat = None
     if options.heat is not None:
@@ -200,7 +200,7 @@ def _session(options: argparse.Namespace) -> None:
 
 
 def _replay(options: argparse.Namespace) -> None:
-    from .cli_run import run_replay
+    from .run import run_replay
 
     plan = plan_of_case(options.case, options.procedure)
     with finished_or_nothing(options.out) as folder:
@@ -210,7 +210,7 @@ def _replay(options: argparse.Namespace) -> None:
 
 
 def _assess(options: argparse.Namespace) -> None:
-    from .cli_files import CaseFiles, run_files
+    from .files import CaseFiles, run_files
 
     o = options
     files = CaseFiles(
@@ -233,7 +233,7 @@ def _assess(options: argparse.Namespace) -> None:
 
 
 def _measure(options: argparse.Namespace) -> None:
-    from .cli_measure import add_measure
+    from .measure import add_measure
 
     before = {name: getattr(options, name) for name in DRAWN_BEFORE if getattr(options, name) is not None}
     found = add_measure(
@@ -254,7 +254,7 @@ def _measure(options: argparse.Namespace) -> None:
 
 
 def _send(options: argparse.Namespace) -> None:
-    from .cli_send import send_results
+    from .send import send_results
 
     print(send_results(options.results, options.to, options.called, options.calling, options.wait, options.commit))
 
@@ -263,9 +263,9 @@ def plan_of_case(case: Path, procedure: str) -> Plan:
     """What a case folder knows before the operation. Raises an IntraopError that names what is missing."""
     from IntraopMRIReconstructionLib.simulate.case_files import read_case
 
-    from .assess.implant import Trajectory
-    from .session_files import plan_of_files
-    from .session_implants import implanted_of, vertebrae_of
+    from ..assess.implant import Trajectory
+    from ..session.files import plan_of_files
+    from ..session.implants import implanted_of, vertebrae_of
 
     if procedure in RECIPES:
         return plan_of_files(case, procedure)
@@ -384,7 +384,3 @@ def _profile(text: str) -> tuple[str, PeerProfile]:
         return part or PARTS[0], profile_named(name)
     except WireError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -21,10 +21,10 @@ from IntraopMRIReconstructionLib.wire.raw_data import RawDataReader
 from IntraopMRIReconstructionLib.wire.transport import Received
 from IntraopMRIReconstructionLib.wire.trust import PeerProfile
 
-from .session_heat import Thermometry
-from .session_journal import Journal
-from .session_products import is_map
-from .session_updates import DeviceSaid, Problem, Role, ScanPreview, ScanProgress, Update
+from .heat import Thermometry
+from .journal import Journal
+from .products import is_map
+from .updates import DeviceSaid, Problem, Role, ScanPreview, ScanProgress, Update
 
 #: What means contrast agent in a protocol's name, in small letters with one space between words; 'posterior' and 'post
 #: resection' do not. What denies it is taken out first: 'pre contrast', 'non-contrast', 'w/o Gd'.

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from IntraopMRIReconstructionLib.errors import SessionError
 
-from .cli_measure import renew_results
-from .report.dicom.commit import ask
-from .report.dicom.send import Archive, send
-from .report.dicom.write import files_of
-from .session_dicom import DICOM
-from .session_journal import Journal
-from .session_links import Link
-from .workflow.record import read_record
+from ..report.dicom.commit import ask
+from ..report.dicom.send import Archive, send
+from ..report.dicom.write import files_of
+from ..session.dicom import DICOM
+from ..session.journal import Journal
+from ..session.links import Link
+from ..workflow.record import read_record
+from .measure import renew_results
 
 
 def send_results(

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 
 from IntraopMRIReconstructionLib.errors import SessionError
 
-from .register.carry_over import Carried
-from .session_bones import Bone, standing
-from .session_implants import compared
-from .session_journal import Journal
-from .session_plan import Plan, moved_trajectory
-from .session_updates import ImplantFound, PlanCarried, Update
-from .workflow.record import utc_now
+from ..register.carry_over import Carried
+from ..workflow.record import utc_now
+from .bones import Bone, standing
+from .implants import compared
+from .journal import Journal
+from .plan import Plan, moved_trajectory
+from .updates import ImplantFound, PlanCarried, Update
 
 
 class Decisions:

@@ -15,14 +15,14 @@ import numpy as np
 from IntraopMRIReconstructionLib.data import Image, Progress, no_progress
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
 
-from .report.dicom.packages import missing
-from .session_plan import Plan
-from .session_updates import ImageReady, PlanCarried, ResidualFound, Role, ShiftFound, Update
-from .workflow.record import ImageEntry, SessionRecord, as_document
+from ..report.dicom.packages import missing
+from ..workflow.record import ImageEntry, SessionRecord, as_document
+from .plan import Plan
+from .updates import ImageReady, PlanCarried, ResidualFound, Role, ShiftFound, Update
 
 if TYPE_CHECKING:
-    from .report.dicom.case import Case, Structure
-    from .report.dicom.write import Written
+    from ..report.dicom.case import Case, Structure
+    from ..report.dicom.write import Written
 
 #: Folder of the objects beside the report, and the report among them.
 DICOM, REPORT = "dicom", "report.dcm"
@@ -57,7 +57,7 @@ class Gathered:
 
     def case(self, record: SessionRecord, plan: Plan) -> Case:
         """What is to be written. Raises DataError for an unknown patient, or when it is not of one session."""
-        from .report.dicom.case import Case
+        from ..report.dicom.case import Case
 
         registration = record.registration
         shift = self._shift
@@ -78,7 +78,7 @@ class Gathered:
         )
 
     def _structures(self, record: SessionRecord, shift: ShiftFound | None) -> Iterator[Structure]:
-        from .report.dicom.case import Structure
+        from ..report.dicom.case import Structure
 
         if self._residual is not None and record.residual is not None and record.residual.volume.value is not None:
             found = self._residual.assessment
@@ -99,7 +99,7 @@ def _carried_structures(carried: PlanCarried, record: SessionRecord) -> Iterator
 
     What is offered and nobody has decided on is left out.
     """
-    from .report.dicom.case import Structure
+    from ..report.dicom.case import Structure
 
     decisions = {entry.name: entry for entry in record.carried if entry.kind == "risk"}
     for name, (rigid, now) in carried.labels.items():
@@ -120,7 +120,7 @@ def save(
 
     Raises an IntraopError with one sentence; nothing is written then.
     """
-    from .report.dicom.write import write
+    from ..report.dicom.write import write
 
     # A session that goes on was last complete when somebody decided on it.
     decided = max((event.utc for event in record.events if event.kind == "decision"), default=None)
@@ -139,11 +139,11 @@ def renew_report(record: SessionRecord, folder: Path) -> None:
 
     Raises SessionError when the objects are not those of this record, or not complete.
     """
-    from .report.dicom.case import FRAME, Case
-    from .report.dicom.image import original_slices
-    from .report.dicom.measurements import evidence_of, report
-    from .report.dicom.source import source_of
-    from .report.dicom.write import read_headers, write_whole
+    from ..report.dicom.case import FRAME, Case
+    from ..report.dicom.image import original_slices
+    from ..report.dicom.measurements import evidence_of, report
+    from ..report.dicom.source import source_of
+    from ..report.dicom.write import read_headers, write_whole
 
     headers, document = read_headers(folder), as_document(record)
     referred = {series for header in headers for series in evidence_of(header)}

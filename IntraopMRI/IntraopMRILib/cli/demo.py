@@ -20,11 +20,11 @@ from IntraopMRIReconstructionLib.simulate.phantom import Truth, make_brain_case
 from IntraopMRIReconstructionLib.simulate.spine import make_spine_case
 from IntraopMRIReconstructionLib.simulate.theatre import Theatre
 
-from .cli import plan_of_case
-from .cli_run import Outcome, run_session
-from .register.carry_over import Carried
-from .session import Link, Plan
-from .workflow.record import SessionRecord
+from ..register.carry_over import Carried
+from ..session import Link, Plan
+from ..workflow.record import SessionRecord
+from .commands import plan_of_case
+from .run import Outcome, run_session
 
 #: A pose belongs to a stop of the simulated pointer when its tip is this near (mm): the path passes each only once.
 AT_STOP_MM = 0.05

@@ -11,10 +11,10 @@ from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Reason, 
 from IntraopMRIReconstructionLib.errors import RegistrationError
 from IntraopMRIReconstructionLib.geometry import apply
 
-from .register.vertebrae import VertebraRegistration
-from .session_implants import alignment, middle_of
-from .session_plan import Plan
-from .session_updates import ImplantFound
+from ..register.vertebrae import VertebraRegistration
+from .implants import alignment, middle_of
+from .plan import Plan
+from .updates import ImplantFound
 
 #: How the reasons of a verdict begin that compare a vertebra with a neighbour.
 TURN, SHIFT = "turn against ", "shift against "

@@ -10,12 +10,12 @@ import numpy as np
 from IntraopMRIReconstructionLib.data import Level
 from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
 
-from .report.html import Picture, render
-from .session_dicom import DICOM, REPORT, renew_report
-from .session_files import plan_of_files, plan_of_volume, read_outline, read_points
-from .session_journal import Journal
-from .session_measures import Drawn, Found, Scan, measured, rano_of
-from .workflow.record import SessionRecord, as_document, read_record, write_results
+from ..report.html import Picture, render
+from ..session.dicom import DICOM, REPORT, renew_report
+from ..session.files import plan_of_files, plan_of_volume, read_outline, read_points
+from ..session.journal import Journal
+from ..session.measures import Drawn, Found, Scan, measured, rano_of
+from ..workflow.record import SessionRecord, as_document, read_record, write_results
 
 
 def add_measure(

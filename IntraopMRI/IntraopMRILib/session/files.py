@@ -19,9 +19,9 @@ from IntraopMRIReconstructionLib.data import Image, Matrix, checked_rigid
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
 from IntraopMRIReconstructionLib.geometry import RAS_FROM_LPS, apply
 
-from .dicom_series import is_dicom, read_series
-from .session_measures import RECIPES
-from .session_plan import Plan
+from ..dicom_series import is_dicom, read_series
+from .measures import RECIPES
+from .plan import Plan
 
 #: What a case folder may hold beside the volume, by the name that the plan gives it.
 DRAWN_BEFORE = {

@@ -13,14 +13,11 @@ import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image, Measurement
 from IntraopMRIReconstructionLib.errors import SessionError
 
-from .assess.margin import Margin
-from .register.carry_over import Carried
-from .register.rigid import RigidRegistration
-from .register.vertebrae import VertebraRegistration
-from .session_bones import Bone
-from .session_measures import Found
-from .session_updates import ImplantFound, PlanCarried, ResidualFound, Role, ShiftFound
-from .workflow.record import (
+from ..assess.margin import Margin
+from ..register.carry_over import Carried
+from ..register.rigid import RigidRegistration
+from ..register.vertebrae import VertebraRegistration
+from ..workflow.record import (
     CarriedEntry,
     DrawnEntry,
     HeatEntry,
@@ -36,6 +33,9 @@ from .workflow.record import (
     image_entry,
     utc_now,
 )
+from .bones import Bone
+from .measures import Found
+from .updates import ImplantFound, PlanCarried, ResidualFound, Role, ShiftFound
 
 #: Packages whose versions decide on the numbers.
 PACKAGES = ("numpy", "scipy", "SimpleITK", "slicer-core")

@@ -19,12 +19,12 @@ from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.geometry import apply, invert
 from scipy.spatial import KDTree
 
-from .assess.bone import cobb_angle, cup_orientation, osteotomy_deviation, pelvic_frame, plane_normal, sagittal_balance
-from .assess.lesion import cord_residual, non_enhancing_residual, vascular_residual
-from .assess.resection import RanoClass, with_non_enhancing
-from .register.landmarks import fit_rigid, register_landmarks
-from .session_plan import Plan
-from .workflow.record import ResidualEntry
+from ..assess.bone import cobb_angle, cup_orientation, osteotomy_deviation, pelvic_frame, plane_normal, sagittal_balance
+from ..assess.lesion import cord_residual, non_enhancing_residual, vascular_residual
+from ..assess.resection import RanoClass, with_non_enhancing
+from ..register.landmarks import fit_rigid, register_landmarks
+from ..workflow.record import ResidualEntry
+from .plan import Plan
 
 Points = npt.NDArray[np.float64]
 Groups = Mapping[str, Points]
