@@ -64,9 +64,13 @@ class Session:
             view.forceRender()
         for _ in range(5):
             self.app.processEvents()  # what has just become invisible still has its place
-        # Drawing all views has held up the poses.
-        self.wait(settled or self.pose_is_live, name)
+        # Drawing has held up the poses, which the next look says: page and views show one that is live, and the same.
         self.panel._tick()
+        self.wait(settled or self.pose_is_live, name)
+        self.panel._slow_s = 0.0
+        self.panel._tick()
+        for view in views:
+            view.forceRender()
         views[-1].renderer().SetUseDepthPeeling(False)
         self.window.grab().save(str(self.folder / f"{name}.png"))
         print(self.folder / f"{name}.png", flush=True)
