@@ -75,11 +75,6 @@ class Assembler(Arrivals):
                 f"a 2D scan must have as many encoded as reconstructed slices, got {encoding.encoded_matrix[0]} and "
                 f"{encoding.recon_matrix[0]}: check the header"
             )
-        if encoding.averages > MAX_AVERAGES:
-            raise ReconstructionError(
-                f"the scan '{encoding.scan_id}' announces {encoding.averages} averages, at most {MAX_AVERAGES} are "
-                "counted: check the header"
-            )
         super().__init__(encoding, taken)
         self._readouts = Readouts(encoding)
         z, y, x = encoding.encoded_matrix
@@ -340,6 +335,10 @@ class Assembler(Arrivals):
         duplicates = int((wanted & ~new).sum())
         if duplicates:
             self._events["lines came twice: the first was kept"] += duplicates
+        full = new & (frame.counts[z * wanted, y * wanted] == MAX_AVERAGES)
+        if full.any():
+            self._events[f"lines left out because there are {MAX_AVERAGES} averages of them"] += int(full.sum())
+            new &= ~full
         for lines in _chunks(np.flatnonzero(new)):
             at = (z[lines], y[lines])
             block = np.moveaxis(self._placed(samples[lines], reverse[lines]), 1, 0)

@@ -305,12 +305,22 @@ def test_data_that_do_not_fit_the_header_are_refused_and_not_stored(changes: Any
     assert assembler.fraction_acquired == 0.0
 
 
+def test_more_averages_than_are_counted_are_left_out_and_said() -> None:
+    assembler = Assembler(encoding((1, 8, 8), averages=300))
+    kspace = head((8, 8))
+    for average in range(300):
+        assembler.add(lines(kspace, average=average))
+    found = assembler.kspace()
+    assert found.acquired.min() == 255
+    np.testing.assert_allclose(found.samples[:, 0], kspace, rtol=1e-4, atol=1e-5 * abs(kspace).max())
+    assert any("left out because there are 255 averages" in text for text in found.warnings)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"trajectory": "radial"}, "radial"),
         ({"recon_matrix": (2, 64, 64)}, "slices"),
-        ({"averages": 256}, "256 averages"),
         ({"encoded_matrix": (4096,) * 3, "recon_matrix": (4096,) * 3, "is_3d": True}, "GiB"),
         ({"encoded_matrix": (4096, 64, 64), "is_3d": True}, "check matrix and field of view"),
     ],
