@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -142,7 +143,10 @@ def run_replay(
         for part in ("scanner", "tracker", "live"):
             file = recording / f"{part}{SUFFIX}"
             if file.is_file():
-                ports[part] = servers.enter_context(ReplayServer(servers.enter_context(Recording(file)), speed)).port
+                kept = servers.enter_context(Recording(file))
+                if kept.damaged_bytes:
+                    print(f"{file} is damaged: {kept.damaged_bytes} bytes are no whole message", file=sys.stderr)
+                ports[part] = servers.enter_context(ReplayServer(kept, speed)).port
         links = {part: Link("127.0.0.1", port, profiles.get(part, AS_SENT)) for part, port in ports.items()}
         return run_session(plan, links["scanner"], links.get("tracker"), links.get("live"), folder, wait_s, navigate_s)
 
