@@ -242,6 +242,8 @@ def test_marks_that_cannot_be(listening: tuple[Session, Server]) -> None:
     session, server = listening
     with pytest.raises(SessionError, match="radius above 0 mm"):
         session.heat.mark(replace(MARK, radius_mm=0.0))
+    with pytest.raises(SessionError, match="a place in RAS mm"):
+        session.heat.mark(replace(MARK, spot_ras_mm=(0.0, float("nan"), 0.0)))
     with pytest.raises(SessionError, match="between 0 and 43"):
         session.heat.mark(replace(MARK, baseline_c=60.0))
     with pytest.raises(SessionError, match="no temperature scan is running"):

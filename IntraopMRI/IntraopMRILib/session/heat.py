@@ -5,6 +5,7 @@ The mark may come before, during or after the scan: all frames since the referen
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -64,9 +65,11 @@ class Thermometry:
                 f"a mark needs a radius above 0 mm and a baseline between 0 and {RISK_ALARM_C:g} °C, got "
                 f"{heating.radius_mm:g} mm and {heating.baseline_c:g} °C"
             )
+        where = heating.spot_ras_mm
+        if where is not None and not all(map(math.isfinite, where)):
+            raise SessionError(f"a mark needs a place in RAS mm, got {where}")
         with self._lock:
             self._wanted, self._changed = heating, True
-        where = heating.spot_ras_mm
         words = "none" if where is None else f"RAS {where[0]:.1f} {where[1]:.1f} {where[2]:.1f} mm"
         self._journal.event(
             "heat", f"marked: {words}, radius {heating.radius_mm:g} mm, baseline {heating.baseline_c:g} °C"
