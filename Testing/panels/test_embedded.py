@@ -13,6 +13,7 @@ from host.fixtures import app, wait_until
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.simulate.kspace import FULL, simulate_scan
 from IntraopMRIReconstructionLib.wire.mrd_file import write_mrd
+from panels.raw_panel import read
 
 __all__ = ["app"]
 
@@ -42,9 +43,7 @@ def recording(tmp_path: Path) -> Path:
 def test_a_recording_is_reconstructed_beside_the_session(page: Any, recording: Path) -> None:
     inner = page.rawData.panel
     assert inner is not None
-    inner.ui.source.currentIndex = 1
-    inner.ui.recording.currentPath = str(recording)
-    inner.ui.nextButton.click()
+    read(inner, recording)
     wait_until(lambda: inner.result is not None and inner.parameters.outputVolume is not None, 60, "the volume")
     assert slicer.util.arrayFromVolume(inner.parameters.outputVolume).shape == (8, 32, 32)
     assert page.parameters.preopVolume is not inner.parameters.outputVolume, "the session chooses by itself"
@@ -70,9 +69,7 @@ def test_it_follows_the_scene_only_while_it_is_seen(page: Any) -> None:
 def test_a_closed_scene_and_a_reload_leave_nothing_of_it(page: Any, tmp_path: Path) -> None:
     inner = page.rawData.panel
     (tmp_path / "scan.h5").write_bytes(b"nothing")
-    inner.ui.source.currentIndex = 1
-    inner.ui.recording.currentPath = str(tmp_path / "scan.h5")
-    inner.ui.nextButton.click()
+    read(inner, tmp_path / "scan.h5")
     slicer.mrmlScene.Clear(0)
     assert not inner.Observations
     assert inner.reception is None

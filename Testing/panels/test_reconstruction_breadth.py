@@ -27,8 +27,10 @@ from IntraopMRIReconstructionLib.wire.mrd_stream import connect_mrd
 from IntraopMRIReconstructionLib.wire.raw_data import message_from_acquisition, messages_from_encoding
 from IntraopMRIReconstructionLib.wire.transport import Server
 from IntraopMRIReconstructionLib.wire.trust import PROFILES
+from panels import raw_panel
+from panels.raw_panel import panel
 
-__all__ = ["app"]
+__all__ = ["app", "panel"]
 
 #: Order of the selectors.
 MAKES = ["image", "field map", "temperature", "spectral bins", "SEMAC"]
@@ -39,18 +41,10 @@ FLAGS_ROLE = 0x00FF
 PROVENANCE_ATTRIBUTE, UNIT_ATTRIBUTE = "IntraopMRI.Reconstruction.", "IntraopMRI.Unit"
 
 
-@pytest.fixture
-def panel(app: Any) -> Any:
-    slicer.util.selectModule("IntraopMRIReconstruction")
-    return slicer.util.getModuleWidget("IntraopMRIReconstruction").panel
-
-
 def read(panel: Any, scan: RawScan, folder: Path, name: str = "scan") -> None:
     path = folder / f"{name}.h5"
     write_mrd(path, scan.encoding, scan.blocks)
-    panel.ui.source.currentIndex = 1
-    panel.ui.recording.currentPath = str(path)
-    panel.ui.nextButton.click()
+    raw_panel.read(panel, path)
     done(panel)
 
 

@@ -18,24 +18,13 @@ from IntraopMRIReconstructionLib.scene.attributes import PROVENANCE_ATTRIBUTE
 from IntraopMRIReconstructionLib.scene.news import Dropped, Previewed
 from IntraopMRIReconstructionLib.simulate.kspace import R2, simulate_scan
 from IntraopMRIReconstructionLib.wire.mrd_file import write_mrd
+from panels.raw_panel import panel, read
 
-__all__ = ["app"]
-
-
-@pytest.fixture
-def panel(app: Any) -> Any:
-    slicer.util.selectModule("IntraopMRIReconstruction")
-    return slicer.util.getModuleWidget("IntraopMRIReconstruction").panel
+__all__ = ["app", "panel"]
 
 
 #: Order of the methods in the selector.
 METHODS = ("auto", "fft", "homodyne", "pocs", "grappa", "sense", "cg-sense", "l1-wavelet", "tv")
-
-
-def read(panel: Any, path: Path) -> None:
-    panel.ui.source.currentIndex = 1
-    panel.ui.recording.currentPath = str(path)
-    panel.ui.nextButton.click()
 
 
 @pytest.fixture

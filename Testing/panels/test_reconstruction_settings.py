@@ -16,18 +16,14 @@ from IntraopMRIReconstructionLib.scene.attributes import PROVENANCE_ATTRIBUTE
 from IntraopMRIReconstructionLib.simulate import raw_scans
 from IntraopMRIReconstructionLib.simulate.raw_scans import RawScan
 from IntraopMRIReconstructionLib.wire.mrd_file import write_mrd
+from panels import raw_panel
+from panels.raw_panel import panel
 
-__all__ = ["app"]
+__all__ = ["app", "panel"]
 
 METHODS = ["auto", *METHODS_TABLE]
 COILS, COMPLETION = ["rss", "walsh", "inati", "espirit"], ["auto", "homodyne", "pocs", "none"]
 SETTINGS = ("coils", "completion", "iterations", "weight", "snrUnits")
-
-
-@pytest.fixture
-def panel(app: Any) -> Any:
-    slicer.util.selectModule("IntraopMRIReconstruction")
-    return slicer.util.getModuleWidget("IntraopMRIReconstruction").panel
 
 
 def scan_of(first: int = 0, noise: bool = False) -> RawScan:
@@ -48,9 +44,7 @@ def scan_of(first: int = 0, noise: bool = False) -> RawScan:
 def read(panel: Any, scan: RawScan, folder: Path) -> None:
     path = folder / f"{scan.encoding.scan_id}.h5"
     write_mrd(path, scan.encoding, scan.blocks)
-    panel.ui.source.currentIndex = 1
-    panel.ui.recording.currentPath = str(path)
-    panel.ui.nextButton.click()
+    raw_panel.read(panel, path)
     wait(panel)
 
 

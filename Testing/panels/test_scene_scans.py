@@ -22,6 +22,7 @@ from IntraopMRIReconstructionLib.simulate.kspace import simulate_scan
 from IntraopMRIReconstructionLib.simulate.phantom import BrainCase, make_brain_case
 from IntraopMRIReconstructionLib.wire.mrd_file import write_mrd
 from panels.operation import product
+from panels.raw_panel import read
 from peers.dicom_scans import write_series
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
@@ -260,9 +261,7 @@ def test_raw_data_that_were_reconstructed_from_a_file_become_a_scan(app: Any, br
     write_mrd(path, scan.encoding, scan.blocks())
     slicer.util.selectModule("IntraopMRIReconstruction")
     raw = slicer.util.getModuleWidget("IntraopMRIReconstruction").panel
-    raw.ui.source.currentIndex = 1
-    raw.ui.recording.currentPath = str(path)
-    raw.ui.nextButton.click()
+    read(raw, path)
     wait_until(lambda: raw.problem or raw.ui.nextButton.text == "Reconstruct again", 120, "the image")
     node = raw.parameters.outputVolume
     slicer.util.selectModule("IntraopMRI")

@@ -24,13 +24,12 @@ from ..assess.implant import METALS_PPM
 from ..report.folder import replaced
 from ..session import Link, Plan
 from ..session.files import DRAWN_BEFORE
+from ..session.links import PARTS
 from ..session.measures import RECIPES
 
 #: One of them is in every folder that a session or a demo has finished; only such a folder is replaced by a later run.
 DONE_MARKS = ("session.json", "comparison.json")
 #: What has to be said beside a measure, by its kind.
-#: The links of a session.
-PARTS = ("scanner", "tracker", "live")
 OPTIONS = {kind: recipe.options for kind, recipe in RECIPES.items() if recipe.options}
 
 

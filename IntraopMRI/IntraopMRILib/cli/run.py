@@ -23,6 +23,7 @@ from ..report.html import Picture
 from ..report.html import render as render_report
 from ..session import Link, Plan, Session
 from ..session.dicom import DICOM, Gathered, possible, save
+from ..session.links import PARTS
 from ..session.updates import (
     BonesFound,
     ImageReady,
@@ -140,7 +141,7 @@ def run_replay(
         raise DataError(f"{recording} holds no scanner{SUFFIX}: name the folder 'recording' of a recorded session")
     with ExitStack() as servers:
         ports = {}
-        for part in ("scanner", "tracker", "live"):
+        for part in PARTS:
             file = recording / f"{part}{SUFFIX}"
             if file.is_file():
                 kept = servers.enter_context(Recording(file))

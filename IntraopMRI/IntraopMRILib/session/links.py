@@ -21,6 +21,8 @@ from IntraopMRIReconstructionLib.wire.trust import AS_SENT, PeerProfile
 from .journal import Journal
 from .updates import Problem, Update
 
+#: The links of a session: also the names of their options and recordings.
+PARTS = ("scanner", "tracker", "live")
 #: Different refusals that are told one by one; a peer that invents new ones would flood the screen.
 TOLD_REFUSALS = 50
 
