@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from IntraopMRIReconstructionLib.data import Image, Pose
-from IntraopMRIReconstructionLib.errors import WireError
+from IntraopMRIReconstructionLib.errors import DataError, WireError
 from IntraopMRIReconstructionLib.wire import adapters
+from IntraopMRIReconstructionLib.wire.connection import Limits
 from IntraopMRIReconstructionLib.wire.endpoint import LinkEvent
 from IntraopMRIReconstructionLib.wire.intake import IdentityGuard
 from IntraopMRIReconstructionLib.wire.messages_array import ImageMessage
 from IntraopMRIReconstructionLib.wire.recorder import ByteTap
 from IntraopMRIReconstructionLib.wire.scanner_control import ScannerControl
 from IntraopMRIReconstructionLib.wire.scanner_dialect import Transition, dialect_of
-from IntraopMRIReconstructionLib.wire.transport import LATEST_TYPES, Client
+from IntraopMRIReconstructionLib.wire.transport import LATEST_TYPES, Client, Received
 from IntraopMRIReconstructionLib.wire.trust import AS_SENT, PeerProfile
 
 from .journal import Journal
@@ -25,15 +26,24 @@ from .updates import Problem, Update
 PARTS = ("scanner", "tracker", "live")
 #: Different refusals that are told one by one; a peer that invents new ones would flood the screen.
 TOLD_REFUSALS = 50
+#: Commands and planes are sent from the thread of the window: a peer that takes none for so long is cut off. It has
+#: megabytes of them unread then, which it must not carry out later.
+LIMITS = Limits(send_s=0.5)
+#: Messages looked at in one go: a flood must not hold up the window.
+MOST_LOOKED_AT = 1000
 
 
 @dataclass(frozen=True)
 class Link:
-    """Where a peer listens, and what is known about the way it speaks."""
+    """Where a peer listens, and what is known about the way it speaks.
+
+    ``tool``: which tool of a tracker is the pointer; "" for the first that comes.
+    """
 
     host: str
     port: int
     profile: PeerProfile = AS_SENT
+    tool: str = ""
 
 
 class Links:
@@ -54,6 +64,8 @@ class Links:
         self.control: ScannerControl | None = None
         self.tracker: Client | None = None
         self.live: Client | None = None
+        self._tool = ""
+        self._others_told = False
 
     def connect(self, scanner: Link | None, tracker: Link | None, live: Link | None) -> None:
         """Raises WireError, with nothing left open, when a peer cannot be reached."""
@@ -63,6 +75,7 @@ class Links:
                 dialect = dialect_of(scanner.profile.name)
                 self.control = ScannerControl(self.scanner.send, dialect, on_transition=self._turned)
             self.tracker = self._client("tracker", tracker, LATEST_TYPES)
+            self._tool = tracker.tool if tracker is not None else ""
             self.live = self._client("live", live, LATEST_TYPES | {"IMAGE"})
         except WireError:
             self._open.close()
@@ -75,21 +88,53 @@ class Links:
         self._open.close()
 
     def pose(self) -> Pose | None:
-        """Newest pose that arrived since the last call, None when there is none. Never waits."""
-        received = self.tracker.receive(0.0) if self.tracker is not None else None
-        if received is None or received.message.type_name not in LATEST_TYPES:
+        """Newest pose of the pointer since the last call, None when there is none. Never waits.
+
+        One tool is followed: while the tracker does not see it, another one that it sees is not the pointer. Raises
+        DataError while nothing but transforms that are no tools have come.
+        """
+        newest, no_tool = None, None
+        for received in self._waiting(self.tracker):
+            try:
+                newest = self._pointer(received) or newest
+            except DataError as error:
+                # What scales pixels to mm hides no tool beside it.
+                no_tool = error
+        if no_tool is not None and not self._tool:
+            raise no_tool
+        return newest
+
+    def live_slice(self) -> Image | None:
+        """Next slice of the live stream, None when there is none. Never waits. What else came is thrown away."""
+        for received in self._waiting(self.live):
+            if isinstance(received.message, ImageMessage):
+                assert self.live is not None
+                return adapters.image_from_message(received.message, self.live.profile, received)
+        return None
+
+    @staticmethod
+    def _waiting(client: Client | None) -> Iterator[Received]:
+        """What has come. All of it is taken: what stays in its queue stops the link when the queue is full."""
+        for _ in range(MOST_LOOKED_AT):
+            received = client.receive(0.0) if client is not None else None
+            if received is None:
+                return
+            yield received
+
+    def _pointer(self, received: Received) -> Pose | None:
+        """The pose of the tool that is followed, None when there is none in it."""
+        if not isinstance(received.message, adapters.POSES):
             return None
         assert self.tracker is not None
         poses = adapters.poses_from_message(received.message, received, self.tracker.profile)
-        return poses[0] if poses else None
-
-    def live_slice(self) -> Image | None:
-        """Newest slice of the live stream since the last call, None when there is none. Never waits."""
-        received = self.live.receive(0.0, "IMAGE") if self.live is not None else None
-        if received is None or not isinstance(received.message, ImageMessage):
-            return None
-        assert self.live is not None
-        return adapters.image_from_message(received.message, self.live.profile, received)
+        if poses and not self._tool:
+            self._tool = poses[0].tool
+        others = [pose.tool for pose in poses if pose.tool != self._tool]
+        if others and not self._others_told:
+            self._others_told = True
+            text = f"the tracker sends '{others[0]}' too; only '{self._tool}' is followed as the pointer"
+            self._tell(Problem("follow the pointer", text, fatal=False))
+        return next((pose for pose in poses if pose.tool == self._tool), None)
 
     def states(self) -> dict[str, tuple[str, bool]]:
         """Address of each link and whether it is up now, by its part: scanner, tracker, live."""
@@ -103,6 +148,7 @@ class Links:
             link.host,
             link.port,
             profile=link.profile,
+            limits=LIMITS,
             latest=latest,
             tap=self._taps.get(part),
             identity=self.identity,

@@ -25,6 +25,8 @@ from .messages_tracking import (
 )
 from .trust import AS_SENT, PATIENT_KEYS, PeerProfile
 
+#: Messages that carry poses.
+POSES = (TransformMessage, PositionMessage, TrackingDataMessage, QuaternionTrackingMessage)
 #: Metadata keys, as OpenIGTLinkIO, Plus and the scanner bridges write them.
 STATUS_KEYS = ("Status", "status")
 #: Values of those keys that mean that the tool is seen.

@@ -1,0 +1,148 @@
+"""What a session takes from its tracker and its live stream, over a day and beside what else they send."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from IntraopMRILib.session.journal import Journal
+from IntraopMRILib.session.links import Link, Links
+from IntraopMRILib.session.updates import Problem, Update
+from IntraopMRIReconstructionLib.data import Image, Pose
+from IntraopMRIReconstructionLib.errors import DataError, WireError
+from IntraopMRIReconstructionLib.wire import codec
+from IntraopMRIReconstructionLib.wire.connection import Limits
+from IntraopMRIReconstructionLib.wire.transport import Server
+from IntraopMRIReconstructionLib.wire.trust import profile_named
+from peers.waiting import until
+
+WAIT_S = 20.0
+
+
+@contextmanager
+def linked(part: str, told: list[Update] | None = None, **known: object) -> Iterator[tuple[Links, Server]]:
+    """Links with one peer."""
+    with Server() as server:
+        links = Links("patient", Journal("patient", "test"), (told if told is not None else []).append, {})
+        link = Link("127.0.0.1", server.port, **known)  # type: ignore[arg-type]
+        links.connect(*(link if name == part else None for name in ("scanner", "tracker", "live")))
+        try:
+            assert server.wait_for_peer(WAIT_S)
+            yield links, server
+        finally:
+            links.close()
+
+
+def shifted(x_mm: float) -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[0, 3] = x_mm
+    return matrix
+
+
+def transform(device: str, x_mm: float) -> codec.TransformMessage:
+    return codec.TransformMessage(device=device, matrix=shifted(x_mm))
+
+
+def tools(*named: tuple[str, float]) -> codec.TrackingDataMessage:
+    found = tuple(codec.TrackedTool(name, shifted(x_mm)) for name, x_mm in named)
+    return codec.TrackingDataMessage(device="tracker", tools=found)
+
+
+def heartbeats(server: Server, count: int) -> None:
+    """A peer that reports its state all day."""
+    for number in range(count):
+        server.send(codec.StatusMessage(device="camera", text=str(number)))
+
+
+def taken(links: Links) -> list[Pose]:
+    """Every pose that is handed on until one at x = 99 mm comes."""
+    poses: list[Pose] = []
+
+    def ends() -> bool:
+        pose = links.pose()
+        poses.extend([pose] if pose is not None else [])
+        return bool(poses) and poses[-1].ras_from_tool[0, 3] == 99.0
+
+    until(ends)
+    return poses
+
+
+def test_live_slices_come_all_day_beside_reports_of_state() -> None:
+    slices: list[Image] = []
+
+    def arrived(count: int) -> bool:
+        live = links.live_slice()
+        slices.extend([live] if live is not None else [])
+        return len(slices) == count
+
+    with linked("live") as (links, server):
+        for number in range(1, 4):
+            heartbeats(server, Limits().stream_messages // 2)
+            server.send(codec.ImageMessage(device="live", array=np.full((1, 4, 4), number, np.int16)))
+            until(lambda number=number: arrived(number))  # type: ignore[misc]
+    assert [int(live.array[0, 0, 0]) for live in slices] == [1, 2, 3]
+
+
+def test_the_newest_pose_comes_beside_reports_of_state() -> None:
+    with linked("tracker") as (links, server):
+        assert links.tracker is not None
+        client = links.tracker
+        for number in range(1, 4):
+            heartbeats(server, 300)
+            server.send(transform("pointer", float(number)))
+            until(lambda number=number: client.counters.received == 301 * number)  # type: ignore[misc]
+            pose = links.pose()
+            assert pose is not None
+            assert pose.ras_from_tool[0, 3] == number
+
+
+def test_the_pointer_never_becomes_another_tool_that_the_tracker_sees() -> None:
+    told: list[Update] = []
+    with linked("tracker", told) as (links, server):
+        # The camera loses the pointer and still sees the reference: nothing is a pointer then.
+        server.send(tools(("pointer", 1.0), ("reference", 50.0)))
+        until(lambda: links.pose() is not None)
+        for seen in ([("reference", 50.0)], [("reference", 50.0), ("pointer", 99.0)]):
+            server.send(tools(*seen))
+            server.send(transform("patient", 60.0))
+        assert {pose.tool for pose in taken(links)} == {"pointer"}
+    (problem,) = told
+    assert isinstance(problem, Problem)
+    assert not problem.fatal
+    assert "sends 'reference' too; only 'pointer' is followed" in problem.text
+
+
+def test_a_person_says_which_tool_is_the_pointer() -> None:
+    with linked("tracker", tool="pointer") as (links, server):
+        server.send(tools(("reference", 50.0)))
+        server.send(tools(("reference", 50.0), ("pointer", 99.0)))
+        poses = taken(links)
+    assert [pose.tool for pose in poses] == ["pointer"]
+
+
+def test_a_scaling_that_is_no_tool_hides_no_tool() -> None:
+    scaling = codec.TransformMessage(device="ImageToProbe", matrix=np.diag([0.2, 0.2, 0.2, 1.0]))
+    with linked("tracker", profile=profile_named("Plus")) as (links, server):
+        server.send(scaling)
+        with pytest.raises(DataError, match="ImageToProbe"):
+            until(lambda: links.pose() is not None)
+        server.send(transform("ProbeToTracker", 1.0))
+        server.send(scaling)
+        server.send(transform("ProbeToTracker", 99.0))
+        assert {pose.tool for pose in taken(links)} == {"ProbeToTracker"}
+
+
+def test_a_peer_that_stops_reading_does_not_hold_up_the_window() -> None:
+    picture = codec.ImageMessage(device="x", array=np.zeros((64, 512, 512), np.int16))
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        links = Links("patient", Journal("patient", "test"), lambda _update: None, {})
+        links.connect(Link("127.0.0.1", deaf.getsockname()[1]), None, None)
+        try:
+            assert links.scanner is not None
+            with pytest.raises(WireError, match=r"takes no data for 0\.5 s"):
+                links.scanner.send(picture)
+        finally:
+            links.close()
