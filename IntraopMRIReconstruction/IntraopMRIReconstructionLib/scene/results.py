@@ -144,16 +144,22 @@ class ResultNodes:
 
 
 def _fill(node: Any, image: Image) -> None:
-    # In its name, so that every view and every list of volumes shows it.
-    mark = " " + _("(orientation assumed)")
-    node.SetName(node.GetName().removesuffix(mark) + (mark if assumed_geometry(image.metadata) else ""))
-    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(image.ras_from_ijk))
-    slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(image.array))
-    for key in [key for key in node.GetAttributeNames() if key.startswith((PROVENANCE_ATTRIBUTE, *SAID_ATTRIBUTES))]:
-        node.SetAttribute(key, None)  # of the image that was in this node before
-    for key, value in image.metadata.items():
-        node.SetAttribute(PROVENANCE_ATTRIBUTE + key, value)
-    taken = image.acquired_utc_s
-    node.SetAttribute(ACQUIRED_ATTRIBUTE, None if taken is None else datetime.fromtimestamp(taken, UTC).isoformat())
-    node.SetAttribute(PATIENT_ATTRIBUTE, image.patient_id or None)
-    node.SetAttribute(UNIT_ATTRIBUTE, image.metadata.get(UNIT) or None)
+    """The image, its place and where it comes from; who observes the node hears of it once."""
+    before = node.StartModify()
+    try:
+        # In its name, so that every view and every list of volumes shows it.
+        mark = " " + _("(orientation assumed)")
+        node.SetName(node.GetName().removesuffix(mark) + (mark if assumed_geometry(image.metadata) else ""))
+        node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(image.ras_from_ijk))
+        slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(image.array))
+        ofThisImage = (PROVENANCE_ATTRIBUTE, *SAID_ATTRIBUTES)
+        for key in [key for key in node.GetAttributeNames() if key.startswith(ofThisImage)]:
+            node.SetAttribute(key, None)  # of the image that was in this node before
+        for key, value in image.metadata.items():
+            node.SetAttribute(PROVENANCE_ATTRIBUTE + key, value)
+        taken = image.acquired_utc_s
+        node.SetAttribute(ACQUIRED_ATTRIBUTE, None if taken is None else datetime.fromtimestamp(taken, UTC).isoformat())
+        node.SetAttribute(PATIENT_ATTRIBUTE, image.patient_id or None)
+        node.SetAttribute(UNIT_ATTRIBUTE, image.metadata.get(UNIT) or None)
+    finally:
+        node.EndModify(before)

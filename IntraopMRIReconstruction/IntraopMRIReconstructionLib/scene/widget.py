@@ -26,7 +26,7 @@ from .reception import Reception
 from .results import ResultNodes
 
 #: How often the main thread looks for news, ms: part of what passes between the last line and the picture.
-TICK_MS = 10
+TICK_MS = 5
 #: How units end the names of parameters, and how they are written.
 UNITS = {"c": "°C", "ms": "ms", "hz": "Hz", "t": "T", "rad": "rad", "mm": "mm", "s": "s", "deg": "°"}
 #: Widgets of the form that belong to one source.
@@ -107,11 +107,8 @@ class ReconstructionPanel(Panel):
         self.ui.latencyLabel.visible = self.latencyMs is not None
         if self.latencyMs is not None:
             self.ui.latencyLabel.text = _("{ms} ms after its last line").format(ms=f"{self.latencyMs:.0f}")
-        busy = self.progress is not None
-        self.ui.progressBar.visible = self.ui.cancelButton.visible = busy
-        if self.progress is not None:
-            self.ui.progressBar.value = round(100 * self.progress[0])
-            self.ui.progressBar.format = _("{what} %p %").format(what=self.progress[1])
+        self.ui.progressBar.visible = self.ui.cancelButton.visible = self.progress is not None
+        self._showProgress()
         text, work, why = self._next()
         self.ui.nextButton.text, self.ui.nextButton.enabled = text, work is not None
         self.ui.whyLabel.text = self.problem or why
@@ -281,16 +278,25 @@ class ReconstructionPanel(Panel):
     def _tick(self) -> None:
         if self.reception is None or self.parameters is None:
             return
-        news = self.reception.drain()
+        working, news = self.progress is not None, self.reception.drain()
         for number, item in enumerate(news):
             # Of several frames of a stream only the newest is worth drawing.
             if not (isinstance(item, Streamed) and any(isinstance(later, Streamed) for later in news[number + 1 :])):
                 self._take(item)
         # The thread may end a moment after its last news, and what is offered next depends on that.
         busy = self.reception is not None and self.reception.busy
-        if news or busy != self._busy:
+        worked, goesOn = working and self.progress is not None, all(isinstance(item, Progressed) for item in news)
+        if busy != self._busy or (news and not (worked and goesOn)):
             self._busy = busy
             self.refresh()
+        elif news:
+            # Lines arrive all the time, and the work on them waits while the whole panel is written.
+            self._showProgress()
+
+    def _showProgress(self) -> None:
+        if self.progress is not None:
+            self.ui.progressBar.value = round(100 * self.progress[0])
+            self.ui.progressBar.format = _("{what} %p %").format(what=self.progress[1])
 
     def _take(self, news: News) -> None:
         if isinstance(news, Encoding):
