@@ -330,13 +330,14 @@ def test_a_peer_is_taken_for_what_a_person_says(
     for part in ("scanner", "tracker"):
         with Recorder(tmp_path / f"{part}.mirec"):
             pass
-    said = ["--profile", "mrigtlbridge", "--profile", "tracker=Plus"] if given else []
+    said = ["--profile", "mrigtlbridge", "--profile", "tracker=Plus", "--tool", "pointer"] if given else []
     assert main([command, *peers, "--case", str(brain_folder), "--out", str(tmp_path / "out"), *said]) == 1
     scanner, tracker, live = links
     assert (scanner.profile.name, tracker.profile.name) == (
         ("mrigtlbridge", "Plus") if given else ("as sent", "as sent")
     )
     assert live is None
+    assert tracker.tool == ("pointer" if given else "")
     if command == "session":
         assert main([command, *peers, "--case", str(brain_folder), "--profile", "live=Plus"]) == 1
         assert len(links) == 3, "a peer that is not there is refused before anything begins"

@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("recording", type=Path, help="folder 'recording' in the results of a recorded session")
     replay.add_argument("--speed", type=_positive, help="times as fast as it was; as fast as possible when left out")
     replay.set_defaults(run=_replay)
-    for command in (session, replay):
+    for command, left_out in ((session, "the first"), (replay, "what the peer was taken for then")):
         command.add_argument(
             "--profile",
             type=_profile,
@@ -99,7 +99,10 @@ def _parser() -> argparse.ArgumentParser:
             default=[],
             metavar="[PART=]NAME",
             help=f"what the program at the other end means; PART: {', '.join(PARTS)}, the first when left out; NAME: "
-            f"{', '.join(PROFILES)}, the first when left out",
+            f"{', '.join(PROFILES)}, {left_out} when left out",
+        )
+        command.add_argument(
+            "--tool", default="", metavar="NAME", help="which tool of the tracker is the pointer; else the first seen"
         )
         command.add_argument("--case", type=Path, required=True, help="case folder with preop.nrrd, tumour, plan.json")
         command.add_argument("--procedure", choices=("brain", "spine", *RECIPES), default="brain")
@@ -184,6 +187,10 @@ def _session(options: argparse.Namespace) -> None:
             if links[part] is None:
                 raise SessionError(f"--profile names the {part}, of which no address is given: add --{part} HOST:PORT")
             links[part] = replace(links[part], profile=profile)
+        if options.tool:
+            if links["tracker"] is None:
+                raise SessionError("--tool names a tool of the tracker: add --tracker HOST:PORT")
+            links["tracker"] = replace(links["tracker"], tool=options.tool)
         run_session(
             plan,
             links["scanner"],
@@ -204,7 +211,8 @@ def _replay(options: argparse.Namespace) -> None:
     plan = plan_of_case(options.case, options.procedure)
     with finished_or_nothing(options.out) as folder:
         profiles = dict(options.profile)
-        run_replay(plan, options.recording, folder, options.speed, options.wait, options.navigate, profiles)
+        speed, wait, navigate = options.speed, options.wait, options.navigate
+        run_replay(plan, options.recording, folder, speed, wait, navigate, profiles, options.tool)
     print(f"\nResults are in {options.out}/ (open report.html)")
 
 

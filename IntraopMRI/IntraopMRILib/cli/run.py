@@ -16,7 +16,7 @@ from IntraopMRIReconstructionLib.data import Level, Measurement, Pose
 from IntraopMRIReconstructionLib.errors import DataError, IntraopError, SessionError
 from IntraopMRIReconstructionLib.wire.recorder import Recorder, Recording
 from IntraopMRIReconstructionLib.wire.replay import ReplayServer
-from IntraopMRIReconstructionLib.wire.trust import AS_SENT, PeerProfile
+from IntraopMRIReconstructionLib.wire.trust import AS_SENT, PeerProfile, profile_from
 
 from ..register.carry_over import Carried
 from ..report.html import Picture
@@ -131,25 +131,36 @@ def run_replay(
     wait_s: float,
     navigate_s: float,
     profiles: Mapping[str, PeerProfile] = MappingProxyType({}),
+    tool: str = "",
 ) -> Outcome:
     """The same session again from its recording: ``speed`` times as fast as it was, None as fast as possible.
 
-    ``profiles``: of the recorded peers by link; a recording does not say which they were.
+    ``profiles``: what the recorded peers are taken for by link, otherwise what they were taken for then; recordings of
+    before do not say that. ``tool``: see :class:`Link`.
     Raises DataError when ``recording`` holds no scanner's traffic.
     """
     if not (recording / f"scanner{SUFFIX}").is_file():
         raise DataError(f"{recording} holds no scanner{SUFFIX}: name the folder 'recording' of a recorded session")
     with ExitStack() as servers:
-        ports = {}
+        links: dict[str, Link] = {}
         for part in PARTS:
             file = recording / f"{part}{SUFFIX}"
             if file.is_file():
                 kept = servers.enter_context(Recording(file))
                 if kept.damaged_bytes:
                     print(f"{file} is damaged: {kept.damaged_bytes} bytes are no whole message", file=sys.stderr)
-                ports[part] = servers.enter_context(ReplayServer(kept, speed)).port
-        links = {part: Link("127.0.0.1", port, profiles.get(part, AS_SENT)) for part, port in ports.items()}
+                port = servers.enter_context(ReplayServer(kept, speed)).port
+                links[part] = Link("127.0.0.1", port, profiles.get(part) or _recorded_profile(kept, part), tool)
         return run_session(plan, links["scanner"], links.get("tracker"), links.get("live"), folder, wait_s, navigate_s)
+
+
+def _recorded_profile(recording: Recording, part: str) -> PeerProfile:
+    """What the peer was taken for when it was recorded; says so where the recording does not tell."""
+    found = [profile_from(recording.about.get(name, {})) for name in recording.connections]
+    known = next((profile for profile in found if profile is not None), None)
+    if known is None and len(recording):
+        print(f"the recording does not say what the {part} was taken for: '{AS_SENT.name}' is used", file=sys.stderr)
+    return known or AS_SENT
 
 
 class _Run:

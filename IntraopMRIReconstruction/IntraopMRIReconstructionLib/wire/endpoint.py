@@ -30,7 +30,7 @@ from .message import Message
 from .queues import Inbox, Key
 from .recorder import ByteTap, Direction
 from .replies import Offers, Provider, Responder
-from .trust import AS_SENT, PeerProfile, left_out
+from .trust import AS_SENT, PeerProfile, facts_of, left_out
 
 #: Types of which only the newest counts.
 LATEST_TYPES = frozenset({"TRANSFORM", "POSITION", "TDATA", "QTDATA", "SENSOR"})
@@ -283,10 +283,13 @@ class Endpoint(ABC):
         monotonic_s: float,
         utc_s: float,
     ) -> None:
+        self._tapped(lambda tap: tap.tap(connection.peer, direction, header, body, monotonic_s, utc_s))
+
+    def _tapped(self, work: Callable[[ByteTap], None]) -> None:
         if self._tap is None:
             return
         try:
-            self._tap.tap(connection.peer, direction, header, body, monotonic_s, utc_s)
+            work(self._tap)
         except Exception as error:  # noqa: BLE001 (see _tell)
             self._callback_failed("tap", repr(error))
         else:
@@ -352,6 +355,7 @@ class Endpoint(ABC):
         if self._closing.is_set():
             connection.close()
         self._tell(connection.peer, "connected", f"{connection.peer} is connected")
+        self._tapped(lambda tap: tap.about(connection.peer, facts_of(self.profile)))
         on_incomplete = partial(self._incomplete, connection.peer)
         intake = Intake(connection.peer, connection.number, self.profile, self.limits, self.identity, on_incomplete)
         responder = Responder(self._offers, partial(self._answer, connection), self._start)

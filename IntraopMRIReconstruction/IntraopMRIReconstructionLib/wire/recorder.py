@@ -11,22 +11,27 @@ All numbers are little-endian:
     record  marker "\\xf5REC" (4), direction (u8), reserved (u8), connection name length (u16), header length (u32),
             body length (u64), monotonic seconds (f64), UTC seconds (f64), CRC-64 of name + header + body (u64),
             CRC-32 of the bytes so far (u32); then name (UTF-8), header, body
+
+A record of direction 2 is no message: its body is a JSON object, what is known about the connection (how its peer
+means what it sends). Recordings of before have none.
 """
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import struct
+import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from fastcrc import crc64
 
@@ -41,6 +46,8 @@ _RECORD_HEAD = struct.Struct("<4sBBHIQddQ")
 _HEAD_CRC = struct.Struct("<I")
 RECORD_HEAD_BYTES = _RECORD_HEAD.size + _HEAD_CRC.size
 
+#: In the place of a direction: what is known about the connection.
+_ABOUT = 2
 #: Below this size one joined write is faster than three.
 _JOIN_BELOW_BYTES = 1 << 16
 
@@ -71,6 +78,9 @@ class ByteTap(Protocol):
     ) -> None:
         """Take one message. Called from the thread of its connection; must be quick and must not raise."""
 
+    def about(self, connection: str, facts: Mapping[str, Any]) -> None:
+        """Take what is known about a connection that has begun, as JSON can hold it. Must not raise either."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -100,6 +110,7 @@ class Recorder:
         except OSError as error:
             raise WireError(f"cannot start the recording '{self.path}': {error}. Name a new file.") from error
         self._lock = threading.Lock()
+        self._about: dict[str, bytes] = {}
         self.recorded = 0
         self.lost = 0
         self.failure = ""
@@ -117,15 +128,18 @@ class Recorder:
         """Append one message (see :class:`ByteTap`)."""
         parts = encode_record(connection, direction, header_bytes, body_bytes, monotonic_s, utc_s)
         with self._lock:
-            if self.failure or self._file.closed:
-                self.lost += 1
-                return
-            try:
-                self._write(parts)
+            if self._kept(parts):
                 self.recorded += 1
-            except OSError as error:
-                self.failure = f"recording to '{self.path}' stopped: {error}"
+            else:
                 self.lost += 1
+
+    def about(self, connection: str, facts: Mapping[str, Any]) -> None:
+        """Append what is known about a connection, unless that is what stands there (see :class:`ByteTap`)."""
+        body = json.dumps(facts, sort_keys=True).encode()
+        parts = encode_record(connection, _ABOUT, b"", body, time.monotonic(), time.time())
+        with self._lock:
+            if self._about.get(connection) != body and self._kept(parts):
+                self._about[connection] = body
 
     def close(self) -> None:
         """Bring everything to the disk and close the file; harmless when done twice."""
@@ -144,6 +158,15 @@ class Recorder:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def _kept(self, parts: Sequence[Bytes]) -> bool:
+        if self.failure or self._file.closed:
+            return False
+        try:
+            self._write(parts)
+        except OSError as error:
+            self.failure = f"recording to '{self.path}' stopped: {error}"
+        return not self.failure
+
     def _write(self, parts: Sequence[Bytes]) -> None:
         for part in parts:
             rest = memoryview(part)
@@ -153,7 +176,7 @@ class Recorder:
 
 def encode_record(
     connection: str,
-    direction: Direction,
+    direction: int,
     header_bytes: Bytes,
     body_bytes: Bytes,
     monotonic_s: float,
@@ -183,7 +206,8 @@ class Recording:
     """A recording opened for reading: a sequence of the records that are whole, in the order of their arrival.
 
     ``damaged_bytes``: bytes that belong to no whole record (a record torn by a crash, a damaged part); reading goes on
-    behind them. Raises WireError when the file is not a recording.
+    behind them. ``about``: what is known about the connections, by their names; nothing in older recordings.
+    Raises WireError when the file is not a recording.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -198,25 +222,41 @@ class Recording:
             self._bytes.close()
             raise WireError(f"'{self.path}' is not a recording: expected it to begin with {MAGIC!r}, got {found!r}")
         self.started_utc_s: float = _FILE_HEAD.unpack_from(self._bytes)[1]
-        self._offsets, self.damaged_bytes = _index(self._bytes)
+        offsets, self.damaged_bytes = _index(self._bytes)
+        self.about: dict[str, dict[str, Any]] = {}
+        self._messages: list[tuple[int, Direction, str]] = []
+        for offset in offsets:
+            direction, name = self._head(offset)
+            if direction == _ABOUT:
+                self.about[name] = self._facts(offset)
+            else:
+                self._messages.append((offset, Direction(direction), name))
 
     def __len__(self) -> int:
-        return len(self._offsets)
+        return len(self._messages)
 
     def __getitem__(self, number: int) -> Record:
-        offset = self._offsets[number]
-        _, direction, _, name_n, header_n, body_n, monotonic_s, utc_s, _ = _RECORD_HEAD.unpack_from(self._bytes, offset)
-        name_at = offset + RECORD_HEAD_BYTES
-        header_at = name_at + name_n
+        offset, direction, name = self._messages[number]
+        _, _, _, name_n, header_n, body_n, monotonic_s, utc_s, _ = _RECORD_HEAD.unpack_from(self._bytes, offset)
+        header_at = offset + RECORD_HEAD_BYTES + name_n
         body_at = header_at + header_n
-        return Record(
-            self._bytes[name_at:header_at].decode("utf-8", "replace"),
-            Direction(direction),
-            self._bytes[header_at:body_at],
-            self._bytes[body_at : body_at + body_n],
-            monotonic_s,
-            utc_s,
-        )
+        header, body = self._bytes[header_at:body_at], self._bytes[body_at : body_at + body_n]
+        return Record(name, direction, header, body, monotonic_s, utc_s)
+
+    def _head(self, offset: int) -> tuple[int, str]:
+        """Direction and name of a record; its header and body, perhaps a large image, are not read."""
+        _, direction, _, name_n, *_ = _RECORD_HEAD.unpack_from(self._bytes, offset)
+        raw = self._bytes[offset + RECORD_HEAD_BYTES : offset + RECORD_HEAD_BYTES + name_n]
+        return direction, sys.intern(raw.decode("utf-8", "replace"))
+
+    def _facts(self, offset: int) -> dict[str, Any]:
+        _, _, _, name_n, header_n, body_n, *_ = _RECORD_HEAD.unpack_from(self._bytes, offset)
+        start = offset + RECORD_HEAD_BYTES + name_n + header_n
+        try:
+            facts = json.loads(self._bytes[start : start + body_n])
+        except ValueError as error:
+            raise WireError(f"'{self.path}' says something about a connection that is no JSON: {error}") from error
+        return facts if isinstance(facts, dict) else {}
 
     def __iter__(self) -> Iterator[Record]:
         return (self[number] for number in range(len(self)))
@@ -224,7 +264,11 @@ class Recording:
     @property
     def connections(self) -> tuple[str, ...]:
         """Names of the recorded connections in the order of their first message."""
-        return tuple(dict.fromkeys(record.connection for record in self))
+        return self.connections_of(*Direction)
+
+    def connections_of(self, *directions: Direction) -> tuple[str, ...]:
+        """Names of the connections with messages of these directions, in the order of their first one."""
+        return tuple(dict.fromkeys(name for _, direction, name in self._messages if direction in directions))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -263,7 +307,7 @@ def _record_end(view: memoryview, start: int) -> int:
         return 0
     marker, direction, _, name_n, header_n, body_n, _, _, crc = _RECORD_HEAD.unpack_from(view, start)
     (head_crc,) = _HEAD_CRC.unpack_from(view, payload - _HEAD_CRC.size)
-    if marker != MARKER or head_crc != zlib.crc32(view[start : payload - _HEAD_CRC.size]) or direction > 1:
+    if marker != MARKER or head_crc != zlib.crc32(view[start : payload - _HEAD_CRC.size]) or direction > _ABOUT:
         return 0
     end = payload + name_n + header_n + body_n
     return int(end) if end <= len(view) and crc == _payload_crc(view[payload:end]) else 0

@@ -86,7 +86,7 @@ class ReplayServer:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        names = tuple(dict.fromkeys(record.connection for record in chosen(recording, None, direction)))
+        names = recording.connections_of(direction)
         if (connection is None and len(names) > 1) or (connection is not None and connection not in names):
             raise DataError(f"choose one of the recorded connections {', '.join(names) or '(none)'}, got {connection}")
         self._recording, self._speed = recording, speed

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from ..data import ORTHONORMAL_TOLERANCE
 from ..errors import WireError
 from .header import RefusedMessage
 from .message import Message
-from .messages_array import Coordinate, ImageMessage
+from .messages_array import COORDINATES, Coordinate, ImageMessage
 from .messages_shape import BindMessage
 from .messages_tracking import PositionMessage, QuaternionTrackingMessage, TrackingDataMessage, TransformMessage
 
@@ -79,6 +80,34 @@ def profile_named(name: str) -> PeerProfile:
     if name not in PROFILES:
         raise WireError(f"no peer profile is named '{name}'; known are {', '.join(PROFILES)}")
     return PROFILES[name]
+
+
+def facts_of(profile: PeerProfile) -> dict[str, Any]:
+    """A profile as it stands in a recording: in full, for what a name stands for may be corrected later."""
+    return {"profile": asdict(profile)}
+
+
+def profile_from(facts: Mapping[str, Any]) -> PeerProfile | None:
+    """The profile in a recording's facts about a connection, None when they name none.
+
+    Raises WireError for one that this version does not understand.
+    """
+    said = facts.get("profile")
+    if said is None:
+        return None
+    allowed: dict[str, tuple[object, ...]] = {
+        "image_coordinate": (None, *COORDINATES.values()),
+        "pose_coordinate": tuple(COORDINATES.values()),
+        "point_size": ("radius", "diameter"),
+        "rigid_transforms": (True, False),
+    }
+    wrong = {key: value for key, value in said.items() if key != "name" and value not in allowed.get(key, ())}
+    if wrong or not isinstance(said.get("name"), str):
+        raise WireError(
+            f"the recording was made with a peer profile that is unknown here ({wrong or said}): name the profile, or "
+            "use the version that recorded it"
+        )
+    return PeerProfile(**said)
 
 
 def check_message(message: Message, profile: PeerProfile = AS_SENT) -> Message:

@@ -22,6 +22,7 @@ from IntraopMRIReconstructionLib.wire.recorder import (
     Recording,
     encode_record,
 )
+from IntraopMRIReconstructionLib.wire.trust import PeerProfile, facts_of, profile_from
 
 ROOT = Path(recorder_module.__file__).parents[2]
 
@@ -65,6 +66,56 @@ def test_everything_comes_back(tmp_path: Path) -> None:
         assert recording[7] == records[7]
         assert recording.connections == ("peer 0 ä", "peer 1 ä", "peer 2 ä")
         assert recording.started_utc_s > 1.7e9
+
+
+def test_what_is_known_about_a_connection_is_kept_once_and_is_no_message(tmp_path: Path) -> None:
+    records = messages()
+    facts = facts_of(PeerProfile("mine", pose_coordinate="LPS", rigid_transforms=False))
+    with Recorder(tmp_path / "a.rec") as recorder:
+        for record in records:
+            recorder.about(record.connection, facts)
+            recorder.tap(
+                record.connection, record.direction, record.header, record.body, record.monotonic_s, record.utc_s
+            )
+    whole = (tmp_path / "a.rec").stat().st_size
+    assert read(tmp_path / "a.rec") == (records, 0)
+    with Recording(tmp_path / "a.rec") as recording:
+        assert recording.about == dict.fromkeys(recording.connections, facts)
+        assert profile_from(recording.about["peer 0 ä"]) == PeerProfile(
+            "mine", pose_coordinate="LPS", rigid_transforms=False
+        )
+        assert recording.connections_of(Direction.SENT) == ("peer 1 ä", "peer 0 ä", "peer 2 ä")
+    # One line a connection, not one a reconnect.
+    assert whole < (write(tmp_path / "b.rec", records)).stat().st_size + 3 * 300
+
+
+def test_a_recording_of_before_says_nothing_about_its_connections(tmp_path: Path) -> None:
+    with Recording(write(tmp_path / "a.rec", messages())) as recording:
+        assert recording.about == {}
+        assert profile_from({}) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"name": "x", "pose_coordinate": "IJK"},
+        {"name": "x", "handedness": "left"},
+        {"name": 7},
+        {"name": "x", "rigid_transforms": "no"},
+        {"pose_coordinate": "LPS"},
+    ],
+)
+def test_a_profile_of_another_version_is_not_guessed(said: dict[str, object]) -> None:
+    with pytest.raises(WireError, match="unknown here"):
+        profile_from({"profile": said})
+
+
+def test_words_about_a_connection_that_are_no_json_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.rec", messages(2))
+    with open(path, "ab") as file:
+        file.write(b"".join(encode_record("x", 2, b"", b"{no json", 1.0, 2.0)))
+    with pytest.raises(WireError, match="no JSON"):
+        Recording(path)
 
 
 def test_views_of_any_kind_are_taken_as_bytes(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from IntraopMRIReconstructionLib.wire.message import Message
 from IntraopMRIReconstructionLib.wire.queues import MOST_COUNTED, OTHERS, Inbox
 from IntraopMRIReconstructionLib.wire.recorder import Direction
 from IntraopMRIReconstructionLib.wire.transport import BACK_OFF_S, Client, LinkEvent, Server
+from IntraopMRIReconstructionLib.wire.trust import AS_SENT, facts_of
 from peers.igtl_samples import frame, rigid, samples, transform_body
 from peers.waiting import until
 
@@ -343,6 +344,9 @@ class _Tap:
     ) -> None:
         self.seen.append((direction, bytes(header_bytes) + bytes(body_bytes)))
 
+    def about(self, connection: str, facts: object) -> None:
+        assert facts == facts_of(AS_SENT)
+
 
 def test_a_tap_sees_all_bytes_both_ways() -> None:
     tap = _Tap()
@@ -352,6 +356,7 @@ def test_a_tap_sees_all_bytes_both_ways() -> None:
         server.expect(WAIT_S)
         server.send(answer)
         client.expect(WAIT_S)
+        assert not server.counters.callback_errors
     assert tap.seen == [(Direction.RECEIVED, codec.encode(hello)), (Direction.SENT, codec.encode(answer))]
 
 
@@ -423,6 +428,8 @@ class _FullDisk:
     def tap(self, *_what: object) -> None:
         """Keep nothing."""
 
+    about = tap
+
 
 def test_a_recording_that_stopped_is_told_once() -> None:
     told: list[LinkEvent] = []
@@ -430,7 +437,7 @@ def test_a_recording_that_stopped_is_told_once() -> None:
         for text in ("first", "second"):
             client.send(codec.StringMessage(device="x", text=text))
             assert _text(server.expect(WAIT_S)) == text
-        assert client.counters.callback_errors == {"tap": 2}
+        assert client.counters.callback_errors == {"tap": 3}
         assert [event.kind for event in told] == ["connected", "callback failed"]
         assert "no space left" in told[1].text
 
@@ -441,6 +448,8 @@ class _BrokenTap:
     def tap(self, *_what: object) -> None:
         raise ValueError("the disk is full")
 
+    about = tap
+
 
 def test_failing_taps_and_providers_end_no_link() -> None:
     with Server(tap=_BrokenTap()) as server, Client(port=server.port) as client:
@@ -449,7 +458,7 @@ def test_failing_taps_and_providers_end_no_link() -> None:
         assert isinstance(client.expect(WAIT_S).message, codec.EmptyMessage)
         client.send(codec.StringMessage(device="x", text="after"))
         assert _text(server.expect(WAIT_S)) == "after"
-        assert server.counters.callback_errors == {"provider": 1, "tap": 3}
+        assert server.counters.callback_errors == {"provider": 1, "tap": 4}
 
 
 def test_what_a_provider_gives_that_does_not_fit_ends_no_link() -> None:
