@@ -31,7 +31,9 @@ OUTSIDE_PART = 0.5
 FAINT_PART = 0.5
 #: How far outside a structure is followed to decide that.
 LEAVING_MM = 12.0
-#: Residual tumour lies at the wall of the cavity; clot and smoothing may keep this distance between them.
+#: A piece of which more than this part lies where the tumour was is tumour that is left, also far from the cavity.
+IN_TUMOUR_PART = 0.5
+#: Other residual lies at the wall of the cavity; clot and smoothing may keep this distance between them.
 ATTACHED_MM = 3.0
 #: Fluid and air are darker than this part of tissue.
 CAVITY_SIGNAL = 0.5
@@ -52,7 +54,8 @@ _NEIGHBOURS = ndimage.generate_binary_structure(3, 2)
 @dataclass(frozen=True, eq=False)
 class Outline:
     """``mask``: residual. ``thin``: thin, faint, unattached or passing. ``beyond``: continues the residual
-    outside the margin. ``doubtful``: the part of ``thin`` at the cavity's wall, which may be residual after all.
+    outside the margin. ``doubtful``: the part of ``thin`` at the cavity's wall or where the tumour was, which may be
+    residual after all.
     ``pieces``: numbers of the parts of ``mask`` that hang together, 0 outside. ``tapering``: part of each voxel of the
     residual that is thinner than THIN_MM, 0..1; ``slender``: that is no thicker than a sheet of THIN_MM looks.
     ``share``: enhancement over that of the residual. All (k, j, i). ``piece_voxels``: volume of each piece with
@@ -87,7 +90,8 @@ def outline(
     sigma = robust_sigma(smooth[away & (np.abs(enhancement.values) < SEED_Z * enhancement.sigma)])
     near = distance <= margin_mm + error_mm + spacing.max()
     box = _grown_box(near, LEAVING_MM, spacing)
-    region = _Region(enhancement.values[box], smooth[box], sigma, spacing, distance[box] <= margin_mm, near[box])
+    inside, tumour = distance[box] <= margin_mm, distance[box] <= 0.0
+    region = _Region(enhancement.values[box], smooth[box], sigma, spacing, inside, tumour, near[box])
     attached = _attached(enhancement.tissue[box], distance[box], margin_mm, error_mm, region)
     found = _components(region, attached)
 
@@ -107,11 +111,12 @@ class _Region:
     sigma: float
     spacing: Spacing
     inside: Mask
+    tumour: Mask
     near: Mask
 
 
 def _attached(tissue: Array, distance: Array, margin_mm: float, error_mm: float, region: _Region) -> Mask:
-    """Voxels that residual must touch: close to the cavity, or the carried-over tumour itself where none is found."""
+    """Voxels that residual in the margin must touch: close to the cavity, or all of the margin where none is found."""
     dark = region.near & (ndimage.gaussian_filter(tissue, SMOOTH_VOXELS) < CAVITY_SIGNAL)
     core = ndimage.distance_transform_edt(dark, sampling=region.spacing) > CAVITY_RADIUS_MM
     tumour = distance <= error_mm
@@ -145,7 +150,10 @@ def _components(region: _Region, attached: Mask) -> Outline:
         threshold = max(level / 2.0, GROW_Z * region.sigma)
         half = region.near[box] & (region.smooth[box] > threshold) & ndimage.binary_dilation(component, iterations=2)
         thick, edge = _thick(region.smooth[box], threshold, half, region.spacing)
-        reached = region.inside[box] & attached[box]
+        reached, tumour = region.inside[box] & attached[box], region.tumour[box]
+        if int((half & tumour).sum()) > IN_TUMOUR_PART * int(half.sum()):
+            # Far from the cavity, but tumour before surgery: another focus, or the far end of a long one.
+            reached |= tumour
         thin[box] |= half & region.inside[box]
         if (thick & reached).any():
             if _leaves(region, threshold, box, thick):
@@ -154,7 +162,7 @@ def _components(region: _Region, attached: Mask) -> Outline:
                 continue
             solid.append((level, box, thick))
             edges[(slice(None), *box)] = np.maximum(edges[(slice(None), *box)], edge)
-        if (half & reached).any():
+        if (half & (reached | tumour)).any():
             doubtful[box] |= half & region.inside[box]
     # The component that carries the most enhancement says how bright residual is here.
     usual = max(solid, key=lambda one: one[0] * float(one[2].sum()), default=(0.0, (), None))[0]
