@@ -40,11 +40,12 @@ class Breach:
 
     @property
     def text(self) -> str:
-        """The grade, or the range of grades and what cannot be told."""
+        """The grade, or the range of grades and what cannot be told; where the surface leaves, if it does."""
+        side = "" if self.grade == "A" else f", {self.direction}"
         if self.best == self.worst:
-            return self.grade if self.grade == "A" else f"{self.grade}, {self.direction}"
+            return self.grade + side
         inside = "; inside the pedicle wall: cannot be told" if self.best == "A" else ""
-        return f"{self.best} to {self.worst}{inside}"
+        return f"{self.best} to {self.worst}{side}{inside}"
 
 
 def pedicle_breach(

@@ -36,7 +36,7 @@ class Carrier:
     """What carries a planned implant into a scan: pose (4, 4), its error (mm), and what it is in words.
 
     ``own_motion``: of its vertebra before the pose of the whole spine, (4, 4) in preoperative RAS, None without one of
-    both.
+    both. ``middle_mm``: of its vertebra in the scan, (3,) RAS, None without one.
     """
 
     intraop_from_preop: Matrix
@@ -44,6 +44,7 @@ class Carrier:
     basis: str = "rigid pose"
     verdict: Verdict | None = None
     own_motion: Matrix | None = None
+    middle_mm: Matrix | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +97,8 @@ def carriers(plan: Plan, image: Image, rigid: RigidRegistration, progress: Progr
         else:
             own = np.asarray(invert(rigid.intraop_from_preop) @ bone.intraop_from_preop) if whole else None
             kind = f"pose of {bone.name}" + ("" if whole else " on its own; count the levels")
-            carrier = Carrier(bone.intraop_from_preop, bone.error_mm, kind, bone.verdict, own)
+            middle = apply(bone.intraop_from_preop, middle_of(plan.vertebrae[bone.name]))
+            carrier = Carrier(bone.intraop_from_preop, bone.error_mm, kind, bone.verdict, own, middle)
         result[trajectory.name] = carrier
     moved = [_own_motion(each, plan.vertebrae[each.name], rigid, image) for each in found]
     sure = [each for each in found if each.verdict.level is not Level.REFUSED]
@@ -146,9 +148,10 @@ def found_implant(image: Image, trajectory: Trajectory, carrier: Carrier, pedicl
     breach = None
     if pedicle is not None:
         place = Image(pedicle.array, carrier.intraop_from_preop @ pedicle.ras_from_ijk, pedicle.name)
-        middle = apply(carrier.intraop_from_preop, middle_of(pedicle) * (0.0, 1.0, 1.0))
+        # A patient seldom lies in the middle of the scanner: only the vertebra shows where its midline is.
+        midline = None if carrier.middle_mm is None else float(carrier.middle_mm[0])
         spread = detected.spread.widened(carrier.error_mm)
-        breach = pedicle_breach(detected.trajectory, place, float(middle[0]), spread)
+        breach = pedicle_breach(detected.trajectory, place, midline, spread)
     drawn = None if carrier.own_motion is None else trajectory.moved(carrier.own_motion)
     return replace(compared(planned, detected, (image.uid,), carrier.basis, carrier.error_mm, breach), drawn=drawn)
 

@@ -176,7 +176,7 @@ def test_gertzbein_robbins_by_a_known_shift(directions: np.ndarray, shift: Any, 
     [
         (0.0, 0.5, "A"),
         (1.0, 2.5, "A to B; inside the pedicle wall: cannot be told"),
-        (5.0, 1.5, "B to D"),
+        (5.0, 1.5, "B to D, lateral"),
         (3.0, 0.2, "B, lateral"),
     ],
 )
