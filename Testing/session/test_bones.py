@@ -146,7 +146,8 @@ def test_when_all_are_rejected_the_report_holds_no_number(bent: Bent) -> None:
     assert set(bent.values().values()) == {None}
     text = bent.report()
     assert "each on its own: L" not in text
-    assert text.count("rejected by Dr. Example at") == 3
+    assert text.partition("<h2>Registration")[2].count("rejected by Dr. Example at") == 3
+    assert f'<h3>{SCREW}</h3><p class="none">No value: L2: rejected by Dr. Example at' in text
 
 
 def test_what_is_left_undecided_carries_nothing(bent: Bent) -> None:

@@ -198,7 +198,11 @@ def test_a_spine_that_is_bent_beyond_one_pose_is_measured_bone_by_bone() -> None
     shown = render(as_document(record))
     assert "found each on its own: L1, L2, L3, L4, L5" in shown
     assert "Bone on its own" in shown
-    assert "In no bone" not in shown.partition("<h2>Events")[0]
+    dash = next(m for m in record.measurements if m.name == "In no bone: deviation from its plan")
+    assert dash.value is None
+    assert dash.missing_because == problem.text
+    assert problem.about == dash.name
+    assert '<h3>In no bone</h3><p class="none">No value: the rigid pose of the whole spine was refused' in shown
     assert bones["L3"].carries == (SCREW,)
     turns = {name: turn.value for name, turn, _shift in bones["L3"].neighbours}
     assert turns == pytest.approx({"L2": 12.0, "L4": 12.0}, abs=1.0)

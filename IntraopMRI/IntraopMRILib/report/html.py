@@ -21,6 +21,9 @@ from .trust import WITHHELD, checked, found_parts
 
 _MIME = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 _LEVEL_WORDS = {"good": "Good", "check": "Check", "refused": "Refused"}
+#: How the names of numbers end that a plan asks for: the reason why one is missing belongs where it would stand.
+_DEVIATION = ": deviation from its plan"
+_ASKED = (_DEVIATION, "Residual enhancing tumour", "Change of alignment", "Temperature scan")
 _KINDS = {"target": "target", "plan": "planned path or implant", "risk": "structure at risk", "landmark": "landmark"}
 
 Document = Mapping[str, Any]
@@ -91,12 +94,12 @@ def _header(document: Document) -> str:
 
 
 def _summary(document: Document) -> str:
-    registration, residual = document.get("registration"), document.get("residual")
+    registration, residual, missing = document.get("registration"), document.get("residual"), _missing(document)
     cards = []
     scale = ""
     if residual is None and (document.get("planned_measures") or document.get("drawn")):
         cards += [_measured_card(checked(first, document)) for first in _first_drawn(document)]
-    elif residual is None and not any(document.get(what) for what in ("implants", "parts", "heating")):
+    elif residual is None and not missing and not any(document.get(what) for what in ("implants", "parts", "heating")):
         cards.append(_card("Residual enhancing tumour", None, "not assessed in this session"))
     elif residual is not None:
         volume, extent = (checked(residual[key], document) for key in ("volume", "extent_of_resection"))
@@ -110,6 +113,7 @@ def _summary(document: Document) -> str:
             scale = drawings.residual_scale(volume["value"], volume["interval"])
     implants = document.get("implants", ())
     cards += [_implant_card(implant, document) for implant in implants]
+    cards += [_measured_card(m) for m in missing]
     # Without an implant, how the angles between vertebrae have changed is what a session of the spine is about.
     changes = [m for m in document.get("measurements", ()) if ": change of " in m["name"] and not implants]
     cards += [_measured_card(checked(m, document)) for m in changes]
@@ -145,6 +149,11 @@ def _measured_card(measurement: Document, more: str = "") -> str:
     value = f"{_e(number)}<small>{_e(unit)}</small>"
     below = (f"interval {between}" if between else "", more)
     return _card(measurement["name"], value, "; ".join(words for words in below if words))
+
+
+def _missing(document: Document) -> list[Document]:
+    """What the plan asks for and this scan does not say."""
+    return [m for m in document.get("measurements", ()) if m["value"] is None and m["name"].endswith(_ASKED)]
 
 
 def _implant_card(implant: Document, document: Document) -> str:
@@ -307,6 +316,12 @@ def _implants(document: Document) -> str:
             f"uncertainty of the actual ends {implant['uncertainty_mm']:.2f} mm. "
             f"Planned position: {_e(implant.get('planned_basis', 'rigid pose'))}.</p></div></div></div>"
         )
+    parts += [
+        f'<div class="implant"><h3>{_e(m["name"].removesuffix(_DEVIATION))}</h3>'
+        f'<p class="none">No value: {_e(m["missing_because"])}</p></div>'
+        for m in _missing(document)
+        if m["name"].endswith(_DEVIATION)
+    ]
     return f"<section><h2>Implants, planned against actual</h2>{''.join(parts)}</section>" if parts else ""
 
 
@@ -348,7 +363,7 @@ def _carried(document: Document) -> str:
 
 
 def _more_measurements(document: Document) -> str:
-    more = document.get("measurements", ())
+    more = [m for m in document.get("measurements", ()) if not m["name"].endswith(_DEVIATION)]
     return f"<section><h2>Further measurements</h2>{_table(more, document)}</section>" if more else ""
 
 

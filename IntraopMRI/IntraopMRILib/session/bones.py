@@ -14,7 +14,7 @@ from IntraopMRIReconstructionLib.geometry import apply
 from ..register.vertebrae import VertebraRegistration
 from .implants import alignment, middle_of
 from .plan import Plan
-from .updates import ImplantFound
+from .updates import ALIGNMENT, ImplantFound, deviation
 
 #: How the reasons of a verdict begin that compare a vertebra with a neighbour.
 TURN, SHIFT = "turn against ", "shift against "
@@ -123,7 +123,7 @@ def standing(
     shown = shown_implants(plan, bones, implants)
     definition = "Planned against actual position, carried by the vertebra that takes it"
     numbers = [
-        Measurement(f"{name}: deviation from its plan", None, "mm", definition, missing_because=why)
+        Measurement(deviation(name), None, "mm", definition, missing_because=why)
         for name, why in shown.items()
         if isinstance(why, str)
     ]
@@ -132,5 +132,5 @@ def standing(
     if not changes:
         why = f"it needs two accepted vertebrae; accepted: {', '.join(each.name for each in accepted) or 'none'}"
         definition = "Rotation of the first accepted vertebra against the last one since the scan before surgery"
-        changes = (Measurement("Change of alignment", None, "deg", definition, missing_because=why),)
+        changes = (Measurement(ALIGNMENT, None, "deg", definition, missing_because=why),)
     return [found for found in shown.values() if not isinstance(found, str)], [*numbers, *changes]

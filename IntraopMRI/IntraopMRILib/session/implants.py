@@ -19,7 +19,7 @@ from ..assess.pedicle import Breach, pedicle_breach
 from ..register.rigid import RigidRegistration
 from ..register.vertebrae import VertebraRegistration, register_vertebrae
 from .plan import Plan
-from .updates import ImplantFound
+from .updates import ImplantFound, own_motion
 
 #: An error of its blocks by so many mm turns a vertebra by as many parts of this: half its width.
 HALF_VERTEBRA_MM = 20.0
@@ -180,7 +180,7 @@ def unknown_of(found: ImplantFound) -> str:
 
 def _own_motion(bone: VertebraRegistration, label: Image, rigid: RigidRegistration, image: Image) -> Measurement:
     """How far a vertebra is from where the pose of the whole spine would put it."""
-    name = f"{bone.name}: moved on its own"
+    name = own_motion(bone.name)
     definition = "Distance of the vertebra's middle from where the rigid pose of the whole spine puts it"
     if bone.verdict.level is Level.REFUSED:
         return Measurement(name, None, "mm", definition, missing_because=bone.why or bone.verdict.text)

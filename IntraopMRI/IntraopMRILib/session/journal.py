@@ -283,6 +283,10 @@ class Journal:
 
         self._change(change)
 
+    def missing(self, name: str, why: str) -> None:
+        """A number that the plan asks for is not there: a dash with its reason in its place, until the next image."""
+        self.measurement(Measurement(name, None, "", "What the plan asks for", missing_because=why))
+
     def finish(self) -> SessionRecord:
         """Close the record and return it."""
         return self._change(lambda record: replace(record, finished_utc=utc_now()))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from IntraopMRIReconstructionLib.data import Image, Level, Pose
 from IntraopMRIReconstructionLib.errors import RegistrationError, SessionError
@@ -22,6 +22,7 @@ from IntraopMRIReconstructionLib.wire.scanner_control import ScannerControl
 from ..register.carry_over import Carried, shift_at
 from ..register.deformable import DeformableRegistration, register_deformable
 from ..register.rigid import RigidRegistration, register_rigid
+from ..register.vertebrae import VertebraRegistration
 from ..workflow.record import utc_text
 from .bones import Bone, bones_of
 from .decide import Decisions
@@ -38,6 +39,8 @@ from .receive import ArrivedScan, Reception, role_of
 from .resection import margin_found, residual_found, shift_found
 from .tell import Teller
 from .updates import (
+    ALIGNMENT,
+    RESIDUAL,
     BonesFound,
     ImageReady,
     PlanCarried,
@@ -46,6 +49,8 @@ from .updates import (
     Role,
     ScanPreview,
     Update,
+    deviation,
+    own_motion,
 )
 
 __all__ = ["Link", "Plan", "Session", "role_of"]
@@ -125,8 +130,8 @@ class Session:
 
     @property
     def working(self) -> bool:
-        """Whether a scan is worked on."""
-        return self._working.is_set()
+        """Whether a scan is worked on, or waits for that."""
+        return self._scans.unfinished_tasks > 0
 
     def links(self) -> dict[str, tuple[str, bool]]:
         """Address of each link and whether it is up now, by its part: scanner, tracker, live."""
@@ -279,17 +284,19 @@ class Session:
                 self._work_on(scan)
                 self._working.clear()
             scan.close()
+            self._scans.task_done()
 
     def _work_on(self, scan: ArrivedScan) -> None:
-        """One scan through its stages; the first one that fails is the last."""
+        """One scan through its stages; the first one that fails is the last, unless it is about one number alone."""
         for stage, work in self._stages(scan):
+            about = RESIDUAL if stage == "assess residual" else ""
             with (
-                self._teller.reporting(stage, True, scan.protocol) as done,
+                self._teller.reporting(stage, True, scan.protocol, about) as done,
                 self._teller.timed(f"{stage}: {scan.protocol}"),
             ):
                 work(scan)
                 done.append(stage)
-            if not done:
+            if not done and (not about or self._cancelled.is_set()):
                 self._tell(ScanPreview(scan.protocol, 1.0, None))
                 return
 
@@ -450,13 +457,15 @@ class Session:
         assert newest is not None
         image = self._pair.images[newest]
         found = carriers(plan, image, self._whole, self._teller.progress("assess implants"), self._threads)
+        if "alignment" in plan.measures:
+            self._tell_lost(found.vertebrae)
         for measurement in found.measurements:
             self.journal.measurement(measurement)
         self.journal.parts(found.vertebrae)
         levels = {self._whole.verdict.level, *(each.verdict.level for each in found.vertebrae)}
         for trajectory in plan.trajectories if levels != {Level.REFUSED} else ():
-            with self._teller.reporting("assess implants", True, scan.protocol):
-                name = trajectory.name
+            name = trajectory.name
+            with self._teller.reporting("assess implants", True, scan.protocol, deviation(name)):
                 implant = found_implant(image, trajectory, found.by_name[name], plan.pedicles.get(name))
                 self._decisions.implant(implant)
                 if unknown := unknown_of(implant):
@@ -468,3 +477,14 @@ class Session:
             self._tell(BonesFound(bones, image, plan.preoperative))
         if levels == {Level.REFUSED}:
             raise SessionError("no vertebra was found on its own either: check that both volumes show this patient")
+
+    def _tell_lost(self, vertebrae: Sequence[VertebraRegistration]) -> None:
+        """Which vertebrae were not found, where the plan is about how they stand to one another."""
+        lost = [each for each in vertebrae if each.verdict.level is Level.REFUSED]
+        for each in lost:
+            why = f"{each.name} was not found ({each.why or each.verdict.text})"
+            text = f"{why}: check its outline, and that the scan covers it"
+            self._tell(Problem("assess implants", text, fatal=False, about=own_motion(each.name)))
+        if len(vertebrae) - len(lost) < 2:
+            text = "no angle between vertebrae is given: it needs two of them, and fewer were found"
+            self._tell(Problem("assess implants", text, about=ALIGNMENT))

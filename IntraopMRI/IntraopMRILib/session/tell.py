@@ -35,6 +35,8 @@ class Teller:
         """Hand an update to the main thread; problems are written down as well."""
         if isinstance(update, Problem):
             self._journal.event("problem" if update.fatal else "warning", f"{update.stage}: {update.text}")
+            if update.about:
+                self._journal.missing(update.about, update.text)
         self._updates.put(update)
 
     def progress(self, stage: str) -> Callable[[float, str], bool]:
@@ -47,20 +49,23 @@ class Teller:
         return tell
 
     @contextmanager
-    def reporting(self, stage: str, fatal: bool, working_on: str = "") -> Iterator[list[str]]:
-        """What goes wrong inside becomes a problem that is shown; the list stays empty unless the block fills it."""
+    def reporting(self, stage: str, fatal: bool, working_on: str = "", about: str = "") -> Iterator[list[str]]:
+        """What goes wrong inside becomes a problem that is shown; the list stays empty unless the block fills it.
+
+        ``about``: see :class:`.updates.Problem`.
+        """
         try:
             yield []
         except Cancelled:
             what = f" while working on '{working_on}'" if working_on else ""
             self.tell(Problem(stage, f"stopped{what}", fatal=False))
         except IntraopError as error:
-            self.tell(Problem(stage, str(error), fatal))
+            self.tell(Problem(stage, str(error), fatal, about))
         except Exception as error:
             # A defect must be said on screen, not end a thread in silence.
             logging.getLogger(__name__).exception("defect in stage '%s'", stage)
             text = f"a defect in this software stopped the stage ({type(error).__name__}: {error}); scan again"
-            self.tell(Problem(stage, text))
+            self.tell(Problem(stage, text, about=about))
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

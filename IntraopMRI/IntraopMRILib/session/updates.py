@@ -26,6 +26,18 @@ if TYPE_CHECKING:
 
 #: What an intraoperative image is for: with or without contrast agent.
 Role = Literal["native", "contrast"]
+#: Names of numbers that a plan asks for, by which the record says that they are missing.
+RESIDUAL, ALIGNMENT = "Residual enhancing tumour", "Change of alignment"
+
+
+def deviation(implant: str) -> str:
+    """The same for what is measured of an implant."""
+    return f"{implant}: deviation from its plan"
+
+
+def own_motion(vertebra: str) -> str:
+    """The same for how far a vertebra is from where the pose of the whole spine would put it."""
+    return f"{vertebra}: moved on its own"
 
 
 @dataclass(frozen=True)
@@ -219,12 +231,14 @@ class DeviceSaid:
 class Problem:
     """A stage failed or data was refused: ``text`` is one sentence for a person.
 
-    ``fatal``: what this stage was to deliver will not come without a new scan.
+    ``fatal``: what this stage was to deliver will not come without a new scan. ``about``: name of the one number that
+    is missing by this, everything else goes on; empty when it is about the whole stage.
     """
 
     stage: str
     text: str
     fatal: bool = True
+    about: str = ""
 
 
 Update = (
