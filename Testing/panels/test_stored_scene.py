@@ -64,8 +64,7 @@ def looks_of_now() -> list[str]:
     """What in the scene has the look of a result that somebody stands for."""
     colors, found = product("scene.colors"), []
     for node in [*of("result.residual"), *of("heat.lethal")]:
-        segments = node.GetSegmentation()
-        shades = [segments.GetSegment(key).GetColor() for key in segments.GetSegmentIDs()]
+        shades = [list(node.GetDisplayNode().GetSegmentColor(key)) for key in node.GetSegmentation().GetSegmentIDs()]
         if node.GetDisplayNode().GetVisibility2DFill() or not np.allclose(shades, colors.STORED, atol=1e-3):
             found.append(node.GetName())
     for node in of("intraop.implant.Lead.cylinder"):

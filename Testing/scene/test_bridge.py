@@ -153,8 +153,9 @@ def test_segments_hold_the_voxels_and_colours(bridge: SceneBridge, directions: n
     np.testing.assert_array_equal(voxels(node, "residual", scan), residual.array)
     np.testing.assert_array_equal(voxels(node, "resected", scan), resected.array - residual.array)
     segmentation = node.GetSegmentation()
-    np.testing.assert_allclose(segmentation.GetSegment("residual").GetColor(), colors.RESIDUAL)
-    np.testing.assert_allclose(segmentation.GetSegment("resected").GetColor(), colors.RESECTED)
+    display = node.GetDisplayNode()
+    np.testing.assert_allclose(list(display.GetSegmentColor("residual")), colors.RESIDUAL)
+    np.testing.assert_allclose(list(display.GetSegmentColor("resected")), colors.RESECTED)
     assert segmentation.GetSegment("residual").GetName() == "Residual"
     surface = segmentation.GetSegment("residual").GetRepresentation("Closed surface")
     assert surface.GetNumberOfPoints() > 0

@@ -13,6 +13,7 @@ import pytest
 import slicer
 import slicer.util
 import vtk
+from IntraopMRILib.scene import colors
 from IntraopMRILib.scene.bridge import SceneBridge
 from IntraopMRILib.scene.headless import HeadlessScene
 from IntraopMRILib.scene.scene_io import loadScene, saveScene
@@ -45,7 +46,7 @@ def session(headless: HeadlessScene, directions: np.ndarray) -> SceneBridge:
     bridge.setPlan("lead", (1.0, 2.0, 30.0), (1.0, 2.0, 3.0))
     bridge.setIntraoperative(scan)
     bridge.setRegistration(oblique(), VERDICT, scan.uid, "registration-1")
-    bridge.setResidual(Image(labels, matrix))
+    bridge.setResidual(Image(labels, matrix), Image(np.ones_like(labels), matrix))
     bridge.setActualImplant("lead", (2.0, 2.0, 30.0), (2.0, 2.0, 3.0))
     bridge.setPointer(Pose(np.eye(4), "pointer", time.monotonic(), time.time()))
     return bridge
@@ -114,6 +115,70 @@ def test_a_loaded_registration_waits_for_a_person(session: SceneBridge, tmp_path
     )
     with pytest.raises(SessionError, match="no loaded registration"):
         loaded.confirmRegistration()
+
+
+def written(scene: Any, folder: Path, how: str) -> Path:
+    """The scene saved as Slicer itself does it: no event goes before, so that nothing of ours can take part."""
+    if how == "bundle":
+        assert scene.WriteToMRB(str(folder / "scene.mrb"))
+        return folder / "scene.mrb"
+    (folder / "scene").mkdir()
+    assert scene.SaveSceneToSlicerDataBundleDirectory(str(folder / "scene"), None)
+    return folder / "scene" / "scene.mrml"
+
+
+def shade(bridge: SceneBridge, segment: str = "residual") -> list[float]:
+    node: Any = bridge.node("result.residual")
+    return list(node.GetDisplayNode().GetSegmentColor(segment))
+
+
+@pytest.mark.parametrize("how", ["bundle", "folder"])
+def test_a_slicer_without_this_extension_shows_no_red_of_an_earlier_session(
+    session: SceneBridge, tmp_path: Path, how: str
+) -> None:
+    before: Any = session.node("result.residual")
+    opened = written(session.scene, tmp_path, how)
+    assert shade(session) == pytest.approx(colors.RESIDUAL), "the session goes on as it was"
+    assert before.GetDisplayNode().GetVisibility()
+    other = HeadlessScene()
+    loadScene(other.scene, opened)
+    found = other.scene.GetFirstNodeByName(before.GetName())
+    display = found.GetDisplayNode()
+    assert display.GetVisibility(), "what was left can be seen: a scene without it would look like a whole resection"
+    grey = {name: list(display.GetSegmentColor(name)) for name in ("residual", "resected")}
+    assert grey["residual"] == pytest.approx(colors.STORED, abs=1e-3)
+    assert grey["resected"] == pytest.approx(colors.STORED_RESECTED, abs=1e-3)
+
+
+def test_what_was_withdrawn_is_not_seen_in_a_stored_scene(session: SceneBridge, tmp_path: Path) -> None:
+    session.withdraw("the patient has moved")
+    other = HeadlessScene()
+    loadScene(other.scene, written(session.scene, tmp_path, "bundle"))
+    found = other.scene.GetFirstNodeByName("Residual and resected")
+    assert not found.GetDisplayNode().GetVisibility()
+    assert list(found.GetDisplayNode().GetSegmentColor("residual")) == pytest.approx(colors.STORED, abs=1e-3)
+    scan = Image(np.ones((9, 11, 13), np.float32), np.eye(4))
+    session.setIntraoperative(scan)
+    session.setRegistration(np.eye(4), VERDICT, scan.uid, "registration-2")
+    session.setResidual(Image(np.ones((9, 11, 13), np.uint8), np.eye(4)))
+    assert shade(session) == pytest.approx(colors.RESIDUAL)
+
+
+def test_a_save_that_fails_changes_nothing(
+    session: SceneBridge, tmp_path: Path, complaints: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    display: Any = session.node("result.residual").GetDisplayNode()  # type: ignore[union-attr]
+    (tmp_path / "file").write_text("keep")
+    assert not session.scene.WriteToMRB(str(tmp_path / "file" / "scene.mrb"))
+    monkeypatch.setattr("IntraopMRILib.scene.scene_io._zipped", lambda _folder: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        saveScene(session.scene, tmp_path / "scene.mrb")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    node: Any = session.node("result.residual")
+    assert node.GetDisplayNode() is display
+    assert display.GetVisibility()
+    assert shade(session) == pytest.approx(colors.RESIDUAL)
+    complaints.clear()
 
 
 def test_files_are_relative_and_compressed(session: SceneBridge, tmp_path: Path) -> None:

@@ -64,4 +64,4 @@ CAVITY = _rgb("12B58A")
 LETHAL = _rgb("00E5FF")
 HEAT_MARK = _rgb("DDE3EA")
 #: What an earlier session found: no colour that means anything now.
-STORED = _rgb("C3CFDD")
+STORED, STORED_RESECTED = _rgb("C3CFDD"), _rgb("4A5460")

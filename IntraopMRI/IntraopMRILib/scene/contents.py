@@ -11,9 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .colors import Color
+
 #: Prefix of the node attributes of a session, e.g. ``IntraopMRI.Role``.
 ATTRIBUTE = "IntraopMRI."
 ROLE = ATTRIBUTE + "Role"
+#: What a segmentation's display calls "no colour other than the segment's own".
+OWN_COLOR = (-1.0, -1.0, -1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +29,9 @@ class Content:
     ``saved``: whether the node goes into a saved scene.
     ``attributes``: written with the prefix; those of the content before that are not named again are removed.
     The attribute ``Position`` is said behind the name. ``opacity``: None leaves it to ``show``.
+    ``tints``: colours of segments, by id, while the session shows them. They stand in the display, which is not saved:
+    Slicer tells nobody that a scene is about to be saved, so what must not outlive the session is not in the data. A
+    loaded segmentation without a display gets Slicer's default one, in the segments' own colours.
     """
 
     nodeClass: str
@@ -36,6 +43,7 @@ class Content:
     visible: bool = True
     saved: bool = True
     opacity: float | None = None
+    tints: Mapping[str, Color] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -148,6 +156,11 @@ class Ledger:
             display = node.GetDisplayNode() if hasattr(node, "GetDisplayNode") else None
             if display is not None and content.opacity is not None:
                 display.SetOpacity(content.opacity)
+            if content.tints:
+                # What is hidden keeps its display in a saved scene: without one it would be seen there.
+                display.SetSaveWithScene(content.saved and not content.visible)
+                for segment, color in content.tints.items():
+                    display.SetSegmentOverrideColor(segment, *(color if content.visible else OWN_COLOR))
         finally:
             node.EndModify(wasModifying)
         # Only now: while the node holds its events back, slice views miss that it was hidden.

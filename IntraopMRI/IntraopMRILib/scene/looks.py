@@ -87,6 +87,8 @@ def stored(node: Any) -> None:
         segments = node.GetSegmentation()
         for segmentId in segments.GetSegmentIDs():
             segments.GetSegment(segmentId).SetColor(*colors.STORED)
+            display.UnsetSegmentOverrideColor(segmentId)
+            display.SetSegmentVisibility(segmentId, segmentId != "resected")
         fill(node, False)
         display.SetVisibility2DOutline(True)
         display.SetOpacity3D(FILL)

@@ -148,15 +148,15 @@ def actual(name: str, entry: npt.ArrayLike, tip: npt.ArrayLike, radius_mm: float
 
 
 def residual(left: Image, resected: Image | None) -> Content:
-    """Residual (red) and resected part, labels on one grid (not 0 is part of it)."""
+    """Residual (red) and resected part, labels on one grid (not 0 is part of it); without a session both are grey."""
     part = left.array != 0
     joined = part.astype(np.uint8)
-    segments = {1: ("residual", "Residual", colors.RESIDUAL)}
+    segments, tints = {1: ("residual", "Residual", colors.STORED)}, {"residual": colors.RESIDUAL}
     if resected is not None:
         joined[(resected.array != 0) & ~part] = 2
-        segments[2] = ("resected", "Resected", colors.RESECTED)
+        segments[2], tints["resected"] = ("resected", "Resected", colors.STORED_RESECTED), colors.RESECTED
     labels = replace(left, array=joined)
-    return segmentation(labels, "Residual and resected", segments, looks.residual)
+    return replace(segmentation(labels, "Residual and resected", segments, looks.residual), tints=tints)
 
 
 def named_point(name: str, place: Sequence[float], show: Callable[[Any], None]) -> Content:
