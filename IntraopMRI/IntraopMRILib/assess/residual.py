@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,10 @@ from IntraopMRIReconstructionLib.geometry import apply, invert
 from scipy import ndimage
 
 from .carry import Mapping, carried_points, occupied
-from .enhancement import on_grid, require_agent, subtraction
+from .enhancement import Enhancement, on_grid, require_agent, subtraction
 from .interval import interval_cm3, left_open, likely_cm3
 from .labels import checked_label
-from .outline import THIN_MM, Outline, outline
+from .outline import CAVITY_SIGNAL, SMOOTH_VOXELS, THIN_MM, Outline, outline
 from .resection import RANO_SOURCE, RanoClass, extent_of_resection, rano_class
 
 Array = npt.NDArray[np.float32]
@@ -28,6 +28,13 @@ LEAST_MARGIN_MM = 2.0
 #: A scan may end this part of the tumour early (an edge of the field of view at its border); what it does not show,
 #: nobody can call resected.
 MOST_UNSEEN = 0.01
+#: Of what would be gone, at least this part shows as something else than tissue: fluid, air, clot. A tumour that never
+#: enhanced looks the same after as before, and nobody can call it resected.
+LEAST_SHOWN_GONE = 0.1
+#: When less than this part of the tumour would be gone, its border alone may be what makes the difference.
+LEAST_GONE = 0.25
+#: Clot is brighter than this, of the signal of usual tissue without agent.
+CLOT_SIGNAL = 1.4
 #: A smaller tumour is an outline that slipped: its extent of resection would be that of a few voxels, cm3.
 LEAST_TUMOUR_CM3 = 0.01
 
@@ -37,8 +44,9 @@ class ResidualAssessment:
     """What is left, on the grid of the contrast scan.
 
     ``residual``, ``resected``: labels 0 / 1, uint8 (k, j, i). ``resected`` is the carried-over tumour outside the
-    residual. ``volume_cm3`` with ``interval_cm3`` and the narrower ``likely_cm3``, see :mod:`.interval`;
-    ``residual_centroid_ras_mm`` (3,) RAS mm, None without residual.
+    residual, empty when nothing shows that it is gone. ``volume_cm3`` with ``interval_cm3`` and the narrower
+    ``likely_cm3``, see :mod:`.interval`; ``residual_centroid_ras_mm`` (3,) RAS mm: inside the largest piece, near to
+    its centre, so that there is residual at this place; None without any.
     ``rano``: class with the range that the interval allows. ``measurements``: all of it for a person.
     """
 
@@ -76,7 +84,9 @@ def assess_residual(
     Method: contrast - native after a smooth gain fit, robust threshold against the surrounding tissue, hysteresis,
     half-level boundary, thin sheets, faint pieces and structures that leave the region removed, partial volume counted.
     Interval: see :mod:`.interval`, with the effect of ``registration_error_mm``.
-    Raises AssessmentError for an empty tumour, a region outside the scan, or a contrast scan in which no agent is seen;
+    Where neither a cavity nor clot shows that something is gone, there is no extent of resection.
+    Raises AssessmentError for an empty tumour, a region outside the scan, a contrast scan in which no agent is seen, or
+    when nothing enhances where no cavity is;
     Cancelled when ``progress`` says so.
     """
     _check(contrast, native, tumour, registration_error_mm, expected_shift_mm)
@@ -111,8 +121,26 @@ def assess_residual(
     sure = distance <= max(0.0, margin - registration_error_mm - expected_shift_mm)
     known = volume, left_open(found, sure, spacing), voxel_cm3, spacing
     interval, likely = interval_cm3(*known), likely_cm3(*known)
+    doubt = _not_shown_gone(enhancement, carried, found.mask)
+    if doubt and not found.mask.any():
+        raise AssessmentError(
+            f"nothing enhances where the tumour was, but {doubt}: no residual is given. When the tumour did not "
+            "enhance before surgery, outline what is left of it by hand"
+        )
     _tell(progress, 1.0, "residual assessed")
-    return _result(contrast, native, tumour, box, carried, found, volume, interval, likely, enhancing, nce_cm3)
+    return _result(contrast, native, tumour, box, carried, found, volume, interval, likely, enhancing, nce_cm3, doubt)
+
+
+def _not_shown_gone(enhancement: Enhancement, carried: Mask, residual: Mask) -> str:
+    """Why nobody can say that the rest of the carried-over tumour was removed, in words; empty when it is seen."""
+    gone = carried & ~ndimage.binary_dilation(residual)
+    if gone.sum() <= LEAST_GONE * carried.sum():
+        return ""
+    signal = ndimage.gaussian_filter(enhancement.tissue, SMOOTH_VOXELS)[gone]
+    shown = float(((signal < CAVITY_SIGNAL) | (signal > CLOT_SIGNAL)).mean())
+    if shown >= LEAST_SHOWN_GONE:
+        return ""
+    return f"only {100 * shown:.0f} % of what would be gone shows a cavity or clot, the rest looks like tissue"
 
 
 def _check(contrast: Image, native: Image, tumour: Image, error_mm: float, shift_mm: float) -> None:
@@ -173,13 +201,19 @@ def _result(
     likely: tuple[float, float],
     enhancing: Mask,
     nce_cm3: float | None,
+    doubt: str,
 ) -> ResidualAssessment:
     residual = np.zeros(contrast.array.shape, dtype=np.uint8)
     resected = np.zeros_like(residual)
     residual[box] = found.mask
-    resected[box] = carried & ~found.mask
+    if not doubt:
+        resected[box] = carried & ~found.mask
     preop = float(enhancing.sum()) * tumour.voxel_volume_ml
     based_on = (contrast.uid, native.uid, tumour.uid)
+    extent, rano = extent_of_resection(preop, volume, interval, based_on), rano_class(volume, preop, interval, nce_cm3)
+    if doubt:
+        why = f"{doubt}: it may be tumour that never enhanced"
+        extent, rano = replace(extent, value=None, interval=None, missing_because=why), replace(rano, worst="4")
     thin_cm3 = float((found.thin & ~found.mask).sum()) * contrast.voxel_volume_ml
     measurements = [
         Measurement(
@@ -194,7 +228,7 @@ def _result(
             interval,
             based_on=based_on,
         ),
-        extent_of_resection(preop, volume, interval, based_on),
+        extent,
         Measurement(
             "Thin, faint or passing enhancement, not counted",
             thin_cm3,
@@ -207,8 +241,7 @@ def _result(
     centroid = None
     if found.mask.any():
         start = np.array([s.start for s in box])
-        centre = (np.argwhere(found.mask).mean(axis=0) + start)[::-1]
-        centroid = apply(contrast.ras_from_ijk, centre)
+        centroid = apply(contrast.ras_from_ijk, (_inner_voxel(found) + start)[::-1])
     return ResidualAssessment(
         residual=contrast.with_array(residual, "residual"),
         resected=contrast.with_array(resected, "resected"),
@@ -216,7 +249,18 @@ def _result(
         interval_cm3=interval,
         likely_cm3=likely,
         preop_volume_cm3=preop,
-        rano=rano_class(volume, preop, interval, nce_cm3),
+        rano=rano,
         residual_centroid_ras_mm=centroid,
         measurements=tuple(measurements),
     )
+
+
+def _inner_voxel(found: Outline) -> npt.NDArray[np.int_]:
+    """The voxel (k, j, i) in the inner half of the largest piece that is nearest to its centre."""
+    piece = found.pieces == 1 + int(np.argmax(found.piece_voxels))
+    box = ndimage.find_objects(piece.astype(np.uint8))[0]
+    depth = ndimage.distance_transform_edt(np.pad(piece[box], 1))[1:-1, 1:-1, 1:-1]
+    inner = np.argwhere(depth >= 0.5 * depth.max())
+    centre = np.argwhere(piece[box]).mean(axis=0)
+    nearest = inner[np.argmin(np.linalg.norm(inner - centre, axis=1))]
+    return np.asarray(nearest + [part.start for part in box])

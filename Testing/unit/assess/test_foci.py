@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from IntraopMRILib.assess.residual import ResidualAssessment, assess_residual
 from IntraopMRIReconstructionLib.data import Image
+from IntraopMRIReconstructionLib.errors import AssessmentError
 
 SIZE, ENHANCES = 72, 60.0
 Ball = tuple[tuple[float, float, float], float]
@@ -75,3 +76,34 @@ def test_a_vessel_beside_the_tumour_and_far_from_the_cavity_is_none() -> None:
     found, _ = operated((FOCUS, OTHER), (HOLE,), (((14.0, -1.5, 6.0), 1.8),), error_mm=3.0)
     assert found.volume_cm3 == 0.0
     assert found.measurements[2].value
+
+
+def test_a_tumour_that_does_not_enhance_is_not_called_resected() -> None:
+    """Nobody has touched it, nothing enhances: 100 % was told, class 1 or 2A."""
+    with pytest.raises(AssessmentError, match="looks like tissue"):
+        operated((FOCUS,), (), ())
+    # The same where a cavity is seen is a complete resection.
+    found, _ = operated((FOCUS,), (HOLE,), ())
+    assert found.volume_cm3 == 0.0
+    assert found.measurements[1].value == 100.0
+
+
+def test_of_an_outline_wider_than_what_enhances_nothing_is_called_resected() -> None:
+    """Outlined on FLAIR, nothing removed: the part that never enhanced was told to be gone."""
+    found, true_cm3 = operated((((-12.0, 0.0, 0.0), 14.0),), (), (((-12.0, 0.0, 0.0), 8.0),))
+    assert found.volume_cm3 == pytest.approx(true_cm3, rel=0.1)
+    extent = found.measurements[1]
+    assert extent.value is None
+    assert "looks like tissue" in extent.missing_because
+    assert found.rano.worst == "4"
+    assert not found.resected.array.any()
+    # A biopsy of a tumour that enhances as a whole leaves all of it, and that is a number.
+    whole, _ = operated((FOCUS,), (), (FOCUS,))
+    assert whole.measurements[1].value == pytest.approx(0.0, abs=3.0)
+
+
+def test_where_the_residual_is_there_is_residual() -> None:
+    """Views and pictures go there: between two pieces lay nothing but the cavity."""
+    at_wall: Ball = ((-4.0, 0.0, 0.0), 4.0)
+    found, _ = operated((FOCUS, OTHER), (HOLE,), (at_wall, OTHER))
+    assert found.residual_centroid_ras_mm == pytest.approx(OTHER[0], abs=1.5)
