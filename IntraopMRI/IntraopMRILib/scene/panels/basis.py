@@ -38,7 +38,9 @@ def result(running: Any, drawn: Sequence[Measurement]) -> str:
         else:
             lines.append(colored(_("Residual {value}").format(value=number(volume.value, volume.unit)), DANGER, 20))
             lines[-1] += _between(volume)
-            if extent.value is not None:
+            if extent.value is None:
+                lines.append(f"{sized(_('Resected –'), 15)}&nbsp;&nbsp;{escape(extent.missing_because)}")
+            else:
                 rano = _("RANO class {name}").format(name=running.residual.rano.value)
                 words = _("Resected {value}").format(value=number(extent.value, extent.unit))
                 lines.append(f"{sized(words, 15)}{_between(extent)}&nbsp;&nbsp;{escape(rano)}")
