@@ -168,11 +168,11 @@ class Scanner:
 
     def _obey(self, server: Server, timeout_s: float, scanning: bool = False) -> None:
         """Take one command, if there is one."""
-        received = server.receive(timeout_s, "STRING")
-        if received is None or not received.message.device.startswith("CMD_"):
+        # What is no command is thrown away: what stays in its queue stops the link when the queue is full.
+        received = server.receive(timeout_s)
+        message = None if received is None else received.message
+        if received is None or not isinstance(message, StringMessage) or not message.device.startswith("CMD_"):
             return
-        message = received.message
-        assert isinstance(message, StringMessage)
         word, _, name = message.text.strip().partition(" ")
         answer, code, work = self._command(word, name.strip(), scanning)
         try:

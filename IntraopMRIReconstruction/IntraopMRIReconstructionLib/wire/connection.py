@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -32,6 +33,8 @@ _WAIT_ALL = socket.MSG_WAITALL if KERNEL_TICKS else 0
 _READ_AHEAD = 4096
 #: A body is received and summed up in pieces that stay in the cache of the processor between the two.
 _PIECE = 2**18
+#: What was sent and stays unacknowledged for so long (s) was sent to nobody; a peer that may take longer has longer.
+_UNACKNOWLEDGED_S = 20.0
 #: To sum up a piece takes 0.02 ms. When it takes so long, other threads keep the interpreter busy, and each call waits
 #: for them: the rest comes in one.
 _BUSY_S = 1e-3
@@ -90,7 +93,7 @@ class Connection:
         self._is_deaf = False
         self._ahead = memoryview(bytearray(_READ_AHEAD))
         self._taken = self._filled = 0
-        prepare(sock)
+        prepare(sock, limits.send_s)
 
     @property
     def closed(self) -> bool:
@@ -117,6 +120,8 @@ class Connection:
             return end
         except OSError as error:
             return LinkEnded("reset", f"{self.peer}: {error.strerror or error}")
+        except MemoryError:
+            return LinkEnded("memory", f"{self.peer} sent more than there is memory for: end other programs")
         finally:
             self.close()
             # Only the reader closes: the number of a socket that it still reads from must not be given to another.
@@ -199,8 +204,13 @@ class Connection:
     def _receive(self, view: memoryview, missing: int, flags: int) -> int:
         """Bytes received, 0 after a tick without any. ``missing``: bytes of a message that has begun."""
         count: int | None = None
-        with contextlib.suppress(BlockingIOError, TimeoutError, InterruptedError):
+        try:
             count = self._socket.recv_into(view, 0, flags)
+        except (BlockingIOError, TimeoutError, InterruptedError) as tick:
+            if tick.errno == errno.ETIMEDOUT:
+                raise LinkEnded(
+                    "unreachable", f"{self.peer} is not reached any more: check cable and network"
+                ) from tick
         if self.closed and (count == 0 or not self._is_leaving()):
             raise LinkEnded("closed", f"the link to {self.peer} was closed here")
         if count != 0:
@@ -218,7 +228,9 @@ class Connection:
                 raise LinkEnded("closed", f"the link to {self.peer} has ended")
             try:
                 sent = self._socket.sendmsg(views) if hasattr(self._socket, "sendmsg") else self._socket.send(views[0])
-            except (BlockingIOError, TimeoutError):
+            except (BlockingIOError, TimeoutError) as tick:
+                if tick.errno == errno.ETIMEDOUT:
+                    raise
                 if time.monotonic() - last > self.limits.send_s:
                     self.close(leave_s=0.0)
                     raise LinkEnded("stalled", f"{self.peer} takes no data for {self.limits.send_s:g} s") from None
@@ -230,8 +242,11 @@ class Connection:
                 views[0] = views[0][sent:]
 
 
-def prepare(sock: socket.socket) -> None:
-    """Blocking calls that tick, no delay for small messages, and a kernel that notices a dead peer in 20 s."""
+def prepare(sock: socket.socket, send_s: float) -> None:
+    """Blocking calls that tick, no delay for small messages, and a kernel that notices a dead peer in 20 s.
+
+    ``send_s``: how long a peer that is alive may take nothing.
+    """
     sock.settimeout(None if KERNEL_TICKS else TICK_S)
     if KERNEL_TICKS:
         tick = struct.pack("ll", 0, int(TICK_S * 1e6))
@@ -242,6 +257,9 @@ def prepare(sock: socket.socket) -> None:
     for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3)):
         if hasattr(socket, option):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # The kernel does not probe while something of ours is on its way, and repeats that for a quarter of an hour.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1e3 * max(_UNACKNOWLEDGED_S, send_s)))
 
 
 def unsent_bytes(sock: socket.socket) -> int:

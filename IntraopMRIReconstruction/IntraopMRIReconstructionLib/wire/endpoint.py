@@ -9,6 +9,7 @@ reason, never delivered.
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import threading
 import time
@@ -38,6 +39,8 @@ LATEST_TYPES = frozenset({"TRANSFORM", "POSITION", "TDATA", "QTDATA", "SENSOR"})
 HELD_BACK_S = 1.0
 #: Events that are kept for a person to read.
 KEPT_EVENTS = 1000
+#: What a message takes in memory beside its bytes, for each of its parts: objects of Python, measured.
+PART_BYTES = 600
 
 
 @dataclass(frozen=True)
@@ -387,6 +390,15 @@ class Endpoint(ABC):
                 self._counters.refused[refused.reason] += 1
             self._tell(connection.peer, "refused", str(refused))
             return
+        except Exception as error:
+            # A defect of ours costs this message, not the link; MemoryError of a volume that is begun as well.
+            logging.getLogger(__name__).exception("defect while a message of %s was read", connection.peer)
+            with self._lock:
+                self._counters.refused["defect"] += 1
+            self._tell(
+                connection.peer, "refused", f"a message could not be read ({error!r}): a defect in this software"
+            )
+            return
         with self._lock:
             self._counters.received += 1
             self._counters.received_bytes += len(raw) + len(body)
@@ -402,10 +414,11 @@ class Endpoint(ABC):
                 responder.answer(message)
             return
         key = (connection.number, message.type_name, message.device)
+        size = received.size_bytes + PART_BYTES * (message.parts + len(message.metadata))
         if key[1] in self._latest or key[1:] in self._latest:
-            self._inbox.put_latest(key, received, received.size_bytes, self._latest_depth)
+            self._inbox.put_latest(key, received, size, self._latest_depth)
         else:
-            self._put_lossless(key, received)
+            self._put_lossless(key, received, size)
 
     def _left_out(self, peer: str, refused: RefusedMessage) -> None:
         """Count a tool; the first of a reason is said, since an unseen tool comes 60 times a second."""
@@ -415,15 +428,15 @@ class Endpoint(ABC):
         if is_first:
             self._tell(peer, "left out", f"{refused}; the other tools are used")
 
-    def _put_lossless(self, key: Key, received: Received) -> None:
-        if self._inbox.put_lossless(key, received, received.size_bytes, _at_once):
+    def _put_lossless(self, key: Key, received: Received, size: int) -> None:
+        if self._inbox.put_lossless(key, received, size, _at_once):
             return
         started = time.monotonic()
 
         def is_long() -> bool:
             return self._closing.is_set() or time.monotonic() - started > HELD_BACK_S
 
-        if self._inbox.put_lossless(key, received, received.size_bytes, is_long) or self._closing.is_set():
+        if self._inbox.put_lossless(key, received, size, is_long) or self._closing.is_set():
             return
         with self._lock:
             self._counters.held_back += 1
@@ -433,7 +446,7 @@ class Endpoint(ABC):
             "held back",
             f"{received.peer} is held back, its poses too: nobody takes {stream} and its queue is full",
         )
-        if self._inbox.put_lossless(key, received, received.size_bytes, self._closing.is_set):
+        if self._inbox.put_lossless(key, received, size, self._closing.is_set):
             waited = time.monotonic() - started
             self._tell(
                 received.peer, "goes on", f"{received.peer} goes on after {waited:.1f} s: {stream} is taken again"

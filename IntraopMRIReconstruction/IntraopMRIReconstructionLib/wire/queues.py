@@ -24,7 +24,8 @@ class Inbox(Generic[Item]):
 
     A lossless stream lets its reader wait when it holds ``stream_items`` or when all streams together hold
     ``total_bytes``; waiting readers stop reading their sockets, so TCP holds the sender back. A latest-wins stream
-    replaces its oldest item and counts it as dropped.
+    replaces its oldest item and counts it as dropped; new streams of this kind may take ``total_bytes`` more, what
+    comes beyond is dropped.
     """
 
     def __init__(self, stream_items: int, total_bytes: int) -> None:
@@ -52,13 +53,15 @@ class Inbox(Generic[Item]):
             if self._closed:
                 return False
             numbers = self._streams.get(key, deque())
-            if len(numbers) < depth:
+            has_room = self._bytes + size <= 2 * self._total_bytes or not self._items
+            if len(numbers) < depth and has_room:
                 return self._append(key, item, size)
-            # The places in the order of arrival stay, their contents move up: a fast stream starves nobody.
-            self._bytes += size - self._items[numbers[0]][2]
-            for place, following in pairwise(numbers):
-                self._items[place] = self._items[following]
-            self._items[numbers[-1]] = (key, item, size)
+            if numbers:
+                # The places in the order of arrival stay, their contents move up: a fast stream starves nobody.
+                self._bytes += size - self._items[numbers[0]][2]
+                for place, following in pairwise(numbers):
+                    self._items[place] = self._items[following]
+                self._items[numbers[-1]] = (key, item, size)
             stream = (key[1], key[2])
             self.dropped[stream if stream in self.dropped or len(self.dropped) < MOST_COUNTED else OTHERS] += 1
             return True

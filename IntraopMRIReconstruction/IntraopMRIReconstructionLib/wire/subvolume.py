@@ -13,8 +13,8 @@ from .header import RefusedMessage
 from .messages_array import ImageMessage
 from .trust import FRAME_KEYS, PATIENT_KEYS, SCAN_KEYS
 
-#: Devices of one connection that may send parts at the same time.
-MOST_VOLUMES = 8
+#: Devices of one connection that may send parts at the same time, and how many of the largest volumes these may be.
+MOST_VOLUMES, MOST_LARGE_VOLUMES = 8, 2
 #: Without another part for so long the scan has ended. A slow 2D sequence sends a slice every 20 s, and nobody starts
 #: the same scan again within less.
 LONGEST_PAUSE_S = 30.0
@@ -122,6 +122,9 @@ class VolumeAssembler:
             )
         if len(self._volumes) >= MOST_VOLUMES:
             raise RefusedMessage("streams", f"{what}: parts of more than {MOST_VOLUMES} volumes at a time")
+        begun = sum(volume.array.nbytes + volume.filled.nbytes for volume in self._volumes.values())
+        if begun + bytes_needed > MOST_LARGE_VOLUMES * self._limit_bytes:
+            raise RefusedMessage("size", f"{what}: the volumes that have begun take {begun} bytes, no more can begin")
         volume = _Volume(
             part, np.empty(full, part.array.dtype), np.zeros(shape, bool), count, received_monotonic_s, None
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+import time
 from functools import partial
 from typing import Unpack
 
@@ -30,6 +31,8 @@ LOOPBACK = "127.0.0.1"
 
 #: First and longest pause between two attempts to connect again.
 BACK_OFF_S = (0.05, 2.0)
+#: A link that brought no more and ended as soon was a greeting: a server that has no place for us says so and hangs up.
+GREETING = 10
 
 
 class Server(Endpoint):
@@ -137,10 +140,10 @@ class Client(Endpoint):
         pause_s = BACK_OFF_S[0]
         while not self._closing.is_set():
             if sock is not None:
-                before = self.counters.received
+                before, since_s = self.counters.received, time.monotonic()
                 self._serve(sock)
-                # Somebody who hangs up on us at once is not asked twenty times a second.
-                if self.counters.received > before:
+                # Somebody who hangs up on us at once, perhaps with a word, is not asked twenty times a second.
+                if self.counters.received > before + GREETING or time.monotonic() - since_s > BACK_OFF_S[1]:
                     pause_s = BACK_OFF_S[0]
             if not self._reconnect or self._closing.wait(pause_s):
                 return
