@@ -141,8 +141,8 @@ def test_a_scan_of_something_else_ends_without_a_number(brain_folder: Path, spin
     out = tmp_path / "out"
     with Theatre(spine_folder, servers=("scanner",)) as theatre:
         scanner = f"127.0.0.1:{theatre.ports['scanner']}"
-        result = intraopmri("session", "--case", brain_folder, "--scanner", scanner, "--out", out)
-    fails_with(result, "no overlay")
+        result = intraopmri("session", "--case", brain_folder, "--scanner", scanner, "--wait", 3, "--out", out)
+    fails_with(result, "nothing came from the scanner for 3 s", "no overlay")
     assert not out.exists()
 
 

@@ -165,10 +165,11 @@ def _crop(image: Image, near: Trajectory, margin_mm: float) -> tuple[tuple[slice
     """Slices (k, j, i) about the plan and the ``ras_from_ijk`` of the cropped grid."""
     ends = apply(invert(image.ras_from_ijk), np.stack([near.entry_ras_mm, near.tip_ras_mm]))
     size = np.array(image.array.shape)[::-1]
-    if ((ends < -0.5) | (ends > size - 0.5)).any():
+    outside = np.maximum(np.maximum(-0.5 - ends, ends - (size - 0.5)), 0.0) * image.spacing_mm
+    if outside.any():
         raise AssessmentError(
-            f"the planned '{near.name}' leaves the image at index {ends.round().tolist()}, size {size.tolist()}: "
-            "scan a region that covers it or check the registration"
+            f"the planned '{near.name}' leaves the image by {np.linalg.norm(outside, axis=1).max():.1f} mm: scan a "
+            "region that covers it, or check the registration"
         )
     pad = margin_mm / image.spacing_mm
     low = np.maximum(np.floor(ends.min(axis=0) - pad), 0).astype(int)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from IntraopMRIReconstructionLib.errors import IntraopError, SessionError, WireError
 from IntraopMRIReconstructionLib.wire.recorder import RECORD_HEAD_BYTES
@@ -27,17 +28,25 @@ from ..session.files import DRAWN_BEFORE
 from ..session.links import PARTS
 from ..session.measures import RECIPES
 
+if TYPE_CHECKING:
+    from .run import Outcome
+
 #: One of them is in every folder that a session or a demo has finished; only such a folder is replaced by a later run.
 DONE_MARKS = ("session.json", "comparison.json")
+#: Exit status when results were written and something that was asked for is missing in them.
+INCOMPLETE = 3
 #: What has to be said beside a measure, by its kind.
 OPTIONS = {kind: recipe.options for kind, recipe in RECIPES.items() if recipe.options}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 1 with one sentence on stderr, 130 when interrupted."""
+    """Run one command; returns the exit status: 0 done, 1 with one sentence on stderr, 130 when interrupted.
+
+    INCOMPLETE when results were written without something that was asked for; then each has its sentence on stderr.
+    """
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        return int(options.run(options) or 0)
     except IntraopError as error:
         print(f"intraopmri: {error}", file=sys.stderr)
         return 1
@@ -48,7 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("intraopmri: stopped; no results were written", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -173,7 +181,7 @@ def _lab(options: argparse.Namespace) -> None:
     run_lab(options.out, options.seed, options.preop)
 
 
-def _session(options: argparse.Namespace) -> None:
+def _session(options: argparse.Namespace) -> int:
     from .heat import Heat
     from .run import RECORDING, run_session
 
@@ -191,7 +199,7 @@ def _session(options: argparse.Namespace) -> None:
             if links["tracker"] is None:
                 raise SessionError("--tool names a tool of the tracker: add --tracker HOST:PORT")
             links["tracker"] = replace(links["tracker"], tool=options.tool)
-        run_session(
+        outcome = run_session(
             plan,
             links["scanner"],
             links["tracker"],
@@ -202,21 +210,21 @@ def _session(options: argparse.Namespace) -> None:
             options.record,
             heat,
         )
-    print(f"\nResults are in {options.out}/ (open report.html)")
+    return _told(outcome, options.out)
 
 
-def _replay(options: argparse.Namespace) -> None:
+def _replay(options: argparse.Namespace) -> int:
     from .run import run_replay
 
     plan = plan_of_case(options.case, options.procedure)
     with finished_or_nothing(options.out) as folder:
         profiles = dict(options.profile)
         speed, wait, navigate = options.speed, options.wait, options.navigate
-        run_replay(plan, options.recording, folder, speed, wait, navigate, profiles, options.tool)
-    print(f"\nResults are in {options.out}/ (open report.html)")
+        outcome = run_replay(plan, options.recording, folder, speed, wait, navigate, profiles, options.tool)
+    return _told(outcome, options.out)
 
 
-def _assess(options: argparse.Namespace) -> None:
+def _assess(options: argparse.Namespace) -> int:
     from .files import CaseFiles, run_files
 
     o = options
@@ -235,8 +243,16 @@ def _assess(options: argparse.Namespace) -> None:
         None if o.case is None else plan_of_case(o.case, o.procedure),
     )
     with finished_or_nothing(o.out) as folder:
-        run_files(files, folder)
-    print(f"\nResults are in {o.out}/ (open report.html)")
+        outcome = run_files(files, folder)
+    return _told(outcome, o.out)
+
+
+def _told(outcome: Outcome, out: Path) -> int:
+    """Say where the results are and what is missing in them; returns the exit status."""
+    print(f"\nResults are in {out}/ (open report.html)", flush=True)
+    for name, why in outcome.missing.items():
+        print(f"intraopmri: missing: {name}; {why}", file=sys.stderr)
+    return INCOMPLETE if outcome.missing else 0
 
 
 def _measure(options: argparse.Namespace) -> None:

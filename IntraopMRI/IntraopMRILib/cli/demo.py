@@ -80,6 +80,8 @@ def run_demo(folder: Path, seed: int, preop: Path | None) -> None:
                     results,
                     navigate_s=NAVIGATE_S,
                 )
+            if missing := outcomes[procedure].missing:
+                raise SessionError("; ".join(missing.values()))
             compare = _compare_brain if procedure == "brain" else _compare_spine
             compared += compare(outcomes[procedure], plan.preoperative, lab / procedure)
     _print_compared(console, compared, seed)

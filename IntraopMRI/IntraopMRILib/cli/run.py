@@ -25,6 +25,8 @@ from ..session import Link, Plan, Session
 from ..session.dicom import DICOM, Gathered, possible, save
 from ..session.links import PARTS
 from ..session.updates import (
+    ALIGNMENT,
+    RESIDUAL,
     BonesFound,
     ImageReady,
     ImplantFound,
@@ -33,10 +35,12 @@ from ..session.updates import (
     Problem,
     Registered,
     ResidualFound,
+    Role,
     ScanProgress,
     ShiftFound,
     StageProgress,
     Update,
+    deviation,
 )
 from ..workflow.record import SessionRecord, as_document, write_results
 from .heat import Heat, follow_heat
@@ -60,6 +64,8 @@ SHOWN = {
     ResidualFound: "residual",
     ImplantFound: "implant",
 }
+#: What is asked for where a person draws later, and of an ablation.
+REGISTRATION, HEAT = "Registration", "Temperature scan"
 #: A picture waits this long for a pose that may be shown (s): the tracker went on while the main thread was busy.
 STEADY_S = 1.0
 #: Seconds between two samples of the pointer that are kept.
@@ -78,13 +84,15 @@ class PointerSample:
 class Outcome:
     """What a session came to. ``overlay_s``: from the last byte of k-space to the picture with the overlay.
 
-    ``carried``: the planned things where the newest registration puts them.
+    ``carried``: the planned things where the newest registration puts them. ``missing``: why what was asked for is not
+    in the record, by the name that it has there.
     """
 
     record: SessionRecord
     samples: list[PointerSample] = field(default_factory=list)
     overlay_s: float = 0.0
     carried: tuple[Carried, ...] = ()
+    missing: dict[str, str] = field(default_factory=dict)
 
 
 def run_session(
@@ -101,8 +109,8 @@ def run_session(
     """Run until everything that the plan asks for is assessed, follow the pointer, then write the results.
 
     ``heat``: follow an ablation as well. ``record``: keep the wire traffic of each link in ``folder``/recording, for
-    :func:`run_replay`.
-    Raises an IntraopError with one sentence when a peer cannot be reached, falls silent, or a stage fails.
+    :func:`run_replay`. What alone cannot be assessed takes nothing else along: see :class:`Outcome`.
+    Raises an IntraopError with one sentence when a peer cannot be reached, falls silent, or nothing is registered.
     """
     links = {"scanner": scanner, "tracker": tracker, "live": live}
     with ExitStack() as recorders:
@@ -150,7 +158,8 @@ def run_replay(
                 if kept.damaged_bytes:
                     print(f"{file} is damaged: {kept.damaged_bytes} bytes are no whole message", file=sys.stderr)
                 port = servers.enter_context(ReplayServer(kept, speed)).port
-                links[part] = Link("127.0.0.1", port, profiles.get(part) or _recorded_profile(kept, part), tool)
+                profile = profiles.get(part) or _recorded_profile(kept, part)
+                links[part] = Link("127.0.0.1", port, profile, tool, recorded=True)
         return run_session(plan, links["scanner"], links.get("tracker"), links.get("live"), folder, wait_s, navigate_s)
 
 
@@ -178,9 +187,13 @@ class _Run:
         self.outcome = Outcome(session.journal.record)
         self.gathered = Gathered()
         self._bars: dict[str, Any] = {}
-        self._open = {planned.name for planned in plan.trajectories} | ({"residual"} if plan.tumour else set())
+        self._told: set[str] = set()
+        asked = {deviation(planned.name) for planned in plan.trajectories} | ({RESIDUAL} if plan.tumour else set())
         # Where a person draws later, the session is done when the scan is registered.
-        self._open = self._open or {"alignment" if "alignment" in plan.measures else "registration"}
+        self._asked = frozenset(asked or {ALIGNMENT if "alignment" in plan.measures else REGISTRATION})
+        #: What the newest scan has not said yet, and why it will not.
+        self._open, self._missing = set(self._asked), self.outcome.missing
+        self._roles: set[Role] = set()
         self._last_byte_s: float | None = None
 
     def to_the_end(self, navigate_s: float, heat: Heat | None = None) -> Outcome:
@@ -193,42 +206,92 @@ class _Run:
             Progress(*columns, TimeElapsedColumn()) as bars,
             OffscreenViews(self.headless.scene, self.headless.applicationLogic, PICTURE) as views,
         ):
-            self._until_assessed(bars)
-            pictures = [self._picture(views, "overview.png", self._caption())]
-            if self._last_byte_s is not None:
-                self.outcome.overlay_s = time.monotonic() - self._last_byte_s
-                self.session.journal.measurement(
-                    Measurement(
-                        "Last byte of k-space to overlay",
-                        self.outcome.overlay_s,
-                        "s",
-                        "From the reception of the last line of the scan to the rendered views with its overlay",
-                    )
-                )
-            pictures.append(self._picture(views, "blend.png", "Half of the preoperative volume shows through", 0.5))
-            if navigate_s > 0:
-                self._navigate(bars, navigate_s)
-                caption = "The views follow the tip of the tracked pointer"
-                pictures.append(self._picture(views, "pointer.png", caption, at_tip=True))
+            pictures: list[Picture] = []
+            # A scan that comes while the pointer is followed takes the place of the one before.
+            while self._open:
+                self._until_assessed(bars)
+                pictures = self._pictures(bars, views, navigate_s)
             if heat is not None:
-                pictures.append(self._ablate(bars, views, heat))
+                try:
+                    pictures.append(self._ablate(bars, views, heat))
+                except IntraopError as error:
+                    self._trouble(Problem("follow the heat", str(error), about=HEAT), bars)
+                    self.session.journal.missing(HEAT, str(error))
         self._write(pictures)
         return self.outcome
+
+    def _pictures(self, bars: Any, views: Any, navigate_s: float) -> list[Picture]:
+        """What the newest scan shows, then with the pointer when it is to be followed."""
+        pictures = [self._picture(views, "overview.png", self._caption())]
+        if self._last_byte_s is not None:
+            self.outcome.overlay_s = time.monotonic() - self._last_byte_s
+            self.session.journal.measurement(
+                Measurement(
+                    "Last byte of k-space to overlay",
+                    self.outcome.overlay_s,
+                    "s",
+                    "From the reception of the last line of the scan to the rendered views with its overlay",
+                )
+            )
+        pictures.append(self._picture(views, "blend.png", "Half of the preoperative volume shows through", 0.5))
+        if navigate_s > 0:
+            self._navigate(bars, navigate_s)
+            caption = "The views follow the tip of the tracked pointer"
+            pictures.append(self._picture(views, "pointer.png", caption, at_tip=True))
+        return pictures
 
     def _until_assessed(self, bars: Any) -> None:
         heard_s = time.monotonic()
         while self._open:
+            # Asked first: what was told until then is all that comes of it.
+            working, over = self.session.working, self.session.over
             updates = self.session.drain()
             for update in updates:
                 self._take(update, bars)
-            if self.session.journal.record.parts:
-                self._open.discard("alignment")
+            if self.session.journal.record.parts and not working:
+                self._open.discard(ALIGNMENT)
             self._listen()
-            if updates or self.session.working:
+            if updates or working:
                 heard_s = time.monotonic()
-            elif time.monotonic() - heard_s > self.wait_s:
-                raise SessionError(f"nothing came from the scanner for {self.wait_s:g} s{self.session.why_silent()}")
+            elif over or time.monotonic() - heard_s > self.wait_s:
+                self._go_without(over)
             time.sleep(TICK_S)
+        if not self._registered:
+            raise SessionError("; ".join(self._reasons))
+
+    def _go_without(self, over: bool) -> None:
+        """Nothing more comes. Raises SessionError unless it is known why, and something is registered all the same."""
+        if self._open - set(self._missing) or not self._registered:
+            text = "nothing more comes" if over else f"nothing came from the scanner for {self.wait_s:g} s"
+            raise SessionError("; ".join([f"{text}{self.session.why_silent()}", *self._reasons]))
+        self._open.clear()
+
+    @property
+    def _registered(self) -> bool:
+        """Whether the newest scan shows where anything is: the whole, or a bone on its own."""
+        record = self.session.journal.record
+        found = [*record.parts, *([] if record.registration is None else [record.registration])]
+        return any(each.verdict.level is not Level.REFUSED for each in found)
+
+    @property
+    def _reasons(self) -> list[str]:
+        return list(dict.fromkeys(self._missing.values()))
+
+    def _trouble(self, problem: Problem, bars: Any) -> None:
+        """What is missing by it is noted. Raises SessionError when nothing else can come."""
+        from rich.markup import escape
+
+        bars.console.print(f"  [yellow]{problem.stage}:[/] {escape(problem.text)}")
+        first_of_pair = self.plan.tumour is not None and len(self._roles) < 2
+        if problem.about:
+            self._missing[problem.about] = problem.text
+            # The scan that it is compared with may still come.
+            if problem.about != RESIDUAL or not first_of_pair:
+                self._open.discard(problem.about)
+        elif problem.fatal and self._open:
+            if not first_of_pair:
+                raise SessionError(problem.text)
+            self._missing.update(dict.fromkeys(self._open, problem.text))
 
     def _take(self, update: Update, bars: Any) -> None:
         started = time.perf_counter()
@@ -239,26 +302,28 @@ class _Run:
         elif isinstance(update, StageProgress):
             self._bar(bars, update.stage, update.fraction)
         elif isinstance(update, Problem):
-            if update.fatal:
-                raise SessionError(update.text)
-            bars.console.print(f"  [yellow]{update.stage}:[/] {update.text}")
+            self._trouble(update, bars)
         elif type(update) in SHOWN:
             self.session.journal.timing(f"show: {SHOWN[type(update)]}", time.perf_counter() - started)
         if isinstance(update, ImageReady):
             self._last_byte_s = update.last_byte_s
+            self._roles.add(update.role)
+            self._open = set(self._asked)
+            self._missing.clear()
             for stage in ("reconstruct", "register", "follow the brain shift", "assess residual"):
                 self._bars.pop(stage, None)
         elif isinstance(update, Registered):
             if update.registration.verdict.level is not Level.REFUSED:
-                self._open.discard("registration")
+                self._open.discard(REGISTRATION)
         elif isinstance(update, ResidualFound):
-            self._open.discard("residual")
+            self._open.discard(RESIDUAL)
+            self._missing.pop(RESIDUAL, None)
         elif isinstance(update, PlanCarried):
             self.outcome.carried = update.items
             # Nobody decides here, and what nobody has decided on is not shown.
             self.bridge.leaveOut(frozenset(item.key for item in update.items if item.undecided))
         elif isinstance(update, ImplantFound):
-            self._open.discard(update.planned.name)
+            self._open.discard(deviation(update.planned.name))
 
     def _bar(self, bars: Any, what: str, fraction: float) -> None:
         if what not in self._bars:
@@ -267,12 +332,18 @@ class _Run:
 
     def _listen(self) -> Pose | None:
         """Newest pose and live slice onto the screen."""
-        slice_ = self.session.live_slice()
-        if slice_ is not None:
-            self.bridge.setLiveSlice(slice_)
-        pose = self.session.pose()
-        if pose is not None:
-            self.view.movePointer(pose)
+        pose = None
+        try:
+            slice_ = self.session.live_slice()
+            if slice_ is not None:
+                self.bridge.setLiveSlice(slice_)
+            pose = self.session.pose()
+            if pose is not None:
+                self.view.movePointer(pose)
+        except IntraopError as error:
+            if str(error) not in self._told:
+                self._told.add(str(error))
+                print(f"  follow the pointer: {error}")
         self.view.tick()
         return pose
 

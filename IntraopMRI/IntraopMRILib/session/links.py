@@ -37,13 +37,15 @@ MOST_LOOKED_AT = 1000
 class Link:
     """Where a peer listens, and what is known about the way it speaks.
 
-    ``tool``: which tool of a tracker is the pointer; "" for the first that comes.
+    ``tool``: which tool of a tracker is the pointer; "" for the first that comes. ``recorded``: a recording is played
+    there, which comes to its end.
     """
 
     host: str
     port: int
     profile: PeerProfile = AS_SENT
     tool: str = ""
+    recorded: bool = False
 
 
 class Links:
@@ -64,6 +66,8 @@ class Links:
         self.control: ScannerControl | None = None
         self.tracker: Client | None = None
         self.live: Client | None = None
+        #: Whether the scanner was a recording, and it has come to its end.
+        self.over = False
         self._tool = ""
         self._others_told = False
 
@@ -147,12 +151,13 @@ class Links:
         client = Client(
             link.host,
             link.port,
+            reconnect=not link.recorded,
             profile=link.profile,
             limits=LIMITS,
             latest=latest,
             tap=self._taps.get(part),
             identity=self.identity,
-            on_event=lambda event: self._heard(part, event),
+            on_event=lambda event: self._heard(part, event, link.recorded),
         )
         try:
             return self._open.enter_context(client)
@@ -160,13 +165,17 @@ class Links:
             # All links of a computer have the same host: which one it is has to be said.
             raise WireError(f"{part}: {error}") from error
 
-    def _heard(self, part: str, event: LinkEvent) -> None:
+    def _heard(self, part: str, event: LinkEvent, recorded: bool) -> None:
         """Links that came and went, and the first refusal of each kind; the counters have all of them."""
         if event.kind == "refused":
             if (part, event.text) in self._refused or len(self._refused) >= TOLD_REFUSALS:
                 return
             self._refused.add((part, event.text))
             self._tell(Problem("receive", f"the {part} sent what is not used: {event.text}", fatal=False))
+            return
+        if event.kind == "lost" and recorded:
+            self._journal.event("link", f"the recording of the {part} is over")
+            self.over |= part == "scanner"
             return
         self._journal.event("link", f"{part} {event.peer} {event.kind} {event.text}".rstrip())
         if event.kind == "callback failed":

@@ -126,6 +126,11 @@ class Reception:
             self._lost("stopped by hand", fatal=False)
         self._heat.check()
 
+    def over(self) -> None:
+        """Nothing more will come: give up the scan that arrives."""
+        if self._arriving is not None:
+            self._lost("the recording is over")
+
     def close(self) -> None:
         """Let go of the scan that arrives."""
         if self._arriving is not None:

@@ -80,7 +80,7 @@ class Session:
         self._shows_patient = False
         #: The newest pose of the whole, refused or not.
         self._whole: RigidRegistration | None = None
-        self._closing, self._cancelled = threading.Event(), threading.Event()
+        self._closing, self._cancelled, self._over = threading.Event(), threading.Event(), threading.Event()
         #: Whether a scan is worked on, and whether the one that arrives is to be dropped.
         self._working, self._stopped = threading.Event(), threading.Event()
         self._teller = Teller(self.journal, self._cancelled)
@@ -126,12 +126,19 @@ class Session:
     def why_silent(self) -> str:
         """What is known about why the scanner sends nothing: a clause for the end of a sentence."""
         scanner = self._links.scanner
+        if self._over.is_set():
+            return "; the recording is over"
         return "; no scanner is connected" if scanner is None else scanner.why_silent()
 
     @property
     def working(self) -> bool:
         """Whether a scan is worked on, or waits for that."""
         return self._scans.unfinished_tasks > 0
+
+    @property
+    def over(self) -> bool:
+        """Whether no scan comes by itself any more: there is no scanner, or it was a recording and that is over."""
+        return self._links.scanner is None or self._over.is_set()
 
     def links(self) -> dict[str, tuple[str, bool]]:
         """Address of each link and whether it is up now, by its part: scanner, tracker, live."""
@@ -247,6 +254,7 @@ class Session:
             self.plan.patient_id, scanner.profile, self.journal, self._tell, self._hand_over, self._stopped, self.heat
         )
         while not self._closing.is_set():
+            ended = self._links.over
             received = scanner.receive(0.1)
             with self._teller.reporting("receive", fatal=False):
                 if received is not None:
@@ -258,6 +266,9 @@ class Session:
                     # After the message: an answer that has waited here for us is not late.
                     self._control.poll()
                 reception.check()
+            if ended and received is None and not self._over.is_set():
+                reception.over()
+                self._over.set()
         reception.close()
 
     def _hand_over(self, scan: ArrivedScan) -> None:
@@ -457,12 +468,12 @@ class Session:
         assert newest is not None
         image = self._pair.images[newest]
         found = carriers(plan, image, self._whole, self._teller.progress("assess implants"), self._threads)
-        if "alignment" in plan.measures:
+        levels = {self._whole.verdict.level, *(each.verdict.level for each in found.vertebrae)}
+        if "alignment" in plan.measures and levels != {Level.REFUSED}:
             self._tell_lost(found.vertebrae)
         for measurement in found.measurements:
             self.journal.measurement(measurement)
         self.journal.parts(found.vertebrae)
-        levels = {self._whole.verdict.level, *(each.verdict.level for each in found.vertebrae)}
         for trajectory in plan.trajectories if levels != {Level.REFUSED} else ():
             name = trajectory.name
             with self._teller.reporting("assess implants", True, scan.protocol, deviation(name)):
