@@ -6,6 +6,7 @@ its Reload button only.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import inspect
@@ -139,12 +140,18 @@ def translate(context: str, text: str) -> str:
     return str(slicer.app.translate(context, text))
 
 
+@functools.cache
+def _context(source: str) -> str:
+    """Source: i18n.py, getContext, which remembers it as well."""
+    path = Path(source)
+    return f"{path.parent.name}.{path.stem}" if (path.parent / "__init__.py").is_file() else path.stem
+
+
 def tr(text: str) -> str:
     """Source: i18n.py, tr: the context is the file of the caller; a translation that lost a field is refused."""
     frame = inspect.currentframe()
     caller = frame.f_back if frame else None
-    path = Path(inspect.getsourcefile(caller) or "") if caller else Path()
-    context = f"{path.parent.name}.{path.stem}" if (path.parent / "__init__.py").is_file() else path.stem
+    context = _context(inspect.getsourcefile(caller) or "" if caller else "")
     translated = translate(context, text)
 
     def fields(of: str) -> set[str]:
