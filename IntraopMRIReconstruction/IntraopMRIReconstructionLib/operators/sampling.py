@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import binary_opening
 
 from ..data import Encoding
 from .remembered import remembered
@@ -22,6 +23,12 @@ MAX_HOLES = 0.15
 SHUTTER_MARGIN = 2
 #: Fewer lines missing on one side than this share of the matrix is not worth a partial-Fourier method.
 PARTIAL_SHARE = 0.03
+#: Fewer lines lie on a lattice by chance.
+LEAST_OUTSIDE = 3
+#: An ellipse fills more than this part of the box around it.
+DENSE_SHARE = 0.7
+#: A gap with at least so many lines on either side is no lattice's, but a loss; so wide it may be, and still be filled.
+BESIDE_LOST, MOST_LOST = 2, 2
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,8 @@ class Sampling:
 
     ``kind``: full, regular (a lattice, perhaps with calibration lines), holes (a full or regular lattice that lacks a
     few lines), random. ``acceleration`` and ``offset`` describe the lattice. ``extent``: first and last + 1 line of
-    each axis. ``calibration``: half-open ranges of the fully sampled centre block, empty when there is none.
+    each axis. ``calibration``: half-open ranges of the fully sampled centre block, empty when there is none; single
+    lines of it may have been lost, see :func:`bridged`.
     ``partial``: acquired share of each axis when lines are missing on one side only, else 1.
     ``missing``: (n, 2) lines (z, y) of the lattice that were not acquired. ``empty``: slices of a 2D scan without any.
     """
@@ -72,23 +80,23 @@ def describe(acquired: npt.NDArray[Any], is_3d: bool) -> Sampling:
         nothing = ((0, 0), (0, 0))
         return Sampling("random", (1, 1), (0, 0), nothing, nothing, (1.0, 1.0), np.argwhere(~mask), empty)
     extent = (_extent(np.asarray(plane.any(axis=1))), _extent(np.asarray(plane.any(axis=0))))
-    calibration = centre_block(plane, True)
-    acceleration, offset = _lattice(plane, extent, calibration)
+    closed = bridged(plane, is_3d)
+    kind: Kind = "random"
+    for calibration in (centre_block(closed, True), _dense_box(closed)):
+        acceleration, offset = _lattice(plane, extent, calibration)
+        lattice = lattice_mask(plane.shape, acceleration, offset, extent)
+        if is_3d:
+            lattice &= _not_in_corner(plane)
+        wanted = lattice if is_3d else np.broadcast_to(lattice, mask.shape) & begun[:, None]
+        missing = np.argwhere(wanted & ~mask)
+        if len(missing) <= MAX_HOLES * max(1, int(wanted.sum())):
+            kind = "holes" if len(missing) else "regular" if max(acceleration) > 1 else "full"
+            break
+    # What is sampled at random has gaps that nobody lost.
+    seen = plane if kind == "random" else closed
     if not is_3d and max(acceleration) > 1:
-        calibration = centre_block(mask[begun], False)
-    lattice = lattice_mask(plane.shape, acceleration, offset, extent)
-    if is_3d:
-        lattice &= _not_in_corner(plane)
-    wanted = lattice if is_3d else np.broadcast_to(lattice, mask.shape) & begun[:, None]
-    missing = np.argwhere(wanted & ~mask)
-    holes = len(missing) / max(1, int(wanted.sum()))
-    kind: Kind
-    if holes > MAX_HOLES:
-        kind = "random"
-    elif len(missing):
-        kind = "holes"
-    else:
-        kind = "regular" if max(acceleration) > 1 else "full"
+        seen = mask[begun] if kind == "random" else bridged(mask[begun], False)
+    calibration = centre_block(seen, is_3d)
     shares = tuple(
         _partial_share(extent[axis], plane.shape[axis], acceleration[axis]) if kind != "random" else 1.0
         for axis in (0, 1)
@@ -187,6 +195,46 @@ def _extent(line: Mask) -> tuple[int, int]:
     return int(where[0]), int(where[-1]) + 1
 
 
+def bridged(mask: Mask, is_3d: bool) -> Mask:
+    """``mask`` (z, y) with the gaps closed that only lost lines leave: up to ``MOST_LOST`` lines with at least
+    ``BESIDE_LOST`` present ones on either side, along y, and along z of 3D scans."""
+    closed = _closed(mask)
+    return _closed(closed.T).T if is_3d else closed
+
+
+def _dense_box(mask: Mask) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Half-open ranges (z, y) about all neighbouring lines of ``mask``, empty where they are no region of their own.
+
+    Calibration lines need not fill a rectangle (an ellipse is usual in 3D), and lost ones leave others alone.
+    """
+    neighbours = np.ones((min(2, len(mask)), 2), dtype=bool)
+    dense: Mask = np.asarray(binary_opening(mask, neighbours))
+    if not dense.any():
+        return (0, 0), (0, 0)
+    # Beside them may be single ones behind a gap.
+    reach = MOST_LOST + 1
+    (z0, z1), (y0, y1) = _extent(np.asarray(dense.any(axis=1))), _extent(np.asarray(dense.any(axis=0)))
+    if mask[z0:z1, y0:y1].mean() < DENSE_SHARE:
+        return (0, 0), (0, 0)
+    return (max(0, z0 - reach), z1 + reach), (max(0, y0 - reach), y1 + reach)
+
+
+def _closed(mask: Mask) -> Mask:
+    """``mask`` (lines, size) with short gaps between longer runs closed."""
+    size, result = mask.shape[1], mask.copy()
+    for gap in range(1, MOST_LOST + 1):
+        places = size - gap - 2 * BESIDE_LOST + 1
+        if places < 1:
+            break
+        lost = np.ones((len(mask), places), dtype=bool)
+        for step in range(gap + 2 * BESIDE_LOST):
+            part = mask[:, step : step + places]
+            lost &= ~part if BESIDE_LOST <= step < BESIDE_LOST + gap else part
+        for step in range(BESIDE_LOST, BESIDE_LOST + gap):
+            result[:, step : step + places] |= lost
+    return result
+
+
 def centre_block(mask: Mask, is_3d: bool) -> tuple[tuple[int, int], tuple[int, int]]:
     """Half-open ranges (z, y) of the fully sampled block about the centre of ``mask`` (z, y), empty when there is none.
 
@@ -224,6 +272,8 @@ def _lattice(
         outside[z0:z1, y0:y1] = False
     where = np.argwhere(outside)
     best, best_offset = (1, 1), (0, 0)
+    if len(where) < LEAST_OUTSIDE:
+        return best, best_offset
     for step_z in range(1, min(MAX_ACCELERATION, plane.shape[0]) + 1):
         if np.ptp(where[:, 0] % step_z):
             continue

@@ -23,7 +23,7 @@ from .methods import COMPLETING, METHODS, Options, Seen, check
 from .planes import Planes
 from .result import Parameter, Reconstruction, Step, Work, part, provenance_of, stepping
 from .shots import Shots
-from .solvers import solver_for
+from .solvers import doubts, solver_for
 from .unmixing import Ahead, Calibrations
 
 __all__ = ["METHODS", "Frame", "Options", "Phased", "choose", "phased", "preview", "reconstruct"]
@@ -61,7 +61,8 @@ def choose(kspace: KSpace, sampling: Sampling) -> tuple[str, str]:
     """
     coils = kspace.encoding.coils
     acceleration = sampling.acceleration[0] * sampling.acceleration[1]
-    size = Planes(kspace, sampling).calibration_shape if sampling.kind != "full" else (0, 0)
+    planes = Planes(kspace, sampling) if sampling.kind != "full" else None
+    size = planes.calibration_shape if planes else (0, 0)
     words = "x".join(str(step) for step in sampling.acceleration if step > 1)
     if sampling.kind == "full":
         short = kspace.readout != (0, kspace.encoding.encoded_matrix[2])
@@ -81,9 +82,10 @@ def choose(kspace: KSpace, sampling: Sampling) -> tuple[str, str]:
         )
     if min(size) < 2:
         everywhere = "" if kspace.encoding.is_3d or len(kspace.acquired) == 1 else " in every slice"
+        what = planes.lost if planes and planes.lost else f"no calibration lines were acquired{everywhere}"
         raise ReconstructionError(
-            f"the sampling is {sampling.kind} but no calibration lines were acquired{everywhere}: send a calibration "
-            "scan or reconstruct with method fft, which shows the aliased image"
+            f"the sampling is {sampling.kind} but {what}: send a calibration scan or reconstruct with method fft, "
+            "which shows the aliased image"
         )
     if sampling.kind == "regular":
         return "grappa", f"the lines show an acceleration of {words} with {size[0]} calibration lines"
@@ -291,9 +293,16 @@ def _planes(
 ) -> ComplexArray:
     """Complex image (z, y, x) on the encoded grid; notes the noise and the g-factor where they are known."""
     planes = Planes(kspace, describe(kspace.acquired, kspace.encoding.is_3d))
+    if work.method != "fft" or options.combination in ("rss", "espirit"):
+        work.warnings += doubts(planes, work.method)
     solver = solver_for(planes, work.method, options, work.parameters, step, calibrations)
-    with one_blas_thread():
-        image, g_factor = planes.solve(solver, step, threads)
+    try:
+        with one_blas_thread():
+            image, g_factor = planes.solve(solver, step, threads)
+    except ReconstructionError as error:
+        if not planes.lost:
+            raise
+        raise ReconstructionError(f"{error}; {planes.lost}") from error
     if g_factor is not None:
         g_factor = np.abs(on_recon_grid(g_factor, kspace.encoding, threads)).astype(np.float32)
         if planes.lattice.acceleration > 1:

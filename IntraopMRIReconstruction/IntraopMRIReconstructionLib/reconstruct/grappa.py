@@ -24,6 +24,8 @@ REGULARISATION = 1e-4
 BLOCK_ROWS = 16
 #: Equations for each unknown of a kernel below which it would learn the noise.
 MIN_EQUATIONS_PER_UNKNOWN = 1.5
+#: Places of a kernel along an accelerated axis below which errors are 1.6 to 3 times those of many (R2 to R4, 8 coils).
+ENOUGH_PLACES = 8
 
 
 def calibrate(
@@ -55,6 +57,11 @@ def least_calibration(lattice: Lattice, coils: int, along_b: int) -> int:
     unknowns = coils * len(windows[0]) * len(windows[1])
     places_b = max(1, along_b - _reach(lattice.step[1]) + 1)
     return _reach(lattice.step[0]) - 1 + max(1, int(np.ceil(MIN_EQUATIONS_PER_UNKNOWN * unknowns / places_b)))
+
+
+def enough_calibration(step: int) -> int:
+    """Calibration lines along an axis accelerated by ``step`` from which more make little difference."""
+    return _reach(step) - 1 + ENOUGH_PLACES
 
 
 def _kernels(

@@ -17,7 +17,8 @@ from ..data import KSpace
 from ..errors import ReconstructionError
 from ..operators.fourier import ComplexArray, centre_phase, resized
 from ..operators.parallel import in_order
-from ..operators.sampling import Sampling, centre_block
+from ..operators.sampling import Mask, Sampling, bridged, centre_block
+from .lost_lines import filled
 from .result import Step
 from .unmixing import Lattice
 
@@ -63,7 +64,8 @@ class Planes:
                 "method fft"
             )
         self._kspace = kspace
-        self._block = calibration_ranges(kspace, sampling)
+        #: ``lost``: words on calibration lines that were lost, "" when all are there.
+        self._block, self._made_whole, self.lost = _calibration(kspace, sampling)
         self.shape = (z, y) if self.along_readout else (y, x)
         self.count = x if self.along_readout else z
         plane_axes = (0, 1) if self.along_readout else (1, 2)
@@ -173,23 +175,51 @@ class Planes:
         return [Plane(several[n], blocks[n], first + n) for n in range(stop - first)]
 
     def _calibration_block(self) -> ComplexArray:
-        source = self._kspace.samples if self._kspace.calibration is None else self._kspace.calibration
         z, y, x = (slice(*limits) for limits in self._block)
-        if not self._kspace.encoding.is_3d:
-            z = slice(None)
-        return source[:, z, y, x] if not self.along_readout else source[:, z, y, :]
+        if self.along_readout:
+            x = slice(None)
+        if self._made_whole is not None:
+            return self._made_whole[..., x]
+        source = self._kspace.samples if self._kspace.calibration is None else self._kspace.calibration
+        return source[:, z if self._kspace.encoding.is_3d else slice(None), y, x]
 
 
-def calibration_ranges(kspace: KSpace, sampling: Sampling) -> tuple[tuple[int, int], ...]:
-    """Ranges (z, y, x) of the fully sampled block, symmetric about the centre, at most ``MAX_CALIBRATION``."""
-    block = sampling.calibration
+def _calibration(kspace: KSpace, sampling: Sampling) -> tuple[tuple[tuple[int, int], ...], ComplexArray | None, str]:
+    """(ranges (z, y, x) of the calibration block; with lost lines itself, made whole, its readouts not cut; words).
+
+    Lost lines are made from their neighbours where these suffice, else the block ends before them.
+    """
+    is_3d, matrix = kspace.encoding.is_3d, kspace.encoding.encoded_matrix
+    slices = np.full(matrix[0], True) if is_3d else np.asarray(kspace.acquired.any(axis=1))
+    known, block = calibrated_lines(kspace), sampling.calibration
     if kspace.calibration is not None:
-        # A line that was acquired has signal in the middle of its readout, so that the rest need not be looked at.
-        middle = kspace.encoding.encoded_matrix[2] // 2
-        lines = np.asarray(kspace.calibration[..., max(0, middle - 2) : middle + 3].any(axis=(0, 3)))
-        is_3d = kspace.encoding.is_3d
-        block = centre_block(lines if is_3d else lines[kspace.acquired.any(axis=1)], is_3d)
-    return central((*block, kspace.readout), kspace.encoding.encoded_matrix)
+        block = centre_block(bridged(known, is_3d)[slices], is_3d)
+    ranges = central((*block, kspace.readout), matrix)
+    z, y = slice(*ranges[0]) if is_3d else slice(None), slice(*ranges[1])
+    lost = ~known[z, y] & slices[z, None]
+    if not lost.any():
+        return ranges, None, ""
+    words = f"{int(lost.sum())} of {lost.size} calibration lines were lost"
+    whole = np.array((kspace.samples if kspace.calibration is None else kspace.calibration)[:, z, y])
+    good = ~lost
+    # Coils see every slice otherwise: each learns from itself.
+    for part in [slice(None)] if is_3d else [slice(each, each + 1) for each in np.flatnonzero(lost.any(axis=1))]:
+        whole[:, part], good[part] = filled(whole[:, part], ~lost[part])
+    if good.all():
+        return ranges, whole, f"{words} and made from the lines around them"
+    block = centre_block(known[slices], is_3d)
+    ranges = central((*block, kspace.readout), matrix)
+    left = " x ".join(str(stop - start) for start, stop in ranges[0 if is_3d else 1 : 2])
+    return ranges, None, f"{words}, too many to make them from the others: {left} left in one piece"
+
+
+def calibrated_lines(kspace: KSpace) -> Mask:
+    """Which lines (z, y) there are to calibrate by."""
+    if kspace.calibration is None:
+        return np.asarray(kspace.acquired > 0)
+    # A line that was acquired has signal in the middle of its readout, so that the rest need not be looked at.
+    middle = kspace.encoding.encoded_matrix[2] // 2
+    return np.asarray(kspace.calibration[..., max(0, middle - 2) : middle + 3].any(axis=(0, 3)))
 
 
 def central(block: tuple[tuple[int, int], ...], sizes: tuple[int, int, int]) -> tuple[tuple[int, int], ...]:
