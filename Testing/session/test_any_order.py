@@ -258,6 +258,7 @@ class Theatre(RuleBasedStateMachine):
     def holds(self) -> None:
         """All that must hold, whatever has happened."""
         self.every_number_rests_on_a_scan_that_counts()
+        self.an_earlier_look_is_of_an_earlier_scan_that_was_registered()
         self.a_residual_rests_on_a_registered_pair()
         self.an_implant_is_judged_against_the_plan_that_was_accepted()
         self.the_report_can_be_written()
@@ -269,10 +270,11 @@ class Theatre(RuleBasedStateMachine):
         record = self.session.journal.record
         newest = {image.uid for image in self.images.values()}
         older = {image.uid for image in self.all} - newest
-        for place, entry in _numbers(as_document(record), "record"):
+        now = {**as_document(record), "looks": []}
+        for place, entry in _numbers(now, "record"):
             assert not older & set(entry["based_on"]), f"{place} {entry['name']} rests on a scan that was replaced"
         if self.last is None or record.registration is None or not record.images:
-            assert not list(_numbers(as_document(record), "record")), "a number without a registration"
+            assert not list(_numbers(now, "record")), "a number without a registration"
             return
         counts = record.registration.fixed_uid
         assert counts in newest
@@ -283,6 +285,16 @@ class Theatre(RuleBasedStateMachine):
         if record.registration.verdict.level is Level.REFUSED:
             assert record.residual is None
             assert not record.carried
+
+    def an_earlier_look_is_of_an_earlier_scan_that_was_registered(self) -> None:
+        record = self.session.journal.record
+        names = {image.uid: image.name for image in self.all}
+        for look in record.looks:
+            assert self.world.truths[names[look.image_uid]].whole is not Level.REFUSED
+            assert look.measurements
+            assert record.images[-1].uid != look.image_uid
+        uids = [look.image_uid for look in record.looks]
+        assert uids == sorted(set(uids), key=[image.uid for image in self.all].index)
 
     def a_residual_rests_on_a_registered_pair(self) -> None:
         record = self.session.journal.record

@@ -16,7 +16,7 @@ from IntraopMRIReconstructionLib.errors import DataError
 
 from . import drawings
 from .style import STYLE
-from .text import clock, day, interval_text, joined, level_of, value_text
+from .text import clock, day, interval_text, joined, level_of, look_words, value_text
 from .trust import WITHHELD, checked, found_parts
 
 _MIME = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
@@ -52,6 +52,7 @@ def render(document: Document, pictures: Sequence[Picture] = ()) -> str:
         _pictures(pictures),
         _residual(document),
         _margin(document),
+        _looks(document),
         _heating(document),
         _drawn(document),
         _implants(document),
@@ -234,6 +235,26 @@ def _margin(document: Document) -> str:
     known = checked(margin["closest"], document)["value"] is not None
     words = f'<p class="note">{_e(margin["text"])}</p>' if known else ""
     return f"<section><h2>Resection margin</h2>{rows}{words}</section>"
+
+
+def _looks(document: Document) -> str:
+    """What earlier scans of the operation said, before a newer one replaced them."""
+    rows = "".join(
+        f'<tr><th>{_e(look["image_name"] or "unnamed")}<span class="source">taken '
+        f"{_e(clock(look['acquired_utc'] or ''))} UTC</span></th><td>"
+        + "<br>".join(_e(words) for words in look_words(look))
+        + f"</td><td>{_e('; '.join(look['decisions']) or 'none')}"
+        + ("" if look["confirmed"] else '<span class="source">registration not confirmed by a person</span>')
+        + "</td></tr>"
+        for look in document.get("looks", ())
+    )
+    if not rows:
+        return ""
+    return (
+        "<section><h2>Earlier scans of this operation</h2><table><thead><tr><th>Scan</th><th>Measured then</th>"
+        f'<th>Decision then</th></tr></thead><tbody>{rows}</tbody></table><p class="note">How it was before a newer '
+        "scan, by the same definitions; not how it is now.</p></section>"
+    )
 
 
 def _heating(document: Document) -> str:

@@ -39,6 +39,16 @@ def interval_text(measurement: Mapping[str, Any]) -> str:
     return f"{low[0]} to {joined(*high)}"
 
 
+def look_words(look: Mapping[str, Any]) -> list[str]:
+    """Each number of an earlier look with its interval, and the class, in words."""
+    words = []
+    for one in look["measurements"]:
+        between = interval_text(one)
+        value = joined(*value_text(one["value"], one["unit"]))
+        words.append(f"{one['name']} {value}" + (f" ({between})" if between else ""))
+    return [*words, look["rano"]] if look["rano"] else words
+
+
 def level_of(verdict: Mapping[str, Any]) -> str:
     """Worst level among the reasons; refused when there is none."""
     levels = {reason["level"] for reason in verdict["reasons"]}

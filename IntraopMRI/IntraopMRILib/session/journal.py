@@ -10,10 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from IntraopMRIReconstructionLib.data import Image, Measurement
+from IntraopMRIReconstructionLib.data import Image, Level, Measurement
 from IntraopMRIReconstructionLib.errors import SessionError
 
 from ..assess.margin import Margin
+from ..assess.resection import RanoClass
 from ..register.carry_over import Carried
 from ..register.rigid import RigidRegistration
 from ..register.vertebrae import VertebraRegistration
@@ -21,7 +22,9 @@ from ..workflow.record import (
     CarriedEntry,
     DrawnEntry,
     HeatEntry,
+    ImageEntry,
     ImplantEntry,
+    LookEntry,
     MarginEntry,
     Matrix4,
     PartEntry,
@@ -37,6 +40,8 @@ from .bones import Bone
 from .measures import Found
 from .updates import ImplantFound, PlanCarried, ResidualFound, Role, ShiftFound
 
+#: Numbers of an implant that are kept of an earlier look, by the ends of their names.
+KEPT_OF_IMPLANT = (": entry deviation", ": tip deviation", ": angular deviation", ": pedicle breach")
 #: Packages whose versions decide on the numbers.
 PACKAGES = ("numpy", "scipy", "SimpleITK", "slicer-core")
 
@@ -97,13 +102,14 @@ class Journal:
         self._change(lambda record: replace(record, timings=(*record.timings, Timing(stage, seconds))))
 
     def image(self, image: Image, role: Role | str) -> None:
-        """An image was made; what rested on the image it replaces is withdrawn."""
+        """An image was made; what rested on the image it replaces is withdrawn, and kept as an earlier look."""
         entry = image_entry(image, role)
 
         def change(record: SessionRecord) -> SessionRecord:
             return replace(
                 record,
                 images=(*record.images, entry),
+                looks=(*record.looks, *_look(record, entry)),
                 registration=None,
                 parts=(),
                 residual=None,
@@ -295,6 +301,39 @@ class Journal:
         with self._lock:
             self._record = change(self._record)
             return self._record
+
+
+def _look(record: SessionRecord, newer: ImageEntry) -> tuple[LookEntry, ...]:
+    """What the record says of its registered scan, before a ``newer`` one; nothing without a number."""
+    registration, residual = record.registration, record.residual
+    if registration is None or registration.fixed_uid == newer.uid or registration.verdict.level is Level.REFUSED:
+        return ()
+    image = next(entry for entry in record.images if entry.uid == registration.fixed_uid)
+    if (image.role, newer.role) == ("native", "contrast"):
+        # Two scans of one look.
+        return ()
+    numbers = [] if residual is None else [residual.volume, residual.extent_of_resection]
+    numbers += [] if record.margin is None else [record.margin.closest]
+    numbers += [m for implant in record.implants for m in implant.measurements if m.name.endswith(KEPT_OF_IMPLANT)]
+    known = tuple(m for m in numbers if m.value is not None)
+    if not known:
+        return ()
+    rano = ""
+    if residual is not None and residual.volume.value is not None:
+        rano = RanoClass(residual.rano, residual.rano_best, residual.rano_worst).text
+    began = max((n for n, event in enumerate(record.events) if event.kind == "registration"), default=0)
+    since = record.events[began:]
+    return (
+        LookEntry(
+            image.uid,
+            image.name,
+            image.acquired_utc,
+            known,
+            rano,
+            any(event.kind == "confirmed" for event in since),
+            tuple(event.text for event in since if event.kind == "decision"),
+        ),
+    )
 
 
 def vector(values: npt.ArrayLike) -> Vector3:

@@ -170,6 +170,23 @@ class CarriedEntry:
 
 
 @dataclass(frozen=True)
+class LookEntry:
+    """What a scan said before a newer one of the same operation replaced it: how it was then, not how it is now.
+
+    ``measurements``: of the residual, the margin and the implants, those with a value. ``rano``: the class in words,
+    empty without one. ``confirmed``: whether a person had confirmed its registration; ``decisions``: what was decided.
+    """
+
+    image_uid: str
+    image_name: str
+    acquired_utc: str | None
+    measurements: tuple[Measurement, ...]
+    rano: str = ""
+    confirmed: bool = False
+    decisions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class HeatEntry:
     """A temperature scan since its reference: what was heated, when, and what came of it.
 
@@ -207,6 +224,7 @@ class Timing:
 class SessionRecord:
     """All that the report, the DICOM objects and the follow-up say of one session. ``software``: name to version.
 
+    ``looks``: what earlier scans of the operation said, oldest first.
     ``planned_measures``: titles of what the procedure is about and a person has to draw, by kind. ``patient``: what the
     header of the preoperative volume says of the patient beside the identifier, by DICOM's names; empty without one.
     """
@@ -228,6 +246,7 @@ class SessionRecord:
     planned_measures: Mapping[str, str] = field(default_factory=dict)
     drawn: tuple[DrawnEntry, ...] = ()
     heating: tuple[HeatEntry, ...] = ()
+    looks: tuple[LookEntry, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     timings: tuple[Timing, ...] = ()
     software: Mapping[str, str] = field(default_factory=dict)

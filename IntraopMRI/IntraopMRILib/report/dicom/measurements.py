@@ -15,7 +15,7 @@ import numpy as np
 from IntraopMRIReconstructionLib.geometry import RAS_FROM_LPS, apply
 from pydicom.dataset import Dataset
 
-from ..text import interval_text, joined, level_of, value_text
+from ..text import interval_text, joined, level_of, look_words, value_text
 from ..trust import WITHHELD, checked, found_parts
 from .case import MANUFACTURER, MODEL, Case, Document, person_name
 from .codes import COMMENT, MRI, NEOPLASM, REPORT, VOLUME, Coded, item, own, own_scheme, unit
@@ -108,6 +108,10 @@ def general_words(document: Document) -> Iterator[str]:
     yield f"Procedure: {document.get('procedure') or 'not stated'}"
     if not confirmed(document):
         yield "No person has confirmed the registration: every number is preliminary."
+    for look in document.get("looks", ()):
+        taken = look["acquired_utc"] or "time unknown"
+        confirmed_words = "" if look["confirmed"] else "; registration not confirmed by a person"
+        yield f"Earlier scan '{look['image_name']}', {taken}: {'; '.join(look_words(look))}{confirmed_words}"
     for event in document["events"]:
         if event["kind"] in CONFIRMING:
             yield f"{event['utc']} {event['kind']}: {event['text']}"

@@ -15,6 +15,8 @@ from .style import CHECK, DANGER, LEVEL_COLORS, colored, graded, sized
 
 #: Measures by a person's drawing, and the margin, that stand beside the result; the table has all of them.
 MOST_BESIDE = 4
+#: Numbers of the scan before, so that it is seen what has been gained since.
+MOST_OF_LOOK = 3
 #: The measurement whose sign says on which side of the cavity's wall the tumour's border is.
 CLOSEST_MARGIN = "Closest margin"
 #: A percentage whose interval is wider than this says too little to stand large: the table has it.
@@ -54,6 +56,9 @@ def result(running: Any, drawn: Sequence[Measurement]) -> str:
             lines.append(f"{sized('–', 15)}&nbsp;&nbsp;{escape(f'{measurement.name}: {measurement.missing_because}')}")
         else:
             lines.append(f"{sized(spread(measurement), 15)}&nbsp;&nbsp;{escape(_named(measurement))}")
+    for look in [look for look in running.session.journal.record.looks if look.confirmed][-1:]:
+        then = ", ".join(f"{m.name} {spread(m)}" for m in look.measurements[:MOST_OF_LOOK])
+        lines.append(escape(_("Before, in {name}: {numbers}").format(name=look.image_name, numbers=then)))
     return "<br>".join(lines)
 
 
