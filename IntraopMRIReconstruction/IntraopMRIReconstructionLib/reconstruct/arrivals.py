@@ -12,7 +12,7 @@ from ..data import ASSUMED, READ_AS, Acquisition, Encoding, LineFlag, assumed_ge
 from ..errors import ReconstructionError
 from ..operators.sampling import PARTIAL_SHARE
 from .grid import full_matrix
-from .noise import covariance_of, whitening_matrix
+from .noise import NoiseSums, whitening_matrix
 from .scan_input import ScanInput
 
 #: Refuse to allocate a frame beyond this: a header with a wrong matrix must not take the computer down.
@@ -43,7 +43,7 @@ class Arrivals:
         #: Coils that have never failed, and those that lose or gain signal in the frame that was looked at last.
         self._working = np.ones(encoding.coils, dtype=bool)
         self._unsteady = np.zeros(encoding.coils, dtype=bool)
-        self._noise: list[npt.NDArray[np.complex64]] = []
+        self._noise = NoiseSums(encoding.coils)
         self._taken, self._keeps = taken or ScanInput(encoding), taken is None
         self._events: Counter[str] = Counter()
         self._released = 0
@@ -92,14 +92,14 @@ class Arrivals:
     @property
     def has_noise(self) -> bool:
         """Whether noise lines have come."""
-        return bool(self._noise)
+        return self._noise.number > 0
 
     def mixing(self) -> tuple[npt.NDArray[np.complex64] | None, str]:
         """(matrix (live, coils) that drops dead coils and whitens, or None for neither; why it cannot whiten).
 
         It may change with every block: noise lines are added up, and coils die.
         """
-        known = len(self._noise), self._alive.tobytes()
+        known = self._noise.number, self._alive.tobytes()
         if self._known != known:
             self._known, self._mixed = known, self._new_mixing()
         return self._mixed
@@ -108,9 +108,9 @@ class Arrivals:
         live = np.flatnonzero(self._alive)
         why = ""
         matrix = np.eye(len(self._alive), dtype=np.complex64)[live]
-        if self._noise:
+        if self.has_noise:
             try:
-                matrix[:, live] = whitening_matrix(covariance_of(np.concatenate(self._noise, axis=1)[live]))
+                matrix[:, live] = whitening_matrix(self._noise.covariance(live))
                 return matrix, ""
             except ReconstructionError as error:
                 why = f"the noise lines are not used: {error}"
@@ -135,7 +135,7 @@ class Arrivals:
         if self._keeps:
             self._taken.add(acquisition)
         if noise.any():
-            self._noise.append(np.moveaxis(acquisition.samples[noise], 1, 0).reshape(self._source.coils, -1))
+            self._noise.add(np.moveaxis(acquisition.samples[noise], 1, 0).reshape(self._source.coils, -1))
         self.complete |= acquisition.last or bool((flags & LineFlag.LAST_IN_SCAN).any())
 
     def _check_alive(self) -> None:

@@ -195,7 +195,7 @@ class Assembler(Arrivals):
             calibration=calibration,
             contrast=contrast,
             repetition=repetition,
-            whitened=mixing is not None and bool(self._noise) and not why,
+            whitened=mixing is not None and self.has_noise and not why,
             input_hash=self._taken.hexdigest(),
             acquired_utc_s=frame.utc_s,
             warnings=warnings,
@@ -362,7 +362,7 @@ class Assembler(Arrivals):
         """Before the first line is stored: whiten all that follow when the noise scan came first."""
         if not self._stored:
             self._stored = True
-            if self._noise:
+            if self.has_noise:
                 self._applied = self.mixing()[0]
 
     def _left_to_mix(self, wanted: npt.NDArray[np.complex64] | None) -> npt.NDArray[np.complex64] | None:

@@ -20,27 +20,48 @@ MIN_EIGENVALUE_SHARE = 1e-6
 MAX_BURST = 4.0
 
 
-def covariance_of(noise: npt.NDArray[np.complex64]) -> npt.NDArray[np.complex128]:
-    """Covariance (coils, coils) of noise samples (coils, n); E[n n^H], mean not removed (receivers have no offset).
+class NoiseSums:
+    """Noise of all coils, as sums: what its covariance needs, whether it comes once or with every frame of a day."""
 
-    Raises ReconstructionError for too few samples, broken numbers, and what is no noise.
-    """
-    coils, number = noise.shape
-    if number < MIN_SAMPLES_PER_COIL * coils:
-        raise ReconstructionError(
-            f"{number} noise samples are too few for {coils} coils, at least {MIN_SAMPLES_PER_COIL * coils} are needed"
-        )
-    if not np.isfinite(noise).all():
-        raise ReconstructionError("the noise lines carry NaN or infinity: repeat the noise scan")
-    samples = noise.astype(np.complex128)
-    power = (np.abs(samples) ** 2).sum(axis=0)
-    burst = float(np.mean(power**2) / max(np.mean(power) ** 2, np.finfo(np.float64).tiny))
-    if burst > MAX_BURST:
-        raise ReconstructionError(
-            f"the noise lines carry signal or spikes (their power varies {burst:.3g} fold, that of noise at most 2): "
-            "were they marked as noise by mistake?"
-        )
-    return np.asarray(samples @ samples.conj().T / number)
+    def __init__(self, coils: int) -> None:
+        self.number = 0
+        self._products = np.zeros((coils, coils), dtype=np.complex128)
+        self._powers = np.zeros((coils, coils))
+        self._broken = np.zeros(coils, dtype=bool)
+
+    def add(self, noise: npt.NDArray[np.complex64]) -> None:
+        """Take in samples (coils, n)."""
+        samples = noise.astype(np.complex128)
+        broken = ~np.isfinite(samples).all(axis=1)
+        samples[broken] = 0
+        self._broken |= broken
+        powers = np.square(samples.real) + np.square(samples.imag)
+        self.number += noise.shape[1]
+        self._products += samples @ samples.conj().T
+        self._powers += powers @ powers.T
+
+    def covariance(self, coils: npt.NDArray[np.intp]) -> npt.NDArray[np.complex128]:
+        """Covariance of ``coils``; E[n n^H], mean not removed (receivers have no offset).
+
+        Raises ReconstructionError for too few samples, broken numbers, and what is no noise.
+        """
+        least = MIN_SAMPLES_PER_COIL * len(coils)
+        if self.number < least:
+            raise ReconstructionError(
+                f"{self.number} noise samples are too few for {len(coils)} coils, at least {least} are needed"
+            )
+        if self._broken[coils].any():
+            raise ReconstructionError("the noise lines carry NaN or infinity: repeat the noise scan")
+        found: npt.NDArray[np.complex128] = self._products[np.ix_(coils, coils)] / self.number
+        # Of the power of all coils together: mean square over squared mean.
+        burst = float(self._powers[np.ix_(coils, coils)].sum() / self.number)
+        burst /= max(float(np.trace(found).real) ** 2, np.finfo(np.float64).tiny)
+        if burst > MAX_BURST:
+            raise ReconstructionError(
+                f"the noise lines carry signal or spikes (their power varies {burst:.3g} fold, that of noise at most "
+                "2): were they marked as noise by mistake?"
+            )
+        return found
 
 
 def whitening_matrix(covariance: npt.NDArray[np.complex128]) -> npt.NDArray[np.complex64]:

@@ -199,7 +199,7 @@ class ShotAssembler(Arrivals):
             encoding=self.encoding.with_coils(int(self._alive.sum())),
             contrast=contrast,
             repetition=repetition,
-            whitened=bool(self._noise) and not why,
+            whitened=self.has_noise and not why,
             input_hash=self._taken.hexdigest(),
             acquired_utc_s=frame.utc_s,
             warnings=tuple(text for text in warnings if text),

@@ -24,6 +24,8 @@ from .shots import ShotAssembler
 #: Spokes of a window for each voxel side: streaks are faint and motion of half a second is not smeared. A number of
 #: the Fibonacci sequence covers the plane most evenly (Winkelmann et al., IEEE Trans Med Imaging 26:68, 2007).
 WINDOW_SHARE = 1 / 3
+#: Noise lines that come with every frame move the whitening by less than this share of it, once there are enough.
+SAME_MIXING = 0.05
 #: A frame for each so many of a window's spokes.
 FRAMES_PER_WINDOW = 4
 
@@ -73,7 +75,7 @@ class RadialWindow:
         angles = spoke_angles(self._scan.positions(block, use), (self._size, self._size))
         if angles is None:
             return None
-        if self._stream is not None and self._scan.mixing()[0] is not self._mixing:
+        if self._stream is not None and self._mixed_otherwise():
             # Later noise lines, or a coil that failed: what was gridded is mixed otherwise than what follows.
             self._stream, self._first, self._since = None, [], 0
             self._note["begun_anew"] = "noise lines came, or coils failed, in mid-scan"
@@ -105,6 +107,13 @@ class RadialWindow:
             return False
         self._since = 0
         return True
+
+    def _mixed_otherwise(self) -> bool:
+        """Whether spokes would now be mixed so differently that those before do not go with them."""
+        old, new = self._mixing, self._scan.mixing()[0]
+        if old is None or new is None or old.shape != new.shape:
+            return old is not new
+        return float(np.abs(new - old).max()) > SAME_MIXING * float(np.abs(old).max())
 
     def _picture(self) -> Reconstruction:
         assert self._stream is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from IntraopMRIReconstructionLib.errors import Cancelled, ReconstructionError
 from IntraopMRIReconstructionLib.geometry import apply, corner_from_centre
 from IntraopMRIReconstructionLib.reconstruct.assemble import Assembler
 from IntraopMRIReconstructionLib.reconstruct.auto import preview, reconstruct
+from IntraopMRIReconstructionLib.reconstruct.noise import NoiseSums
 from IntraopMRIReconstructionLib.simulate.analytic import (
     HEAD_2D,
     cartesian_kspace,
@@ -202,6 +204,44 @@ def test_noise_lines_whiten() -> None:
     values = kspace.samples.reshape(4, -1)
     covariance = values @ values.conj().T / values.shape[1]
     np.testing.assert_allclose(covariance, np.eye(4), atol=0.1)
+
+
+def test_noise_lines_with_every_frame_take_no_memory_and_count_like_one_scan_of_noise() -> None:
+    rng = np.random.default_rng(3)
+    repetitions, together = 30, []
+    several, once = Assembler(encoding(repetitions=repetitions)), Assembler(encoding(repetitions=repetitions))
+    sizes = []
+    for number in range(repetitions):
+        raw = rng.standard_normal((2, 4, 64)) + 1j * rng.standard_normal((2, 4, 64))
+        raw[:, 0] *= 3 + raw[:, 1]
+        together.append(raw.astype(np.complex64))
+        noise = np.full(2, LineFlag.NOISE, np.uint32)
+        several.add(lines(head(), [0, 1], samples=together[-1], flags=noise, repetition=number))
+        sizes.append(len(pickle.dumps(several._noise)))
+    everything = np.concatenate(together)
+    flags = np.full(len(everything), LineFlag.NOISE, np.uint32)
+    once.add(lines(head(), np.arange(len(everything)), samples=everything, flags=flags))
+    for assembler in (several, once):
+        assembler.add(lines(head()))
+    np.testing.assert_allclose(several.kspace().samples, once.kspace().samples, rtol=1e-5, atol=1e-6)
+    values = np.moveaxis(everything, 1, 0).reshape(4, -1).astype(np.complex128)
+    matrix, why = several.mixing()
+    assert matrix is not None
+    assert not why
+    whitened = matrix @ (values @ values.conj().T / values.shape[1]) @ matrix.conj().T
+    np.testing.assert_allclose(whitened, np.eye(4), atol=1e-5)
+    assert sizes[-1] <= sizes[0] + 8
+
+
+def test_a_coil_without_numbers_in_its_noise_spoils_that_coil_alone() -> None:
+    rng = np.random.default_rng(3)
+    noise = (rng.standard_normal((8, 4, 64)) + 1j * rng.standard_normal((8, 4, 64))).astype(np.complex64)
+    noise[2, 1, 5] = np.nan
+    sums = NoiseSums(4)
+    sums.add(np.moveaxis(noise, 1, 0).reshape(4, -1))
+    with pytest.raises(ReconstructionError, match="NaN"):
+        sums.covariance(np.arange(4))
+    np.testing.assert_allclose(sums.covariance(np.array([0, 2, 3])), 2 * np.eye(3), atol=0.3)
 
 
 def test_missing_lines_are_named_and_warned_about() -> None:

@@ -133,6 +133,30 @@ def test_frames_of_a_window_are_prewhitened() -> None:
     assert error(pictures[-1].image.array[0]) == pytest.approx(errors["with"], rel=1e-3)
 
 
+def test_noise_lines_between_the_spokes_do_not_stop_the_pictures() -> None:
+    scan = radial_scan(MATRIX, 4, 34, 4, with_trajectory=False)
+    rng = np.random.default_rng(3)
+    made = collector(scan.encoding)
+    window = radial_window(made, delays=False, threads=1)
+    assert window is not None
+    pictures = []
+    for number, block in enumerate(in_small_blocks(scan, 17)):
+        lines = 64 if number == 0 else 4
+        noise = rng.standard_normal((lines, *block.samples.shape[1:], 2)) @ np.array([1, 1j])
+        nothing = np.zeros(lines, np.int32)
+        flags = np.full(lines, LineFlag.NOISE, np.uint32)
+        quiet = replace(block, samples=noise.astype(np.complex64), ky=nothing, kz=nothing, flags=flags, last=False)
+        for each in (quiet, block):
+            made.add(each)
+            picture = window.add(each)
+        pictures.append(picture)
+    assert [picture is not None for picture in pictures] == [False] + 7 * [True]
+    last = pictures[-1]
+    assert last is not None
+    assert "begun_anew" not in last.parameters
+    assert error(last.image.array[0]) < 0.32
+
+
 def test_a_coil_that_fails_leaves_the_window() -> None:
     scan = radial_scan(MATRIX, 4, 34, 3)
     made = collector(scan.encoding)
