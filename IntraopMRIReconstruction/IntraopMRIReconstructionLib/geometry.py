@@ -121,3 +121,34 @@ def pose_error(estimated: npt.ArrayLike, true: npt.ArrayLike, at_mm: npt.ArrayLi
     difference = apply(estimated, at_mm) - apply(true, at_mm)
     relative: Any = np.asarray(estimated)[:3, :3] @ np.asarray(true)[:3, :3].T
     return float(np.linalg.norm(difference)), rotation_angle_deg(relative)
+
+
+def within_mm(mask: npt.NDArray[np.bool_], radius_mm: float, spacing_kji_mm: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Voxels (k, j, i) whose middle is at most ``radius_mm`` from that of a voxel of ``mask``: dilation by a ball.
+
+    Exact, as the threshold of a Euclidean distance transform, in a tenth of its time for radii of a few voxels: the
+    least squared distance is found axis by axis (Felzenszwalb and Huttenlocher, Theory of Computing 8:415, 2012), and
+    only as far as the radius. What lies deeper than it is ``~within_mm(~mask, ...)``; beyond the border is nothing.
+    """
+    spacing = np.broadcast_to(np.asarray(spacing_kji_mm, dtype=np.float64), (mask.ndim,))
+    # Distances of whole voxels are exact in binary only by chance: what lies on the sphere is within it.
+    reach = radius_mm * (1.0 + 1e-6)
+    result = np.zeros_like(mask)
+    if not mask.any():
+        return result
+    steps = np.floor(reach / spacing).astype(int).tolist()
+    box = []
+    for axis, wide in enumerate(steps):
+        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        box.append(slice(max(0, int(hit[0]) - wide), int(hit[-1]) + 1 + wide))
+    squared = np.where(mask[tuple(box)], np.float32(0), np.float32(4.0 * reach * reach))
+    for axis, wide in enumerate(steps):
+        before = np.moveaxis(squared, axis, 0)
+        squared = squared.copy()
+        nearest = np.moveaxis(squared, axis, 0)
+        for step in range(1, min(wide, len(before) - 1) + 1):
+            away = np.float32((step * spacing[axis]) ** 2)
+            np.minimum(nearest[step:], before[:-step] + away, out=nearest[step:])
+            np.minimum(nearest[:-step], before[step:] + away, out=nearest[:-step])
+    result[tuple(box)] = squared <= reach * reach
+    return result

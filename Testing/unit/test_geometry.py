@@ -7,6 +7,7 @@ import pytest
 from IntraopMRIReconstructionLib import geometry
 from IntraopMRIReconstructionLib.data import checked_rigid
 from IntraopMRIReconstructionLib.errors import DataError
+from scipy import ndimage
 
 
 def test_lps_to_ras_flips_the_first_two_axes_of_a_point() -> None:
@@ -81,3 +82,28 @@ def test_pose_error_names_distance_at_the_point_and_angle() -> None:
 def test_a_matrix_that_is_no_pose_is_refused_and_named(matrix: np.ndarray, says: str) -> None:
     with pytest.raises(DataError, match=f"pose.*{says}"):
         checked_rigid(matrix, "pose")
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.0, 0.9, 1.3), (5.0, 0.5, 0.5)])
+@pytest.mark.parametrize("radius", [0.4, 1.0, 3.0, 5.5])
+def test_a_ball_around_a_mask_is_the_threshold_of_its_distance(
+    spacing: tuple[float, float, float], radius: float
+) -> None:
+    rng = np.random.default_rng(3)
+    for share in (0.001, 0.02, 0.5):
+        mask = rng.random((19, 23, 17)) < share
+        mask[2, 3, 4] = True
+        away = ndimage.distance_transform_edt(~mask, sampling=spacing)
+        deep = ndimage.distance_transform_edt(mask, sampling=spacing)
+        edge = radius * (1 + 1e-6)
+        np.testing.assert_array_equal(geometry.within_mm(mask, radius, spacing), away <= edge)
+        np.testing.assert_array_equal(~geometry.within_mm(~mask, radius, spacing), deep > edge)
+
+
+def test_a_ball_around_nothing_is_nothing_and_one_at_the_corner_is_cut() -> None:
+    mask = np.zeros((4, 5, 6), dtype=bool)
+    assert not geometry.within_mm(mask, 3.0, 1.0).any()
+    mask[0, 0, 0] = True
+    assert geometry.within_mm(mask, 1.0, 1.0).sum() == 4
+    assert geometry.within_mm(mask, 100.0, 1.0).all()
+    assert mask.sum() == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from IntraopMRIReconstructionLib.errors import RegistrationError
+from IntraopMRIReconstructionLib.geometry import within_mm
 from scipy import ndimage
 
 from .sampling import BoolArray, Volume, foreground
@@ -12,6 +13,8 @@ from .sampling import BoolArray, Volume, foreground
 PLAUSIBLE_ML = (350.0, 2200.0)
 #: Bridges from brain to scalp (nerves, veins, dura) are thinner than twice this, mm.
 EROSIONS_MM = (4.0, 6.0, 8.0)
+#: What was eroded grows back by so much more, mm, within the tissue; sulci up to twice this wide are closed.
+GROWN_MM, CLOSED_MM = 1.5, 6.0
 
 
 def brain_of(volume: Volume) -> BoolArray:
@@ -26,14 +29,14 @@ def brain_of(volume: Volume) -> BoolArray:
     deep = volume.values[inner > min(30.0, 0.6 * float(inner.max()))]
     white = float(np.percentile(deep, 75))
     tissue = (volume.values > 0.42 * white) & (volume.values < 1.9 * white) & head
+    # The border of the volume is one of the tissue.
+    outside = np.pad(~tissue, 1, constant_values=True)
     found = 0.0
     for erosion_mm in EROSIONS_MM:
-        depth = ndimage.distance_transform_edt(np.pad(tissue, 1), sampling=volume.spacing_kji_mm)[1:-1, 1:-1, 1:-1]
-        core = _largest(depth > erosion_mm)
+        core = _largest(~within_mm(outside, erosion_mm, volume.spacing_kji_mm)[1:-1, 1:-1, 1:-1])
         if core is None:
             continue
-        away = ndimage.distance_transform_edt(~core, sampling=volume.spacing_kji_mm)
-        brain = _closed(tissue & (away < erosion_mm + 1.5), 6.0, volume)
+        brain = _closed(tissue & within_mm(core, erosion_mm + GROWN_MM, volume.spacing_kji_mm), CLOSED_MM, volume)
         brain = np.asarray(ndimage.binary_fill_holes(brain), dtype=bool)
         found = float(brain.sum() * np.prod(volume.spacing_kji_mm) / 1000.0)
         if PLAUSIBLE_ML[0] <= found <= PLAUSIBLE_ML[1] and not _reaches_scalp(brain, inner, head):
@@ -61,10 +64,9 @@ def _reaches_scalp(brain: BoolArray, depth_mm: np.ndarray, head: BoolArray) -> b
 
 
 def _closed(mask: BoolArray, radius_mm: float, volume: Volume) -> BoolArray:
-    """Closing by a ball, through distances (a structuring element of this size would be slow)."""
+    """Closing by a ball."""
     wide = int(np.ceil(radius_mm / volume.spacing_kji_mm.min())) + 1
-    padded = np.pad(mask, wide)
-    near = ndimage.distance_transform_edt(~padded, sampling=volume.spacing_kji_mm) <= radius_mm
-    kept = ndimage.distance_transform_edt(near, sampling=volume.spacing_kji_mm) > radius_mm
+    near = within_mm(np.pad(mask, wide), radius_mm, volume.spacing_kji_mm)
+    kept = ~within_mm(~near, radius_mm, volume.spacing_kji_mm)
     inner = tuple(slice(wide, -wide) for _ in range(3))
     return np.asarray(kept[inner] | mask, dtype=bool)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from IntraopMRIReconstructionLib.geometry import within_mm
 from scipy import ndimage
 
 from .sampling import BoolArray, Float32Array, bounding_box
@@ -61,8 +62,7 @@ def find_cavity(
         return result
     box = bounding_box(found, np.ceil(2.0 * CLOSED_MM / voxel).astype(int) + 2)
     found, dark, gone, now = found[box], dark[box], gone[box], now[box]
-    away = ndimage.distance_transform_edt(~found, sampling=voxel)
-    closed = ndimage.distance_transform_edt(away <= CLOSED_MM, sampling=voxel) > CLOSED_MM
+    closed = ~within_mm(~within_mm(found, CLOSED_MM, voxel), CLOSED_MM, voxel)
     grown = ndimage.binary_dilation(found | (closed & dark), mask=dark)
     grown |= ndimage.binary_dilation(grown) & gone & _more_than_half(now, grown)
     result[box] = ndimage.binary_fill_holes(ndimage.binary_closing(grown) | grown)
@@ -82,8 +82,8 @@ def find_stains(
         return np.zeros_like(cavity)
     box = bounding_box(cavity, np.ceil((STAIN_REACH_MM + TYPICAL_MM) / voxel).astype(int))
     now, was = (_relative(values[box], both[box], voxel) for values in (fixed, carried))
-    away = ndimage.distance_transform_edt(~cavity[box], sampling=voxel)
-    stained = ((away <= STAIN_REACH_MM) & (np.abs(now - was) > STAIN)) | ((away <= CLOT_MM) & (now > CLOT))
+    near, nearest = (within_mm(cavity[box], reach, voxel) for reach in (STAIN_REACH_MM, CLOT_MM))
+    stained = (near & (np.abs(now - was) > STAIN)) | (nearest & (now > CLOT))
     result = np.zeros_like(cavity)
     result[box] = with_rim(stained & both[box], voxel)
     return result
@@ -113,6 +113,4 @@ def _relative(values: Float32Array, both: BoolArray, voxel: npt.NDArray[np.float
 
 def with_rim(cavity: BoolArray, voxel_mm: npt.ArrayLike, rim_mm: float = RIM_MM) -> BoolArray:
     """Cavity and its wall: where the grey values are those of surgery."""
-    if not cavity.any():
-        return cavity
-    return np.asarray(ndimage.distance_transform_edt(~cavity, sampling=np.asarray(voxel_mm)) <= rim_mm, dtype=bool)
+    return within_mm(cavity, rim_mm, voxel_mm)
