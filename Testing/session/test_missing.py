@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 from IntraopMRILib.cli import commands
@@ -145,11 +144,10 @@ def test_the_exit_status_and_the_last_words_say_that_something_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     missing: dict[str, str], status: int,
 ) -> None:  # fmt: skip
-    class Done:
-        def __init__(self) -> None:
-            self.missing = missing
+    def made(_files: object, folder: Path) -> SimpleNamespace:
+        (folder / "session.json").write_text("{}")
+        return SimpleNamespace(missing=missing)
 
-    made: Callable[[Any, Path], Done] = lambda _files, folder: (folder / "session.json").write_text("{}") and Done()  # type: ignore[return-value]  # noqa: E731
     monkeypatch.setattr("IntraopMRILib.cli.files.run_files", made)
     arguments = ["assess", "--native", "n.nii", "--out", str(tmp_path / "out")]
     assert commands.main(arguments) == status

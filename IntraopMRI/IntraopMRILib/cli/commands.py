@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,21 +20,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from IntraopMRIReconstructionLib.errors import IntraopError, SessionError, WireError
-from IntraopMRIReconstructionLib.wire.recorder import RECORD_HEAD_BYTES
 from IntraopMRIReconstructionLib.wire.trust import PROFILES, PeerProfile, profile_named
 
 from ..assess.implant import METALS_PPM
-from ..report.folder import replaced
 from ..session import Link, Plan
 from ..session.files import DRAWN_BEFORE
-from ..session.links import PARTS
+from ..session.links import PARTS, RECORDING
 from ..session.measures import RECIPES
+from .results import finished_or_nothing, kept_when_it_fails
 
 if TYPE_CHECKING:
     from .run import Outcome
 
-#: One of them is in every folder that a session or a demo has finished; only such a folder is replaced by a later run.
-DONE_MARKS = ("session.json", "comparison.json")
 #: Exit status when results were written and something that was asked for is missing in them.
 INCOMPLETE = 3
 #: What has to be said beside a measure, by its kind.
@@ -40,13 +39,15 @@ OPTIONS = {kind: recipe.options for kind, recipe in RECIPES.items() if recipe.op
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 1 with one sentence on stderr, 130 when interrupted.
+    """Run one command; returns the exit status: 0 done, 1 with one sentence on stderr, 128 and the signal's number when
+    it was ended by one.
 
     INCOMPLETE when results were written without something that was asked for; then each has its sentence on stderr.
     """
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options) or 0)
+        with _ended_by_signals():
+            return int(options.run(options) or 0)
     except IntraopError as error:
         print(f"intraopmri: {error}", file=sys.stderr)
         return 1
@@ -54,9 +55,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Of this computer: a disk that is full, a file that may not be read.
         print(f"intraopmri: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as ended:
         print("intraopmri: stopped; no results were written", file=sys.stderr)
-        return 130
+        return 128 + (ended.args[0] if ended.args else signal.SIGINT)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """A request to end and the end of the terminal stop a command as Ctrl+C does: nothing half-written stays."""
+
+    def end(number: int, _frame: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    # What is ignored, as under nohup, stays so.
+    before = {number: signal.signal(number, end) for number in numbers if signal.getsignal(number) is signal.SIG_DFL}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -183,7 +203,7 @@ def _lab(options: argparse.Namespace) -> None:
 
 def _session(options: argparse.Namespace) -> int:
     from .heat import Heat
-    from .run import RECORDING, run_session
+    from .run import run_session
 
     heat = None
     if options.heat is not None:
@@ -326,40 +346,6 @@ def plan_of_case(case: Path, procedure: str) -> Plan:
         implanted=implanted_of((planned,), bones),
         pedicles={} if content.pedicle is None else {planned.name: content.pedicle},
     )
-
-
-@contextmanager
-def finished_or_nothing(out: Path) -> Iterator[Path]:
-    """A folder to write to that takes the place of ``out`` only when the block ends well; otherwise nothing stays.
-
-    Raises SessionError when ``out`` is something that no earlier run has made, or cannot be written.
-    """
-    place = out.resolve()
-    if place.exists() and not (
-        place.is_dir() and (not any(place.iterdir()) or any((place / mark).is_file() for mark in DONE_MARKS))
-    ):
-        raise SessionError(f"'{out}' exists and holds no earlier results: choose another folder with --out")
-    if (place / "recording").exists():
-        text = "holds a recording, which cannot be made again: move it away, or choose another folder with --out"
-        raise SessionError(f"'{out}' {text}")
-    if Path.cwd().is_relative_to(place):
-        raise SessionError(f"'{out}' holds the folder that you are in: choose another folder with --out")
-    with replaced(place) as folder:
-        yield folder
-
-
-@contextmanager
-def kept_when_it_fails(recording: Path, out: Path) -> Iterator[None]:
-    """What was recorded of a session that fails is kept beside ``out``: it shows why, and can be replayed."""
-    try:
-        yield
-    except BaseException:
-        if any(file.stat().st_size > RECORD_HEAD_BYTES for file in recording.glob("*")):
-            places = (out.with_name(f"{out.name}-recording{number}") for number in ("", *range(2, 1000)))
-            place = next(place for place in places if not place.exists())
-            recording.replace(place)
-            print(f"The recording of what was received is kept in {place}/", file=sys.stderr)
-        raise
 
 
 def _finite(text: str) -> float:

@@ -23,7 +23,7 @@ from ..report.html import Picture
 from ..report.html import render as render_report
 from ..session import Link, Plan, Session
 from ..session.dicom import DICOM, Gathered, possible, save
-from ..session.links import PARTS
+from ..session.links import PARTS, RECORDING
 from ..session.updates import (
     ALIGNMENT,
     RESIDUAL,
@@ -47,8 +47,8 @@ from .heat import Heat, follow_heat
 
 #: How often the main thread looks for news (s): below what an eye sees as late.
 TICK_S = 0.02
-#: Folder of a recorded session's wire traffic, and the ending of its files.
-RECORDING, SUFFIX = "recording", ".mirec"
+#: Ending of the files of a recorded session's wire traffic.
+SUFFIX = ".mirec"
 #: Size of the four-up picture in pixels.
 PICTURE = (1920, 1200)
 #: A map of the dose lets the tissue below it show through; height of the slices around what is heated, mm.
@@ -270,8 +270,9 @@ class _Run:
     def _registered(self) -> bool:
         """Whether the newest scan shows where anything is: the whole, or a bone on its own."""
         record = self.session.journal.record
-        found = [*record.parts, *([] if record.registration is None else [record.registration])]
-        return any(each.verdict.level is not Level.REFUSED for each in found)
+        verdicts = [part.verdict for part in record.parts]
+        verdicts += [] if record.registration is None else [record.registration.verdict]
+        return any(verdict.level is not Level.REFUSED for verdict in verdicts)
 
     @property
     def _reasons(self) -> list[str]:

@@ -24,6 +24,8 @@ from .updates import Problem, Update
 
 #: The links of a session: also the names of their options and recordings.
 PARTS = ("scanner", "tracker", "live")
+#: Folder of a recorded session's wire traffic.
+RECORDING = "recording"
 #: Different refusals that are told one by one; a peer that invents new ones would flood the screen.
 TOLD_REFUSALS = 50
 #: Commands and planes are sent from the thread of the window: a peer that takes none for so long is cut off. It has

@@ -1,0 +1,70 @@
+"""The folder that a command writes its results to: whole or not at all, also when the command is killed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from IntraopMRIReconstructionLib.errors import SessionError
+from IntraopMRIReconstructionLib.wire.recorder import RECORD_HEAD_BYTES
+
+from ..report.folder import replaced, swept, unknown
+from ..session.links import RECORDING
+
+#: One of them is in every folder that a session or a demo has finished; only such a folder is replaced by a later run.
+DONE_MARKS = ("session.json", "comparison.json")
+
+
+@contextmanager
+def finished_or_nothing(out: Path) -> Iterator[Path]:
+    """A folder to write to that takes the place of ``out`` only when the block ends well; otherwise nothing stays.
+
+    Raises SessionError when ``out`` is something that no earlier run has made, or cannot be written.
+    """
+    place = out.resolve()
+    _clear(place, out)
+    if place.exists() and not (
+        place.is_dir() and (not any(place.iterdir()) or any((place / mark).is_file() for mark in DONE_MARKS))
+    ):
+        raise SessionError(f"'{out}' exists and holds no earlier results: choose another folder with --out")
+    if (place / RECORDING).exists():
+        text = "holds a recording, which cannot be made again: move it away, or choose another folder with --out"
+        raise SessionError(f"'{out}' {text}")
+    if Path.cwd().is_relative_to(place):
+        raise SessionError(f"'{out}' holds the folder that you are in: choose another folder with --out")
+    with replaced(place) as folder:
+        yield folder
+
+
+@contextmanager
+def kept_when_it_fails(recording: Path, out: Path) -> Iterator[None]:
+    """What was recorded of a session that fails is kept beside ``out``: it shows why, and can be replayed."""
+    try:
+        yield
+    except BaseException:
+        _keep(recording, out)
+        raise
+
+
+def _keep(recording: Path, out: Path) -> None:
+    if any(file.stat().st_size > RECORD_HEAD_BYTES for file in recording.glob("*")):
+        places = (out.with_name(f"{out.name}-recording{number}") for number in ("", *range(2, 1000)))
+        place = next(place for place in places if not place.exists())
+        recording.replace(place)
+        print(f"The recording of what was received is kept in {place}/", file=sys.stderr)
+
+
+def _clear(place: Path, out: Path) -> None:
+    """Remove what killed runs have left, but not what they recorded; what may be theirs or not is named."""
+    if not place.parent.is_dir():
+        return
+    try:
+        count = swept(place, lambda part: _keep(part / RECORDING, out))
+    except OSError as error:
+        raise SessionError(f"what a killed run left beside '{out}' cannot be removed: {error}") from error
+    if count:
+        print(f"What {count} killed run{'s' if count > 1 else ''} left beside '{out}' was removed", file=sys.stderr)
+    for path in unknown(place):
+        print(f"'{path}' may be left of a killed run: look into it, and remove it if it is", file=sys.stderr)
