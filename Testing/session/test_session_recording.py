@@ -10,13 +10,16 @@ from typing import cast
 import numpy as np
 import pytest
 from IntraopMRILib.cli import run
-from IntraopMRILib.session import Plan
+from IntraopMRILib.session import Plan, Session
 from IntraopMRILib.session.journal import Journal
 from IntraopMRILib.session.links import Link, Links
 from IntraopMRILib.session.updates import Problem, Update
 from IntraopMRIReconstructionLib.data import Pose
+from IntraopMRIReconstructionLib.simulate.kspace import Scan
 from IntraopMRIReconstructionLib.wire import codec
-from IntraopMRIReconstructionLib.wire.recorder import Direction, Recorder
+from IntraopMRIReconstructionLib.wire.raw_data import message_from_acquisition, messages_from_encoding
+from IntraopMRIReconstructionLib.wire.recorder import Direction, Recorder, Recording
+from IntraopMRIReconstructionLib.wire.replay import ReplayServer
 from IntraopMRIReconstructionLib.wire.transport import Server
 from IntraopMRIReconstructionLib.wire.trust import AS_SENT, PeerProfile, facts_of, profile_named
 from peers.waiting import until
@@ -135,3 +138,27 @@ def test_a_full_disk_is_told_once(tmp_path: Path) -> None:
     assert not problem.fatal
     assert "No space left" in problem.text
     assert any("No space left" in event.text for event in journal.record.events)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_replay_says_that_the_recording_is_over(
+    tmp_path: Path, plan: Plan, scans: dict[str, Scan], whole: bool
+) -> None:
+    """Its end is no scanner that does not answer, and what was cut off is given up at once."""
+    scan, file = scans["T1 native"], tmp_path / "scanner.mirec"
+    messages: list[codec.Message] = [codec.StatusMessage(device="Scanner")]
+    if not whole:
+        messages += [*messages_from_encoding(scan.encoding), message_from_acquisition(next(iter(scan.blocks())))]
+    with Recorder(file) as recorder:
+        for message in messages:
+            encoded = codec.encode(message)
+            recorder.tap("scanner", Direction.RECEIVED, encoded[:58], encoded[58:], 0.0, 0.0)
+    with Recording(file) as kept, ReplayServer(kept, None) as server, Session(plan) as session:
+        session.connect(Link("127.0.0.1", server.port, recorded=True))
+        until(lambda: session.over)
+        assert session.why_silent() == "; the recording is over"
+        told = [update.text for update in session.drain() if isinstance(update, Problem)]
+        events = [event.text for event in session.journal.record.events]
+    assert "the recording of the scanner is over" in events
+    assert not any("no answer" in text for text in events)
+    assert [text.partition(": ")[2] for text in told] == ([] if whole else ["the recording is over"])
