@@ -41,6 +41,9 @@ CLOCK_BELIEVED_AFTER_S = 2.0
 #: Entries of the metadata of a scan and of its images: where it lies and how its counters were read, in words, and what
 #: a person has chosen of it. A text that begins with ``ASSUMED`` is in no header.
 GEOMETRY, READ_AS, READ_ONLY, ASSUMED = "geometry", "read_as", "read_only", "assumed"
+#: Entry of a scan's metadata: counters (contrast, repetition, average) whose end no header names, separated by commas.
+#: They grow with what comes.
+OPEN_COUNTERS = "open_counters"
 
 
 def assumed_geometry(metadata: Mapping[str, str]) -> str:
@@ -287,6 +290,20 @@ class Encoding:
             return self.centre
         z, y, x = self.encoded_matrix
         return z // 2, y // 2, x // 2
+
+    def reaching(self, contrasts: int, repetitions: int, averages: int) -> Encoding:
+        """The same scan with at least so many of what its header left open (:data:`OPEN_COUNTERS`); this very object
+        when nothing grows."""
+        grown = {
+            name: count
+            for name, counter, count in (
+                ("contrasts", "contrast", contrasts),
+                ("repetitions", "repetition", repetitions),
+                ("averages", "average", averages),
+            )
+            if count > getattr(self, name) and counter in self.metadata.get(OPEN_COUNTERS, "").split(",")
+        }
+        return replace(self, **grown) if grown else self  # type: ignore[arg-type]
 
     def with_coils(self, coils: int) -> Encoding:
         """The same scan with so many coils: this very object when it has them, since facts are kept by object."""

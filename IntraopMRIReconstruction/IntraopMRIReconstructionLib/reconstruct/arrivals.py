@@ -21,6 +21,8 @@ MAX_FRAME_BYTES = 8 * 2**30
 DEAD_ENERGY_SHARE = 1e-10
 #: A line with less than this carries nothing: its square is at the end of single precision.
 LEAST_ENERGY = 1e-30
+#: What the count of a line's averages can hold.
+MAX_AVERAGES = int(np.iinfo(np.uint8).max)
 #: What is said of readouts that :func:`cut_of` finds.
 CUT = "readouts begin or end in zeros, discarded or lost: blurred"
 #: More coils lost than this share of the array, and the image is no longer the one that was planned.
@@ -30,6 +32,7 @@ MAX_DEAD_SHARE = 0.5
 class Arrivals:
     """Base of the collectors. They keep their own frames by (contrast, repetition) in ``_frames``."""
 
+    encoding: Encoding
     _frames: Mapping[tuple[int, int], object]
 
     def __init__(self, encoding: Encoding, taken: ScanInput | None = None) -> None:
@@ -122,6 +125,13 @@ class Arrivals:
             raise ReconstructionError(
                 f"lines of scan '{acquisition.scan_id}' came to scan '{self._source.scan_id}': send its header first"
             )
+
+    def _reach(self, acquisition: Acquisition) -> None:
+        """Let counters whose end the header does not name grow."""
+        contrasts, repetitions = acquisition.contrast + 1, acquisition.repetition + 1
+        averages = min(acquisition.average + 1, MAX_AVERAGES)
+        self._source = self._source.reaching(contrasts, repetitions, averages)
+        self.encoding = self.encoding.reaching(contrasts, repetitions, averages)
 
     def _check_coils(self, acquisition: Acquisition) -> None:
         """Raises ReconstructionError for another number of coils than the header's."""

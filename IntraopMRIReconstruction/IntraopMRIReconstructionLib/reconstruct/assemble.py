@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..data import Acquisition, Encoding, KSpace, LineFlag
 from ..errors import ReconstructionError
 from ..operators.sampling import begun_offset, describe, lacking_lines, planned_mask
-from .arrivals import CUT, MAX_FRAME_BYTES, Arrivals, cut_of, flags_of, silent_of
+from .arrivals import CUT, MAX_AVERAGES, MAX_FRAME_BYTES, Arrivals, cut_of, flags_of, silent_of
 from .noise import mixed
 from .readouts import Readouts
 from .scan_input import ScanInput
@@ -23,8 +23,6 @@ from .suspicion import suspicions
 
 #: A frame with less than this part of the lines that the header announces need not be looked at line by line.
 LEAST_OF_PLAN = 0.9
-#: What the count of a line's averages can hold.
-MAX_AVERAGES = int(np.iinfo(np.uint8).max)
 #: Lines that are sorted in at a time: 8 coils x 512 samples of them take 8 MB.
 CHUNK_LINES = 256
 
@@ -254,11 +252,12 @@ class Assembler(Arrivals):
         return int((self._frames[key].taken | calibrated).sum())
 
     def _check(self, acquisition: Acquisition) -> None:
-        source = self._source
         self._check_scan(acquisition)
         if acquisition.trajectory is not None:
             raise ReconstructionError("lines with a trajectory cannot be sorted into a Cartesian matrix")
         self._check_coils(acquisition)
+        self._reach(acquisition)
+        source = self._source
         for name, value, limit in (
             ("contrast", acquisition.contrast, source.contrasts),
             ("repetition", acquisition.repetition, source.repetitions),
@@ -299,6 +298,9 @@ class Assembler(Arrivals):
     def _frame(self, acquisition: Acquisition) -> _Frame:
         key = (acquisition.contrast, acquisition.repetition)
         frame = self._frames.get(key)
+        if frame is not None and len(frame.taken) <= acquisition.average:
+            more = np.zeros((self._source.averages - len(frame.taken), *frame.counts.shape), dtype=bool)
+            frame.taken = np.concatenate([frame.taken, more])
         if frame is None:
             z, y, x = self.encoding.encoded_matrix
             self._begun.add(key)

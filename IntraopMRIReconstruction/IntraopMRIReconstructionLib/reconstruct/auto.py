@@ -68,7 +68,7 @@ def choose(kspace: KSpace, sampling: Sampling) -> tuple[str, str]:
         short = kspace.readout != (0, kspace.encoding.encoded_matrix[2])
         missing = (sampling.partial[0] < 1) + (sampling.partial[1] < 1) + short
         if missing:
-            words = f"every line of a partial-Fourier scan was acquired ({_percent(sampling)} of k-space)"
+            words = f"every line of a partial-Fourier scan was acquired ({_percent(kspace, sampling)} of k-space)"
             if short and sampling.partial[0] < 1:
                 return "fft", f"{words}; what its short readouts and its partitions lack is not completed"
             if missing > 1:
@@ -358,8 +358,10 @@ def _lost_outside(kspace: KSpace, sampling: Sampling) -> bool:
     return sampling.acceleration == (1, 1) and bool(far.all())
 
 
-def _percent(sampling: Sampling) -> str:
-    return f"{100 * sampling.partial[0] * sampling.partial[1]:.0f} %"
+def _percent(kspace: KSpace, sampling: Sampling) -> str:
+    """Of the samples that a whole scan would have, along all axes."""
+    readout = np.ptp(kspace.readout) / kspace.encoding.encoded_matrix[2]
+    return f"{100 * sampling.partial[0] * sampling.partial[1] * readout:.0f} %"
 
 
 def _wrapped(frame: Frame, magnitude: npt.NDArray[np.float32], work: Work) -> Reconstruction:

@@ -176,6 +176,8 @@ class EpiAssembler:
             self._lines.add(replace(_part(sorted_in, plain, navigator), average=0))
         if not navigator.all():
             self._lines.add(_part(sorted_in, plain, ~navigator))
+        reached = self._lines.encoding
+        self.encoding = self.encoding.reaching(reached.contrasts, reached.repetitions, reached.averages)
         size = self.encoding.encoded_matrix[:2]
         found = self._directions.setdefault(
             (acquisition.contrast, acquisition.repetition), _Directions(np.zeros(size, bool), np.zeros(size, bool))

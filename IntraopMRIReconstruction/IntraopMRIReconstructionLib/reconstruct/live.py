@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..data import Acquisition, Encoding, KSpace
+from ..data import OPEN_COUNTERS, Acquisition, Encoding, KSpace
 from ..errors import ReconstructionError
 from ..operators.sampling import begun_offset, describe, planned_calibration, planned_mask
 from .assemble import Assembler
@@ -48,7 +48,8 @@ class LiveScan:
         self.name = encoding.protocol or encoding.scan_id
         self._method, self._clock = method, clock
         self._collector = collector(encoding)
-        self._shares = not encoding.is_3d and encoding.repetitions > 1
+        goes_on = encoding.repetitions > 1 or "repetition" in encoding.metadata.get(OPEN_COUNTERS, "")
+        self._shares = not encoding.is_3d and goes_on
         self.calibrations: Calibrations | Ahead = Calibrations() if self._shares else Ahead()
         announced = max(encoding.acceleration) > 1 and planned_calibration(encoding)[1] != (0, 0)
         self._begun = self._shares or method not in ("auto", *CALIBRATED) or not announced
@@ -77,6 +78,8 @@ class LiveScan:
         """Sort a block in. Raises ReconstructionError, with nothing stored, when it does not fit the header."""
         self._heard_s = self._clock()
         self._collector.add(block)
+        reached = self._collector.encoding
+        self.encoding = self.encoding.reaching(reached.contrasts, reached.repetitions, reached.averages)
         self._grown.add((block.contrast, block.repetition))
         if (block.contrast, block.repetition) != self._now:
             # The new frame is at its beginning; its own preview comes later.

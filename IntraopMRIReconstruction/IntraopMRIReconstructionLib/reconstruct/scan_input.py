@@ -9,12 +9,12 @@ from dataclasses import fields
 
 import numpy as np
 
-from ..data import Acquisition, Encoding, LineFlag
+from ..data import OPEN_COUNTERS, Acquisition, Encoding, LineFlag
 
 #: What the header hash leaves out: names that a file or a link gives the scan, and what is counted from readouts, of
 #: which a stream does not know the later ones.
 NOT_HASHED = frozenset({"scan_id", "contrasts", "repetitions", "averages", "calibration_lines"})
-NOT_HASHED_METADATA = frozenset({"source", "slices_missing", "noise_dwell_time_s"})
+NOT_HASHED_METADATA = frozenset({"source", "slices_missing", "noise_dwell_time_s", OPEN_COUNTERS})
 
 
 class ScanInput:

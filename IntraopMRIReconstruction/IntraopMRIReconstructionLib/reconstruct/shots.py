@@ -120,9 +120,10 @@ class ShotAssembler(Arrivals):
         Raises ReconstructionError, with nothing stored, for another scan's data, a wrong number of coils, and lines
         whose way through k-space is not known.
         """
-        source = self._source
         self._check_scan(acquisition)
         self._check_coils(acquisition)
+        self._reach(acquisition)
+        source = self._source
         flags, noise, use = flags_of(acquisition)
         k = self.positions(acquisition, use)
         wrong = acquisition.kz[use][(acquisition.kz[use] < 0) | (acquisition.kz[use] >= source.encoded_matrix[0])]

@@ -124,6 +124,7 @@ IMAGE_TYPES = {1: "magnitude", 2: "phase", 3: "real", 4: "imaginary", 5: "comple
 class MrdFlag(IntFlag):
     """Flags of a readout that change what it is for."""
 
+    LAST_IN_REPETITION = 1 << 13
     NOISE = 1 << 18
     CALIBRATION = 1 << 19
     CALIBRATION_AND_IMAGE = 1 << 20

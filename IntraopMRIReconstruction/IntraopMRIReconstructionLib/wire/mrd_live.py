@@ -44,7 +44,8 @@ class LiveScan:
 
     Of several encodings, phases and sets the first is read, unless the options name another: a stream cannot be looked
     through before.
-    Slices that may be slabs or SEMAC are waited for, since only their distance tells them apart.
+    Slices that may be slabs or SEMAC are waited for, since only their distance tells them apart. A header that does not
+    say how many slices there are (its limits are optional) has them counted: until the first repetition is over.
     """
 
     def __init__(self, options: MrdOptions | None = None, name: str = "mrd") -> None:
@@ -57,6 +58,8 @@ class LiveScan:
         self._waiting: list[AcquisitionMessage] = []
         self._waiting_bytes = 0
         self._slices: set[int] = set()
+        self._first_repetition: int | None = None
+        self._all_slices = False
         self._apart_mm = 0.0
         self._left_out: Counter[str] = Counter()
         self._ended = False
@@ -67,6 +70,7 @@ class LiveScan:
         self._plan = None
         self._plans = 0
         self._slices = set()
+        self._first_repetition, self._all_slices = None, False
         self._apart_mm = 0.0
         self._left_out.clear()
 
@@ -79,7 +83,13 @@ class LiveScan:
         if self._waiting_bytes > MAX_WAITING_BYTES:
             raise WireError(f"{self._waiting_bytes} bytes of readouts came and not all slices are placed; giving up")
         if self._plan is None and for_images(message.head, self._options)[0]:
-            self._slices.add(int(message.head["idx"]["slice"][0]))
+            idx = message.head["idx"][0]
+            repetition = int(idx["repetition"])
+            if self._first_repetition is None:
+                self._first_repetition = repetition
+            self._all_slices |= repetition != self._first_repetition
+            self._all_slices |= bool(has(message.head, MrdFlag.LAST_IN_REPETITION | MrdFlag.LAST_IN_MEASUREMENT)[0])
+            self._slices.add(int(idx["slice"]))
 
     @property
     def waiting(self) -> int:
@@ -97,7 +107,7 @@ class LiveScan:
             for run in _runs(lines, self._options) if self._single_place(header) else [lines]:
                 plan = self._plan
                 if plan is None or not self._continues(plan, run, header):
-                    plan = self._plan = self._planned(header, run)
+                    plan = self._plan = self._planned(header, run, end)
                     yield plan.encoding
                 self._left_out += left_out(run.heads, plan.options)
                 for block in plan.blocks(run):
@@ -112,9 +122,19 @@ class LiveScan:
         if self._options.slice_index is not None:
             return True
         space = chosen_space(header, self._options, self._apart_mm)[0]
-        return space.encoded_matrix[0] > 1 or space.count("slice") == 1
+        slices = len(self._slices) if self._uncounted(header) else space.count("slice")
+        return space.encoded_matrix[0] > 1 or slices <= 1
+
+    def _uncounted(self, header: MrdHeader) -> bool:
+        """Whether the header does not say how many slices there are. Radial and spiral readouts are not waited for:
+        real-time imaging of one slice has no repetitions."""
+        space = header.spaces[self._options.encoding_space or 0]
+        plane = space.encoded_matrix[0] == 1 and space.trajectory in ("cartesian", "epi")
+        return plane and "slice" not in space.limits and self._options.slice_index is None
 
     def _placed(self, header: MrdHeader) -> bool:
+        if self._uncounted(header):
+            return self._all_slices
         one = self._single_place(header)
         space = header.spaces[self._options.encoding_space or 0]
         if one and self._options.slice_index is None:
@@ -133,7 +153,7 @@ class LiveScan:
         unused, self._left_out = self._left_out, Counter()
         return replace(block, received_monotonic_s=time.monotonic(), received_utc_s=time.time(), left_out=unused)
 
-    def _planned(self, header: MrdHeader, lines: Lines) -> ScanPlan:
+    def _planned(self, header: MrdHeader, lines: Lines, end: bool) -> ScanPlan:
         # A stream cannot be asked which of several phases or sets is meant: the first is read, the others are counted.
         options, heads = self._options, lines.heads
         images = for_images(heads, options)
@@ -143,7 +163,7 @@ class LiveScan:
             chosen = int(first["set"]) if options.set_index is None else options.set_index
             options = replace(options, phase=phase, set_index=chosen)
             heads = heads[~images | for_images(heads, options)]
-        plan = replace(plan_scan(header, heads, self._options, self._name), options=options)
+        plan = replace(plan_scan(header, heads, self._options, self._name, goes_on=not end), options=options)
         self._plans += 1
         self._ended = False
         if self._plans == 1:

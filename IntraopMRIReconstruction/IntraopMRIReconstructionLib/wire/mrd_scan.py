@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..data import GEOMETRY, READ_AS, READ_ONLY, Acquisition, AnyArray, Encoding, LineFlag
+from ..data import GEOMETRY, OPEN_COUNTERS, READ_AS, READ_ONLY, Acquisition, AnyArray, Encoding, LineFlag
 from ..errors import OpenChoice, WireError
 from .mrd_geometry import Placement, place
 from .mrd_header import (
@@ -197,11 +197,16 @@ class ScanPlan:
         return np.asarray(points * np.array(self.encoding.encoded_matrix[::-1][:wanted], np.float32), np.float32)
 
 
-def plan_scan(header: MrdHeader, heads: AnyArray, options: MrdOptions, name: str = "mrd") -> ScanPlan:
+def plan_scan(
+    header: MrdHeader, heads: AnyArray, options: MrdOptions, name: str = "mrd", goes_on: bool = False
+) -> ScanPlan:
     """Encoding and line layout from the header and the heads of the lines (all of a file, the first of a stream).
 
-    ``name``: scan id when neither options nor header give one. Raises WireError when no line belongs to an image, when
-    or when the geometry cannot be trusted; OpenChoice when one between encodings, phases, sets or slices is open.
+    ``name``: scan id when neither options nor header give one. ``goes_on``: more lines will come, with counters that
+    nobody knows where the header leaves their limits out, as the standard allows.
+
+    Raises WireError when no line belongs to an image, or when the geometry cannot be trusted; OpenChoice when one
+    between encodings, phases, sets or slices is open.
     """
     if options.encoding_space is None:
         options = replace(options, encoding_space=_only_space(heads, len(header.spaces)))
@@ -259,7 +264,8 @@ def plan_scan(header: MrdHeader, heads: AnyArray, options: MrdOptions, name: str
         echo_times_s=header.echo_times_s,
         dwell_time_s=dwell_s if dwell_s > 0 else None,
         metadata=_metadata(header, heads, options, placement, space)
-        | ({} if steps is None else {SEMAC_FOV_MM: f"{steps.fov_mm:g}", READ_AS: steps.known_by}),
+        | ({} if steps is None else {SEMAC_FOV_MM: f"{steps.fov_mm:g}", READ_AS: steps.known_by})
+        | ({OPEN_COUNTERS: ",".join(unknown)} if goes_on and (unknown := _open_counters(space, steps)) else {}),
     )
     refuse_implausible(encoding)
     return ScanPlan(encoding, options, placement, shifts, steps)
@@ -415,6 +421,12 @@ def _without_navigators(images: AnyArray) -> AnyArray:
 
 def _count(space: Space, images: AnyArray, counter: str) -> int:
     return max(space.count(counter), int(images["idx"][counter].max()) + 1)
+
+
+def _open_counters(space: Space, steps: SliceSteps | None) -> list[str]:
+    """Of contrast, repetition and average those whose limit the header leaves out."""
+    names = ("repetition", "average") if steps is not None else ("contrast", "repetition", "average")
+    return [name for name in names if name not in space.limits]
 
 
 def _metadata(
