@@ -14,12 +14,13 @@ import numpy as np
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.geometry import centre_of, pose_error
-from IntraopMRIReconstructionLib.simulate.anatomy import TEMPLATE
+from IntraopMRIReconstructionLib.simulate.anatomy import TEMPLATE, Anatomy, from_volume
 from IntraopMRIReconstructionLib.simulate.case_files import read_pointer, read_truth, write_case
 from IntraopMRIReconstructionLib.simulate.phantom import Truth, make_brain_case
 from IntraopMRIReconstructionLib.simulate.spine import make_spine_case
 from IntraopMRIReconstructionLib.simulate.theatre import Theatre
 
+from ..dicom_series import is_dicom, read_series
 from ..register.carry_over import Carried
 from ..session import Link, Plan
 from ..workflow.record import SessionRecord
@@ -111,9 +112,14 @@ def _of_mr(plan: Plan) -> Plan:
 
 
 def _make_cases(folder: Path, seed: int, preop: Path | None) -> None:
-    brain = make_brain_case(seed, TEMPLATE if preop is None else str(preop))
+    brain = make_brain_case(seed, TEMPLATE if preop is None else _head(preop))
     write_case(folder / "brain", brain, None)
     write_case(folder / "spine", None, make_spine_case(seed))
+
+
+def _head(preop: Path) -> str | Anatomy:
+    """A person's own head; DICOM with the checks that its slices are one volume."""
+    return from_volume(read_series(preop)[0]) if is_dicom(preop) else str(preop)
 
 
 def _compare_brain(outcome: Outcome, preoperative: Image, case: Path) -> list[Compared]:
