@@ -21,7 +21,7 @@ from benchmarks.common import Row, report
 from IntraopMRIReconstructionLib.wire import codec
 from IntraopMRIReconstructionLib.wire.header import HEADER_SIZE, RefusedMessage
 from IntraopMRIReconstructionLib.wire.transport import Server
-from peers.igtl_examples import build_receiver, free_port, missing
+from peers.igtl_examples import build_own, free_port, missing
 from peers.igtl_fuzz import fuzz_one, seeds
 from peers.igtl_samples import frame, transform_body
 from peers.igtl_sender import image_body
@@ -237,7 +237,7 @@ def main() -> None:
     reason = missing()
     if reason:
         print(f"without the C++ receiver: {reason}")
-    receiver = None if reason else build_receiver()
+    receiver = None if reason else build_own("igtl_receiver")
     rows = [*pose_rows(receiver), *image_rows(receiver), *fuzz_rows()]
     report("receiver", rows)
 

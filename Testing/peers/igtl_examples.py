@@ -48,24 +48,24 @@ def build() -> Path:
     return BUILD
 
 
-def build_receiver() -> Path:
-    """The C++ receiver of the benchmark, built."""
+def build_own(name: str) -> Path:
+    """One of our own C++ programs, built: ``igtl_receiver`` of the benchmark, ``igtl_robot``."""
     folder = BUILD.parent / "igtl-receiver"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _run(["cmake", "-S", str(Path(__file__).parent), "-B", str(folder), "-DCMAKE_BUILD_TYPE=Release"])
         _run(["cmake", "--build", str(folder)])
-    return folder / "igtl_receiver"
+    return folder / name
 
 
 @contextlib.contextmanager
-def running(name: str, *arguments: object) -> Iterator[Path]:
-    """Run a program; gives the file that its output goes to. It is ended when the block is left."""
-    path = _find(name)
+def running(name: str | Path, *arguments: object) -> Iterator[Path]:
+    """Run an example, or another program by its path; gives the file that its output goes to. Ended with the block."""
+    path = name if isinstance(name, Path) else _find(name)
     assert path is not None, f"{name} is not built"
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / f"{name}.txt"
+        output = Path(folder) / "output.txt"
         with output.open("wb") as stream:
             process = subprocess.Popen(
                 [path, *map(str, arguments)], stdout=stream, stderr=stream, stdin=subprocess.DEVNULL

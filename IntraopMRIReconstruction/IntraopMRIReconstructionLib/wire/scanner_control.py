@@ -41,7 +41,8 @@ _log = logging.getLogger(__name__)
 class _Command:
     """A command that was sent and is not yet done. ``target`` None: it leads to no state, only to a phase.
 
-    ``before``: state to return to when it is refused; ``then``: scan to start when it is done.
+    ``before``: state to return to when it is refused; ``then``: scan to start when it is done. ``by_number``: only its
+    ACK tells it from another one of its phase. ``reported``: the STATUS that came before that ACK.
     """
 
     word: str
@@ -50,6 +51,8 @@ class _Command:
     answered: bool
     before: ScannerState
     then: str | None = None
+    by_number: bool = False
+    reported: str = ""
 
 
 _OK = 1
@@ -182,8 +185,9 @@ class ScannerControl:
     def link_lost(self, reason: str) -> None:
         """The connection ended: what the scanner does now is not known."""
         with self._lock:
-            self._pending = self._plane = None
-            self._change(ScannerState.NO_ANSWER, reason, confirmed=False)
+            command = self._pending[1] if self._pending else None
+            unknown = f"; whether {command.word} was carried out is not known" if command else ""
+            self._lost(reason + unknown, unanswered=command is not None)
 
     def set_plane(self, pose: Pose) -> bool:
         """Lay the scan plane where the pointer is: the newest pose, at most ten times a second.
@@ -235,6 +239,10 @@ class ScannerControl:
             elif isinstance(message, ImageMessage):
                 self._on_image()
 
+    def _lost(self, reason: str, unanswered: bool) -> None:
+        self._pending = self._plane = None
+        self._change(ScannerState.NO_ANSWER, reason, confirmed=False, unanswered=unanswered)
+
     def _refuse_unless(self, allowed: bool, word: str) -> None:
         if self._pending is not None:
             raise SessionError(f"{word} was not sent: {self._pending[1].word} is under way; wait, or stop")
@@ -255,6 +263,8 @@ class ScannerControl:
         with self._lock:
             self._refuse_unless(self.phase.upper() == phase, f"{prefix} ({what})")
             number, stamp = self._begin(phase, None, None, f"{what} is sent as {prefix}_")
+            if self._pending is not None:
+                self._pending[1].by_number = True
             self._send_now(TransformMessage(device=f"{prefix}_{number}", matrix=matrix, timestamp=stamp))
 
     def _issue(
@@ -294,7 +304,7 @@ class ScannerControl:
         try:
             self._send(message)
         except WireError as error:
-            self.link_lost(str(error))
+            self._lost(str(error), unanswered=True)
             raise
 
     def _send_plane(self) -> None:
@@ -325,7 +335,7 @@ class ScannerControl:
             self._pending = command.then = None
             self._late = dict([*self._late.items(), (number, command)][-_KEPT_LATE:])
             reason = f"{command.word} (CMD_{number}) was not {what} within {limit_s:g} s"
-            self._change(ScannerState.NO_ANSWER, reason, confirmed=False, by_command=True)
+            self._change(ScannerState.NO_ANSWER, reason, confirmed=False, by_command=True, unanswered=True)
 
     def _on_answer(self, number: str) -> None:
         late = self._late.pop(number, None)
@@ -337,8 +347,8 @@ class ScannerControl:
             return
         command = self._pending[1]
         command.answered = True
-        if not self.dialect.reports:
-            self._done(command, f"{command.word} was acknowledged", confirmed=True)
+        if command.reported or not self.dialect.reports:
+            self._done(command, command.reported or f"{command.word} was acknowledged", confirmed=True)
 
     def _on_status(self, status: StatusMessage) -> None:
         name = status.device.upper()
@@ -347,7 +357,7 @@ class ScannerControl:
         if not heard and after is not ScannerState.EMERGENCY:
             return
         reason = f"STATUS {status.device}: {status.meaning}" + (f", {status.text}" if status.text else "")
-        if status.code == _OK:
+        if status.code == _OK and (not self.dialect.phases or name in self.dialect.phases):
             self.phase = status.device
         if status.code in _REFUSALS and self._pending is not None and name == self._pending[1].word:
             self._refused(self._pending[1], reason)
@@ -367,7 +377,11 @@ class ScannerControl:
         """A good STATUS that names no state by itself."""
         dialect = self.dialect
         if self._pending is not None and name == self._pending[1].word:
-            self._done(self._pending[1], reason, confirmed=True)
+            command = self._pending[1]
+            if command.answered or not command.by_number:
+                self._done(command, reason, confirmed=True)
+            else:
+                command.reported = reason
         elif self.state is ScannerState.MANUAL:
             self._change(ScannerState.UNKNOWN, f"manual mode ended: {reason}", confirmed=True)
         elif self._pending is None and name in (dialect.start_up, dialect.start, dialect.stop):
@@ -413,6 +427,7 @@ class ScannerControl:
         by_command: bool = False,
         ends_emergency: bool = False,
         refused: bool = False,
+        unanswered: bool = False,
     ) -> None:
         before = self.state
         # Only a person ends an emergency, only the scanner ends its manual mode.
@@ -420,7 +435,7 @@ class ScannerControl:
         if held and after is not before:
             after, confirmed = before, self.confirmed
         self.state, self.confirmed = after, confirmed
-        transition = Transition(self._utc_now(), self._now(), before, after, reason, confirmed, refused)
+        transition = Transition(self._utc_now(), self._now(), before, after, reason, confirmed, refused, unanswered)
         self.history.append(transition)
         _log.info("scanner: %s -> %s: %s", before.value, after.value, reason)
         if self._on_transition is not None:

@@ -30,7 +30,8 @@ class Dialect:
     its images. ``start`` or ``emergency`` None: the peer has no such command. ``numbers_by_time``: commands are
     numbered by the clock instead of counted. ``plane_device``: name of the transform that lays the image plane, None:
     it takes none. ``calibration``, ``target``: names of the two transforms of a robot and
-    the phases in which they are taken. ``answer_s``, ``done_s``: how long an ACK and the phase may take.
+    the phases in which they are taken. ``phases``: names of STATUS that are phases, every name when empty.
+    ``answer_s``, ``done_s``: how long an ACK and the phase may take.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Dialect:
     plane_device: str | None = "PLANE_0"
     calibration: tuple[str, str] | None = None
     target: tuple[str, str] | None = None
+    phases: tuple[str, ...] = ()
     answer_s: float = 2.0
     done_s: float = 30.0
 
@@ -61,6 +63,7 @@ MR_ROBOT = Dialect(
     plane_device=None,
     calibration=("CLB", "CALIBRATION"),
     target=("TGT", "TARGETING"),
+    phases=("START_UP", "PLANNING", "CALIBRATION", "TARGETING", "MOVE_TO_TARGET", "MANUAL", "STOP", "EMERGENCY"),
 )
 
 
@@ -71,7 +74,11 @@ def dialect_of(profile_name: str) -> Dialect:
 
 @dataclass(frozen=True)
 class Transition:
-    """One change of state and why. ``confirmed``: the scanner said so itself; ``refused``: it refused a command."""
+    """One change of state and why.
+
+    ``confirmed``: the scanner said so itself; ``refused``: it refused a command; ``unanswered``: what became of a
+    command is not known. The state need not change then: an emergency stays one when nobody answers to it.
+    """
 
     utc_s: float
     monotonic_s: float
@@ -80,15 +87,17 @@ class Transition:
     reason: str
     confirmed: bool
     refused: bool = False
+    unanswered: bool = False
 
     @property
     def is_trouble(self) -> bool:
         """Whether a person must be told: a command had no effect, or the scanner cannot go on by itself."""
         lost = (ScannerState.EMERGENCY, ScannerState.FAULT, ScannerState.NO_ANSWER, ScannerState.MANUAL)
-        return self.refused or (self.after in lost and self.after is not self.before)
+        return self.refused or self.unanswered or (self.after in lost and self.after is not self.before)
 
     @property
     def is_urgent(self) -> bool:
         """Whether a person must act: a command came to nothing, or the scanner is in an emergency."""
         under_way = (ScannerState.STARTING_UP, ScannerState.STARTING, ScannerState.STOPPING)
-        return self.is_trouble and (self.refused or self.before in under_way or self.after is ScannerState.EMERGENCY)
+        failed = self.refused or self.unanswered or self.before in under_way
+        return self.is_trouble and (failed or self.after is ScannerState.EMERGENCY)

@@ -510,6 +510,46 @@ def test_a_scan_asks_an_unknown_scanner_to_get_ready_first() -> None:
     assert bench.commands[-1][1] == "START_SEQUENCE T2"
 
 
+@pytest.mark.parametrize("how", ["time", "link", "broken"])
+def test_an_emergency_that_nobody_answers_is_told_although_the_state_stays(how: str) -> None:
+    bench = Bench(MR_ROBOT).ready()
+    bench.broken = how == "broken"
+    if how == "broken":
+        with pytest.raises(WireError):
+            bench.control.panic("hand in the bore")
+    else:
+        bench.control.panic("hand in the bore")
+        assert not bench.control.history[-1].unanswered
+        if how == "time":
+            bench.wait(2.1)
+        else:
+            bench.control.link_lost("cable")
+    last = bench.control.history[-1]
+    assert bench.shows(ScannerState.EMERGENCY)
+    assert last.unanswered
+    assert last.is_trouble
+    assert last.is_urgent
+    # A link that is lost while nothing is under way comes to nothing of ours.
+    bench.broken = False
+    bench.control.reset()
+    bench.ready().control.link_lost("cable")
+    assert not bench.control.history[-1].is_urgent
+
+
+def test_a_status_of_the_phase_before_takes_no_calibration_for_done() -> None:
+    bench = Bench(MR_ROBOT).ready()
+    bench.control.request("CALIBRATION")
+    bench.answer()
+    bench.status("CALIBRATION")
+    bench.control.calibrate(np.eye(4))
+    # The phase is said again, for the request; the robot has not seen the transform yet.
+    bench.status("CALIBRATION")
+    with pytest.raises(SessionError, match="CALIBRATION is under way"):
+        bench.control.request("PLANNING")
+    bench.control.on_message(TransformMessage(device="ACK_0003"))
+    bench.control.request("PLANNING")
+
+
 @pytest.mark.parametrize("how", ["stop", "time", "fault", "panic", "link"])
 def test_a_scan_that_was_given_up_meanwhile_never_starts(how: str) -> None:
     bench = Bench()
