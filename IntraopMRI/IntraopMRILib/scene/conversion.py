@@ -12,6 +12,7 @@ import slicer
 import vtk
 from IntraopMRIReconstructionLib.data import AnyArray, Image
 from IntraopMRIReconstructionLib.errors import DataError
+from IntraopMRIReconstructionLib.geometry import within_mm
 from scipy import ndimage
 from vtkmodules.util.numpy_support import numpy_to_vtk
 
@@ -27,6 +28,11 @@ _OVER_QUARTILE = 2.0
 _SIDES = 24
 #: Length of a dash and of the gap behind it in a planned trajectory, mm.
 DASH_MM, GAP_MM = 3.0, 2.0
+#: Gaps of a head's outline that are closed, voxels of the coarse grid.
+CLOSED_VOXELS = 2
+#: Neighbours in a plane across the first axis.
+_IN_PLANE = np.zeros((3, 3, 3), dtype=bool)
+_IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
 
 
 def vtkMatrix(matrix: npt.ArrayLike) -> Any:
@@ -172,6 +178,19 @@ def sphere(centre: npt.ArrayLike, radiusMm: float) -> Any:
     return source.GetOutput()
 
 
+def box(image: Image) -> Any:
+    """Edge of what an image shows, outer faces of its voxels, as vtkPolyData in RAS mm."""
+    source = vtk.vtkCubeSource()
+    k, j, i = image.array.shape[:3]
+    source.SetBounds(-0.5, i - 0.5, -0.5, j - 0.5, -0.5, k - 0.5)
+    place, placed = vtk.vtkTransform(), vtk.vtkTransformPolyDataFilter()
+    place.SetMatrix(vtkMatrix(image.ras_from_ijk))
+    placed.SetTransform(place)
+    placed.SetInputConnection(source.GetOutputPort())
+    placed.Update()
+    return placed.GetOutput()
+
+
 def dashes(start: npt.ArrayLike, end: npt.ArrayLike, radiusMm: float) -> Any:
     """The same line in dashes: what is planned and not yet there."""
     first, last = np.asarray(start, dtype=np.float64), np.asarray(end, dtype=np.float64)
@@ -205,11 +224,15 @@ def anatomySurface(image: Image, spacingMm: float = 2.5) -> Any:
         SimpleITK.OtsuThreshold(SimpleITK.SmoothingRecursiveGaussian(coarse, 1.0), 0, 1)
     )
     largest = SimpleITK.RelabelComponent(parts, sortByObjectSize=True) == 1
-    solid = np.pad(SimpleITK.GetArrayFromImage(SimpleITK.BinaryMorphologicalClosing(largest, [2, 2, 2])) > 0, 1)
-    # Skull and sinuses are dark but open to the outside somewhere: fill what a plane of any direction encloses.
+    solid = np.pad(SimpleITK.GetArrayFromImage(largest) > 0, CLOSED_VOXELS + 1)
+    solid = ~within_mm(~within_mm(solid, CLOSED_VOXELS, 1.0), CLOSED_VOXELS, 1.0)
+    solid = solid[(slice(CLOSED_VOXELS, -CLOSED_VOXELS),) * 3]
+    # Skull and sinuses are dark but open to the outside somewhere: fill what a plane of any direction encloses. The
+    # first voxel of a plane lies outside.
     for axis in range(3):
-        filled = [ndimage.binary_fill_holes(plane) for plane in np.moveaxis(solid, axis, 0)]
-        solid = np.moveaxis(np.asarray(filled), 0, axis)
+        planes = np.moveaxis(solid, axis, 0)
+        parts, _ = ndimage.label(~planes, _IN_PLANE)
+        solid = np.moveaxis(parts != parts[:, :1, :1], 0, axis)
     surface = vtk.vtkFlyingEdges3D()
     surface.SetInputData(vtkImageOf(ndimage.gaussian_filter(solid.astype(np.float32), 1.2)))
     surface.SetValue(0, 0.5)
