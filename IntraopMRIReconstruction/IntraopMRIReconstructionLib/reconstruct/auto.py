@@ -325,7 +325,7 @@ def _in_snr_units(kspace: KSpace, magnitude: npt.NDArray[np.float32], work: Work
     sampling = describe(acquired, is_3d)
     acquired = acquired if is_3d else acquired[acquired.any(axis=1)]
     lattice = np.s_[sampling.offset[0] :: sampling.acceleration[0], sampling.offset[1] :: sampling.acceleration[1]]
-    filled = float((acquired[lattice] > 0).mean()) * np.ptp(kspace.readout) / kspace.encoding.encoded_matrix[2]
+    filled = float((acquired[lattice] > 0).mean()) * _readout_share(kspace)
     averages = float(acquired[acquired > 0].mean())
     noise = np.maximum(work.noise * np.sqrt(filled), np.finfo(np.float32).tiny)
     return np.asarray(magnitude * np.sqrt(2 * averages) / noise, dtype=np.float32)
@@ -342,6 +342,8 @@ def _warnings(kspace: KSpace, sampling: Sampling, method: str) -> list[str]:
         found.append("the sampling has gaps and method fft does not fill them: the image is aliased")
     if method == "fft" and min(sampling.partial) < 1:
         found.append("partial-Fourier lines are missing and count as zero: the image is blurred")
+    if method == "fft" and (short := _readout_share(kspace)) < 1:
+        found.append(f"{100 * short:.0f} % of each readout was acquired, the rest counts as zero: the image is blurred")
     if sampling.empty:
         found.append(f"slices without any line are black: {', '.join(map(str, sampling.empty))}")
     announced = encoding.acceleration if encoding.is_3d else (1, encoding.acceleration[1])
@@ -360,8 +362,11 @@ def _lost_outside(kspace: KSpace, sampling: Sampling) -> bool:
 
 def _percent(kspace: KSpace, sampling: Sampling) -> str:
     """Of the samples that a whole scan would have, along all axes."""
-    readout = np.ptp(kspace.readout) / kspace.encoding.encoded_matrix[2]
-    return f"{100 * sampling.partial[0] * sampling.partial[1] * readout:.0f} %"
+    return f"{100 * sampling.partial[0] * sampling.partial[1] * _readout_share(kspace):.0f} %"
+
+
+def _readout_share(kspace: KSpace) -> float:
+    return float(np.ptp(kspace.readout)) / kspace.encoding.encoded_matrix[2]
 
 
 def _wrapped(frame: Frame, magnitude: npt.NDArray[np.float32], work: Work) -> Reconstruction:

@@ -129,8 +129,10 @@ def test_partial_fourier_of_an_asymmetric_echo(plane: Any) -> None:
     samples = frame.samples.copy()
     samples[..., :28] = 0
     frame = replace(frame, samples=samples, readout=(28, 96))
-    zero_filled = plane.error(reconstruct(frame, "fft").image.array)
-    assert plane.error(reconstruct(frame).image.array) < 0.75 * zero_filled
+    plain, completed = reconstruct(frame, "fft"), reconstruct(frame)
+    assert plane.error(completed.image.array) < 0.75 * plane.error(plain.image.array)
+    assert "71 % of k-space" in completed.reason
+    assert any("71 % of each readout" in text for text in plain.warnings)
 
 
 def test_grappa_with_partial_fourier(plane: Any, lines: Any) -> None:
@@ -250,6 +252,7 @@ def test_a_plane_with_an_asymmetric_echo_and_lines_on_one_side(plane: Any) -> No
     frame = replace(frame, samples=samples, readout=(28, 96))
     result = reconstruct(frame)
     assert result.method == "pocs"
+    assert "46 % of k-space" in result.reason
     assert plane.error(result.image.array) < 0.8 * plane.error(reconstruct(frame, "fft").image.array)
 
 
