@@ -9,7 +9,8 @@ from IntraopMRILib.report.dicom.measurements import general_words
 from IntraopMRILib.report.html import render
 from IntraopMRILib.report.text import interval_text, joined, value_text
 from IntraopMRILib.session import Session
-from IntraopMRILib.session.updates import ResidualFound
+from IntraopMRILib.session.pair import AGAIN
+from IntraopMRILib.session.updates import Problem, ResidualFound, Role, Update
 from IntraopMRILib.workflow.record import as_document, from_json, to_json
 from IntraopMRIReconstructionLib.data import Image
 from session.small_world import BEGUN_S, SmallWorld, Truth
@@ -77,3 +78,35 @@ def test_a_look_that_nobody_confirmed_says_so_and_one_without_numbers_is_none(wo
     assert [entry.image_name for entry in record.looks] == ["T1 contrast 1", "T1 contrast 2"]
     assert not any(entry.confirmed or entry.decisions for entry in record.looks)
     assert render(as_document(record)).count("registration not confirmed by a person") == 2
+
+
+def worked(session: Session, image: Image, role: Role) -> list[Update]:
+    """All that came of one scan."""
+    session.offer_scan(image, role)
+    while session.working:
+        time.sleep(0.005)
+    return session.drain()
+
+
+def test_a_scan_without_agent_from_before_the_resection_makes_no_pair(world: SmallWorld) -> None:
+    """Two hours later clot is new in the contrast scan, which looked like enhancement; nothing was said."""
+    with Session(world.brain()) as session:
+        session.connect(None)
+        look(session, world, BEGUN_S)
+        told = worked(session, world.scan("contrast", Truth(), BEGUN_S + 7200.0), "contrast")
+        assert session.journal.record.residual is None
+        assert any(isinstance(update, Problem) and "120 min before" in update.text for update in told)
+        # The one that belongs to it comes late, and completes it.
+        worked(session, world.scan("native", Truth(), BEGUN_S + 6900.0), "native")
+        assert session.journal.record.residual is not None
+
+
+def test_a_second_contrast_scan_on_one_native_scan_is_said(world: SmallWorld) -> None:
+    with Session(world.brain()) as session:
+        session.connect(None)
+        look(session, world, BEGUN_S)
+        assert session.journal.record.residual is not None
+        assert AGAIN not in session.journal.record.residual.notes
+        worked(session, world.scan("contrast", Truth(), BEGUN_S + 900.0), "contrast")
+        assert session.journal.record.residual is not None
+        assert AGAIN in session.journal.record.residual.notes

@@ -208,6 +208,9 @@ def test_an_offer_that_has_to_wait_leaves_the_frame_of_reference_open(plan: Plan
         (2.0, 1.0, False, "both are exchanged"),
         (2.0, 1.0, True, "both are exchanged"),
         (1.0, 1.0, True, "was not taken before"),
+        (1.0, 3600.0, True, ""),
+        (1.0, 7201.0, True, "120 min before"),
+        (1.0, 7201.0, False, "120 min before"),
     ],
 )
 def test_the_order_on_the_wire_stands_for_times_that_nobody_knows(

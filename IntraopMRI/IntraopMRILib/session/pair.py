@@ -18,8 +18,18 @@ from ..register.deformable import DeformableRegistration
 from ..register.rigid import RigidRegistration
 from .updates import Role
 
+#: Between the two scans of one look lies an injection. In so long (s) it was operated on and bled: what is new in the
+#: contrast scan would be taken for enhancement.
+LONGEST_LOOK_S = 3600.0
 #: What is operated on lies farther apart than this in two registrations when the patient has moved (mm).
 MOVED_MM = 1.0
+
+
+#: Said beside a residual of a native scan that an earlier contrast scan was compared with already.
+AGAIN = (
+    "The scan without agent is that of an earlier contrast scan: if anything was resected or bled in between, it looks "
+    "like enhancement. Repeat both scans after a resection."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +52,8 @@ class ScanPair:
         """``operated_mm``: see :class:`.plan.Plan`."""
         self._operated_mm = operated_mm
         self._agent_utc_s: float | None = None
+        #: Contrast scans since the native one.
+        self._since_native = 0
         self._last_pose: Matrix | None = None
         self._chosen: set[Role] = set()
         self.images: dict[Role, Image] = {}
@@ -57,6 +69,7 @@ class ScanPair:
         self.images[role], self.newest = image, role
         self.placed.pop(role, None)
         (self._chosen.add if chosen else self._chosen.discard)(role)
+        self._since_native = self._since_native + 1 if role == "contrast" else 0
         if role == "contrast":
             self.waits = False
             known = [time for time in (self._agent_utc_s, image.acquired_utc_s) if time is not None]
@@ -115,7 +128,7 @@ class ScanPair:
 
     def notes(self, native: Image) -> tuple[str, ...]:
         """What must be known beside a residual of the pair with this native scan."""
-        return agent_notes(native, self._agent_utc_s)
+        return agent_notes(native, self._agent_utc_s) + (AGAIN,) * (self._since_native > 1)
 
 
 def wrong_order(native: Image, contrast: Image, in_order: bool) -> str:
@@ -125,8 +138,13 @@ def wrong_order(native: Image, contrast: Image, in_order: bool) -> str:
     """
     first, second = native.acquired_utc_s, contrast.acquired_utc_s
     if first is not None and second is not None:
-        if first < second:
+        if 0.0 < second - first <= LONGEST_LOOK_S:
             return ""
+        if first < second:
+            return (
+                f"'{native.name}', without contrast agent, was taken {(second - first) / 60.0:.0f} min before "
+                f"'{contrast.name}', with it: what was done and bled since then would look like enhancement"
+            )
         return (
             f"'{native.name}', without contrast agent, was not taken before '{contrast.name}', with it: agent that is "
             "still there hides enhancement, or both are exchanged"
