@@ -48,15 +48,15 @@ class LeftOpen:
     doubtful: float
 
 
-def left_open(found: Outline, sure: Mask, spacing_mm: npt.NDArray[np.float64]) -> LeftOpen:
+def left_open(found: Outline, sure: Mask) -> LeftOpen:
     """What ``found`` leaves open; ``sure`` (k, j, i): where the tumour was, whatever the registration error."""
     if not found.mask.any():
         return LeftOpen(_layer(found.doubtful), 0.0, 0.0, 0.0, 0.0, 0.0, float(found.doubtful.sum()))
-    step = float(spacing_mm.max())
-    # A distance is one between middles of voxels: the boundary lies half a voxel before.
-    within = found.mask & (ndimage.distance_transform_edt(found.mask, sampling=spacing_mm) < 1.5 * step)
+    # A voxel along each axis, whatever its size there. A distance is one between middles of voxels: the boundary lies
+    # half a voxel before.
+    within = found.mask & (ndimage.distance_transform_edt(found.mask) < 1.5)
     grown = found.mask | found.beyond
-    around = ~grown & (ndimage.distance_transform_edt(~grown, sampling=spacing_mm) <= 1.5 * step)
+    around = ~grown & (ndimage.distance_transform_edt(~grown) <= 1.5)
     beyond, doubtful = (float(found.share[part].sum()) for part in (found.beyond, found.doubtful))
     edge = unsure = 0.0
     for number, volume in enumerate(found.piece_voxels, start=1):

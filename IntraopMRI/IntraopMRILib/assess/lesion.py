@@ -37,18 +37,16 @@ class VascularResidual:
 def label_volume(label: Image, name: str, source: str = "") -> Measurement:
     """Volume of a label in cm3 with +-1 voxel at the boundary as interval; zero for an empty label."""
     inside = _inside(label, name)
-    spacing = np.asarray(label.spacing_mm)[::-1]
     volume = float(inside.sum()) * label.voxel_volume_ml
     interval = (0.0, label.voxel_volume_ml)
     if inside.any():
-        step = float(spacing.max())
         padded = np.pad(inside, 2)
-        depth = ndimage.distance_transform_edt(padded, sampling=spacing)
-        height = ndimage.distance_transform_edt(~padded, sampling=spacing)
-        # Distances run between voxel centres; the surface lies half a voxel off.
+        # In voxels, so that a thick slice is open by its thickness and the plane of it by its own voxels. Distances run
+        # between voxel centres; the surface lies half a voxel off.
+        depth, height = ndimage.distance_transform_edt(padded), ndimage.distance_transform_edt(~padded)
         interval = (
-            float((depth >= 1.5 * step).sum()) * label.voxel_volume_ml,
-            float((depth > 0).sum() + ((height > 0) & (height <= 1.5 * step)).sum()) * label.voxel_volume_ml,
+            float((depth >= 1.5).sum()) * label.voxel_volume_ml,
+            float((depth > 0).sum() + ((height > 0) & (height <= 1.5)).sum()) * label.voxel_volume_ml,
         )
     definition = "Voxels of the label times their volume; interval: 1 voxel at the boundary"
     return Measurement(name, volume, "cm3", definition, source, interval, based_on=(label.uid,))

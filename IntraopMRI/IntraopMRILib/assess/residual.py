@@ -119,7 +119,7 @@ def assess_residual(
     voxel_cm3 = contrast.voxel_volume_ml
     volume = found.volume_voxels * voxel_cm3
     sure = distance <= max(0.0, margin - registration_error_mm - expected_shift_mm)
-    known = volume, left_open(found, sure, spacing), voxel_cm3, spacing
+    known = volume, left_open(found, sure), voxel_cm3, spacing
     interval, likely = interval_cm3(*known), likely_cm3(*known)
     doubt = _not_shown_gone(enhancement, carried, found.mask)
     if doubt and not found.mask.any():

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from benchmarks.residual_scenes import SET_ON, UNSEEN, operations
 from IntraopMRILib.assess.interval import BOUNDARY_VOXELS, EDGE_GOES_ON, interval_cm3, left_open, likely_cm3
+from IntraopMRILib.assess.lesion import label_volume
 from IntraopMRILib.assess.outline import Outline
 from IntraopMRILib.assess.residual import assess_residual
+from IntraopMRIReconstructionLib.data import Image
 
 RADIUS = 8.0
 FROM_MIDDLE = np.linalg.norm(np.indices((29, 29, 29)) - 14.0, axis=0)
@@ -29,11 +31,11 @@ def ball() -> Outline:
 
 
 def likely(found: Outline, sure: np.ndarray = EVERYWHERE) -> tuple[float, float]:
-    return likely_cm3(found.volume_voxels / 1000, left_open(found, sure, ONE_MM), 0.001, ONE_MM)
+    return likely_cm3(found.volume_voxels / 1000, left_open(found, sure), 0.001, ONE_MM)
 
 
 def interval(found: Outline, sure: np.ndarray = EVERYWHERE) -> tuple[float, float]:
-    return interval_cm3(found.volume_voxels / 1000, left_open(found, sure, ONE_MM), 0.001, ONE_MM)
+    return interval_cm3(found.volume_voxels / 1000, left_open(found, sure), 0.001, ONE_MM)
 
 
 def test_a_solid_ball_is_known_to_part_of_a_voxel() -> None:
@@ -112,3 +114,16 @@ def test_truth_lies_in_the_interval_of_operations_it_was_not_set_on() -> None:
     assert sum(likely_held) >= len(likely_held) - 1
     # By a voxel either way it is three times the volume.
     assert np.median(widths) < 1.5
+
+
+def test_a_thick_slice_is_open_by_its_thickness_and_its_plane_by_its_voxels() -> None:
+    """On 5 mm slices a residual of 1.2 cm3 was told to be up to 18 cm3: 5 mm in each direction."""
+    array = np.zeros((9, 30, 30), np.uint8)
+    array[3:6, 10:20, 10:20] = 1
+    found = label_volume(Image(array, np.diag([1.0, 1.0, 5.0, 1.0])), "outline")
+    assert found.value == pytest.approx(1.5)
+    assert found.interval is not None
+    low, high = found.interval
+    # A voxel less and more on each side; corners of the larger box are farther than a voxel.
+    assert low == pytest.approx(8 * 8 * 5 / 1000.0)
+    assert 12 * 12 * 25 / 1000.0 * 0.9 < high <= 12 * 12 * 25 / 1000.0
