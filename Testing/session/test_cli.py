@@ -367,6 +367,47 @@ def test_a_peer_is_taken_for_what_a_person_says(
         assert len(links) == 3, "a peer that is not there is refused before anything begins"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("assess --native n.nii --case nowhere --out out", "there is no case folder at 'nowhere'"),
+        ("assess --native n.nii --case file --out out", "there is no case folder at 'file'"),
+        ("assess --native n.nii --out file/out", "file' is no folder; choose another one with --out"),
+        ("measure cobb --results nowhere --by X --preop p.nii", "name the folder of a finished session"),
+        ("lab --out file", "'file' exists and is no earlier case"),
+        ("lab --out study", "brain' exists and is no earlier case"),
+    ],
+)
+def test_a_place_that_cannot_be_meant_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("IntraopMRILib.cli.demo._make_cases", lambda *_: pytest.fail("nothing may begin"))
+    Path("file").write_text("mine")
+    Path("study/brain").mkdir(parents=True)
+    Path("study/brain/thesis.txt").write_text("mine")
+    assert main(arguments.split()) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("intraopmri: ")
+    assert said in told
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["brain", "file", "study", "thesis.txt"]
+
+
+SAYS = """
+import runpy
+import IntraopMRILib.cli.commands
+IntraopMRILib.cli.commands.main = lambda: print("'M\u00fcller'")
+runpy.run_module("IntraopMRILib.cli", run_name="__main__")
+"""
+
+
+def test_a_name_that_the_terminal_cannot_show_ends_nothing() -> None:
+    environment = dict(os.environ, PYTHONPATH=":".join(sys.path), PYTHONIOENCODING="ascii")
+    command = [sys.executable, "-c", SAYS]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "'M\\xfcller'\n", "")
+
+
 def test_a_case_without_a_plan(tmp_path: Path) -> None:
     fails_with(intraopmri("session", "--case", tmp_path, "--scanner", "127.0.0.1:1"), "plan.json")
 

@@ -128,11 +128,14 @@ def test_dicom_folders_say_time_patient_and_agent(
         ({"contrast_taken": ""}, "--contrast-taken"),
         ({"native_taken": "noon"}, "'noon' is no time"),
         ({"native": Path("gone.nii")}, "there is no volume at gone.nii"),
+        ({"tumour": Path("preop")}, r"preop.nii.gz holds \d+ values, so it is no segmentation"),
         ({"label": 7}, "no voxel of the value 7"),
     ],
 )
 def test_what_is_missing_is_said(files: dict[str, Path], changes: dict[str, object], said: str) -> None:
     whole = CaseFiles(**files, patient_id="P-1", native_taken="2025-01-31 10:00", contrast_taken="2025-01-31 10:20")  # type: ignore[arg-type]
+    if "tumour" in changes:
+        changes = {"tumour": files["preop"]}
     with pytest.raises(IntraopError, match=said):
         read_case_files(replace(whole, **changes))  # type: ignore[arg-type]
 

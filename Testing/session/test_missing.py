@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,8 @@ from IntraopMRILib.session.updates import ALIGNMENT, RESIDUAL, Role, deviation, 
 from IntraopMRILib.workflow.record import SessionRecord, as_document
 from IntraopMRIReconstructionLib.data import Level
 from IntraopMRIReconstructionLib.errors import SessionError
+from IntraopMRIReconstructionLib.simulate.case_files import write_case
+from IntraopMRIReconstructionLib.simulate.phantom import BrainCase
 from rich.progress import Progress
 from session.small_world import BEGUN_S, LEAD, LOOSE, SCREW, SmallWorld, Truth
 
@@ -126,17 +129,29 @@ def test_heat_that_cannot_be_followed_leaves_the_rest(
 ) -> None:
     from IntraopMRILib.cli.heat import Heat
 
-    plan = replace(world.spine(), measures=())
+    plan = replace(world.spine(), measures=(), left_out={"Structure at risk Aorta": "nobody has outlined it"})
     with Session(plan) as session:
         session.connect(None)
         session.offer_scan(world.scan("native", Truth(), BEGUN_S), "native")
         begun = _Run(plan, session, tmp_path, wait_s=30.0)
         outcome = begun.to_the_end(0.0, Heat())
-    assert list(outcome.missing) == [HEAT]
+    assert list(outcome.missing) == [HEAT, "Structure at risk Aorta"]
+    assert dashes(outcome.record)["Structure at risk Aorta"] == "nobody has outlined it"
     assert "no scanner is connected" in outcome.missing[HEAT]
     assert len(outcome.record.implants) == 2
     assert (tmp_path / "overview.png").is_file()
     assert "Temperature scan" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_structure_at_risk_that_nobody_outlined_is_said(brain: BrainCase, tmp_path: Path) -> None:
+    write_case(tmp_path, brain, None)
+    file = tmp_path / "case" / "plan.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    outlined = list(content["at_risk"])
+    file.write_text(json.dumps({**content, "at_risk": [*outlined, "Aorta"]}), encoding="utf-8")
+    plan = commands.plan_of_case(tmp_path, "brain")
+    assert list(plan.at_risk) == outlined
+    assert list(plan.left_out) == ["Structure at risk Aorta"]
 
 
 @pytest.mark.parametrize(("missing", "status"), [({}, 0), ({"Screw L2": "it is not there"}, commands.INCOMPLETE)])

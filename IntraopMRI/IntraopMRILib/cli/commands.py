@@ -310,6 +310,8 @@ def plan_of_case(case: Path, procedure: str) -> Plan:
     from ..session.files import plan_of_files
     from ..session.implants import implanted_of, vertebrae_of
 
+    if not case.is_dir():
+        raise SessionError(f"there is no case folder at '{case}': name one that holds plan.json, such as 'lab' makes")
     if procedure in RECIPES:
         return plan_of_files(case, procedure)
     content = read_case(case)
@@ -317,13 +319,16 @@ def plan_of_case(case: Path, procedure: str) -> Plan:
     if procedure == "brain":
         if content.preop is None or content.tumour is None:
             raise SessionError(f"{case} has no preop.nrrd or no tumour.seg.nrrd: a brain session needs both")
+        at_risk = {} if content.at_risk is None else vertebrae_of(content.at_risk, content.plan.at_risk)
+        why = "plan.json names it, but at_risk.seg.nrrd holds no voxel of it: outline it"
         return Plan(
             patient,
             "Tumour resection, intraoperative control",
             content.preop,
             content.tumour,
             targets=content.plan.points,
-            at_risk={} if content.at_risk is None else vertebrae_of(content.at_risk, content.plan.at_risk),
+            at_risk=at_risk,
+            left_out={f"Structure at risk {name}": why for name in content.plan.at_risk if name not in at_risk},
         )
     bones = {} if content.vertebrae is None else vertebrae_of(content.vertebrae, content.plan.vertebrae)
     implant = content.plan.implant

@@ -94,7 +94,14 @@ def run_demo(folder: Path, seed: int, preop: Path | None) -> None:
 
 
 def run_lab(folder: Path, seed: int, preop: Path | None) -> None:
-    """Make the cases and keep the brain's theatre open until interrupted."""
+    """Make the cases and keep the brain's theatre open until interrupted.
+
+    Raises SessionError when ``folder`` holds something else where they would be.
+    """
+    for place in (folder, folder / "brain", folder / "spine"):
+        free = not place.exists() or (place.is_dir() and (place == folder or not any(place.iterdir())))
+        if not free and not (place / "truth" / "truth.json").is_file():
+            raise SessionError(f"'{place}' exists and is no earlier case: choose another folder with --out")
     _make_cases(folder, seed, preop)
     with Theatre(folder / "brain") as theatre:
         for name, port in theatre.ports.items():

@@ -20,6 +20,8 @@ from ..session.files import read_points
 from ..session.updates import Role
 from .run import Outcome, follow
 
+#: More values than this no segmentation has.
+MOST_LABELS = 255
 PROCEDURE, IMPLANTS = "Tumour resection, control on files", "Implants, control on files"
 
 
@@ -149,8 +151,10 @@ def _scan(image: Image, header: DicomFacts, role: Role, entered: str, pair: bool
 
 def _tumour(path: Path, label: int | None) -> Image:
     """The enhancing tumour as 1; what other values of a segmentation mean differs from one tool to the next."""
-    image = read_volume(path)
+    image, _header = _read(path)
     values = [value for value in np.unique(image.array).tolist() if value != 0]
+    if len(values) > MOST_LABELS:
+        raise SessionError(f"{path} holds {len(values)} values, so it is no segmentation: name that of the tumour")
     if label is None and len(values) > 1:
         shown = ", ".join(f"{value:g}" for value in values[:8])
         raise SessionError(

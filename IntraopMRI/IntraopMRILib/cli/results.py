@@ -24,6 +24,9 @@ def finished_or_nothing(out: Path) -> Iterator[Path]:
     Raises SessionError when ``out`` is something that no earlier run has made, or cannot be written.
     """
     place = out.resolve()
+    there = next(folder for folder in place.parents if folder.exists())
+    if not there.is_dir():
+        raise SessionError(f"'{out}' cannot be made: '{there}' is no folder; choose another one with --out")
     _clear(place, out)
     if place.exists() and not (
         place.is_dir() and (not any(place.iterdir()) or any((place / mark).is_file() for mark in DONE_MARKS))

@@ -421,6 +421,9 @@ class _Run:
     def _write(self, pictures: Sequence[Picture]) -> None:
         from ..scene.scene_io import saveScene
 
+        for name, why in self.plan.left_out.items():
+            self._missing[name] = why
+            self.session.journal.missing(name, why)
         started = time.perf_counter()
         saveScene(self.headless.scene, self.folder / "scene")
         self.session.journal.timing("save scene", time.perf_counter() - started)

@@ -129,8 +129,10 @@ def read_correction(path: Path) -> Matrix:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): name a JSON file that is there") from error
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read as JSON ({error}): Slicer saves markups as .mrk.json") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} must hold a JSON object")
     return content

@@ -38,6 +38,7 @@ class Plan:
     vertebrae. ``nidus``: label of a vascular malformation. ``centreline``: points (n, 3) along the cord.
     ``correction``: planned motion (4, 4) of a bone that is cut, in preoperative RAS; its ``landmarks`` show it.
     ``patient``: name, date of birth and the like as the header of the preoperative volume says them, by DICOM's names.
+    ``left_out``: what was planned and is not here, with the reason, by name.
     """
 
     patient_id: str
@@ -56,6 +57,7 @@ class Plan:
     centreline: npt.ArrayLike | None = None
     correction: Matrix | None = None
     patient: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.tumour is None and not self.trajectories and not self.measures:

@@ -323,7 +323,9 @@ def read_record(path: Path) -> SessionRecord:
             raise DataError(f"{path.name} has {path.stat().st_size} bytes, too many for a session record")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise DataError(f"the session record {path} cannot be read: {error.strerror}") from error
+        raise DataError(
+            f"the session record {path} cannot be read ({error.strerror}): name the folder of a finished session"
+        ) from error
     except UnicodeDecodeError as error:
         raise DataError(f"the session record {path.name} is not UTF-8 text: it is damaged or another file") from error
     return from_json(text)
