@@ -102,3 +102,18 @@ def test_an_empty_structure_is_refused_by_name(app: Any) -> None:
     node = segmentation(Image(parts(), np.eye(4)), {1: "tract", 7: "nothing"})
     with pytest.raises(SessionError, match="'nothing' is empty"):
         Segments(node, volume(np.eye(4))).structures()
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("Tumour", 1), ("Enhancing tumour", 1), ("ET", 1), ("Non-enhancing", 3), ("Nonenhancing infiltration", 3),
+        ("Peritumoural edema", 3), ("Oedema", 3), ("Ödem", 3), ("FLAIR hyperintensity", 3), ("SNFH", 3),
+        ("Necrotic core", 2), ("NCR", 2), ("Cyst", 2),
+    ],
+)  # fmt: skip
+def test_a_segment_is_the_part_of_the_tumour_that_its_name_says(app: Any, name: str, part: int) -> None:
+    """Oedema was taken for enhancing tumour: the volume before surgery was too large, and so was what was resected."""
+    from IntraopMRILib.scene.panels.nodes import partOf
+
+    assert partOf(name) == part

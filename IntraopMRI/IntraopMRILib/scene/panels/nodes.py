@@ -25,8 +25,14 @@ from ..contents import Content
 from ..parameters import Metal
 from ..scan_nodes import dicomFiles
 
-#: Parts of a tumour by the words in a segment's name, as the assessment numbers them; the first match counts.
-PARTS = (("non-enhancing", 3), ("non enhancing", 3), ("necro", 2), ("cyst", 2), ("enhancing", 1))
+#: Parts of a tumour by the words in a segment's name, as the assessment numbers them; the first match counts. Oedema
+#: that counted as enhancing before surgery, and never enhances, would be told to be resected.
+PARTS = (
+    *((words, 3) for words in ("non-enhancing", "non enhancing", "nonenhancing", "infiltr")),
+    *((words, 3) for words in ("edema", "oedema", "ödem", "flair", "snfh")),
+    *((words, 2) for words in ("necro", "ncr", "cyst")),
+    ("enhancing", 1),
+)
 WHOLE = 1
 #: Matrices of grids that differ by less, in mm, are the same: far below any voxel.
 SAME_GRID = 1e-4
