@@ -23,6 +23,7 @@ from IntraopMRIReconstructionLib.scene.devices import (
 )
 from IntraopMRIReconstructionLib.wire import codec
 from IntraopMRIReconstructionLib.wire.adapters import message_from_image, message_from_pose
+from IntraopMRIReconstructionLib.wire.header import timestamp_now
 from IntraopMRIReconstructionLib.wire.timing import MOST_TOOLS
 from IntraopMRIReconstructionLib.wire.transport import Client, Server
 from IntraopMRIReconstructionLib.wire.trust import PROFILES, PeerProfile
@@ -125,6 +126,81 @@ def test_polydata_keeps_its_cells_and_values() -> None:
     assert [second.GetId(number) for number in range(second.GetNumberOfIds())] == [1, 2, 3]
     np.testing.assert_array_equal(vtk_to_numpy(poly.GetPointData().GetArray("depth")).ravel(), [1, 2, 3, 4])
     assert poly.GetCellData().GetArray("n").GetNumberOfComponents() == 3
+
+
+def _lines(devices: DeviceNodes, *names: str) -> dict[str, dict[str, list[float]]]:
+    """Labels and places of the points of lines that are in the scene."""
+    found = {}
+    for name in names:
+        node = devices.node("vtkMRMLMarkupsLineNode", name)
+        if node is not None:
+            numbers = range(node.GetNumberOfControlPoints())
+            points = {node.GetNthControlPointLabel(n): list(node.GetNthControlPointPositionWorld(n)) for n in numbers}
+            found[name] = points
+    return found
+
+
+def test_a_trajectory_without_an_end_shows_none_at_the_origin(scene: Any, link: tuple[Client, Server]) -> None:
+    devices = DeviceNodes(scene)
+    entry, target, nowhere = np.array([1.0, 2.0, 3.0]), np.array([4.0, 5.0, 6.0]), np.zeros(3)
+    plan = (
+        codec.Trajectory("whole", entry, target),
+        codec.Trajectory("entry", entry, nowhere, kind=1),
+        codec.Trajectory("target", nowhere, target, kind=2),
+    )
+    _pumped(devices, link, codec.TrajectoryMessage(device="plan", trajectories=plan))
+    assert _lines(devices, "whole", "entry", "target") == {
+        "whole": {"entry": [1.0, 2.0, 3.0], "target": [4.0, 5.0, 6.0]},
+        "entry": {"entry": [1.0, 2.0, 3.0]},
+        "target": {"target": [4.0, 5.0, 6.0]},
+    }
+
+
+def test_a_newer_plan_replaces_the_one_before(scene: Any, link: tuple[Client, Server]) -> None:
+    devices = DeviceNodes(scene)
+
+    def planned(*names: str) -> codec.TrajectoryMessage:
+        ends = (np.full(3, float(number)) for number in range(1, 10))
+        paths = tuple(codec.Trajectory(name, np.zeros(3), next(ends)) for name in names)
+        return codec.TrajectoryMessage(device="plan", trajectories=paths)
+
+    other = codec.TrajectoryMessage(device="biopsy", trajectories=(codec.Trajectory("L3", np.zeros(3), np.ones(3)),))
+    _pumped(devices, link, planned("L4", "L5", "", "L4", ""), other)
+    targets = {
+        name: points["target"][0] for name, points in _lines(devices, "L4", "L5", "plan", "L4 (2)", "plan (2)").items()
+    }
+    assert targets == {"L4": 1.0, "L5": 2.0, "plan": 3.0, "L4 (2)": 4.0, "plan (2)": 5.0}
+    _pumped(devices, link, planned("L5"))
+    assert set(_lines(devices, "L4", "L5", "plan", "L4 (2)", "plan (2)", "L3")) == {"L5", "L3"}
+    _pumped(devices, link, planned())
+    assert set(_lines(devices, "L4", "L5", "L3")) == {"L3"}
+    assert scene.GetNumberOfNodesByClass("vtkMRMLMarkupsLineNode") == 1
+
+
+def test_what_a_bind_holds_is_shown(scene: Any, link: tuple[Client, Server]) -> None:
+    devices = DeviceNodes(scene)
+    bind = codec.BindMessage(
+        device="all",
+        timestamp=timestamp_now(),
+        children=(
+            codec.TransformMessage(device="probe", matrix=rigid()),
+            codec.ImageMessage(device="slice", array=np.zeros((1, 4, 4), np.int16)),
+            codec.ImageMessage(device="part", array=np.zeros((1, 4, 4), np.int16), size_ijk=(4, 4, 9)),
+            codec.NDArrayMessage(device="numbers", array=np.zeros(3, ">f8")),
+            codec.BindMessage(device="inner", children=(codec.StringMessage(device="note", text="hello"),)),
+        ),
+    )
+    others = _pumped(devices, link, bind)
+    assert [received.message.device for received in others] == ["numbers"]
+    probe = devices.node("vtkMRMLLinearTransformNode", "probe")
+    assert probe.GetAttribute(ATTRIBUTE + "Name") == "probe"
+    assert devices.node("vtkMRMLTextNode", "note").GetText() == "hello"
+    assert devices.node("vtkMRMLScalarVolumeNode", "slice") is not None
+    (problem,) = devices.problems
+    assert "IMAGE 'part'" in problem
+    state = devices.poseState("probe")
+    assert state is not None
+    assert state.usable
 
 
 def test_a_pose_feeds_its_transform_and_goes_stale(scene: Any, link: tuple[Client, Server]) -> None:

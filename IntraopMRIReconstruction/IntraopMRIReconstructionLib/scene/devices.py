@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..errors import DataError, IntraopError, WireError
 from ..geometry import ras_from_lps_matrix
 from ..wire.adapters import image_from_message, native, points_from_message, trajectories_from_message
 from ..wire.codec import (
+    BindMessage,
     CommandMessage,
     ImageMessage,
     Message,
@@ -30,9 +32,11 @@ from ..wire.codec import (
     StatusMessage,
     StringMessage,
     TrackingDataMessage,
+    Trajectory,
     TrajectoryMessage,
     TransformMessage,
 )
+from ..wire.messages_shape import ENTRY_ONLY, TARGET_ONLY
 from ..wire.timing import PoseBoard, PoseState
 from ..wire.transport import Endpoint, Received
 from ..wire.trust import AS_SENT, PeerProfile
@@ -49,9 +53,11 @@ class DeviceNodes:
     """Keeps one node per device of a link up to date.
 
     IMAGE gives a volume, TRANSFORM, POSITION and each tool of TDATA and QTDATA a linear transform, STRING, STATUS,
-    COMMAND and SENSOR a text, POINT fiducials, TRAJ lines, POLYDATA a model. Other messages (raw data, queries) give
-    no node and are returned by :meth:`pump` for others to use. Nodes of the same name that somebody else made, such
-    as those of Slicer's OpenIGTLinkIF, are left alone.
+    COMMAND and SENSOR a text, POINT fiducials, TRAJ lines, POLYDATA a model, BIND what its children give. Other
+    messages (raw data, queries) give no node and are returned by :meth:`pump` for others to use. Nodes of the same name
+    that somebody else made, such as those of Slicer's OpenIGTLinkIF, are left alone.
+
+    A TRAJ is the whole plan of its device: lines that a newer one no longer names leave the scene.
     """
 
     def __init__(self, scene: Any, profile: PeerProfile = AS_SENT, staleAfterS: float = POSE_STALE_S) -> None:
@@ -59,6 +65,7 @@ class DeviceNodes:
         self._poses = PoseBoard(staleAfterS, profile)
         self.problems: deque[str] = deque(maxlen=MOST_PER_PUMP)
         self._nodes: dict[tuple[str, str], str] = {}
+        self._plans: dict[str, set[str]] = {}
 
     def node(self, className: str, name: str) -> Any:
         """The node of a device or tool, None when there is none (any more)."""
@@ -76,23 +83,27 @@ class DeviceNodes:
             received = endpoint.receive(0)
             if received is None:
                 break
-            try:
-                nodes = self.show(received)
-            except IntraopError as error:
-                self.problems.append(f"{received.message.type_name} '{received.message.device}': {error}")
-                continue
-            if not nodes:
-                others.append(received)
+            for part in _parts(received):
+                try:
+                    nodes = self.show(part)
+                except IntraopError as error:
+                    self.problems.append(f"{part.message.type_name} '{part.message.device}': {error}")
+                    continue
+                if not nodes:
+                    others.append(part)
         self.refresh(endpoint)
         return others
 
     def show(self, received: Received) -> list[Any]:
         """Bring one message into the scene; the nodes that it changed, empty when there is no node for its type."""
         self._checkThread()
-        nodes = self._show(received)
-        for node in nodes:
-            self._describe(node, received)
-        return nodes
+        shown = []
+        for part in _parts(received):
+            nodes = self._show(part)
+            for node in nodes:
+                self._describe(node, part)
+            shown += nodes
+        return shown
 
     def refresh(self, endpoint: Endpoint | None = None, nowMonotonicS: float | None = None) -> None:
         """Say of every tool how old its pose is and whether it may be used, and how many messages were dropped."""
@@ -128,7 +139,7 @@ class DeviceNodes:
         if isinstance(message, PointMessage):
             return [self._points(message)]
         if isinstance(message, TrajectoryMessage):
-            return [self._line(message.device, path) for path in trajectories_from_message(message, self.profile)]
+            return self._plan(message)
         if isinstance(message, PolyDataMessage):
             node = self._get("vtkMRMLModelNode", message.device)
             node.SetAndObservePolyData(polyDataOf(message))
@@ -172,11 +183,29 @@ class DeviceNodes:
             node.AddControlPoint(vtk.vtkVector3d(*point.position_mm), point.name)
         return node
 
-    def _line(self, device: str, path: Any) -> Any:
-        node = self._get("vtkMRMLMarkupsLineNode", path.name or device)
+    def _plan(self, message: TrajectoryMessage) -> list[Any]:
+        """A line for each trajectory, also for those that share a name or have none."""
+        lines: dict[str, Any] = {}
+        for path in trajectories_from_message(message, self.profile):
+            name = path.name or message.device
+            number = sum(1 for known in lines if known == name or known.startswith(f"{name} ("))
+            name = name if number == 0 else f"{name} ({number + 1})"
+            lines[name] = self._line(name, path)
+        for gone in self._plans.get(message.device, set()) - lines.keys():
+            node = self.node("vtkMRMLMarkupsLineNode", gone)
+            if node is not None:
+                self.scene.RemoveNode(node)
+        self._plans[message.device] = set(lines)
+        return list(lines.values())
+
+    def _line(self, name: str, path: Trajectory) -> Any:
+        """An end that the trajectory does not have is no place: it is not drawn."""
+        node = self._get("vtkMRMLMarkupsLineNode", name)
         node.RemoveAllControlPoints()
-        node.AddControlPoint(vtk.vtkVector3d(*path.entry_mm), "entry")
-        node.AddControlPoint(vtk.vtkVector3d(*path.target_mm), "target")
+        if path.kind != TARGET_ONLY:
+            node.AddControlPoint(vtk.vtkVector3d(*path.entry_mm), "entry")
+        if path.kind != ENTRY_ONLY:
+            node.AddControlPoint(vtk.vtkVector3d(*path.target_mm), "target")
         return node
 
     def _get(self, className: str, name: str) -> Any:
@@ -295,6 +324,14 @@ def _vtkImage(array: AnyArray) -> Any:
     result.SetDimensions(i, j, k)
     result.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(array).reshape(-1, components), deep=True))
     return result
+
+
+def _parts(received: Received) -> list[Received]:
+    """A message, or each of those that a BIND holds."""
+    if not isinstance(received.message, BindMessage):
+        return [received]
+    children = (replace(received, message=child) for child in received.message.children)
+    return [part for child in children for part in _parts(child)]
 
 
 def _isRawData(message: ImageMessage) -> bool:
