@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .data import Matrix, checked_affine
+from .data import Image, Matrix, checked_affine
 from .errors import DataError
 
 #: Flips the first two axes: RAS from LPS and back.
@@ -59,6 +59,11 @@ def _corner_from(axes_mm: npt.ArrayLike, place_mm: npt.ArrayLike, place_ijk: npt
 def centre_of(ras_from_ijk: npt.ArrayLike, size_ijk: tuple[int, int, int]) -> npt.NDArray[np.float64]:
     """Centre of the volume in RAS mm, shape (3,): the inverse of :func:`corner_from_centre`."""
     return apply(ras_from_ijk, (np.asarray(size_ijk) - 1) / 2.0)
+
+
+def middle_of(label: Image) -> npt.NDArray[np.float64]:
+    """Middle, (3,) RAS mm, of the voxels of a label image that are not 0."""
+    return apply(label.ras_from_ijk, np.argwhere(label.array != 0).mean(axis=0)[::-1])
 
 
 def apply(matrix: npt.ArrayLike, points: npt.ArrayLike) -> npt.NDArray[np.float64]:

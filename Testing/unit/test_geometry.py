@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from IntraopMRIReconstructionLib import geometry
-from IntraopMRIReconstructionLib.data import checked_rigid
+from IntraopMRIReconstructionLib.data import Image, checked_rigid
 from IntraopMRIReconstructionLib.errors import DataError
 from scipy import ndimage
 
@@ -107,3 +107,13 @@ def test_a_ball_around_nothing_is_nothing_and_one_at_the_corner_is_cut() -> None
     assert geometry.within_mm(mask, 1.0, 1.0).sum() == 4
     assert geometry.within_mm(mask, 100.0, 1.0).all()
     assert mask.sum() == 1
+
+
+def test_the_middle_of_a_label_is_in_its_frame(directions: np.ndarray) -> None:
+    array = np.zeros((9, 8, 7), dtype=np.uint8)
+    array[2:5, 1:4, 5] = 3
+    ras_from_ijk = np.eye(4)
+    ras_from_ijk[:3, :3] = directions * (1.0, 2.0, 3.0)
+    ras_from_ijk[:3, 3] = (-5.0, 7.0, 1.0)
+    expected = ras_from_ijk @ (5.0, 2.0, 3.0, 1.0)
+    assert geometry.middle_of(Image(array, ras_from_ijk)) == pytest.approx(expected[:3])

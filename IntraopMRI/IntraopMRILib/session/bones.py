@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import RegistrationError
-from IntraopMRIReconstructionLib.geometry import apply
+from IntraopMRIReconstructionLib.geometry import apply, middle_of
 
 from ..register.vertebrae import VertebraRegistration
-from .implants import alignment, middle_of
+from .implants import alignment
 from .plan import Plan
 from .updates import ALIGNMENT, ImplantFound, deviation
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from IntraopMRIReconstructionLib.data import Image, Level, Matrix, Measurement, Progress, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import SessionError
-from IntraopMRIReconstructionLib.geometry import apply, invert
+from IntraopMRIReconstructionLib.geometry import apply, invert, middle_of
 from IntraopMRIReconstructionLib.reconstruct.metal import implant_shift
 
 from ..assess.bone import alignment_change
@@ -190,11 +190,6 @@ def _own_motion(bone: VertebraRegistration, label: Image, rigid: RigidRegistrati
     moved = float(np.linalg.norm(apply(bone.intraop_from_preop, middle) - apply(rigid.intraop_from_preop, middle)))
     interval = (max(0.0, moved - bone.error_mm), moved + bone.error_mm)
     return Measurement(name, moved, "mm", definition, interval=interval, based_on=(image.uid,))
-
-
-def middle_of(label: Image) -> Matrix:
-    """Middle of a label, (3,) in its own RAS."""
-    return apply(label.ras_from_ijk, np.argwhere(label.array != 0).mean(axis=0)[::-1])
 
 
 def vertebrae_of(labels: Image, names: tuple[str, ...]) -> dict[str, Image]:

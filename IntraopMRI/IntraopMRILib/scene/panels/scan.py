@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import slicer
-from IntraopMRIReconstructionLib.data import Image, Level, Reason
+from IntraopMRIReconstructionLib.data import Level, Reason
 from IntraopMRIReconstructionLib.errors import IntraopError
-from IntraopMRIReconstructionLib.geometry import apply
+from IntraopMRIReconstructionLib.geometry import apply, middle_of
 from slicer.i18n import tr as _
 
 from ..display import age, interval, number, spread
@@ -287,11 +285,6 @@ class ScanPage(Page):
         except IntraopError as error:
             self.running.problem = str(error)
         self.panel.refresh()
-
-
-def middle_of(labels: Image) -> npt.NDArray[np.float64]:
-    """Middle of what is labelled in an image, (3,), in the image's RAS mm."""
-    return apply(labels.ras_from_ijk, np.argwhere(labels.array).mean(axis=0)[::-1])
 
 
 def _scanOf(maps: Any) -> str:
