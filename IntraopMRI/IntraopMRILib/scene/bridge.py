@@ -23,13 +23,15 @@ from IntraopMRIReconstructionLib.data import Image, Level, Pose, Verdict, checke
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
 
 from . import conversion, looks, recipes
-from .contents import ROLE, Content, Ledger
+from .contents import ATTRIBUTE, ROLE, Content, Ledger
 from .display import Line
 from .registration import Registration, described, readRegistration
 from .roles import (
+    AROUND,
     BONE,
     CARRIED,
     FOUND,
+    FRAME,
     HEAT,
     INTRAOP,
     ITEMS,
@@ -77,7 +79,7 @@ class SceneBridge:
         self._grids: dict[str, Image] = {}
         self._carried: frozenset[str] = frozenset()
         self._unmoved: Content | None = None
-        self._arrowsShown = False
+        self._arrowsShown = self._framed = False
         self._unshown: frozenset[str] = frozenset()
         self._inUpdate = False
         if self._wanted:
@@ -168,6 +170,18 @@ class SceneBridge:
         with self.update():
             self._drop("map")
             self._wanted |= {f"{MAP}{role}": content for role, content in contents.items()}
+            self._frame(self._framed)
+
+    def surround(self, shown: bool, scan: Any | None = None) -> None:
+        """Draw the edge of the maps, and around it the node of a ``scan``, dimmed: it was taken at another time."""
+        self._framed, before = shown, self._wanted.get(AROUND)
+        uid = "" if scan is None else scan.GetAttribute(f"{ATTRIBUTE}Uid") or ""
+        with self.update():
+            self._frame(shown)
+            if scan is None:
+                self._wanted.pop(AROUND, None)
+            elif before is None or before.attributes["Uid"] != uid:
+                self._wanted[AROUND] = recipes.surroundings(scan)
 
     def setHeat(self, contents: Mapping[str, Content]) -> None:
         """What is drawn of an ablation, by role below ``heat.``: nothing else stays there. In the scanner's frame."""
@@ -458,6 +472,11 @@ class SceneBridge:
                 self._wanted[role] = _hidden(content, self.withdrawnBecause or "not registered yet")
             else:
                 self._wanted[role] = self._placed(role, content)
+
+    def _frame(self, shown: bool) -> None:
+        content = self._wanted.get(FRAME)
+        if content is not None and content.visible is not shown:
+            self._wanted[FRAME] = replace(content, visible=shown)
 
     def _drop(self, dropped: str) -> None:
         for role in [role for role in self._wanted if role == dropped or role.startswith(f"{dropped}.")]:

@@ -156,7 +156,7 @@ class Ledger:
             display = node.GetDisplayNode() if hasattr(node, "GetDisplayNode") else None
             if display is not None and content.opacity is not None:
                 display.SetOpacity(content.opacity)
-            if content.tints:
+            if display is not None and content.tints:
                 # What is hidden keeps its display in a saved scene: without one it would be seen there.
                 display.SetSaveWithScene(content.saved and not content.visible)
                 for segment, color in content.tints.items():

@@ -12,7 +12,7 @@ import vtk
 
 from . import colors
 from .colors import Color
-from .display import READ, SMALL, Banner, Corners, Line, Tone
+from .display import READ, SMALL, Banner, ColorBar, Corners, Line, Tone
 
 #: Distance of the texts from the edge and of the lines from one another, as part of the view's height.
 _MARGIN, _LEADING = 0.03, 1.22
@@ -28,6 +28,8 @@ _LETTER_WIDTH = 0.52
 _BANDS = {Tone.DANGER: colors.DANGER_BAND, Tone.CAUTION: colors.CAUTION}
 #: Size of an orientation letter.
 _LETTER = 1.25 * READ
+#: Width of the colours of a map's scale.
+_BAR = READ
 #: Opacity of the dark ground behind a text, so that it can be read on bright brain.
 _BACKING = 0.55
 _BARS_MM = (100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0)
@@ -78,6 +80,7 @@ class ViewTexts:
         self._part("footer", self._footer, footer, width, margin, size, corners.bottomLeft, corners.bottomRight)
         self._part("letters", self._letters, letters, width, height, top, size, corners.topLeft, corners.bottomLeft)
         self._part("scale bar", self._scaleBar, mmPerPixel, width, size)
+        self._part("colour bar", self._colorBar, corners.colorBar, width, height, size)
 
     def close(self) -> None:
         """Remove all that was drawn."""
@@ -200,6 +203,23 @@ class ViewTexts:
         self._rectangle(left, margin, pixels, thick, colors.TEXT)
         label = Line(f"{length / 10:g} cm" if length >= 10 else f"{length:g} mm", READ)
         self._text(label, width - margin, margin + thick + 0.4 * margin, height, "Right", "Bottom")
+
+    def _colorBar(self, bar: ColorBar | None, width: int, height: int, size: int) -> None:
+        """Between the scale bar and the letter of the patient's side, which must never be covered."""
+        if bar is None:
+            return
+        margin, wide = _MARGIN * size, _BAR * size
+        low, high = 2 * margin + 1.5 * _LEADING * READ * size, height / 2 - _LETTER * size - _LEADING * READ * size
+        right, step = width - margin, (high - low) / len(bar.shades)
+        self._rectangle(right - wide - 2, low - 2, wide + 4, high - low + 4, colors.BACKGROUND)
+        for index, shade in enumerate(bar.shades):
+            self._rectangle(right - wide, low + index * step, wide, step + 1, shade)
+        for index, text in enumerate(bar.numbers):
+            line = Line(text, READ, bold=True)
+            share = index / max(1, len(bar.numbers) - 1)
+            at = ("Bottom", "Centered", "Top")[round(2 * share)]
+            self._text(line, right - wide - 0.5 * margin, low + share * (high - low), size, "Right", at)
+        self._text(Line(bar.unit, READ, bold=True), right, high + 0.3 * margin, size, "Right", "Bottom")
 
     def _rectangle(self, x: float, y: float, width: float, height: float, color: Color, opacity: float = 1.0) -> None:
         points = vtk.vtkPoints()

@@ -67,6 +67,15 @@ class Banner:
 
 
 @dataclass(frozen=True)
+class ColorBar:
+    """What the colours of a map mean: ``shades`` from the lowest to the highest value, ``numbers`` beside them."""
+
+    unit: str
+    shades: tuple[Color, ...]
+    numbers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Corners:
     """All texts of one view, lines from top to bottom."""
 
@@ -76,6 +85,7 @@ class Corners:
     bottomRight: tuple[Line, ...] = ()
     banners: tuple[Banner, ...] = ()
     footer: str = ""
+    colorBar: ColorBar | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from .colors import Color
 FILL = 0.35
 #: Arrows stand this far apart; shorter ones than the second would only be dots. Both mm.
 ARROW_SPACING_MM, LEAST_ARROW_MM = 8.0, 1.0
+#: Brightness of a scan around a map: dark enough that nobody takes it for a part of that, bright enough for bearings.
+DIMMED = 0.45
 #: Letters of a legend.
 LEGEND_POINTS = 16
 
@@ -112,6 +114,21 @@ def lethal(node: Any) -> None:
 def heatMark(node: Any) -> None:
     """Thin circle in the slices around what a person has marked as heated."""
     _mesh(node, colors.HEAT_MARK, 0.15, thickness=1)
+
+
+def frame(node: Any) -> None:
+    """Edge of what was measured: a line in the slices, a box of wire in 3D."""
+    _mesh(node, colors.FRAME, 1.0, thickness=2)
+    display = node.GetDisplayNode()
+    display.SetRepresentation(display.WireframeRepresentation)
+    display.SetLighting(False)
+
+
+def dimmed(node: Any, like: Any) -> None:
+    """The grey levels of another volume node, as dark as what is only there for bearings."""
+    display = like.GetScalarVolumeDisplayNode()
+    wide = display.GetWindow() / DIMMED
+    volume(node, wide, display.GetLevel() - display.GetWindow() / 2.0 + wide / 2.0)
 
 
 def cavity(node: Any) -> None:

@@ -18,7 +18,7 @@ from ..register.carry_over import shown_arrows, shown_distance, shown_shift, sho
 from ..register.deformable import DeformableRegistration
 from ..session.updates import HeatMeasured, MapReady
 from . import colors, conversion, looks
-from .contents import Content, nodeOf
+from .contents import ATTRIBUTE, Content, nodeOf
 from .transforms import gridTransform
 
 #: Roles of what shows a brain shift.
@@ -55,7 +55,23 @@ def maps(found: MapReady) -> dict[str, Content]:
     result = {str(number): _quantity(image) for number, image in enumerate(found.maps)}
     if found.picture is not None:
         result["picture"] = volume(found.picture, found.picture.name or "Picture")
+        edge = model("Measured inside", conversion.box(found.picture), looks.frame)
+        result["frame"] = replace(edge, saved=False)
     return result
+
+
+def surroundings(scan: Any) -> Content:
+    """A scan's node, dimmed, to stand around a map that shows less of the patient; its voxels are not copied."""
+    data, matrix = scan.GetImageData(), conversion.vtkMatrix(np.eye(4))
+    scan.GetIJKToRASMatrix(matrix)
+
+    def fill(node: Any) -> None:
+        looks.dimmed(node, scan)
+        node.SetAndObserveImageData(data)
+        node.SetIJKToRASMatrix(matrix)
+
+    attributes = {"Uid": scan.GetAttribute(f"{ATTRIBUTE}Uid") or ""}
+    return Content(scan.GetClassName(), f"{scan.GetName()}, dimmed", fill, attributes=attributes, saved=False)
 
 
 def heat(found: HeatMeasured) -> dict[str, Content]:

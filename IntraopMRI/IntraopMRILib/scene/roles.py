@@ -29,6 +29,8 @@ AT_RISK = f"{PREOP}risk."
 BONE = "bone."
 MAP = "map."
 HEAT = "heat."
+#: Edge of what a map of a quantity shows, and the scan, dimmed, that stands around it.
+FRAME, AROUND = f"{MAP}frame", "around"
 #: What was found with a registration goes with it.
 FOUND = (RESULT, IMPLANT)
 #: Planned things, that are carried over one by one; and the preoperative volume where the rigid pose alone puts it.
@@ -45,6 +47,7 @@ _KINDS = {
     f"{PREOP}plan.": ("Planned", colors.PLANNED),
     f"{INTRAOP}plan.": ("Planned", colors.PLANNED),
     IMPLANT: ("Actual", colors.ACTUAL),
+    FRAME: ("Measured inside", colors.FRAME),
     f"{HEAT}lethal": ("Above 240 CEM43", colors.LETHAL),
     f"{HEAT}mark": ("Marked as heated", colors.HEAT_MARK),
     f"{BONE}outline.": ("Vertebra before", colors.TUMOUR),

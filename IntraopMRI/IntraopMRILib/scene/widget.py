@@ -288,7 +288,7 @@ class SessionPanel(Panel):
             # The session goes on while another module is open: what stands in the views must not stand still.
             if not worked and now - self._slow_s > SLOW_TICK_S:
                 self._slow_s = now
-                self._annotate()
+                self.annotate()
             return
         if self.running.rawPose is not sent and self.running.rawPose is not None:
             self.pages[Phase.REGISTER].poseArrived()  # type: ignore[attr-defined]
@@ -308,9 +308,9 @@ class SessionPanel(Panel):
             self._slow_s = now
             if self._shownPage is not None:
                 self._shownPage.tick()
-            self._annotate()
+            self.annotate()
 
-    def _annotate(self) -> None:
+    def annotate(self) -> None:
         """The numbers of this moment into the views; none once there is no session that stands for them."""
         if self.running.view is None:
             if stored := self.stored.words():
@@ -318,9 +318,11 @@ class SessionPanel(Panel):
             else:
                 self.overlay.close()
             return
-        shift = self.pages[Phase.NAVIGATE].shiftLines()  # type: ignore[attr-defined]
-        titles = self.pages[Phase.SCAN].compare.titles  # type: ignore[attr-defined]
-        self.overlay.annotate(self._readout(), shift, titles, self.running.view.bridge.legend())
+        scan: Any = self.pages[Phase.SCAN]
+        # Both would not fit; where heat is measured it comes first.
+        corner = scan.compare.around(time.time()) or self.pages[Phase.NAVIGATE].shiftLines()  # type: ignore[attr-defined]
+        legend, colorBar = self.running.view.bridge.legend(), scan.compare.colorBar()
+        self.overlay.annotate(self._readout(), corner, scan.compare.titles, legend, colorBar)
 
     def _readout(self) -> Readout:
         """What the views say: the same distance as the panel, and none before a person has confirmed."""

@@ -20,7 +20,8 @@ RISING = ((0.27, 0.17, 0.02), (0.5, 0.32, 0.02), (0.75, 0.5, 0.05), (0.95, 0.72,
 #: Colours of what has cooled, little to much: dark next to the dark end of what has warmed up.
 COOLING = ((0.03, 0.12, 0.45), (0.05, 0.35, 0.75), (0.15, 0.6, 0.95), (0.5, 0.85, 1.0), (0.85, 1.0, 1.0))
 COLORS = 256
-LEGEND_FONT = 14
+#: Letters of a legend, which is read from three metres, and how many numbers stand beside its colours.
+LEGEND_FONT, LEGEND_NUMBERS = 30, 4
 #: Letters of a line of a legend's title.
 TITLE_LETTERS = 12
 #: Values below this share of a rising scale let the anatomy through, so that what is not heated is not painted.
@@ -29,6 +30,8 @@ CLEAR_SHARE = 0.15
 SIGN_SHARE = 0.2
 #: A dose scale ends where tissue dies for certain (Sapareto and Dewey), equivalent minutes at 43 C.
 DOSE_MAX_MIN = 240.0
+#: A scale of temperature reaches at least so far, °C: noise of half a degree is not heat.
+LEAST_TOP_C = 5.0
 
 
 def inColour(node: Any, image: Image) -> None:
@@ -40,7 +43,8 @@ def inColour(node: Any, image: Image) -> None:
     cold = _cold(image)
     # A temperature is below its reference only where cooling is certain; the rest is noise.
     signed = cold is not None or (image.metadata[UNIT] != "°C" and low < -SIGN_SHARE * high)
-    top = _rounded(max(high, -low if signed else 0.0))
+    least = LEAST_TOP_C if image.metadata[UNIT] == "°C" else 0.0
+    top = _rounded(max(high, -low if signed else 0.0, least))
     display = node.GetScalarVolumeDisplayNode()
     if cold is not None:
         colours = _warmAndCold(node, top, cold)
@@ -116,6 +120,7 @@ def legend(node: Any, image: Image) -> None:
     shown = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
     if shown is None:
         shown = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
+        shown.SetVisibility(True)
     what = image.metadata.get(QUANTITY) or image.name
     what = textwrap.fill(what, TITLE_LETTERS, break_on_hyphens=False)
     title = f"{what}\n({image.metadata[UNIT]})"
@@ -123,11 +128,10 @@ def legend(node: Any, image: Image) -> None:
         title = f"{image.metadata[UNIT]} above\n{image.metadata[BASELINE]}"
     shown.SetTitleText(title)
     # Wide enough that titles and labels get one size; parts of round scales are written without rounding.
-    shown.SetLabelFormat("%7.4g")
-    shown.SetNumberOfLabels(5 if node.GetScalarVolumeDisplayNode().GetWindowLevelMin() < 0 else 6)
+    shown.SetLabelFormat("%.3g")
+    shown.SetNumberOfLabels(5 if node.GetScalarVolumeDisplayNode().GetWindowLevelMin() < 0 else LEGEND_NUMBERS)
     for text in (shown.GetTitleTextProperty(), shown.GetLabelTextProperty()):
         text.SetFontSize(LEGEND_FONT)
     # Between the letter of the patient's side, which must never be covered, and the scale bar; alarms come from above.
-    shown.SetSize(0.14, 0.26)
-    shown.SetPosition(0.98, 0.15)
-    shown.SetVisibility(True)
+    shown.SetSize(0.2, 0.33)
+    shown.SetPosition(0.99, 0.16)

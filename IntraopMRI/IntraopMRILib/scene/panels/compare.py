@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,12 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import slicer
 from IntraopMRIReconstructionLib.data import Image
+from IntraopMRIReconstructionLib.reconstruct.quantity_image import BASELINE
 from slicer.i18n import tr as _
 
 from ...register.carry_over import CarryOver
-from .. import recipes
+from .. import colors, recipes
+from ..contents import ATTRIBUTE
+from ..display import ColorBar, Line, age
 from ..parameters import Comparison, Pair, ShiftMap
-from ..roles import UNMOVED
+from ..roles import AROUND, UNMOVED
+from ..scan_nodes import SOURCE, takenOf
 from .layouts import FOUR_UP, SIDE_BY_SIDE, THREE_ABREAST, show
 
 #: Edge of a checkerboard tile in mm: wide enough to follow a sulcus across its edge.
@@ -24,6 +29,10 @@ TILE_MM = 15.0
 FLICKER_S = 0.6
 #: A map lets the tissue below it show through.
 MAP_OPACITY = 0.55
+#: Steps of the colours of a map's scale.
+_SHADES = 48
+#: So much of a scan's name fits into a corner.
+_NAME_LETTERS = 14
 MAPS = {
     ShiftMap.SHIFT: recipes.SHIFT_MAP,
     ShiftMap.UNCERTAINTY: recipes.UNCERTAINTY_MAP,
@@ -41,6 +50,8 @@ class Compare:
         self._map = ShiftMap.NONE
         self._blend = 0.5
         self._laid: Any = None
+        #: The map of a quantity whose scale stands in the slices.
+        self._scaled: Any = None
         self._board: Any = None
         self._boardOf: Any = None
         #: What each slice view shows, where that is not the same in all of them.
@@ -70,6 +81,13 @@ class Compare:
         """Bring volumes and opacity into all slice views."""
         view = self._running.view
         now, laid = None if view is None else view.volume(), self._mapNode()
+        self._scaled = None
+        ofQuantity = laid is not None and self._map is ShiftMap.QUANTITY
+        if view is not None:
+            picture = self._shown("map.picture")
+            # Of a map over the very scan that is shown there is no outside.
+            partly = ofQuantity and not (now is not None and picture is not None and _uid(now) == _uid(picture))
+            view.bridge.surround(partly, now if partly else None)
         if now is None and laid is None:
             self.titles = {}
             return
@@ -81,10 +99,14 @@ class Compare:
         manager = slicer.app.layoutManager()
         self.titles = {}
         for index, name in enumerate(manager.sliceViewNames()):
+            composite = manager.sliceWidget(name).mrmlSliceCompositeNode()
+            if ofQuantity:
+                self.layQuantity(composite, laid)
+                continue
+            composite.SetLabelVolumeID(None)
             below, above = before, after
             if laid is not None:
-                # A map of a quantity lies over the picture of its own scan.
-                below, above = self._shown("map.picture") if self._map is ShiftMap.QUANTITY else now, laid
+                below, above = now, laid
             elif self._mode is Comparison.SIDE_BY_SIDE:
                 below, above = abreast[min(index, len(abreast) - 1)], None
                 self.titles[name] = {
@@ -95,14 +117,61 @@ class Compare:
             elif piece is not None:
                 # It covers a vertebra only: below, the scan around it would be dimmed.
                 below, above = now, piece
-            composite = manager.sliceWidget(name).mrmlSliceCompositeNode()
             composite.SetBackgroundVolumeID(below.GetID() if below is not None else None)
             composite.SetForegroundVolumeID(above.GetID() if above is not None else None)
-        if laid is not None:
+        if laid is not None and not ofQuantity:
             self._opacity(MAP_OPACITY)
-        else:
+        elif not ofQuantity:
             self._opacity(self._blend if piece is None else 1.0 - self._blend)
         self._showLegend(laid)
+
+    def layQuantity(self, composite: Any, shown: Any) -> None:
+        """A map of a quantity over the picture of its own scan, and the anatomy around both of them."""
+        layers = (self._shown(AROUND), self._shown("map.picture"), shown)
+        around, picture, laid = (None if node is None else node.GetID() for node in layers)
+        composite.SetBackgroundVolumeID(around or picture)
+        composite.SetForegroundVolumeID(picture)
+        composite.SetForegroundOpacity(1.0)
+        self._scaled = shown
+        legend = None if shown is None else slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(shown)
+        if legend is not None:
+            # Ours is larger, and says the temperature itself.
+            legend.SetVisibility(False)
+        # The third layer is made for labels, but takes any volume with the colours of its own display.
+        composite.SetLabelVolumeID(laid)
+        composite.SetLabelOpacity(MAP_OPACITY)
+
+    def around(self, now_s: float) -> tuple[Line, ...]:
+        """What stands around a map of a quantity, and as of when; nothing where none is laid. ``now_s``: POSIX."""
+        node = self._shown(AROUND)
+        if node is None:
+            return ()
+        scan = self._running.view.volume()
+        taken = None if scan is None else takenOf(scan)
+        name = textwrap.shorten(scan.GetName() if scan is not None else "", _NAME_LETTERS, placeholder="…")
+        when = _("{name}, time unknown") if taken is None else _("{name}, as it lay {age} ago")
+        return (
+            Line(_("OUTSIDE THE FRAME"), color=colors.TEXT_QUIET, bold=True),
+            Line(when.format(name=name, age="" if taken is None else age(now_s - taken))),
+            Line(_("not measured there"), color=colors.TEXT_QUIET),
+        )
+
+    def colorBar(self) -> ColorBar | None:
+        """The scale of the map of a quantity that is laid over the slices."""
+        node = self._scaled
+        if node is None or node.GetScene() is None:
+            return None
+        display = node.GetScalarVolumeDisplayNode()
+        low, high = display.GetWindowLevelMin(), display.GetWindowLevelMax()
+        table, shades = display.GetColorNode().GetLookupTable(), []
+        for index in range(_SHADES):
+            *color, opacity = table.GetTableValue(round(index / (_SHADES - 1) * (table.GetNumberOfTableValues() - 1)))
+            shades.append(tuple(opacity * part for part in color))
+        unit, before = node.GetAttribute(f"{ATTRIBUTE}Unit") or "", node.GetAttribute(f"{SOURCE}{BASELINE}") or ""
+        # A rise is said as the temperature that it leads to: that is what a limit is given in.
+        offset = float(before.split()[0]) if unit == "°C" and before.endswith("°C") else 0.0
+        numbers = tuple(f"{offset + value:.3g}" for value in (low, (low + high) / 2, high))
+        return ColorBar(unit if offset or not before else f"{unit} above {before}", tuple(shades), numbers)
 
     @contextmanager
     def opaque(self, centre: npt.ArrayLike | None) -> Iterator[None]:
@@ -117,6 +186,7 @@ class Compare:
             widget = manager.sliceWidget(name)
             node, composite = widget.mrmlSliceNode(), widget.mrmlSliceCompositeNode()
             before.append((node, slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS()).copy()))
+            composite.SetLabelVolumeID(None)
             if now is not None:
                 composite.SetBackgroundVolumeID(now.GetID())
                 composite.SetForegroundVolumeID(None)
@@ -218,6 +288,10 @@ class Compare:
         if self._board is not None and self._board.GetScene() is not None:
             slicer.mrmlScene.RemoveNode(self._board)
         self._board, self._boardOf = None, None
+
+
+def _uid(node: Any) -> str:
+    return node.GetAttribute(f"{ATTRIBUTE}Uid") or ""
 
 
 def checkerboard(before: Image, after: Image) -> npt.NDArray[np.float32]:

@@ -16,7 +16,6 @@ from slicer.i18n import tr as _
 
 from ..display import interval, number
 from ..heat_texts import dose_gone, dose_words, gone, shown
-from .compare import MAP_OPACITY
 from .style import CHECK, DANGER, colored, sized
 
 #: Name of the mark that a click makes.
@@ -91,12 +90,8 @@ class HeatSection:
         before = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS()).copy()
         known = self._running.view.bridge.node
         shown = known("map.1") or known("map.0")
-        composite.SetBackgroundVolumeID(None if known("map.picture") is None else known("map.picture").GetID())
-        composite.SetForegroundVolumeID(None if shown is None else shown.GetID())
-        composite.SetForegroundOpacity(MAP_OPACITY)
-        legend = None if shown is None else slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(shown)
-        if legend is not None:
-            legend.Modified()
+        self._page.compare.layQuantity(composite, shown)
+        self._page.panel.annotate()
         if found.heating.spot_ras_mm is not None:
             node.JumpSliceByCentering(*found.heating.spot_ras_mm)
         try:

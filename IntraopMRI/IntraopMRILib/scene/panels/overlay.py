@@ -15,7 +15,7 @@ from ...navigate.reslice import Plane, PoseSmoother, slice_to_ras
 from ...navigate.watch import AlarmLevel, DistanceAlarm, PoseWatch
 from .. import colors
 from ..corner_text import ViewTexts
-from ..display import MIDDLE, Corners, Line, Readout, banners, corners
+from ..display import MIDDLE, ColorBar, Corners, Line, Readout, banners, corners
 from ..parameters import Reslice
 
 #: The slice views in the order in which planes are given to them.
@@ -130,11 +130,13 @@ class Overlay:
         shift: tuple[Line, ...] = (),
         titles: Mapping[str, str] = MappingProxyType({}),
         legend: tuple[Line, ...] = (),
+        colorBar: ColorBar | None = None,
     ) -> None:
         """Write the session's numbers and alarms into the views; only what changed is drawn again.
 
         ``shift``: what is known of the brain shift at the tip and under the cursor, for the slices. ``titles``: what a
         slice view shows, by its name, where that differs. ``legend``: what the colours mean, for the first view.
+        ``colorBar``: the scale of a map, for the slices.
         """
         manager = slicer.app.layoutManager()
         for name in VIEWS:
@@ -145,7 +147,9 @@ class Overlay:
                 height = widget.sliceView().renderWindow().GetSize()[1]
                 title = (Line(titles[name], MIDDLE, bold=True),) if name in titles else ()
                 colors_of = legend if name == VIEWS[0] else ()
-                texts = Corners(topLeft=(*title, *colors_of), bottomLeft=shift, banners=banners(readout))
+                texts = Corners(
+                    topLeft=(*title, *colors_of), bottomLeft=shift, banners=banners(readout), colorBar=colorBar
+                )
                 self._draw(name, widget.sliceView(), texts, toRas, node.GetFieldOfView()[1] / max(1, height))
         threeD = manager.threeDWidget(0)
         if threeD is not None:
