@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import slicer
 from host.fixtures import app, wait_until
+from IntraopMRIReconstructionLib.data import Pose
 from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.geometry import apply
 from panels.operation import DEEP, MOVED, REFUSED, RISK, SHIFT_MM, SPACING_MM, TARGET, Operation, markups, pose, product
@@ -111,6 +113,41 @@ def test_distances_say_what_they_rest_on(confirmed: Operation) -> None:
     confirmed.point(np.array([-20.0, 0.0, 10.0]))
     assert "–</span>&nbsp;&nbsp;in the cavity" in ui.tipShiftLabel.text, "there the shift is not known"
     assert "in the cavity" in ui.tipShiftLabel.toolTip
+
+
+def test_the_expected_error_of_the_pointer_stands_at_the_target_while_touched_points_place_it(
+    confirmed: Operation,
+) -> None:
+    register, label = confirmed.page("REGISTER"), confirmed.page("NAVIGATE").ui.targetDistanceLabel
+    confirmed.page("SCAN").choices.acceptGood()
+    known = np.array([[60.0, 0, 0], [-60, 10, 0], [0, 60, 20], [0, -50, 40]])
+    register.ui.checkPointsSelector.setCurrentNode(markups("Known", {f"P{n}": point for n, point in enumerate(known)}))
+    confirmed.open("NAVIGATE")
+    confirmed.point(apply(pose(), TARGET))
+    assert "TRE" not in label.text, "what places the pointer is the tracker's own calibration, whose error nobody knows"
+    confirmed.panel.parameters.trackerReportsScannerFrame = False
+    rng = np.random.default_rng(1)
+    for point in known:
+        matrix = np.eye(4)
+        matrix[:3, 3] = point + rng.normal(0.0, 0.6, 3)
+        confirmed.running.place(Pose(matrix, "Pointer", time.monotonic(), time.time()))
+        register.touch()
+    register.use(register._registration)
+    confirmed.point(apply(pose(), TARGET))
+    error = register._registration.expected_tre_mm([apply(pose(), TARGET) + MOVED])[0]
+    assert 0.2 < error < 3.0
+    assert f"expected error (TRE) {error:.1f} mm" in label.text
+    assert "Fitzpatrick" in label.toolTip
+    lost = Pose(np.eye(4), "Pointer", time.monotonic(), time.time(), valid=False)
+    confirmed.running.place(lost)
+    confirmed.page("NAVIGATE").poseArrived()
+    confirmed.page("NAVIGATE").tick()
+    assert "TRE" not in label.text
+    confirmed.point(apply(pose(), TARGET))
+    assert "TRE" in label.text
+    register.withdraw()
+    confirmed.page("NAVIGATE").tick()
+    assert "TRE" not in label.text
 
 
 def test_distances_of_an_older_scan_are_gone_before_page_5_is_seen_again(confirmed: Operation) -> None:

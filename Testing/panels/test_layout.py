@@ -65,6 +65,26 @@ def test_no_word_is_cut_off(app: Any, window: Any, name: str) -> None:
             assert words <= widget.width, f"'{widget.text}' of page {name} takes {words}, has {widget.width}"
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_letters_a_quarter_larger_fit_across_the_panel(app: Any, window: Any, name: str) -> None:
+    panel = slicer.util.getModuleWidget("IntraopMRI").panel
+    before = QtWidgets.QApplication.font()
+    larger = QtWidgets.QApplication.font()
+    larger.setPointSizeF(1.25 * before.pointSizeF())
+    QtWidgets.QApplication.setFont(larger)
+    try:
+        panel.open(next(phase for phase in panel.pages if phase.name == name))
+        for widget in vars(panel.pages[panel.parameters.phase].ui).values():
+            if type(widget).__name__ == "ctkCollapsibleButton" and widget.name in FOLDED:
+                widget.collapsed = True
+        for _ in range(5):
+            app.processEvents()
+        scroll = window.findChild(QtWidgets.QScrollArea)
+        assert scroll.horizontalScrollBar().maximum == 0
+    finally:
+        QtWidgets.QApplication.setFont(before)
+
+
 def test_an_operation_needs_no_scroll_bar(app: Any, window: Any) -> None:
     """Pages as they open, with a plan, a registration and a pointer; what is folded is secondary."""
     operation = Operation()

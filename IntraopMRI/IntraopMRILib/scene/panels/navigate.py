@@ -151,7 +151,8 @@ class NavigatePage(Page):
             (self.ui.riskDistanceLabel, None if guide is None else guide.risk, "risk"),
             (self.ui.targetDistanceLabel, None if guide is None else guide.target, "target"),
         ):
-            self._distance(label, measurement, "", nothing or self._noThing(kind), self._basis(measurement))
+            below = self._basis(measurement) + (self._pointerError(measurement) if kind == "target" else "")
+            self._distance(label, measurement, "", nothing or self._noThing(kind), below)
         self._local(self.ui.tipShiftLabel, self._tip(), nothing)
         place = cursor()
         self._local(self.ui.cursorShiftLabel, place, "" if place is not None else _("point at a slice"))
@@ -231,6 +232,15 @@ class NavigatePage(Page):
             return ""
         sure = f" ± {number(item.uncertainty_mm, 'mm')}" if item.accepted else ""
         return f"{escape(item.name + sure)}, {escape(item.basis)}"
+
+    def _pointerError(self, target: Measurement | None) -> str:
+        """How far off the pointer is expected to be at the target, where touched points tell it."""
+        item = None if target is None else self._measured.get(target.name)
+        register: Any = self.panel.pages[Phase.REGISTER]
+        error = None if item is None else register.expectedError_mm(item.position_mm[0])
+        if error is None:
+            return ""
+        return "<br>" + escape(_("Pointer there: expected error (TRE) {error}").format(error=number(error, "mm")))
 
     def _alarm(self, guide: Guidance | None) -> None:
         if guide is None:

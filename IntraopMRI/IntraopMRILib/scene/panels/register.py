@@ -83,6 +83,15 @@ class RegisterPage(Page):
         """tracker to scanner by the touched points, (4, 4); None before they give one."""
         return self._registration.target_from_source if self._usable() else None
 
+    def expectedError_mm(self, place_ras_mm: Any) -> float | None:
+        """Expected TRE (root mean square, mm) of the pointer at a place (3,), scanner RAS: see
+        :meth:`.LandmarkRegistration.expected_tre_mm`. None unless touched points are what places the pointer now."""
+        used = self.scannerFromTracker()
+        byPoints = (
+            used is not None and not self.parameters.trackerReportsScannerFrame and not self.isUsed(self.trace.found)
+        )
+        return float(self._used.expected_tre_mm([place_ras_mm])[0]) if byPoints else None
+
     def isUsed(self, found: Any) -> bool:
         """Whether poses go through this registration now."""
         return self._used is found
@@ -259,7 +268,7 @@ class RegisterPage(Page):
     def _summary(self, distances: npt.NDArray[np.float64]) -> str:
         found = self._registration
         if distances.size == 0:
-            return ""
+            return self._whyNoTouch()
         if self.parameters.trackerReportsScannerFrame or found is None:
             return _("{count} points, largest distance {worst:.1f} mm (accepted: {limit:g} mm)").format(
                 count=distances.size, worst=float(distances.max()), limit=ACCEPTED_MM
@@ -268,6 +277,12 @@ class RegisterPage(Page):
         return _("{verdict}. FRE {fre:.2f} mm, expected TRE at {place} {tre:.2f} mm").format(
             verdict=found.verdict.text, fre=found.fre_mm, place=place, tre=float(found.expected_tre_mm([at])[0])
         )
+
+    def _whyNoTouch(self) -> str:
+        """What is missing before the first point can be touched."""
+        if self.ui.checkPointsSelector.currentNode() is None:
+            return _("Choose points whose place in the scanner is known.")
+        return _("No pointer is seen yet.") if self.running.tipPose is None else ""
 
     def _target(self) -> tuple[str, npt.NDArray[np.float64]]:
         """Where the error matters, by name and in scanner RAS: what is aimed at, as far as its place is known."""
