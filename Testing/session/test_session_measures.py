@@ -83,6 +83,18 @@ def test_intervals_hold_the_truth_when_points_are_placed_by_hand() -> None:
     assert 0.9 <= np.mean(inside) <= 0.99
 
 
+def test_an_angle_of_zero_is_as_unsure_as_any_other() -> None:
+    """A straight spine was told to have 0.0 to 0.0 degrees."""
+    straight, bent = (disc("upper", 0.0, 60.0) + disc("lower", tilt, 0.0) for tilt in (0.0, 20.0))
+    widths = []
+    for points in (straight, bent):
+        (angle,) = measured(plan_of("cobb"), "cobb", drawn(points), SCAN).measurements
+        assert angle.value is not None
+        assert angle.interval is not None
+        widths.append(angle.interval[1] - angle.value)
+    assert widths[0] == pytest.approx(widths[1], rel=0.2)
+
+
 def test_cup_by_the_definitions_of_murray() -> None:
     inclination, anteversion = np.deg2rad(42.0), np.deg2rad(17.0)
     axis = np.array([np.cos(anteversion) * np.sin(inclination), np.sin(anteversion), 0.0])

@@ -121,7 +121,7 @@ def cord_residual(residual: Image, centreline_ras_mm: npt.ArrayLike) -> tuple[Me
         raise AssessmentError(f"the centre line of the cord is {total:.1f} mm long, at least {SLAB_MM:g} mm are needed")
     volume = label_volume(residual, "Residual cord lesion")
     names = ("Length along the cord", "mm", "Extent of the residual along the centre line of the cord")
-    section = ("Largest cross-section", "mm2", f"Largest area across the cord, mean over {SLAB_MM:g} mm")
+    section = ("Largest cross-section", "mm2", f"Largest area across the cord, mean over {SLAB_MM:g} mm or a voxel")
     inside = _inside(residual, "residual cord lesion")
     if not inside.any():
         zero = (0.0, float(residual.spacing_mm.max()))
@@ -145,8 +145,12 @@ def cord_residual(residual: Image, centreline_ras_mm: npt.ArrayLike) -> tuple[Me
     tangent = line[-1] - line[0]
     voxel = float(np.abs(residual.ras_from_ijk[:3, :3].T @ (tangent / np.linalg.norm(tangent))).max())
     length = float(np.ptp(along)) + voxel
-    counts = np.array([((along >= s) & (along < s + SLAB_MM)).sum() for s in np.arange(0.0, total, LINE_STEP_MM)])
-    area = float(counts.max()) * residual.voxel_volume_ml * 1000.0 / SLAB_MM
+    # A voxel reaches into a slab as far as it is long: whole ones would be four slices of 1 mm in 3 mm, or one of 5 mm.
+    slab = max(SLAB_MM, voxel)
+    starts = np.arange(float(along.min()) - voxel, float(along.max()) + voxel, LINE_STEP_MM)
+    ends = along - voxel / 2.0, along + voxel / 2.0
+    within = [np.maximum(np.minimum(ends[1], s + slab) - np.maximum(ends[0], s), 0.0).sum() for s in starts]
+    area = float(np.max(within)) / voxel * residual.voxel_volume_ml * 1000.0 / slab
     # A voxel at the boundary all round, half of it inside, as of a disc of that area.
     radius, half = float(np.sqrt(area / np.pi)), 0.5 * float(residual.spacing_mm.max())
     across = (np.pi * max(0.0, radius - half) ** 2, np.pi * (radius + half) ** 2)
@@ -175,4 +179,6 @@ def _along(
     from scipy.spatial import cKDTree
 
     beside, nearest = cKDTree(line).query(points)
-    return np.asarray(at[nearest]), np.asarray(beside)
+    forward = np.gradient(line, at, axis=0)
+    beyond = ((points - line[nearest]) * forward[nearest]).sum(axis=1)
+    return np.asarray(at[nearest] + beyond), np.asarray(beside)

@@ -203,8 +203,9 @@ def _sure(
         for number in range(places.size):
             step = np.zeros(places.size)
             step[number] = STEP_MM
-            up, down = (_values(work({**points, name: places + side * step.reshape(places.shape)})) for side in (1, -1))
-            spread += ((up - down) / (2 * STEP_MM)) ** 2
+            sides = [_values(work({**points, name: places + side * step.reshape(places.shape)})) for side in (1, -1)]
+            # An angle without sign grows to both sides of zero: up against down, nothing would be unsure there.
+            spread += (np.max([np.abs(moved - _values(result)) for moved in sides], axis=0) / STEP_MM) ** 2
     errors = SIGMAS * sigma * np.sqrt(spread)
     words = f"; in the axes of the preoperative scan; interval: points placed to {sigma:.1f} mm"
     return tuple(
