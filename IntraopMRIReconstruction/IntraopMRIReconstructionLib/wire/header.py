@@ -34,12 +34,15 @@ VERSIONS = (1, 2, 3)
 TYPE_LENGTH = 12
 DEVICE_LENGTH = 20
 
+#: A person reads why a message was refused: names in it may have 64 kB, and a thousand such texts are kept.
+LONGEST_TEXT = 500
+
 
 class RefusedMessage(WireError):
     """A message that must not be delivered. ``reason`` is a short stable word under which it is counted."""
 
     def __init__(self, reason: str, text: str) -> None:
-        super().__init__(text)
+        super().__init__(text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} ...")
         self.reason = reason
 
 
