@@ -104,6 +104,11 @@ class Assembler(Arrivals):
         self._planned = int(planned_mask(encoding).sum())
 
     @property
+    def frames(self) -> tuple[tuple[int, int], ...]:
+        """The (contrast, repetition) pairs of which an image line came, sorted: calibration alone is no picture."""
+        return tuple(sorted(key for key, frame in self._frames.items() if frame.stored))
+
+    @property
     def fraction_acquired(self) -> float:
         """Share 0..1 of the planned lines that are in, over all contrasts, repetitions and averages."""
         source = self._source
@@ -129,9 +134,10 @@ class Assembler(Arrivals):
         Raises ReconstructionError, with nothing stored, for another scan's data, a wrong number of coils or samples,
         and indices outside the encoded matrix.
         """
-        self._check(acquisition)
         flags, noise, use = flags_of(acquisition)
+        self._check(acquisition)
         if use.any():
+            self._check_counters(acquisition)
             self._check_indices(acquisition, use)
         self._record(acquisition, flags, noise)
         if not use.any():
@@ -145,6 +151,8 @@ class Assembler(Arrivals):
         calibrates = good & (flags & (LineFlag.CALIBRATION | LineFlag.CALIBRATION_AND_IMAGE) > 0)
         for_image = good & ((flags & LineFlag.CALIBRATION == 0) | (flags & LineFlag.CALIBRATION_AND_IMAGE > 0))
         self._store(frame, samples, energy, z, y, for_image, reverse, acquisition.average)
+        if frame.stored:
+            self._begun.add((acquisition.contrast, acquisition.repetition))
         if calibrates.any():
             # Zeros that are never written to take no memory, so that the block may have the size of the frame; those
             # of zeros_like are written.
@@ -175,9 +183,8 @@ class Assembler(Arrivals):
         self._judge(frame)
         self._check_alive()
         samples, warnings = frame.samples, (*self.warnings, *frame.words)
-        # A scan may calibrate in its first repetition only.
-        calibrating = self._calibrating.get(contrast, frame) if frame.calibration is None else frame
-        calibration = calibrating.calibration
+        calibrating, other = self._calibrating_for(frame, contrast)
+        warnings, calibration = (*warnings, *other), calibrating.calibration
         mixing, why = self.mixing()
         if why:
             warnings = (*warnings, why)
@@ -199,6 +206,18 @@ class Assembler(Arrivals):
             warnings=warnings,
             left_out=self.left_out,
         )
+
+    def _calibrating_for(self, frame: _Frame, contrast: int) -> tuple[_Frame, tuple[str, ...]]:
+        """(the frame whose lines calibrate ``frame``, words where it shows another contrast).
+
+        A scan may calibrate in its first repetition only, and in one contrast only: coils see all of them alike.
+        """
+        if frame.calibration is not None or contrast in self._calibrating or not self._calibrating:
+            return frame if frame.calibration is not None else self._calibrating.get(contrast, frame), ()
+        if describe(frame.counts, self._source.is_3d).calibration_lines[1] > 1:
+            return frame, ()
+        number, other = min(self._calibrating.items())
+        return other, (f"calibrated by the lines of contrast {number}, since contrast {contrast} has none of its own",)
 
     def _judge(self, frame: _Frame) -> None:
         """Leave out coils that became unsteady, and note what speaks against the frame.
@@ -256,6 +275,8 @@ class Assembler(Arrivals):
         if acquisition.trajectory is not None:
             raise ReconstructionError("lines with a trajectory cannot be sorted into a Cartesian matrix")
         self._check_coils(acquisition)
+
+    def _check_counters(self, acquisition: Acquisition) -> None:
         self._reach(acquisition)
         source = self._source
         for name, value, limit in (
@@ -303,7 +324,6 @@ class Assembler(Arrivals):
             frame.taken = np.concatenate([frame.taken, more])
         if frame is None:
             z, y, x = self.encoding.encoded_matrix
-            self._begun.add(key)
             for other in self._frames.values():
                 if other.judged == other.stored:
                     self._working &= ~other.unsteady

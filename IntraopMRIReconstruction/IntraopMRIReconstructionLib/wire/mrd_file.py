@@ -18,7 +18,7 @@ from ..errors import OpenChoice, WireError
 from .mrd_header import MrdHeader, format_header, parse_header
 from .mrd_layout import ACQUISITION_HEAD
 from .mrd_lines import Lines, scan_lines
-from .mrd_scan import MrdOptions, left_out, plan_scan
+from .mrd_scan import MrdOptions, plan_scan
 
 #: Rows of the table that lie together in the file: one HDF5 chunk of some 100 kB.
 _CHUNK_ROWS = 256
@@ -83,7 +83,7 @@ class MrdReader:
         unused: Counter[str] = Counter()
         for start in range(0, len(self._heads), step):
             lines = self._lines(start, start + step)
-            unused += left_out(lines.heads, self._plan.options)
+            unused += self._plan.left_out(lines.heads)
             for block in self._plan.blocks(lines):
                 if held is not None:
                     yield replace(held, last=False)

@@ -141,8 +141,10 @@ class MrdFlag(IntFlag):
     COMPRESSION = 0b1111 << 52
 
 
-#: Readouts that belong to no image: left out, counted and named.
+#: Readouts that belong to no image: left out, counted and named. So do those for the correction of phases, of all scans
+#: but EPI.
 NOT_FOR_IMAGES = (
+    MrdFlag.NAVIGATION,
     MrdFlag.HP_FEEDBACK,
     MrdFlag.DUMMY_SCAN,
     MrdFlag.RT_FEEDBACK,

@@ -18,7 +18,7 @@ _FLAGS = (
     (MrdFlag.CALIBRATION, LineFlag.CALIBRATION),
     (MrdFlag.CALIBRATION_AND_IMAGE, LineFlag.CALIBRATION_AND_IMAGE),
     (MrdFlag.REVERSE, LineFlag.REVERSED),
-    (MrdFlag.NAVIGATION | MrdFlag.PHASE_CORRECTION, LineFlag.NAVIGATOR),
+    (MrdFlag.PHASE_CORRECTION, LineFlag.NAVIGATOR),
     (MrdFlag.LAST_IN_MEASUREMENT, LineFlag.LAST_IN_SCAN),
 )
 
@@ -102,6 +102,5 @@ def scan_lines(encoding: Encoding, acquisitions: Iterable[Acquisition]) -> Itera
 def _mrd_flags(flags: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint64]:
     result = np.zeros(len(flags), np.uint64)
     for written, read in _FLAGS:
-        flag = MrdFlag.PHASE_CORRECTION if read is LineFlag.NAVIGATOR else written
-        result |= np.where((flags & np.uint32(read)) != 0, np.uint64(flag), np.uint64(0))
+        result |= np.where((flags & np.uint32(read)) != 0, np.uint64(written), np.uint64(0))
     return result

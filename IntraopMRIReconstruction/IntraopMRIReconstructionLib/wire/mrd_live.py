@@ -9,16 +9,15 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
-from ..data import Acquisition, AnyArray, Encoding, Image
+from ..data import Acquisition, Encoding, Image
 from ..errors import WireError
 from .mrd_geometry import PLACE_TOLERANCES
 from .mrd_header import MrdHeader, parse_header
 from .mrd_layout import ACQUISITION_HEAD, MrdFlag
 from .mrd_lines import Lines, has
 from .mrd_messages import AcquisitionMessage, MessageId, MrdMessage, TextMessage, Waveform
-from .mrd_scan import MrdOptions, ScanPlan, chosen_space, for_images, left_out, plan_scan
+from .mrd_scan import MrdOptions, ScanPlan, chosen_space, for_images, plan_scan
 from .mrd_semac import is_open, slices_apart_mm
 from .mrd_stream import MrdConnection
 
@@ -109,7 +108,7 @@ class LiveScan:
                 if plan is None or not self._continues(plan, run, header):
                     plan = self._plan = self._planned(header, run, end)
                     yield plan.encoding
-                self._left_out += left_out(run.heads, plan.options)
+                self._left_out += plan.left_out(run.heads)
                 for block in plan.blocks(run):
                     self._ended = block.last
                     yield self._received_now(block)
@@ -142,7 +141,7 @@ class LiveScan:
         return len(self._slices) >= (1 if one else space.count("slice"))
 
     def _continues(self, plan: ScanPlan, lines: Lines, header: MrdHeader) -> bool:
-        heads = lines.heads[_located(lines.heads, self._options)]
+        heads = lines.heads[for_images(lines.heads, self._options)]
         if not len(heads) or bool(plan.placement.holds(heads).all()):
             return True
         if not self._single_place(header):
@@ -161,8 +160,9 @@ class LiveScan:
             first = heads[images][0]["idx"]
             phase = int(first["phase"]) if options.phase is None else options.phase
             chosen = int(first["set"]) if options.set_index is None else options.set_index
+            others = for_images(heads, options, epi=True)
             options = replace(options, phase=phase, set_index=chosen)
-            heads = heads[~images | for_images(heads, options)]
+            heads = heads[~others | for_images(heads, options, epi=True)]
         plan = replace(plan_scan(header, heads, self._options, self._name, goes_on=not end), options=options)
         self._plans += 1
         self._ended = False
@@ -223,14 +223,9 @@ def _joined(messages: list[AcquisitionMessage]) -> Lines:
     )
 
 
-def _located(heads: AnyArray, options: MrdOptions) -> npt.NDArray[np.bool_]:
-    """Lines whose place counts: navigators may lie elsewhere."""
-    return for_images(heads, options) & ~has(heads, MrdFlag.NAVIGATION)
-
-
 def _runs(lines: Lines, options: MrdOptions) -> list[Lines]:
     """Cut where the place changes from one image line to the next."""
-    rows = np.flatnonzero(_located(lines.heads, options))
+    rows = np.flatnonzero(for_images(lines.heads, options))
     moved = np.zeros(max(len(rows) - 1, 0), bool)
     for name, tolerance in PLACE_TOLERANCES.items():
         moved |= np.abs(np.diff(lines.heads[name][rows], axis=0)).max(axis=1, initial=0.0) > tolerance

@@ -71,13 +71,17 @@ class ScanPlan:
         """Whether every line fills one row of the encoded matrix."""
         return self.encoding.trajectory == "cartesian"
 
+    def for_images(self, heads: AnyArray) -> npt.NDArray[np.bool_]:
+        """Which lines belong to the image."""
+        return for_images(heads, self.options, self.encoding.trajectory == "epi")
+
     def blocks(self, lines: Lines) -> list[Acquisition]:
         """Acquisitions of ``lines``: one block for each run of equal counters, channels and length.
 
         Raises WireError when a line does not fit into its own head or into the encoded matrix.
         """
         heads = lines.heads
-        chosen = np.flatnonzero(for_images(heads, self.options) | has(heads, MrdFlag.NOISE))
+        chosen = np.flatnonzero(self.for_images(heads) | has(heads, MrdFlag.NOISE))
         if not chosen.size:
             return []
         # Nobody averages lines that only calibrate, however they are numbered.
@@ -87,7 +91,7 @@ class ScanPlan:
             heads["idx"]["average"][alone] = 0
             lines = replace(lines, heads=heads)
         if self.steps is not None:
-            heads = self.steps.as_contrasts(heads, for_images(heads, self.options))
+            heads = self.steps.as_contrasts(heads, self.for_images(heads))
             lines = replace(lines, heads=heads)
         chosen_heads = heads[chosen]
         idx, length = chosen_heads["idx"], chosen_heads["number_of_samples"]
@@ -99,6 +103,26 @@ class ScanPlan:
         groups = [chosen[group.reshape(-1) == number] for number in np.argsort(first)]
         ends = bool(has(chosen_heads, MrdFlag.LAST_IN_MEASUREMENT).any())
         return [self._block(lines, rows, ends and rows is groups[-1]) for rows in groups]
+
+    def left_out(self, heads: AnyArray) -> Counter[str]:
+        """How many readouts belong neither to the chosen image nor to the noise scan, by what they are."""
+        result: Counter[str] = Counter()
+        rest = heads[~(self.for_images(heads) | has(heads, MrdFlag.NOISE))]
+        if not len(rest):
+            return result
+        kinds = [
+            (f"{(flag.name or '').lower().replace('_', ' ')} readouts", has(rest, flag))
+            for flag in (*NOT_FOR_IMAGES, MrdFlag.PHASE_CORRECTION)
+        ]
+        other = rest["encoding_space_ref"] != self.options.encoding_space
+        kinds.append(("calibration readouts of other encodings", other & has(rest, MrdFlag.CALIBRATION)))
+        kinds.append(("readouts of other encodings", other))
+        kinds.append(("readouts of other slices, phases or sets", np.ones(len(rest), dtype=bool)))
+        counted = np.zeros(len(rest), dtype=bool)
+        for what, rows in kinds:
+            result[what] += int((rows & ~counted).sum())
+            counted |= rows
+        return +result
 
     def _block(self, lines: Lines, rows: npt.NDArray[np.intp], last: bool) -> Acquisition:
         heads = lines.heads[rows]
@@ -136,7 +160,7 @@ class ScanPlan:
         if count > width:
             raise WireError(f"a readout has {count} samples, the encoded matrix is {width} wide: wrong header or file")
         centre = self.encoding.centre_index[2]
-        forward = ~has(heads, MrdFlag.REVERSE | MrdFlag.NAVIGATION | MrdFlag.PHASE_CORRECTION)
+        forward = ~has(heads, MrdFlag.REVERSE)
         # Writers leave the centre sample of a full readout at 0 when they do not know it.
         known = (heads["center_sample"] > 0) | (count < width)
         moved = np.flatnonzero(forward & known & (heads["center_sample"] != centre))
@@ -210,9 +234,9 @@ def plan_scan(
     """
     if options.encoding_space is None:
         options = replace(options, encoding_space=_only_space(heads, len(header.spaces)))
-    images = heads[for_images(heads, options)]
     every_slice = heads[for_images(heads, replace(options, slice_index=None))]
     space, steps = chosen_space(header, options, slices_apart_mm(every_slice))
+    images = heads[for_images(heads, options, space.trajectory == "epi")]
     if not len(images):
         raise WireError(f"none of the {len(heads)} readouts belongs to an image of encoding {options.encoding_space}")
     _refuse_open_choices(images)
@@ -222,9 +246,8 @@ def plan_scan(
         images = steps.as_contrasts(images, np.ones(len(images), dtype=bool))
     elif not is_3d and space.trajectory == "cartesian":
         refuse_hidden_steps(_without_navigators(images))
-    located = images[~has(images, MrdFlag.NAVIGATION)]
     placement = place(
-        located if len(located) else images,
+        _without_navigators(images),
         space.recon_matrix,
         space.recon_fov_mm,
         is_3d=is_3d,
@@ -271,27 +294,12 @@ def plan_scan(
     return ScanPlan(encoding, options, placement, shifts, steps)
 
 
-def left_out(heads: AnyArray, options: MrdOptions) -> Counter[str]:
-    """How many readouts belong neither to the chosen image nor to the noise scan, by what they are."""
-    result: Counter[str] = Counter()
-    rest = heads[~(for_images(heads, options) | has(heads, MrdFlag.NOISE))]
-    if not len(rest):
-        return result
-    kinds = [(f"{(flag.name or '').lower().replace('_', ' ')} readouts", has(rest, flag)) for flag in NOT_FOR_IMAGES]
-    other = rest["encoding_space_ref"] != options.encoding_space
-    kinds.append(("calibration readouts of other encodings", other & has(rest, MrdFlag.CALIBRATION)))
-    kinds.append(("readouts of other encodings", other))
-    kinds.append(("readouts of other slices, phases or sets", np.ones(len(rest), dtype=bool)))
-    counted = np.zeros(len(rest), dtype=bool)
-    for what, rows in kinds:
-        result[what] += int((rows & ~counted).sum())
-        counted |= rows
-    return +result
+def for_images(heads: AnyArray, options: MrdOptions, epi: bool = False) -> npt.NDArray[np.bool_]:
+    """Which lines belong to the chosen image: not noise, no dummy or feedback scan, the chosen counters.
 
-
-def for_images(heads: AnyArray, options: MrdOptions) -> npt.NDArray[np.bool_]:
-    """Which lines belong to the chosen image: not noise, no dummy or feedback scan, the chosen counters."""
-    other = MrdFlag.NOISE
+    ``epi``: the lines for the correction of phases as well, which is what they are for in such a scan alone.
+    """
+    other = MrdFlag.NOISE if epi else MrdFlag.NOISE | MrdFlag.PHASE_CORRECTION
     for flag in NOT_FOR_IMAGES:
         other |= flag
     chosen = ~has(heads, other) & (heads["encoding_space_ref"] == options.encoding_space)
@@ -373,7 +381,10 @@ def _centring(space: Space, images: AnyArray) -> tuple[tuple[int, int], tuple[in
     if space.trajectory in ("cartesian", "epi"):
         shift_y, centre_y = _line_centring(space, images, 1, space.encoded_matrix[1])
     width = space.encoded_matrix[2]
-    samples, centre_sample = int(images["number_of_samples"][0]), int(images["center_sample"][0])
+    # Where the centre of a line that was read backwards lies, before it is turned or after, writers take either way.
+    forward = images[~has(images, MrdFlag.REVERSE)]
+    first = forward[0] if len(forward) else images[0]
+    samples, centre_sample = int(first["number_of_samples"]), int(first["center_sample"])
     centre_x = width // 2
     # Writers leave the centre sample of a full readout at 0 when they do not know it.
     if space.trajectory == "cartesian" and (samples < width or centre_sample):
@@ -415,7 +426,7 @@ def _for_averages(images: AnyArray) -> AnyArray:
 
 def _without_navigators(images: AnyArray) -> AnyArray:
     """Image lines alone: some scanners number the navigators of EPI as averages of their own."""
-    lines = images[~has(images, MrdFlag.NAVIGATION | MrdFlag.PHASE_CORRECTION)]
+    lines = images[~has(images, MrdFlag.PHASE_CORRECTION)]
     return lines if len(lines) else images
 
 

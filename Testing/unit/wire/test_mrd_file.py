@@ -124,14 +124,14 @@ def test_every_kind_of_line_keeps_its_meaning(tmp_path: Path) -> None:
         LineFlag.CALIBRATION: ismrmrd.ACQ_IS_PARALLEL_CALIBRATION,
         LineFlag.CALIBRATION_AND_IMAGE: ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING,
         LineFlag.REVERSED: ismrmrd.ACQ_IS_REVERSE,
-        LineFlag.NAVIGATOR: ismrmrd.ACQ_IS_PHASECORR_DATA,
         LineFlag.LAST_IN_SCAN: ismrmrd.ACQ_LAST_IN_MEASUREMENT,
     }
     lines = [
         scan.line(np.full((2, 20), 9), flags=[flag[LineFlag.NOISE]]),
         scan.line(flags=[flag[LineFlag.CALIBRATION]], kspace_encode_step_1=7),
         scan.line(flags=[flag[LineFlag.CALIBRATION_AND_IMAGE]], kspace_encode_step_1=8),
-        scan.line(flags=[flag[LineFlag.NAVIGATOR], flag[LineFlag.REVERSED]], kspace_encode_step_1=8),
+        scan.line(flags=[flag[LineFlag.REVERSED]], kspace_encode_step_1=9),
+        scan.line(flags=[ismrmrd.ACQ_IS_PHASECORR_DATA], kspace_encode_step_1=99),
         scan.line(flags=[ismrmrd.ACQ_IS_DUMMYSCAN_DATA], kspace_encode_step_1=99),
         scan.line(kspace_encode_step_1=2, contrast=1),
         scan.line(kspace_encode_step_1=3, repetition=2),
@@ -147,7 +147,7 @@ def test_every_kind_of_line_keeps_its_meaning(tmp_path: Path) -> None:
         (0, LineFlag.NOISE, 0, 0, 0),
         (7, LineFlag.CALIBRATION, 0, 0, 0),
         (8, LineFlag.CALIBRATION_AND_IMAGE, 0, 0, 0),
-        (8, LineFlag.NAVIGATOR | LineFlag.REVERSED, 0, 0, 0),
+        (9, LineFlag.REVERSED, 0, 0, 0),
         (2, LineFlag.NONE, 1, 0, 0),
         (3, LineFlag.NONE, 0, 2, 0),
         (4, LineFlag.LAST_IN_SCAN, 0, 0, 1),
@@ -156,7 +156,10 @@ def test_every_kind_of_line_keeps_its_meaning(tmp_path: Path) -> None:
     encoding = read.encoding
     assert (encoding.contrasts, encoding.repetitions, encoding.averages) == (2, 3, 2)
     assert encoding.calibration_lines == (0, 2)
-    assert [dict(block.left_out) for block in read.acquisitions] == [{"dummy scan readouts": 1}, {}, {}, {}, {}]
+    assert [dict(block.left_out) for block in read.acquisitions] == [
+        {"dummy scan readouts": 1, "phase correction readouts": 1},
+        *({},) * 4,
+    ]
     assert read.acquisitions[0].samples.shape == (1, 2, 20)
 
 
@@ -340,7 +343,7 @@ def test_a_written_file_reads_back_and_others_read_it(tmp_path: Path, directions
         echo_times_s=(0.004,),
         dwell_time_s=4e-6,
     )
-    flags = np.array([0, 4, 8, 16 | 8], np.uint32)
+    flags = np.array([0, 4, 8, 8], np.uint32)
     blocks = [
         Acquisition(
             "trial",
