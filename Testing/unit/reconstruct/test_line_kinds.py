@@ -10,7 +10,7 @@ import pytest
 from IntraopMRIReconstructionLib.data import LineFlag
 from IntraopMRIReconstructionLib.reconstruct.live import PREVIEW_S, LiveScan
 from IntraopMRIReconstructionLib.simulate.raw_scans import RawScan
-from IntraopMRIReconstructionLib.wire.mrd_layout import NOT_FOR_IMAGES, MrdFlag
+from IntraopMRIReconstructionLib.wire.mrd_layout import COUNTERS, NOT_FOR_IMAGES, MrdFlag
 from unit.reconstruct.fault_scans import Mrd, block, encoding, head, made, scan
 from unit.reconstruct.test_fault_oracle import difference, right
 
@@ -42,7 +42,7 @@ def mixed_in(case: Mrd, flag: MrdFlag, fields: dict[str, int], every: int = 5) -
             other = case.heads[row : row + 1].copy()
             other["flags"] = np.uint64(flag)
             for name, value in fields.items():
-                (other["idx"] if name in other["idx"].dtype.names else other)[name] = value
+                (other["idx"] if name in (COUNTERS.names or ()) else other)[name] = value
             size = 2 * int(other["number_of_samples"][0]) * int(other["active_channels"][0])
             heads.append(other)
             data.append((loud * rng.standard_normal(size)).astype(np.float32))
