@@ -5,6 +5,8 @@ Swapped, a screw that stands 4 mm too deep is told to end where it should.
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image
@@ -19,6 +21,8 @@ COARSE_MM = 2.0
 AIR_SIGNAL = 0.1
 #: An entry this much deeper than its tip is none, mm.
 DEEPER_MM = 5.0
+#: A side in the name of an implant, and how far (mm) beside the middle of its vertebra it lies there for certain.
+SIDE, ASIDE_MM = re.compile(r"(?<![a-z])(left|right)(?![a-z])"), 3.0
 #: In bone, a line that runs from front to back by more than this part of its length.
 BACKWARD = 0.3
 
@@ -37,6 +41,23 @@ def approach_doubt(planned: Trajectory, preoperative: Image, vertebra: str = "")
     if depths is None or depths[0] <= depths[1] + DEEPER_MM:
         return ""
     return f"{swapped}: its entry lies {depths[0]:.0f} mm below the surface and its tip {depths[1]:.0f} mm; {check}"
+
+
+def side_doubt(planned: Trajectory, vertebra: Image, name: str) -> str:
+    """Why the side in an implant's name seems wrong, in one sentence; empty when it is right, or not named.
+
+    ``vertebra``: label (its RAS frame) that takes it, ``name`` in words. Right is the patient's right.
+    """
+    sides = set(SIDE.findall(planned.name.lower()))
+    middle = apply(vertebra.ras_from_ijk, np.argwhere(np.asarray(vertebra.array) != 0).mean(axis=0)[::-1])
+    aside = float(((planned.entry_ras_mm + planned.tip_ras_mm) / 2.0 - middle)[0])
+    lies = "right" if aside > 0 else "left"
+    if len(sides) != 1 or lies in sides or abs(aside) < ASIDE_MM:
+        return ""
+    return (
+        f"'{planned.name}' is planned on the patient's {lies}, {abs(aside):.0f} mm beside the middle of {name}: check "
+        "its name, and that left and right are not exchanged in the preoperative volume"
+    )
 
 
 def depth_mm(image: Image, points_ras_mm: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:

@@ -12,6 +12,7 @@ from IntraopMRIReconstructionLib.data import Image, Matrix, checked_rigid
 from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.geometry import apply, centre_of
 
+from ..assess.approach import approach_doubt, side_doubt
 from ..assess.carry import carried_points, occupied
 from ..assess.implant import Trajectory
 from ..register.carry_over import Carried, CarryOver, Kind
@@ -112,6 +113,15 @@ class Plan:
             return np.concatenate([[planned.entry_ras_mm, planned.tip_ras_mm] for planned in self.trajectories])
         k, j, i = self.preoperative.array.shape[:3]
         return centre_of(self.preoperative.ras_from_ijk, (i, j, k))[None]
+
+    def doubts(self) -> list[str]:
+        """What a person should check before all else: ends or sides of implants that are perhaps exchanged."""
+        found = []
+        for planned in self.trajectories:
+            bone = self.implanted.get(planned.name, "")
+            found.append(approach_doubt(planned, self.preoperative, bone))
+            found.append(side_doubt(planned, self.vertebrae[bone], bone) if bone else "")
+        return [words for words in found if words]
 
     def things(self) -> Iterator[tuple[Kind, str, npt.NDArray[np.float64]]]:
         """Kind, name and points (n, 3) of all that is carried over one by one."""

@@ -19,7 +19,6 @@ from IntraopMRIReconstructionLib.reconstruct.quantity_image import UNIT
 from IntraopMRIReconstructionLib.wire.recorder import ByteTap
 from IntraopMRIReconstructionLib.wire.scanner_control import ScannerControl
 
-from ..assess.approach import approach_doubt
 from ..register.carry_over import Carried, shift_at
 from ..register.deformable import DeformableRegistration, register_deformable
 from ..register.rigid import RigidRegistration, register_rigid
@@ -107,10 +106,8 @@ class Session:
             raise SessionError("a session is connected once: begin a new one to connect again")
         self._links.connect(scanner, tracker, live)
         self._control = self._links.control
-        for planned in self.plan.trajectories:
-            doubt = approach_doubt(planned, self.plan.preoperative, self.plan.implanted.get(planned.name, ""))
-            if doubt:
-                self._tell(Problem("check the plan", doubt, fatal=False))
+        for doubt in self.plan.doubts():
+            self._tell(Problem("check the plan", doubt, fatal=False))
         for work, name in ((self._receive, "intraop receiver"), (self._process, "intraop worker")):
             thread = threading.Thread(target=work, name=name, daemon=True)
             thread.start()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from IntraopMRILib.assess.approach import approach_doubt, depth_mm
+from IntraopMRILib.assess.approach import approach_doubt, depth_mm, side_doubt
 from IntraopMRILib.assess.implant import Trajectory
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.geometry import apply
@@ -56,3 +56,33 @@ def test_a_screw_is_planned_from_behind(directions: np.ndarray) -> None:
     assert "front to back through L4" in approach_doubt(swapped, scan, "L4")
     # One across a vertebra, as from the side, is nobody's error.
     assert approach_doubt(replace(screw, tip_ras_mm=np.array([-20.0, -32.0, 0.0])), scan, "L4") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "r_mm", "doubted"),
+    [
+        ("L4 right", 18.0, False),
+        ("L4 right", -18.0, True),
+        ("Left L4", -18.0, False),
+        ("Screw_left_L4", 18.0, True),
+        ("L4", 18.0, False),
+        ("from right to left", 18.0, False),
+        ("Copyright", -18.0, False),
+        ("L4 right", -1.0, False),
+    ],
+)
+def test_the_side_in_a_name_is_that_of_the_patient(
+    directions: np.ndarray, name: str, r_mm: float, doubted: bool
+) -> None:
+    """The patient lies 60 mm beside the middle of the scanner."""
+    grid = np.eye(4)
+    grid[:3, :3] = directions * 2.0
+    grid[:3, 3] = np.array([60.0, 10.0, -5.0]) - grid[:3, :3] @ np.full(3, 19.5)
+    bone = np.zeros((40, 40, 40), np.uint8)
+    bone[8:32, 8:32, 8:32] = 1
+    middle = np.array([60.0 + r_mm, 10.0, -5.0])
+    behind = np.array([0.0, -20.0, 0.0])
+    planned = Trajectory(middle + behind, middle - behind, 6.0, name)
+    said = side_doubt(planned, Image(bone, grid), "L4")
+    assert bool(said) is doubted
+    assert not doubted or f"patient's {'right' if r_mm > 0 else 'left'}, {abs(r_mm):.0f} mm" in said
