@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import slicer
 from host.fixtures import app, wait_until
 from IntraopMRIReconstructionLib.geometry import apply
 from panels.operation import TARGET, Operation, pose
-from PySide6 import QtWidgets
+from PySide6 import QtCore, QtWidgets
 
 __all__ = ["app"]
 
@@ -83,6 +84,20 @@ def test_letters_a_quarter_larger_fit_across_the_panel(app: Any, window: Any, na
         assert scroll.horizontalScrollBar().maximum == 0
     finally:
         QtWidgets.QApplication.setFont(before)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_tab_key_goes_from_top_to_bottom(app: Any, window: Any, name: str) -> None:
+    page = shown(app, name)
+    widget, tops = page.widget.nextInFocusChain(), []
+    while page.widget.isAncestorOf(widget):
+        if widget.isVisibleTo(page.widget) and widget.focusPolicy & QtCore.Qt.TabFocus:
+            tops.append((widget.mapTo(page.widget, QtCore.QPoint(0, 0)).y(), widget.objectName))
+        widget = widget.nextInFocusChain()
+    assert len(tops) > 5
+    # What stands beside one another may differ by some pixels.
+    back = [(one, other) for one, other in pairwise(tops) if other[0] < one[0] - 12]
+    assert not back
 
 
 def test_an_operation_needs_no_scroll_bar(app: Any, window: Any) -> None:

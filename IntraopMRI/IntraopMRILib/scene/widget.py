@@ -21,7 +21,7 @@ from .panels.decide import DecidePage
 from .panels.layouts import DUAL, FOUR_UP, show
 from .panels.navigate import NavigatePage
 from .panels.overlay import Overlay
-from .panels.page import Page, Readiness
+from .panels.page import Page, Readiness, tabInOrder
 from .panels.register import RegisterPage
 from .panels.running import Running
 from .panels.scan import ScanPage
@@ -66,6 +66,7 @@ class SessionPanel(Panel):
             # No stacked widget: there every page is as high as the highest, and needs a scroll bar.
             self.ui.pageArea.layout().addWidget(page.widget)
             page.widget.visible = False
+            tabInOrder(page.widget)
             self._steps[phase].connect("clicked()", lambda phase=phase: self.open(phase))
         self.ui.nextButton.connect("clicked()", self._onNext)
         self.ui.cancelButton.connect("clicked()", self.running.cancel)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -99,6 +99,27 @@ def leadTo(widget: Any) -> None:
             above.collapsed = False
         above = above.parentWidget()
     widget.setFocus(qt.Qt.OtherFocusReason)
+
+
+def tabInOrder(widget: Any) -> None:
+    """Let the Tab key go from top to bottom: sections that were put into a page would come after all of it."""
+    before = None
+    for each in _inOrder(widget.layout()):
+        if each.focusPolicy != qt.Qt.NoFocus:
+            if before is not None:
+                qt.QWidget.setTabOrder(before, each)
+            before = each
+
+
+def _inOrder(layout: Any) -> Iterator[Any]:
+    for index in range(layout.count()):
+        item = layout.itemAt(index)
+        inner = item.layout()
+        if item.widget() is not None:
+            yield item.widget()
+            inner = item.widget().layout()
+        if inner is not None:
+            yield from _inOrder(inner)
 
 
 def blocked(text: str) -> State:

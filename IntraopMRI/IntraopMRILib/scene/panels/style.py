@@ -38,7 +38,10 @@ CHOICE_BUTTON = (
     "border-radius: 6px; } QPushButton:disabled { border: 1px solid #a0a0a0; color: #767676; background: transparent; }"
     " QPushButton:pressed { background: #dbe9f5; }"
 )
-BANNER = f"QLabel {{ background: {DANGER}; color: white; font-weight: bold; font-size: 15px; padding: 8px; }}"
+#: What went wrong has to be read, but is no danger: those stand in the views, in red.
+BANNER = (
+    f"QLabel {{ background: {code(colors.CAUTION)}; color: black; font-weight: bold; font-size: 15px; padding: 8px; }}"
+)
 PATIENT = "QLabel { font-weight: bold; font-size: 15px; padding: 2px; }"
 
 
