@@ -38,6 +38,7 @@ class _Frame:
     energy: npt.NDArray[np.float32]  # (z, y, coils) of the newest average
     order: npt.NDArray[np.int32]  # (z, y) of arrival
     unsteady: npt.NDArray[np.bool_]  # (coils,) by the lines that were judged
+    pictured: bool = False  # whether a line for the image came, though it may have been left out
     stored: int = 0  # lines
     judged: int = 0  # lines
     words: tuple[str, ...] = ()
@@ -106,7 +107,7 @@ class Assembler(Arrivals):
     @property
     def frames(self) -> tuple[tuple[int, int], ...]:
         """The (contrast, repetition) pairs of which an image line came, sorted: calibration alone is no picture."""
-        return tuple(sorted(key for key, frame in self._frames.items() if frame.stored))
+        return tuple(sorted(key for key, frame in self._frames.items() if frame.pictured))
 
     @property
     def fraction_acquired(self) -> float:
@@ -149,10 +150,11 @@ class Assembler(Arrivals):
         frame = self._frame(acquisition)
         reverse = flags & LineFlag.REVERSED > 0
         calibrates = good & (flags & (LineFlag.CALIBRATION | LineFlag.CALIBRATION_AND_IMAGE) > 0)
-        for_image = good & ((flags & LineFlag.CALIBRATION == 0) | (flags & LineFlag.CALIBRATION_AND_IMAGE > 0))
-        self._store(frame, samples, energy, z, y, for_image, reverse, acquisition.average)
-        if frame.stored:
+        for_image = (flags & LineFlag.CALIBRATION == 0) | (flags & LineFlag.CALIBRATION_AND_IMAGE > 0)
+        if (use & for_image).any():
+            frame.pictured = True
             self._begun.add((acquisition.contrast, acquisition.repetition))
+        self._store(frame, samples, energy, z, y, good & for_image, reverse, acquisition.average)
         if calibrates.any():
             # Zeros that are never written to take no memory, so that the block may have the size of the frame; those
             # of zeros_like are written.
