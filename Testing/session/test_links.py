@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from IntraopMRILib.session import links as module
 from IntraopMRILib.session.journal import Journal
 from IntraopMRILib.session.links import Link, Links
 from IntraopMRILib.session.updates import Problem, Update
@@ -112,7 +114,52 @@ def test_the_pointer_never_becomes_another_tool_that_the_tracker_sees() -> None:
     (problem,) = told
     assert isinstance(problem, Problem)
     assert not problem.fatal
-    assert "sends 'reference' too; only 'pointer' is followed" in problem.text
+    assert "sees 'reference' too; only 'pointer' is followed" in problem.text
+
+
+def test_a_tool_that_comes_alone_is_taken_up_and_one_from_beside_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pointer is put away and a probe taken up; the reference, which the camera sees all the time, is neither."""
+    monkeypatch.setattr(module, "HANDOVER_S", 0.1)
+    tick = threading.Event()
+    with linked("tracker") as (links, server):
+        server.send(tools(("pointer", 1.0), ("reference", 50.0)))
+        until(lambda: links.pose() is not None)
+        # Long after, the reference alone; and the pointer comes back behind another one in the list.
+        tick.wait(0.2)
+        server.send(tools(("drill", 3.0), ("reference", 50.0), ("pointer", 99.0)))
+        assert [pose.tool for pose in taken(links)] == ["pointer"]
+        seen: set[str] = set()
+        for _ in range(15):
+            server.send(tools(("reference", 50.0)))
+            tick.wait(0.02)
+            pose = links.pose()
+            seen |= {pose.tool} if pose is not None else set()
+        assert not seen
+        server.send(tools(("reference", 50.0), ("probe", 99.0)))
+        assert [pose.tool for pose in taken(links)] == ["probe"]
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_what_the_tracker_does_not_see_is_no_pointer(monkeypatch: pytest.MonkeyPatch, chosen: bool) -> None:
+    monkeypatch.setattr(module, "HANDOVER_S", -1.0)
+
+    def sent(tool: str, status: str) -> Pose | None:
+        count, metadata = client.counters.received, {"Status": status}
+        server.send(codec.TransformMessage(device=tool, version=2, metadata=metadata, matrix=shifted(1.0)))
+        until(lambda: client.counters.received > count and len(client._inbox) > 0)
+        return links.pose()
+
+    with linked("tracker", tool="pointer" if chosen else "") as (links, server):
+        assert links.tracker is not None
+        client = links.tracker
+        assert sent("probe", "MISSING") is None
+        first = sent("pointer", "OK")
+        assert first is not None
+        unseen = sent("pointer", "MISSING")
+        assert unseen is not None
+        assert not unseen.valid
+        taken_up = sent("probe", "OK")
+        assert (taken_up is None) is chosen
 
 
 def test_a_person_says_which_tool_is_the_pointer() -> None:

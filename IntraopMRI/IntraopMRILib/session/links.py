@@ -13,9 +13,11 @@ from IntraopMRIReconstructionLib.wire.connection import Limits
 from IntraopMRIReconstructionLib.wire.endpoint import LinkEvent
 from IntraopMRIReconstructionLib.wire.intake import IdentityGuard
 from IntraopMRIReconstructionLib.wire.messages_array import ImageMessage
+from IntraopMRIReconstructionLib.wire.messages_tracking import MOST_TOOLS
 from IntraopMRIReconstructionLib.wire.recorder import ByteTap
 from IntraopMRIReconstructionLib.wire.scanner_control import ScannerControl
 from IntraopMRIReconstructionLib.wire.scanner_dialect import Transition, dialect_of
+from IntraopMRIReconstructionLib.wire.timing import HANDOVER_S
 from IntraopMRIReconstructionLib.wire.transport import LATEST_TYPES, Client, Received
 from IntraopMRIReconstructionLib.wire.trust import AS_SENT, PeerProfile
 
@@ -39,8 +41,8 @@ MOST_LOOKED_AT = 1000
 class Link:
     """Where a peer listens, and what is known about the way it speaks.
 
-    ``tool``: which tool of a tracker is the pointer; "" for the first that comes. ``recorded``: a recording is played
-    there, which comes to its end.
+    ``tool``: which tool of a tracker is the pointer; "" for the first that comes, see :meth:`Links.pose`. ``recorded``:
+    a recording is played there, which comes to its end.
     """
 
     host: str
@@ -70,8 +72,8 @@ class Links:
         self.live: Client | None = None
         #: Whether the scanner was a recording, and it has come to its end.
         self.over = False
-        self._tool = ""
-        self._others_told = False
+        self._tool, self._is_chosen, self._seen_s = "", False, float("-inf")
+        self._beside: set[str] = set()
 
     def connect(self, scanner: Link | None, tracker: Link | None, live: Link | None) -> None:
         """Raises WireError, with nothing left open, when a peer cannot be reached."""
@@ -82,6 +84,7 @@ class Links:
                 self.control = ScannerControl(self.scanner.send, dialect, on_transition=self._turned)
             self.tracker = self._client("tracker", tracker, LATEST_TYPES)
             self._tool = tracker.tool if tracker is not None else ""
+            self._is_chosen = bool(self._tool)
             self.live = self._client("live", live, LATEST_TYPES | {"IMAGE"})
         except WireError:
             self._open.close()
@@ -96,8 +99,9 @@ class Links:
     def pose(self) -> Pose | None:
         """Newest pose of the pointer since the last call, None when there is none. Never waits.
 
-        One tool is followed: while the tracker does not see it, another one that it sees is not the pointer. Raises
-        DataError while nothing but transforms that are no tools have come.
+        One tool is followed. One that comes alone after it, for ``HANDOVER_S`` without it, is taken up in its place
+        unless a person has chosen; one that was seen beside it, such as the reference on the patient, is never the
+        pointer. Raises DataError while nothing but transforms that are no tools have come.
         """
         newest, no_tool = None, None
         for received in self._waiting(self.tracker):
@@ -133,14 +137,26 @@ class Links:
             return None
         assert self.tracker is not None
         poses = adapters.poses_from_message(received.message, received, self.tracker.profile)
-        if poses and not self._tool:
-            self._tool = poses[0].tool
-        others = [pose.tool for pose in poses if pose.tool != self._tool]
-        if others and not self._others_told:
-            self._others_told = True
-            text = f"the tracker sends '{others[0]}' too; only '{self._tool}' is followed as the pointer"
-            self._tell(Problem("follow the pointer", text, fatal=False))
-        return next((pose for pose in poses if pose.tool == self._tool), None)
+        # The one that is followed first, and every one: what is seen beside it is noted.
+        poses.sort(key=lambda pose: pose.tool != self._tool)
+        found = [pose for pose in poses if self._follows(pose)]
+        return found[0] if found else None
+
+    def _follows(self, pose: Pose) -> bool:
+        now_s = pose.received_monotonic_s
+        is_alone = now_s - self._seen_s > HANDOVER_S
+        may_change = is_alone and not self._is_chosen and pose.tool not in self._beside
+        if pose.tool != self._tool and pose.valid and may_change:
+            self._tool = pose.tool
+        if pose.tool == self._tool:
+            self._seen_s = now_s if pose.valid else self._seen_s
+            return True
+        if pose.valid and not is_alone and len(self._beside) < MOST_TOOLS:
+            if not self._beside:
+                text = f"the tracker sees '{pose.tool}' too; only '{self._tool}' is followed as the pointer"
+                self._tell(Problem("follow the pointer", text, fatal=False))
+            self._beside.add(pose.tool)
+        return False
 
     def states(self) -> dict[str, tuple[str, bool]]:
         """Address of each link and whether it is up now, by its part: scanner, tracker, live."""
