@@ -55,6 +55,11 @@ def test_what_is_missing_is_said_and_the_button_leads_there(panel: Any, missing:
     panel.refresh()
     assert words in panel.ui.whyLabel.text
     assert panel.ui.nextButton.text == button
+    for later in ("CONNECT", "SCAN", "DECIDE"):
+        panel.open(page(panel, later).phase)
+        assert words in panel.ui.whyLabel.text, "a page that waits for another says what is missing there"
+        assert panel.ui.nextButton.text.startswith("Go to: 1")
+    panel.open(page(panel, "CASE").phase)
     slicer.util.mainWindow().activateWindow()
     panel.ui.nextButton.click()
     assert not section.collapsed

@@ -205,6 +205,8 @@ class SessionPanel(Panel):
             page.enter()
         page.refresh()
         said = [page.state().text, *self.running.warnings[-2:]]
+        if (first := self._waitsFor()) is not None:
+            said.insert(1, f"{self._names[first]}: {self.pages[first].state().text}")
         if self.running.view is None and (stored := self.stored.words()):
             said.insert(
                 1, _("The views show a stored scene ({stored}): nothing of it is verified.").format(stored=stored)
@@ -221,10 +223,9 @@ class SessionPanel(Panel):
     def _next(self) -> tuple[str, Callable[[], None] | None]:
         """Text of the one prominent button and what it does; None when a person has to do something first."""
         phases, phase = list(Phase), self.parameters.phase
-        page = self.pages[phase]
-        before = [p for p in phases[: phases.index(phase)] if not self._isDone(p)]
-        if page.state().readiness is Readiness.BLOCKED and before:
-            return _("Go to: {page}").format(page=self._names[before[0]]), lambda: self.open(before[0])
+        page, first = self.pages[phase], self._waitsFor()
+        if first is not None:
+            return _("Go to: {page}").format(page=self._names[first]), lambda: self.open(first)
         action = page.action()
         if action is not None:
             return action.text, action.run
@@ -232,6 +233,13 @@ class SessionPanel(Panel):
         if after:
             return _("Go on: {page}").format(page=self._names[after[0]]), lambda: self.open(after[0])
         return _("Everything is done"), None
+
+    def _waitsFor(self) -> Phase | None:
+        """The first page that has to be done before the open one, which is blocked; None where it is not."""
+        if self.pages[self.parameters.phase].state().readiness is not Readiness.BLOCKED:
+            return None
+        before = list(Phase)[: list(Phase).index(self.parameters.phase)]
+        return next((phase for phase in before if not self._isDone(phase)), None)
 
     def _isDone(self, phase: Phase) -> bool:
         return self.pages[phase].state().readiness is Readiness.DONE
