@@ -58,11 +58,12 @@ def test_the_first_look_is_kept_and_does_not_count(world: SmallWorld) -> None:
     assert kept[0].decisions == ("resect further: rim",)
     # The same digits on paper and in DICOM as in the record.
     volume = as_document(record)["looks"][0]["measurements"][0]
-    words = f"{joined(*value_text(volume['value'], volume['unit']))} ({interval_text(volume)})"
+    value, between = joined(*value_text(volume["value"], volume["unit"])), interval_text(volume)
     page, comments = render(as_document(record)), " ".join(general_words(as_document(record)))
     assert "Earlier scans of this operation" in page
-    assert words in page
-    assert words in comments
+    assert value in page.split("Earlier scans of this operation")[1]
+    assert between in page.split("Earlier scans of this operation")[1]
+    assert f"{value} ({between})" in comments
     assert "resect further: rim" in page
     assert from_json(to_json(record)) == record
 
@@ -77,7 +78,7 @@ def test_a_look_that_nobody_confirmed_says_so_and_one_without_numbers_is_none(wo
     # A native scan alone, before its contrast scan, is no look of its own.
     assert [entry.image_name for entry in record.looks] == ["T1 contrast 1", "T1 contrast 2"]
     assert not any(entry.confirmed or entry.decisions for entry in record.looks)
-    assert render(as_document(record)).count("registration not confirmed by a person") == 2
+    assert render(as_document(record)).count("Registration not confirmed by a person") == 2
 
 
 def worked(session: Session, image: Image, role: Role) -> list[Update]:

@@ -16,7 +16,7 @@ from IntraopMRIReconstructionLib.errors import DataError
 
 from . import drawings
 from .style import STYLE
-from .text import clock, day, interval_text, joined, level_of, look_words, value_text
+from .text import clock, day, interval_text, joined, level_of, value_text
 from .trust import WITHHELD, checked, found_parts
 
 _MIME = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
@@ -239,22 +239,19 @@ def _margin(document: Document) -> str:
 
 def _looks(document: Document) -> str:
     """What earlier scans of the operation said, before a newer one replaced them."""
-    rows = "".join(
-        f'<tr><th>{_e(look["image_name"] or "unnamed")}<span class="source">taken '
-        f"{_e(clock(look['acquired_utc'] or ''))} UTC</span></th><td>"
-        + "<br>".join(_e(words) for words in look_words(look))
-        + f"</td><td>{_e('; '.join(look['decisions']) or 'none')}"
-        + ("" if look["confirmed"] else '<span class="source">registration not confirmed by a person</span>')
-        + "</td></tr>"
-        for look in document.get("looks", ())
-    )
-    if not rows:
+    parts = []
+    for look in document.get("looks", ()):
+        confirmed = "Registration confirmed" if look["confirmed"] else "Registration not confirmed by a person"
+        said = [look["rano"], confirmed, f"Decision then: {'; '.join(look['decisions']) or 'none'}"]
+        parts.append(
+            f"<h3>{_e(look['image_name'] or 'unnamed')}, taken {_e(clock(look['acquired_utc'] or ''))} UTC</h3>"
+            # It rests on the registration of then, which was not refused.
+            f'{_table(look["measurements"], {})}<p class="note">{_e(". ".join(words for words in said if words))}.</p>'
+        )
+    if not parts:
         return ""
-    return (
-        "<section><h2>Earlier scans of this operation</h2><table><thead><tr><th>Scan</th><th>Measured then</th>"
-        f'<th>Decision then</th></tr></thead><tbody>{rows}</tbody></table><p class="note">How it was before a newer '
-        "scan, by the same definitions; not how it is now.</p></section>"
-    )
+    note = '<p class="note">How it was before a newer scan, not how it is now.</p>'
+    return f"<section><h2>Earlier scans of this operation</h2>{note}{''.join(parts)}</section>"
 
 
 def _heating(document: Document) -> str:
