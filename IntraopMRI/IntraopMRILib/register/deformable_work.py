@@ -17,7 +17,7 @@ from IntraopMRIReconstructionLib.geometry import invert, resample_matrix
 from .brain_mask import brain_of
 from .cavity import RIM_MM, find_cavity, find_stains, with_rim
 from .inverse import before_moving, inverse_of
-from .lattice import Basis, Lattice
+from .lattice import Basis, Lattice, firm_nodes
 from .matching import LevelFit, LevelImages
 from .normalise import locally_normalised
 from .sampling import BoolArray, Float32Array, Volume, bounding_box, checked_volume, mask_on, resampled, sample
@@ -140,7 +140,7 @@ class Work:
                 coefficients = lattice.refined(coefficients)
                 lattice = lattice.finer()
             start, width = span[0] + (span[1] - span[0]) * number / len(levels), (span[1] - span[0]) / len(levels)
-            self.last = LevelFit(self.images(spacing), lattice, STIFFNESS, self._threads)
+            self.last = LevelFit(self.images(spacing), lattice, STIFFNESS, self._threads, firm=self._firm(lattice))
             coefficients = self.last.fitted(
                 coefficients, steps, partial(self._told, start, width, f"fitting at {spacing:g} mm")
             )
@@ -172,11 +172,15 @@ class Work:
             weight=np.ascontiguousarray(images.weight[k, j, i]),
             moving_start=tuple(before),
         )
-        fit = LevelFit(shown, part, STIFFNESS, self._threads, held=True)
+        firm = self._firm(lattice)
+        fit = LevelFit(shown, part, STIFFNESS, self._threads, firm=None if firm is None else firm[nodes], held=True)
         told = partial(self._told, 0.85, 0.06, f"fitting at {spacing:g} mm around the cavity")
         result = coefficients.copy()
         result[(slice(None), *nodes)] = fit.fitted(inner, NEAR_STEPS, told, 0.0)
         return result
+
+    def _firm(self, lattice: Lattice) -> Float32Array | None:
+        return firm_nodes(lattice, self._gone, self.masks.spacing_kji_mm) if self._gone.any() else None
 
     def images(self, spacing: float) -> LevelImages:
         """Both normalised at a resolution in mm, with what is known about the cavity."""

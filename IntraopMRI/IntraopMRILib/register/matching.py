@@ -59,16 +59,24 @@ class LevelImages:
 class LevelFit:
     """Points of one resolution, ready to be matched again and again.
 
+    ``firm`` (lattice shape) or None: what holds together around each node, see :class:`.lattice.Bending`.
     ``held``: nodes at the border of the lattice, which see only some of their voxels, stay as they are.
     """
 
     def __init__(
-        self, images: LevelImages, lattice: Lattice, stiffness: float, threads: int, *, held: bool = False
+        self,
+        images: LevelImages,
+        lattice: Lattice,
+        stiffness: float,
+        threads: int,
+        *,
+        firm: Float32Array | None = None,
+        held: bool = False,
     ) -> None:
         self._images, self._threads = images, threads
         self.voxel_mm = float(np.cbrt(np.prod(images.voxel_mm)))
         self.basis = Basis(lattice, images.fixed.shape, images.voxel_mm)
-        self.bending = Bending(lattice.shape)
+        self.bending = Bending(np.ones(lattice.shape, dtype=np.float32) if firm is None else firm)
         self._chosen = np.flatnonzero(images.weight)
         index = np.unravel_index(self._chosen, images.fixed.shape)
         self.points_kji = np.stack(index).astype(np.float32)
@@ -139,7 +147,7 @@ class LevelFit:
 
     def _prior(self, coefficients: Float32Array) -> Float32Array:
         """Half the gradient of bending energy and anchor."""
-        return self.bending(coefficients) + np.float32(ANCHOR) * coefficients
+        return self.bending(coefficients) + np.float32(ANCHOR) * self.bending.firm * coefficients
 
     def weighed(self, coefficients: Float32Array) -> tuple[Float32Array, Float32Array, Float32Array]:
         """(residual (n,), gradient (3, n), weight (n,)): weight falls with the residual (Cauchy)."""
@@ -170,7 +178,7 @@ class LevelFit:
         stiffness = self.stiffness
         # A node that sees nothing is moved by its neighbours only.
         ridge = np.float32(1e-3) * blocks[:3].sum(axis=0) + np.float32(1e-4) * stiffness + np.float32(1e-12)
-        inverse = _inverted(blocks, ridge + stiffness * np.float32(Bending.DIAGONAL))
+        inverse = _inverted(blocks, ridge + stiffness * np.float32(Bending.DIAGONAL) * self.bending.firm)
 
         def operator(x: Float32Array) -> Float32Array:
             return _times(blocks, x) + ridge * x + stiffness * self._prior(x)

@@ -69,8 +69,10 @@ def test_part_of_a_lattice_shows_the_same_displacement(lattice: Lattice, first: 
     np.testing.assert_allclose(shown, whole[(slice(None), *box)], atol=1e-5)
 
 
-def test_bending_is_zero_for_affine_motion_and_symmetric(lattice: Lattice) -> None:
-    bending = Bending(lattice.shape)
+@pytest.mark.parametrize("loose", [False, True])
+def test_bending_is_zero_for_affine_motion_and_symmetric(lattice: Lattice, loose: bool) -> None:
+    firm = np.random.default_rng(2).uniform(0.05, 1.0, lattice.shape) if loose else np.ones(lattice.shape)
+    bending = Bending(firm.astype(np.float32))
     assert np.abs(bending((linear_nodes(lattice) * 0.3 + 2.0).astype(np.float32))).max() < 1e-3
     a, b = noise((3, *lattice.shape)), noise((3, *lattice.shape), 1)
     assert np.vdot(bending(a), b) == pytest.approx(np.vdot(a, bending(b)), rel=1e-3)
@@ -78,7 +80,20 @@ def test_bending_is_zero_for_affine_motion_and_symmetric(lattice: Lattice) -> No
 
 
 def test_bending_counts_every_second_difference() -> None:
-    bending = Bending((9, 9, 9))
+    bending = Bending(np.ones((9, 9, 9), np.float32))
     spike = np.zeros((1, 9, 9, 9), np.float32)
     spike[0, 4, 4, 4] = 1.0
     assert bending(spike)[0, 4, 4, 4] == pytest.approx(Bending.DIAGONAL)
+
+
+def test_what_is_loose_bends_for_less() -> None:
+    """A bend at one plane of nodes, along any axis, costs what that plane holds; elsewhere nothing."""
+    for axis in range(3):
+        bent = np.zeros((1, 9, 8, 7), np.float32)
+        at = np.abs(np.arange(bent.shape[axis + 1]) - 3.0).astype(np.float32)
+        bent += at.reshape([-1 if n == axis else 1 for n in range(3)])
+        firm = np.ones(bent.shape[1:], np.float32)
+        whole = float(np.vdot(bent, Bending(firm)(bent)))
+        assert whole == pytest.approx(4.0 * bent.size / bent.shape[axis + 1]), "the second difference is 2"
+        np.moveaxis(firm, axis, 0)[3] = 0.05
+        assert float(np.vdot(bent, Bending(firm)(bent))) == pytest.approx(0.05 * whole, rel=1e-3)

@@ -14,7 +14,7 @@ from IntraopMRILib.register.cavity import find_cavity, find_stains
 from IntraopMRILib.register.deformable import DeformableRegistration
 from IntraopMRILib.register.engines import greedy_disagreement
 from IntraopMRILib.register.inverse import inverse_of
-from IntraopMRILib.register.lattice import Lattice
+from IntraopMRILib.register.lattice import LOOSE, Lattice, firm_nodes
 from IntraopMRILib.register.matching import LevelFit, LevelImages
 from IntraopMRILib.register.normalise import locally_normalised
 from IntraopMRILib.register.sampling import Volume, resampled, sample
@@ -132,6 +132,46 @@ def test_steps_settle_where_nothing_moved() -> None:
     assert len(told) < 20, "stops by itself"
     again = fit.fitted(found, 40, told.append)
     assert np.sqrt((again - found) ** 2).mean() < 0.1, "and has little left to do"
+
+
+def test_the_wall_of_a_collapsed_cavity_is_not_held_back_by_the_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ball of 16 mm is gone, its wall has drawn in by 2.5 mm; nothing is matched within 3 mm of the wall."""
+    rng, size, radius = np.random.default_rng(0), 48, 16.0
+    anatomy = ndimage.gaussian_filter(rng.standard_normal((size + 8,) * 3), 1.2).astype(np.float32)
+    anatomy /= anatomy.std()
+    offset = 2.0 * (np.indices((size,) * 3) - (size - 1) / 2.0)
+    away = np.sqrt((offset**2).sum(axis=0))
+    # Where tissue was: farther out, around the cavity without change of volume.
+    pull = offset * 2.5 * radius**2 / np.maximum(away, radius / 2) ** 3
+    before = (np.indices((size,) * 3) + pull / 2.0 + 4.0).astype(np.float32)
+    fixed = ndimage.map_coordinates(anatomy, before, order=1).astype(np.float32)
+    moving = anatomy[4:-4, 4:-4, 4:-4]
+    gone = away < radius + 3.0
+    images = LevelImages(fixed, moving, (~gone).astype(np.float32), np.full(3, 2.0))
+    lattice = Lattice(8.0, (2.0 * size,) * 3)
+    wall = (away > radius) & (away < radius + 1.5)
+
+    def lacking(loose: float) -> float:
+        monkeypatch.setattr("IntraopMRILib.register.lattice.LOOSE", loose)
+        fit = LevelFit(images, lattice, 0.05, 2, firm=firm_nodes(lattice, gone, images.voxel_mm))
+        found = fit.basis.evaluated(fit.fitted(np.zeros((3, *lattice.shape), np.float32), 10, lambda _: None))
+        return float((((pull - found) * offset).sum(axis=0) / away)[wall].mean())
+
+    loose, firm = lacking(LOOSE), lacking(1.0)
+    assert 0.0 < loose < 0.9 * firm
+
+
+def test_firm_nodes_lie_in_tissue() -> None:
+    gone = np.zeros((24, 30, 20), dtype=bool)
+    gone[:, 10:, :] = True
+    lattice = Lattice(8.0, (48.0, 60.0, 40.0))
+    firm = firm_nodes(lattice, gone, (2.0, 2.0, 2.0))
+    # Node n lies n - 1 spacings into the box, the border of what is gone at 20 mm.
+    np.testing.assert_allclose(firm[3, :3, 3], 1.0)
+    assert firm[3, 3, 3] > 0.9 > 0.1 > firm[3, 5, 3]
+    np.testing.assert_allclose(firm[3, 5:9, 3], LOOSE, atol=1e-6)
+    part, nodes = lattice.part((16.0, 8.0, 8.0), (24.0, 32.0, 24.0))
+    assert firm[nodes].shape == part.shape
 
 
 def test_brain_mask_of_a_head_and_of_its_stripped_brain(head: Any, scan: Any, preop: Image) -> None:
