@@ -12,6 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 from IntraopMRILib.cli import main
+from IntraopMRILib.cli.commands import INCOMPLETE
 from IntraopMRILib.cli.files import CaseFiles, read_case_files
 from IntraopMRILib.cli.run import _Run
 from IntraopMRILib.session import Session
@@ -168,12 +169,15 @@ def test_what_does_not_go_together_is_said(
 
 
 @pytest.mark.slow
-def test_planned_screws_are_found_in_a_scan(tmp_path: Path) -> None:
+def test_planned_screws_are_found_in_a_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     case = make_spine_case(3)
     plan, truth = case.plan, case.truth.deviations
     write_volume(case.preop, tmp_path / "preop.nrrd")
     write_volume(case.intraop[SPINE], tmp_path / "scan.nrrd")
-    line = write_line(tmp_path / "L4 left.mrk.json", np.array([plan.entry_ras_mm, plan.tip_ras_mm]))
+    ends = np.array([plan.entry_ras_mm, plan.tip_ras_mm])
+    line = write_line(tmp_path / "L4 left.mrk.json", ends)
+    # In the next vertebra there is none: dark as some of it is, no metal is there.
+    absent = write_line(tmp_path / "L5 left.mrk.json", ends - (0.0, 0.0, 37.0))
     said = [
         "--diameter",
         str(plan.diameter_mm),
@@ -185,8 +189,14 @@ def test_planned_screws_are_found_in_a_scan(tmp_path: Path) -> None:
         str(tmp_path / "o"),
     ]
     scans = ["--preop", str(tmp_path / "preop.nrrd"), "--native", str(tmp_path / "scan.nrrd")]
-    assert main(["assess", *scans, "--planned", str(line), *said, "--out", str(tmp_path / "o")]) == 0
-    (found,) = read_record(tmp_path / "o" / "session.json").implants
+    assert main(["assess", *scans, "--planned", str(line), "--planned", str(absent), *said]) == INCOMPLETE
+    assert "missing: L5 left: deviation from its plan; no signal void" in capsys.readouterr().err
+    record = read_record(tmp_path / "o" / "session.json")
+    dash = next(m for m in record.measurements if m.name == "L5 left: deviation from its plan")
+    assert dash.value is None
+    report = pydicom.dcmread(tmp_path / "o" / "dicom" / "report.dcm").to_json()
+    assert "L5 left: deviation from its plan: no value, no signal void" in report
+    (found,) = record.implants
     for name, true in (("tip deviation", truth["tip_mm"]), ("depth deviation", truth["depth_mm"])):
         measured = next(m for m in found.measurements if m.name == f"L4 left: {name}")
         assert measured.interval is not None

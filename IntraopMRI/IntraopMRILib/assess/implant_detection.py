@@ -22,6 +22,9 @@ CONTEXT_MM = 8.0
 LEVEL_SIGMA_MM = 10.0
 #: A void must take away this part of the signal more than its surroundings; the lower one is good enough to look at.
 GOOD_VOID, LEAST_VOID = 0.5, 0.3
+#: The lower one counts only for a void that is at most so many voxels wide: metal leaves nothing of what lies in it, so
+#: in a wider void with half of the signal left there is none.
+THIN_VOXELS = 3.0
 #: Void against real diameter: below, it is a vessel or cortex; above, blooming hides where the metal is.
 DIAMETER_GOOD, DIAMETER_LEAST = (0.75, 1.6), (0.5, 3.0)
 #: Void length against planned length. Implants keep their length; a much shorter void is something else.
@@ -107,7 +110,7 @@ def find_implant(
     remaining = _relative_signal(np.asarray(image.array[box], dtype=np.float64), image.spacing_mm[::-1])
     start = _search(remaining, grid, near, search_radius_mm)
     fit = _fit(remaining, grid, start, near, float(image.spacing_mm.max()))
-    verdict = _verdict(fit, near)
+    verdict = _verdict(fit, near, float(image.spacing_mm.max()))
     if verdict.level is Level.REFUSED:
         raise AssessmentError(
             f"no signal void like '{near.name}' lies within {search_radius_mm:g} mm of its planned place "
@@ -298,12 +301,13 @@ def _edge(distance: Array, width: float) -> Array:
     return np.asarray(0.5 + 0.5 * np.tanh(distance / (1.25 * width)))
 
 
-def _verdict(fit: _Fit, near: Trajectory) -> Verdict:
+def _verdict(fit: _Fit, near: Trajectory, voxel_mm: float) -> Verdict:
     def level(value: float, good: tuple[float, float], least: tuple[float, float]) -> Level:
         if good[0] <= value <= good[1]:
             return Level.GOOD
         return Level.CHECK if least[0] <= value <= least[1] else Level.REFUSED
 
+    least_void = LEAST_VOID if 2.0 * fit.radius <= THIN_VOXELS * voxel_mm else GOOD_VOID
     diameter = 2.0 * fit.radius / near.diameter_mm
     length = (float(np.linalg.norm(fit.tip - fit.entry)) - 2.0 * fit.radius + near.diameter_mm) / near.length_mm
     return Verdict(
@@ -313,7 +317,7 @@ def _verdict(fit: _Fit, near: Trajectory) -> Verdict:
                 fit.depth,
                 "",
                 f"at least {GOOD_VOID}",
-                level(fit.depth, (GOOD_VOID, 1.0), (LEAST_VOID, 1.0)),
+                level(fit.depth, (GOOD_VOID, 1.0), (least_void, 1.0)),
             ),
             Reason(
                 "void diameter over implant diameter",

@@ -9,7 +9,6 @@ files. ``lab`` only makes a case and keeps the theatre open for others to connec
 from __future__ import annotations
 
 import argparse
-import math
 import signal
 import sys
 import threading
@@ -19,14 +18,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from IntraopMRIReconstructionLib.errors import IntraopError, SessionError, WireError
-from IntraopMRIReconstructionLib.wire.trust import PROFILES, PeerProfile, profile_named
+from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
+from IntraopMRIReconstructionLib.wire.trust import PROFILES
 
 from ..assess.implant import METALS_PPM
-from ..session import Link, Plan
+from ..session import Plan
 from ..session.files import DRAWN_BEFORE
 from ..session.links import PARTS, RECORDING
 from ..session.measures import RECIPES
+from .arguments import address, finite, positive, profile, spot, zero_or_more
 from .results import finished_or_nothing, kept_when_it_fails
 
 if TYPE_CHECKING:
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 
 #: Exit status when results were written and something that was asked for is missing in them.
 INCOMPLETE = 3
+#: For a script that runs many cases.
+EXITS = (
+    "Exit status: 0 done; 1 failed, nothing was written; 2 wrong arguments; "
+    f"{INCOMPLETE} results were written, and something that was asked for is missing in them, named at the end; "
+    "128 and more: ended by a signal. Earlier results in the folder of --out are replaced, nothing else is."
+)
 #: What has to be said beside a measure, by its kind.
 OPTIONS = {kind: recipe.options for kind, recipe in RECIPES.items() if recipe.options}
 
@@ -80,7 +86,8 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="intraopmri", description="Intraoperative MRI without Slicer. Research only.")
+    text = "Intraoperative MRI without Slicer. Research only."
+    parser = argparse.ArgumentParser(prog="intraopmri", description=text, epilog=EXITS)
     commands = parser.add_subparsers(required=True)
 
     demo = commands.add_parser("demo", help="a simulated session, end to end, compared with the truth")
@@ -95,34 +102,32 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--seed", type=int, default=1, help="another seed is another patient")
 
     session = commands.add_parser("session", help="a session against a scanner and a tracker")
-    session.add_argument("--scanner", type=_address, required=True, metavar="HOST:PORT")
-    session.add_argument("--tracker", type=_address, metavar="HOST:PORT")
-    session.add_argument("--live", type=_address, metavar="HOST:PORT", help="a stream of 2D slices")
+    session.add_argument("--scanner", type=address, required=True, metavar="HOST:PORT", help="sends scans, or raw data")
+    session.add_argument("--tracker", type=address, metavar="HOST:PORT", help="sends the poses of a pointer")
+    session.add_argument("--live", type=address, metavar="HOST:PORT", help="a stream of 2D slices")
     session.add_argument("--record", action="store_true", help="keep the wire traffic with the results")
     text = "follow an ablation too: ask the scanner for its temperature scan and mark what is heated"
     session.add_argument(
         "--heat",
         nargs="?",
-        type=_spot,
+        type=spot,
         const=True,
         metavar="R,A,S",
         help=f"{text}; --heat=R,A,S in mm, else the hottest place",
     )
+    session.add_argument("--heat-radius", type=positive, default=20.0, metavar="MM", help="beyond it nothing is heated")
     session.add_argument(
-        "--heat-radius", type=_positive, default=20.0, metavar="MM", help="beyond it nothing is heated"
-    )
-    session.add_argument(
-        "--heat-before", type=_finite, default=37.0, metavar="C", help="temperature of the tissue before"
+        "--heat-before", type=finite, default=37.0, metavar="C", help="temperature of the tissue before"
     )
     session.set_defaults(run=_session)
     replay = commands.add_parser("replay", help="a recorded session again")
     replay.add_argument("recording", type=Path, help="folder 'recording' in the results of a recorded session")
-    replay.add_argument("--speed", type=_positive, help="times as fast as it was; as fast as possible when left out")
+    replay.add_argument("--speed", type=positive, help="times as fast as it was; as fast as possible when left out")
     replay.set_defaults(run=_replay)
     for command, left_out in ((session, "the first"), (replay, "what the peer was taken for then")):
         command.add_argument(
             "--profile",
-            type=_profile,
+            type=profile,
             action="append",
             default=[],
             metavar="[PART=]NAME",
@@ -133,12 +138,13 @@ def _parser() -> argparse.ArgumentParser:
             "--tool", default="", metavar="NAME", help="which tool of the tracker is the pointer; else the first seen"
         )
         command.add_argument("--case", type=Path, required=True, help="case folder with preop.nrrd, tumour, plan.json")
-        command.add_argument("--procedure", choices=("brain", "spine", *RECIPES), default="brain")
+        text = "what is asked for: residual, implants or alignment, or a measure that a person draws for later"
+        command.add_argument("--procedure", choices=("brain", "spine", *RECIPES), default="brain", help=text)
         command.add_argument(
-            "--wait", type=_positive, default=60.0, metavar="S", help="longest silence of the scanner (s)"
+            "--wait", type=positive, default=60.0, metavar="S", help="longest silence of the scanner (s)"
         )
         command.add_argument(
-            "--navigate", type=_zero_or_more, default=10.0, metavar="S", help="time to follow the pointer (s)"
+            "--navigate", type=zero_or_more, default=10.0, metavar="S", help="time to follow the pointer (s)"
         )
         command.add_argument("--out", type=Path, default=Path("session-output"), help="folder for the results")
     assess = commands.add_parser("assess", help="a session from files, no scanner needed: residual, implants, measures")
@@ -151,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         assess.add_argument(f"--{name}", type=Path, required=name == "native", help=f"{text} (NIfTI, NRRD or DICOM)")
     text = "implant planned on the preoperative volume, a line from entry to tip; again for each"
     assess.add_argument("--planned", type=Path, action="append", default=[], metavar="MRK.JSON", help=text)
-    assess.add_argument("--diameter", type=_positive, metavar="MM", help="of the planned implants")
+    assess.add_argument("--diameter", type=positive, metavar="MM", help="of the planned implants")
     assess.add_argument("--metal", choices=tuple(METALS_PPM), default="", help="of the planned implants")
     text = "case folder with what is known before the operation, in the place of --preop and what was drawn on it"
     assess.add_argument("--case", type=Path, help=text)
@@ -177,10 +183,10 @@ def _parser() -> argparse.ArgumentParser:
     measure.set_defaults(run=_measure)
     send = commands.add_parser("send", help="the DICOM objects of a finished session to an archive (PACS)")
     send.add_argument("--results", type=Path, default=Path("session-output"), help="folder of a finished session")
-    send.add_argument("--to", type=_address, required=True, metavar="HOST:PORT", help="where the archive listens")
+    send.add_argument("--to", type=address, required=True, metavar="HOST:PORT", help="where the archive listens")
     send.add_argument("--called", required=True, metavar="AE", help="application entity title of the archive")
     send.add_argument("--calling", default="INTRAOPMRI", metavar="AE", help="title by which it knows this computer")
-    send.add_argument("--wait", type=_positive, default=30.0, metavar="S", help="longest silence of the archive (s)")
+    send.add_argument("--wait", type=positive, default=30.0, metavar="S", help="longest silence of the archive (s)")
     text = "wait for storage commitment too; PORT: where the archive calls back, 0: it answers on the same connection"
     send.add_argument("--commit", type=int, metavar="PORT", help=text)
     send.set_defaults(run=_send)
@@ -351,50 +357,3 @@ def plan_of_case(case: Path, procedure: str) -> Plan:
         implanted=implanted_of((planned,), bones),
         pedicles={} if content.pedicle is None else {planned.name: content.pedicle},
     )
-
-
-def _finite(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"'{text}' is no number")
-    return value
-
-
-def _zero_or_more(text: str) -> float:
-    if (value := _finite(text)) < 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is less than zero")
-    return value
-
-
-def _positive(text: str) -> float:
-    if (value := _finite(text)) <= 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is not above zero")
-    return value
-
-
-def _spot(text: str) -> tuple[float, float, float]:
-    try:
-        x, y, z = (_finite(part) for part in text.split(","))
-    except (ValueError, argparse.ArgumentTypeError):
-        raise argparse.ArgumentTypeError(f"'{text}' is no place R,A,S in mm, for example 12,-8,20.5") from None
-    return x, y, z
-
-
-def _address(text: str) -> Link:
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise argparse.ArgumentTypeError(f"'{text}' is no HOST:PORT, for example 127.0.0.1:18944")
-    return Link(host or "127.0.0.1", int(port))
-
-
-def _profile(text: str) -> tuple[str, PeerProfile]:
-    part, _, name = text.rpartition("=")
-    if part not in ("", *PARTS):
-        raise argparse.ArgumentTypeError(f"'{part}' is no part of a session: {', '.join(PARTS)}")
-    try:
-        return part or PARTS[0], profile_named(name)
-    except WireError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
