@@ -21,7 +21,7 @@ RISING = ((0.27, 0.17, 0.02), (0.5, 0.32, 0.02), (0.75, 0.5, 0.05), (0.95, 0.72,
 COOLING = ((0.03, 0.12, 0.45), (0.05, 0.35, 0.75), (0.15, 0.6, 0.95), (0.5, 0.85, 1.0), (0.85, 1.0, 1.0))
 COLORS = 256
 #: Letters of a legend, which is read from three metres, and how many numbers stand beside its colours.
-LEGEND_FONT, LEGEND_NUMBERS = 30, 4
+LEGEND_FONT, LEGEND_NUMBERS = 30, 3
 #: Letters of a line of a legend's title.
 TITLE_LETTERS = 12
 #: Values below this share of a rising scale let the anatomy through, so that what is not heated is not painted.
@@ -129,9 +129,11 @@ def legend(node: Any, image: Image) -> None:
     shown.SetTitleText(title)
     # Wide enough that titles and labels get one size; parts of round scales are written without rounding.
     shown.SetLabelFormat("%.3g")
+    # More numbers make smaller letters: with three a signed scale would reach the letter of the patient's side.
     shown.SetNumberOfLabels(5 if node.GetScalarVolumeDisplayNode().GetWindowLevelMin() < 0 else LEGEND_NUMBERS)
     for text in (shown.GetTitleTextProperty(), shown.GetLabelTextProperty()):
+        text.SetFontFamilyToArial()
         text.SetFontSize(LEGEND_FONT)
     # Between the letter of the patient's side, which must never be covered, and the scale bar; alarms come from above.
     shown.SetSize(0.2, 0.33)
-    shown.SetPosition(0.99, 0.16)
+    shown.SetPosition(0.99, 0.14)
