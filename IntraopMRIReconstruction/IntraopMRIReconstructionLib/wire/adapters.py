@@ -15,7 +15,7 @@ from ..geometry import RAS_FROM_LPS, apply, centre_of, corner_from_centre, ras_f
 from .header import timestamp_of
 from .message import Message
 from .messages_array import ImageMessage
-from .messages_shape import Point, PointMessage, Trajectory, TrajectoryMessage
+from .messages_shape import BindMessage, Point, PointMessage, Trajectory, TrajectoryMessage
 from .messages_text import StatusMessage
 from .messages_tracking import (
     PositionMessage,
@@ -25,8 +25,8 @@ from .messages_tracking import (
 )
 from .trust import AS_SENT, PATIENT_KEYS, PeerProfile
 
-#: Messages that carry poses.
-POSES = (TransformMessage, PositionMessage, TrackingDataMessage, QuaternionTrackingMessage)
+#: Messages that carry poses, a BIND by what it holds.
+POSES = (TransformMessage, PositionMessage, TrackingDataMessage, QuaternionTrackingMessage, BindMessage)
 #: Metadata keys, as OpenIGTLinkIO, Plus and the scanner bridges write them.
 STATUS_KEYS = ("Status", "status")
 #: Values of those keys that mean that the tool is seen.
@@ -100,7 +100,8 @@ def message_from_image(image: Image, device: str = "", version: int = 1) -> Imag
 
 
 def poses_from_message(message: Message, received: Times | None = None, profile: PeerProfile = AS_SENT) -> list[Pose]:
-    """Poses of all tools of a TRANSFORM, POSITION, TDATA or QTDATA; those of TDATA are named after their tools.
+    """Poses of all tools of a TRANSFORM, POSITION, TDATA or QTDATA, or of those that a BIND holds; those of TDATA are
+    named after their tools.
 
     ``received``: when it came (a transport.Received); now when None. Raises WireError for another type of message and
     DataError for a matrix that is not rigid.
@@ -109,6 +110,11 @@ def poses_from_message(message: Message, received: Times | None = None, profile:
         matrices = [(tool.name or message.device, tool.matrix) for tool in message.tools]
     elif isinstance(message, TransformMessage | PositionMessage):
         matrices = [(message.device, message.matrix)]
+    elif isinstance(message, BindMessage):
+        children = (child for child in message.children if isinstance(child, POSES))
+        poses = [pose for child in children for pose in poses_from_message(child, received, profile)]
+        # Only the bind carries metadata.
+        return [replace(pose, valid=pose.valid and _is_valid(message, pose.tool)) for pose in poses]
     else:
         raise WireError(f"{message.type_name} '{message.device}' is no pose; expected TRANSFORM, POSITION or TDATA")
     monotonic_s, utc_s = _times(received)

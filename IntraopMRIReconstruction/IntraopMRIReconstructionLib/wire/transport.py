@@ -134,7 +134,9 @@ class Client(Endpoint):
     def _open(self) -> None:
         sock = connect(self.host, self.port, self._connect_s)
         self._start(lambda: self._keep(sock), f"client {self.address}")
-        self.wait_for_peer(self._connect_s)
+        with self._changed:
+            # Not for a peer that is there now: one that hung up at once would be waited for.
+            self._changed.wait_for(lambda: self._counters.connections > 0 or self._closing.is_set(), self._connect_s)
 
     def _keep(self, sock: socket.socket | None) -> None:
         pause_s = BACK_OFF_S[0]

@@ -132,6 +132,19 @@ def test_poses_of_several_tools_in_lps() -> None:
         adapters.poses_from_message(codec.TransformMessage(device="x", matrix=np.diag([1.0, 1.0, -1.0, 1.0])))
 
 
+def test_poses_in_a_bind() -> None:
+    tools = codec.TrackingDataMessage(device="tracker", tools=(codec.TrackedTool("b", rigid(60.0)),))
+    inner = codec.BindMessage(device="inner", children=(tools,))
+    children = (codec.TransformMessage(device="a", matrix=rigid()), codec.StringMessage(device="note"), inner)
+    bind = codec.BindMessage(
+        device="all", timestamp=1 << 32, version=2, metadata={"bStatus": "MISSING"}, children=children
+    )
+    poses = adapters.poses_from_message(_sent(bind), None, PeerProfile("x", pose_coordinate="LPS"))
+    assert [(pose.tool, pose.valid, pose.sent_utc_s) for pose in poses] == [("a", True, 1.0), ("b", False, 1.0)]
+    np.testing.assert_allclose(poses[0].tip_ras_mm, LPS @ rigid()[:3, 3])
+    assert adapters.poses_from_message(codec.BindMessage(device="empty")) == []
+
+
 @pytest.mark.parametrize("angle", [0.0, 1e-6, 90.0, 179.999, 180.0])
 def test_quaternions(angle: float) -> None:
     """Of any length: the rotation does not depend on it."""

@@ -67,6 +67,32 @@ def test_a_link_that_lasted_is_asked_again_at_once(monkeypatch: pytest.MonkeyPat
     assert pauses.asked[:4] == [0.01] * 4
 
 
+def test_nobody_waits_for_a_peer_that_hung_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The window is that of a person who has just pressed Connect."""
+    serve = Client._serve
+    ended = threading.Event()
+
+    def over(client: Client, sock: socket.socket) -> connection.LinkEnded:
+        end = serve(client, sock)
+        ended.set()
+        return end
+
+    def late(client: Client, work: Any, name: str) -> None:
+        start(client, work, name)
+        assert ended.wait(WAIT_S)
+
+    start = Client._start
+    monkeypatch.setattr(Client, "_serve", over)
+    monkeypatch.setattr(Client, "_start", late)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        hangs_up = threading.Thread(target=lambda: listener.accept()[0].close())
+        hangs_up.start()
+        with Client(port=listener.getsockname()[1], reconnect=False, connect_s=3600.0) as client:
+            assert client.counters.connections == 1
+            assert not client.connected
+        hangs_up.join()
+
+
 def test_a_storm_of_connections_leaves_no_thread_and_no_file_behind() -> None:
     process = psutil.Process()
     with Server() as server:
