@@ -86,9 +86,16 @@ class LiveScan:
             repetition = int(idx["repetition"])
             if self._first_repetition is None:
                 self._first_repetition = repetition
+                if self._uncounted(self._header):
+                    # What makes its place impossible is said at once, not when all slices are there.
+                    plan_scan(self._header, message.head, self._options, self._name)
             self._all_slices |= repetition != self._first_repetition
             self._all_slices |= bool(has(message.head, MrdFlag.LAST_IN_REPETITION | MrdFlag.LAST_IN_MEASUREMENT)[0])
             self._slices.add(int(idx["slice"]))
+
+    def count_slices(self) -> None:
+        """No further slice will come, though the scan may not have been whole."""
+        self._all_slices = True
 
     @property
     def waiting(self) -> int:
@@ -203,6 +210,7 @@ def receive_scan(
             return
         else:
             yield message
+    scan.count_slices()
     yield from scan.flush()
     raise WireError(f"{connection.name}: the link ended before the scan was closed; the scan is incomplete")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from IntraopMRIReconstructionLib.data import OPEN_COUNTERS, Acquisition, Encoding
-from IntraopMRIReconstructionLib.errors import ReconstructionError
+from IntraopMRIReconstructionLib.errors import ReconstructionError, WireError
 from IntraopMRIReconstructionLib.reconstruct.collect import collector
 from IntraopMRIReconstructionLib.reconstruct.live import LiveScan as Frames
 from IntraopMRIReconstructionLib.reconstruct.unmixing import Calibrations
@@ -77,6 +77,28 @@ def test_frames_come_one_by_one_and_share_their_weights() -> None:
     assert isinstance(live.calibrations, Calibrations)
     assert live.encoding.repetitions == 3
     assert live.fraction == 1.0
+
+
+def test_a_place_that_cannot_be_is_said_with_the_first_line() -> None:
+    case, live = without_limits(Mrd(made("slices"))), LiveScan()
+    for name in ("read_dir", "phase_dir", "slice_dir"):
+        case.heads[name] = 0
+    live.begin(case.xml)
+    with pytest.raises(WireError, match="nobody knows how the image lies"):
+        live.add(AcquisitionMessage(case.heads[:1], case.data[0], case.traj[0]))
+
+
+def test_a_stream_that_breaks_off_gives_what_came() -> None:
+    case, live = without_limits(Mrd(made("slices"))), LiveScan()
+    live.begin(case.xml)
+    for row in range(100):
+        live.add(AcquisitionMessage(case.heads[row : row + 1], case.data[row], case.traj[row]))
+    assert list(live.flush()) == []
+    live.count_slices()
+    items = list(live.flush())
+    assert isinstance(items[0], Encoding)
+    assert items[0].encoded_matrix[0] == 3
+    assert sum(len(item.ky) for item in items[1:] if isinstance(item, Acquisition)) == 100
 
 
 def test_a_header_with_limits_is_held_to_them() -> None:
