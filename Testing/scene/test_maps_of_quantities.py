@@ -53,7 +53,7 @@ def test_it_says_what_it_is_and_lies_where_it_was_seen(view: SessionView) -> Non
     assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (0.0, 20.0)
     assert display.GetColorNode().GetName() == "IntraopMRI rising"
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
-    assert legend.GetTitleText() == "temperature\nchange\n(°C)"
+    assert legend.GetTitleText() == "temperature\nchange (°C)"
     others: list[Any] = [view.bridge.node(role) for role in ("map.1", "map.picture")]
     assert [other.GetAttribute("IntraopMRI.Unit") for other in others] == ["min", None]
     assert np.isnan(slicer.util.arrayFromVolume(node)[0, 0, 0])
@@ -95,7 +95,7 @@ def test_what_others_send_is_shown_with_what_is_known(view: SessionView, values:
     assert found is not None
     view.apply(found)
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(view.bridge.node("map.0"))
-    assert legend.GetTitleText() == "From\nelsewhere\n(K)"
+    assert legend.GetTitleText() == "From elsewhere\n(K)"
 
 
 def test_what_has_no_unit_is_no_map() -> None:

@@ -23,7 +23,7 @@ COLORS = 256
 #: Letters of a legend, which is read from three metres, and how many numbers stand beside its colours.
 LEGEND_FONT, LEGEND_NUMBERS = 30, 3
 #: Letters of a line of a legend's title.
-TITLE_LETTERS = 12
+TITLE_LETTERS = 16
 #: Values below this share of a rising scale let the anatomy through, so that what is not heated is not painted.
 CLEAR_SHARE = 0.15
 #: A range that goes below 0 by less than this share of its top is noise about 0, not a sign.
@@ -122,18 +122,17 @@ def legend(node: Any, image: Image) -> None:
         shown = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
         shown.SetVisibility(True)
     what = image.metadata.get(QUANTITY) or image.name
-    what = textwrap.fill(what, TITLE_LETTERS, break_on_hyphens=False)
-    title = f"{what}\n({image.metadata[UNIT]})"
+    # A third line would leave the colours and numbers below it no room.
+    title = textwrap.fill(f"{what} ({image.metadata[UNIT]})", TITLE_LETTERS, break_on_hyphens=False)
     if BASELINE in image.metadata:
         title = f"{image.metadata[UNIT]} above\n{image.metadata[BASELINE]}"
     shown.SetTitleText(title)
     # Wide enough that titles and labels get one size; parts of round scales are written without rounding.
     shown.SetLabelFormat("%.3g")
-    # More numbers make smaller letters: with three a signed scale would reach the letter of the patient's side.
-    shown.SetNumberOfLabels(5 if node.GetScalarVolumeDisplayNode().GetWindowLevelMin() < 0 else LEGEND_NUMBERS)
+    shown.SetNumberOfLabels(LEGEND_NUMBERS)
     for text in (shown.GetTitleTextProperty(), shown.GetLabelTextProperty()):
         text.SetFontFamilyToArial()
         text.SetFontSize(LEGEND_FONT)
     # Between the letter of the patient's side, which must never be covered, and the scale bar; alarms come from above.
-    shown.SetSize(0.2, 0.33)
+    shown.SetSize(0.2, 0.3)
     shown.SetPosition(0.99, 0.14)
