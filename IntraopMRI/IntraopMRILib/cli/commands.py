@@ -12,11 +12,12 @@ import argparse
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
 from IntraopMRIReconstructionLib.wire.trust import PROFILES
@@ -32,6 +33,7 @@ from .results import finished_or_nothing, kept_when_it_fails
 if TYPE_CHECKING:
     from .run import Outcome
 
+Handler = Callable[[int, FrameType | None], Any] | signal.Handlers
 #: Exit status when results were written and something that was asked for is missing in them.
 INCOMPLETE = 3
 #: For a script that runs many cases.
@@ -66,23 +68,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + (ended.args[0] if ended.args else signal.SIGINT)
 
 
+def _end(number: int, _frame: object) -> None:
+    raise KeyboardInterrupt(number)
+
+
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
     """A request to end and the end of the terminal stop a command as Ctrl+C does: nothing half-written stays."""
-
-    def end(number: int, _frame: object) -> None:
-        raise KeyboardInterrupt(number)
-
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []
     # What is ignored, as under nohup, stays so.
-    before = {number: signal.signal(number, end) for number in numbers if signal.getsignal(number) is signal.SIG_DFL}
+    with _handled({"SIGTERM": signal.SIG_DFL, "SIGHUP": signal.SIG_DFL}, _end):
+        yield
+
+
+def _load_scene() -> None:
+    """Slicer's libraries, before anything is begun: an exception in the middle of their import is a crash.
+
+    A signal ends the command there and then.
+    """
+    with _handled({"SIGINT": signal.default_int_handler, "SIGTERM": _end, "SIGHUP": _end}, signal.SIG_DFL):
+        from ..scene import headless, offscreen, scene_io, session_view  # noqa: F401
+
+
+@contextmanager
+def _handled(expected: Mapping[str, Handler], handler: Handler) -> Iterator[None]:
+    """Signals that are handled as expected are handled by another one."""
+    before: dict[signal.Signals, Handler] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.Signals[name] for name in expected if hasattr(signal, name)):
+            if signal.getsignal(number) is expected[number.name]:
+                before[number] = expected[number.name]
+                signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, was in before.items():
+            signal.signal(number, was)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -196,6 +216,7 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(options: argparse.Namespace) -> None:
     from .demo import run_demo
 
+    _load_scene()
     with finished_or_nothing(options.out) as folder:
         run_demo(folder, options.seed, options.preop)
     print(f"\nResults are in {options.out}/ (open brain/report.html and spine/report.html)")
@@ -215,6 +236,7 @@ def _session(options: argparse.Namespace) -> int:
     if options.heat is not None:
         heat = Heat(None if options.heat is True else options.heat, options.heat_radius, options.heat_before)
     plan = plan_of_case(options.case, options.procedure)
+    _load_scene()
     with finished_or_nothing(options.out) as folder, kept_when_it_fails(folder / RECORDING, options.out):
         links = {part: getattr(options, part) for part in PARTS}
         for part, profile in options.profile:
@@ -243,6 +265,7 @@ def _replay(options: argparse.Namespace) -> int:
     from .run import run_replay
 
     plan = plan_of_case(options.case, options.procedure)
+    _load_scene()
     with finished_or_nothing(options.out) as folder:
         profiles = dict(options.profile)
         speed, wait, navigate = options.speed, options.wait, options.navigate
@@ -268,6 +291,7 @@ def _assess(options: argparse.Namespace) -> int:
         o.metal,
         None if o.case is None else plan_of_case(o.case, o.procedure),
     )
+    _load_scene()
     with finished_or_nothing(o.out) as folder:
         outcome = run_files(files, folder)
     return _told(outcome, o.out)
