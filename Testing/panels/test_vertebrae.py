@@ -275,7 +275,8 @@ def test_when_all_are_rejected_nothing_is_navigated_and_the_report_says_so(spine
     spine.open("NAVIGATE")
     assert not any(spine.shown(f"outline.{name}") for name in NAMES)
     text, record = spine.report(tmp_path)
-    assert text.count("rejected by Dr. Example at") == 4
+    assert text.partition("<h2>Registration")[2].count("rejected by Dr. Example at") == 4
+    assert f'<h3>{SCREW}</h3><p class="none">No value: L3: rejected by Dr. Example at' in text
     assert "each on its own: L" not in text
     assert record["implants"] == []
     assert all(m["value"] is None for m in record["measurements"])
