@@ -145,15 +145,31 @@ def test_a_result_says_what_it_means(app: Any) -> None:
     )
     found = SimpleNamespace(grade="unacceptable", measurements=deviations)
     plan = SimpleNamespace(tumour=None)
+    before = SimpleNamespace(image_name="T1 first", measurements=deviations[:1], confirmed=True)
+    unseen = SimpleNamespace(image_name="T1 second", measurements=deviations[:1], confirmed=False)
+    journal = SimpleNamespace(record=SimpleNamespace(looks=(before, unseen)))
     running = SimpleNamespace(
-        bones={}, trusted=True, residual=None, session=SimpleNamespace(plan=plan), implants={"Screw": found}
-    )
+        bones={}, trusted=True, residual=None, session=SimpleNamespace(plan=plan, journal=journal),
+        implants={"Screw": found},
+    )  # fmt: skip
     margin = Measurement("Closest margin", -5.6, "mm", "d", interval=(-7.8, -3.4))
     said = basis.result(running, [margin])
     assert style.readable(style.DANGER) in said
     assert "tip 4.4 ± 0.5 mm" in said
     assert "depth" not in said
     assert "Closest margin, outside the cavity" in said
+    # What nobody confirmed then is not said now.
+    assert "Before, in T1 first: Screw: tip deviation 4.4 ± 0.5 mm" in said
+    assert "T1 second" not in said
+    numbers = (
+        Measurement("Residual", 1.1, "cm3", "d", interval=(0.4, 2.2)),
+        Measurement("Extent", None, "%", "d", missing_because="the rest looks like tissue"),
+    )
+    running.residual = SimpleNamespace(measurements=numbers, rano=SimpleNamespace(value="3A"))
+    without = basis.result(running, [])
+    assert "the rest looks like tissue" in without
+    assert "RANO" not in without
+    running.residual = None
     inside = basis.result(running, [replace(margin, value=2.1, interval=(0.8, 3.4))])
     assert "outside" not in inside
     card = product("scene.panels.navigate").scorecard(
