@@ -72,9 +72,10 @@ def interval_cm3(
     volume_cm3: float, left: LeftOpen, voxel_cm3: float, spacing_mm: npt.NDArray[np.float64]
 ) -> tuple[float, float]:
     """A voxel all round at least, with what the registration error and all else that is open can do."""
-    low, high = likely_cm3(volume_cm3, left, voxel_cm3, spacing_mm)
     if volume_cm3 == 0.0:
-        return low, high
+        # A nodule too small to be seen may lie beside what is in doubt.
+        return 0.0, sum(_hidden_cm3(left, voxel_cm3, spacing_mm))
+    low, high = likely_cm3(volume_cm3, left, voxel_cm3, spacing_mm)
     less = left.within + left.unsure
     more = left.around + EDGE_GOES_ON * left.edge + left.beyond + left.doubtful
     return max(0.0, min(low, volume_cm3 - less * voxel_cm3)), max(high, volume_cm3 + more * voxel_cm3)
@@ -85,13 +86,17 @@ def likely_cm3(
 ) -> tuple[float, float]:
     """About 95 % of the true volumes lie within; of simulated operations, see BOUNDARY_VOXELS."""
     if volume_cm3 == 0.0:
-        # What the rule for thin sheets, or the noise, could have hidden: a nodule just below the limit.
-        radius = THIN_MM / 2.0 + float(spacing_mm.max())
-        hidden = (left.doubtful + DOUBTFUL_VOXELS * left.layer) * voxel_cm3
-        return 0.0, max(4.0 / 3.0 * np.pi * radius**3 / 1000.0, hidden)
+        return 0.0, max(_hidden_cm3(left, voxel_cm3, spacing_mm))
     less = BOUNDARY_VOXELS * left.layer + left.unsure
     more = BOUNDARY_VOXELS * left.layer + EDGE_GOES_ON * left.edge + left.beyond + left.doubtful
     return max(volume_cm3 - less * voxel_cm3, 0.0), volume_cm3 + more * voxel_cm3
+
+
+def _hidden_cm3(left: LeftOpen, voxel_cm3: float, spacing_mm: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Where nothing was found: (a nodule just below what noise and the rule for thin sheets let pass, what is in
+    doubt)."""
+    radius = THIN_MM / 2.0 + float(spacing_mm.max())
+    return 4.0 / 3.0 * np.pi * radius**3 / 1000.0, (left.doubtful + DOUBTFUL_VOXELS * left.layer) * voxel_cm3
 
 
 def _layer(mask: Mask) -> float:

@@ -157,8 +157,8 @@ def _components(region: _Region, attached: Mask) -> Outline:
         thin[box] |= half & region.inside[box]
         if (thick & reached).any():
             if _leaves(region, threshold, box, thick):
-                # What runs on outside may have residual beside it, where it touches the cavity's wall.
-                doubtful[box] |= thick & reached & (edge[0] < 0.5)
+                # What runs on outside may have residual beside it, or in it, where it touches the cavity's wall.
+                doubtful[box] |= half & reached
                 continue
             solid.append((level, box, thick))
             edges[(slice(None), *box)] = np.maximum(edges[(slice(None), *box)], edge)
