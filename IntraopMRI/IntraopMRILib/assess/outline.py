@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from IntraopMRIReconstructionLib.geometry import within_mm
 from scipy import ndimage
 
 from .enhancement import Enhancement, robust_sigma
@@ -118,7 +119,7 @@ class _Region:
 def _attached(tissue: Array, distance: Array, margin_mm: float, error_mm: float, region: _Region) -> Mask:
     """Voxels that residual in the margin must touch: close to the cavity, or all of the margin where none is found."""
     dark = region.near & (ndimage.gaussian_filter(tissue, SMOOTH_VOXELS) < CAVITY_SIGNAL)
-    core = ndimage.distance_transform_edt(dark, sampling=region.spacing) > CAVITY_RADIUS_MM
+    core = ~within_mm(~dark, CAVITY_RADIUS_MM, region.spacing)
     tumour = distance <= error_mm
     labels, count = ndimage.label(core)
     cavity = np.zeros_like(core)
@@ -131,8 +132,7 @@ def _attached(tissue: Array, distance: Array, margin_mm: float, error_mm: float,
         return np.asarray(region.inside)
     # The way to the tumour and the opened surface are dark too, but what touches only them is vessel or dura.
     cavity &= distance <= max(error_mm, margin_mm / 2.0)
-    reach = CAVITY_RADIUS_MM + ATTACHED_MM
-    return np.asarray(ndimage.distance_transform_edt(~cavity, sampling=region.spacing) <= reach)
+    return within_mm(cavity, CAVITY_RADIUS_MM + ATTACHED_MM, region.spacing)
 
 
 def _components(region: _Region, attached: Mask) -> Outline:
@@ -215,16 +215,13 @@ def _thick(smooth: Array, threshold: float, mask: Mask, spacing: Spacing) -> tup
     thick = depth >= THIN_MM / 2.0
     if not thick.any():
         return result, edge
-    kept = fine & (ndimage.distance_transform_edt(~thick, sampling=spacing / 2.0) <= TAPER_MM)
+    kept = fine & within_mm(thick, TAPER_MM, spacing / 2.0)
     k, j, i = mask[box].shape
     blocks = (k, 2, j, 2, i, 2)
     filled = kept.reshape(blocks).mean(axis=(1, 3, 5))
     result[box] = mask[box] & (filled > 0)
     for part, width in zip(edge, (THIN_MM, float(np.hypot(THIN_MM, SPREAD_VOXELS * spacing.max()))), strict=True):
-        core = depth >= width / 2.0
-        if core.any():
-            away = ndimage.distance_transform_edt(~core, sampling=spacing / 2.0)
-            core = away <= width / 2.0 + 0.5 * spacing.max()
+        core = within_mm(depth >= width / 2.0, width / 2.0 + 0.5 * float(spacing.max()), spacing / 2.0)
         part[box] = (kept & ~core).reshape(blocks).mean(axis=(1, 3, 5)) / np.maximum(filled, 0.125)
     return result, edge
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image
-from IntraopMRIReconstructionLib.geometry import apply, invert, resample_matrix
+from IntraopMRIReconstructionLib.geometry import apply, invert, resample_matrix, within_mm
 from scipy import ndimage
 
 Array = npt.NDArray[np.float32]
@@ -74,17 +74,17 @@ def sharp_wall(cavity: Image, brain: Image, native: Image) -> Wall:
     hole, inside = (_on(mask, grid, box) for mask in (cavity, brain))
     inside |= hole
     values, spacing = np.asarray(native.array[box], dtype=np.float32), native.spacing_mm[::-1]
-    away = ndimage.distance_transform_edt(~hole, sampling=spacing)
-    surely = ndimage.distance_transform_edt(hole, sampling=spacing) > step
-    beyond = (away > step) & inside
+    close = within_mm(hole, step, spacing)
+    surely = ~within_mm(~hole, step, spacing)
+    beyond = ~close & inside
     if not surely.any() or not beyond.any():
         return plain_wall(cavity, brain)
     beyond &= values > TISSUE * np.median(values[beyond])
     tissue = _mean(values, beyond, LEVEL_MM / spacing)
     brightest = np.maximum(ndimage.grey_dilation(values, footprint=ndimage.generate_binary_structure(3, 1)), tissue)
     dark = values < (_mean(values, surely, LEVEL_MM / spacing) + brightest) / 2.0
-    fluid = ndimage.binary_fill_holes(_joined(surely | (dark & inside & (away <= step)), surely))
-    near = ndimage.distance_transform_edt(~fluid, sampling=spacing) <= CLOT_MM
+    fluid = ndimage.binary_fill_holes(_joined(surely | (dark & inside & close), surely))
+    near = within_mm(fluid, CLOT_MM, spacing)
     usual = _mean(values, beyond, WHITE_MM / spacing)
     white = _mean(values, beyond & (values > usual) & (values < WHITEST * usual), WHITE_MM / spacing)
     clot = near & inside & (ndimage.gaussian_filter(values, SMOOTH_VOXELS) > CLOT * white)
