@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -167,7 +168,37 @@ def test_a_person_says_which_tool_is_the_pointer() -> None:
         server.send(tools(("reference", 50.0)))
         server.send(tools(("reference", 50.0), ("pointer", 99.0)))
         poses = taken(links)
+        assert links.tools() == module.Tools("pointer", True, ("reference",))
     assert [pose.tool for pose in poses] == ["pointer"]
+
+
+def test_a_chosen_tool_that_does_not_come_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HANDOVER_S", 0.1)
+    told: list[Update] = []
+    with linked("tracker", told, tool="Pointre") as (links, server):
+        assert not links.tools().is_missing, "nothing has come at all"
+        server.send(tools(("pointer", 1.0), ("reference", 50.0)))
+        until(lambda: links.pose() is None and bool(links.tools().others))
+        assert links.tools() == module.Tools("Pointre", False, ("pointer", "reference"))
+        assert links.tools().is_missing
+        assert not told, "it may still come"
+
+        def seen_again() -> bool:
+            server.send(tools(("pointer", 1.0), ("reference", 50.0)))
+            assert links.pose() is None
+            return bool(told)
+
+        until(seen_again)
+        for _ in range(3):
+            seen_again()
+        # It comes, though out of sight: the name was right.
+        server.send(replace(transform("Pointre", 9.0), version=2, metadata={"Status": "MISSING"}))
+        until(lambda: links.pose() is not None)
+        assert not links.tools().is_missing
+    (problem,) = told
+    assert isinstance(problem, Problem)
+    assert not problem.fatal
+    assert problem.text.endswith("'Pointre', which was chosen as the pointer, but 'pointer', 'reference'")
 
 
 def test_a_scaling_that_is_no_tool_hides_no_tool() -> None:

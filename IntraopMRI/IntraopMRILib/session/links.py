@@ -52,6 +52,23 @@ class Link:
     recorded: bool = False
 
 
+@dataclass(frozen=True)
+class Tools:
+    """What a tracker sees. ``pointer``: the tool that is followed as the pointer, "" before the first one has come.
+
+    ``came``: whether the tracker has sent it, be it hidden or not; ``others``: names of what it sees beside it.
+    """
+
+    pointer: str = ""
+    came: bool = False
+    others: tuple[str, ...] = ()
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether a person has chosen a tool that the tracker has not sent, while it sends others."""
+        return bool(self.pointer and self.others) and not self.came
+
+
 class Links:
     """``scanner``, ``tracker``, ``live``: clients, None without; ``control``: of the scanner; ``identity``: of all.
 
@@ -73,7 +90,10 @@ class Links:
         #: Whether the scanner was a recording, and it has come to its end.
         self.over = False
         self._tool, self._is_chosen, self._seen_s = "", False, float("-inf")
-        self._beside: set[str] = set()
+        self._came = False
+        #: What is seen beside the pointer, and since when; whether that was said.
+        self._beside: dict[str, float] = {}
+        self._told = False
 
     def connect(self, scanner: Link | None, tracker: Link | None, live: Link | None) -> None:
         """Raises WireError, with nothing left open, when a peer cannot be reached."""
@@ -114,6 +134,10 @@ class Links:
             raise no_tool
         return newest
 
+    def tools(self) -> Tools:
+        """Which tool is the pointer, and what the tracker sees beside it, as far as :meth:`pose` has looked."""
+        return Tools(self._tool, self._came, tuple(self._beside))
+
     def live_slice(self) -> Image | None:
         """Next slice of the live stream, None when there is none. Never waits. What else came is thrown away."""
         for received in self._waiting(self.live):
@@ -149,14 +173,28 @@ class Links:
         if pose.tool != self._tool and pose.valid and may_change:
             self._tool = pose.tool
         if pose.tool == self._tool:
-            self._seen_s = now_s if pose.valid else self._seen_s
+            self._seen_s, self._came = now_s if pose.valid else self._seen_s, True
             return True
-        if pose.valid and not is_alone and len(self._beside) < MOST_TOOLS:
-            if not self._beside:
-                text = f"the tracker sees '{pose.tool}' too; only '{self._tool}' is followed as the pointer"
-                self._tell(Problem("follow the pointer", text, fatal=False))
-            self._beside.add(pose.tool)
+        if pose.valid and (self._is_chosen or not is_alone):
+            if len(self._beside) < MOST_TOOLS:
+                self._beside.setdefault(pose.tool, now_s)
+            self._tell_beside(pose.tool, now_s)
         return False
+
+    def _tell_beside(self, tool: str, now_s: float) -> None:
+        """Once that there is another tool; of a chosen one, that it has not come for as long as a tool may be away.
+
+        A name that was mistyped would look like a pointer that is out of sight.
+        """
+        text = ""
+        if not self._is_chosen:
+            text = f"the tracker sees '{tool}' too; only '{self._tool}' is followed as the pointer"
+        elif not self._came and now_s - min(self._beside.values()) > HANDOVER_S:
+            seen = ", ".join(f"'{name}'" for name in self._beside)
+            text = f"the tracker has not sent '{self._tool}', which was chosen as the pointer, but {seen}"
+        if text and not self._told:
+            self._told = True
+            self._tell(Problem("follow the pointer", text, fatal=False))
 
     def states(self) -> dict[str, tuple[str, bool]]:
         """Address of each link and whether it is up now, by its part: scanner, tracker, live."""

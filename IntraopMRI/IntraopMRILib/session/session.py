@@ -29,7 +29,7 @@ from .decide import Decisions
 from .heat import Thermometry
 from .implants import carriers, found_implant, unknown_of
 from .journal import Journal
-from .links import Link, Links
+from .links import Link, Links, Tools
 from .measures import RECIPES, Drawn, Found, Scan, measured, rano_of
 from .offer import WORDS, check_offer
 from .pair import ScanPair
@@ -120,6 +120,10 @@ class Session:
     def pose(self) -> Pose | None:
         """Newest pose that arrived since the last call, None when there is none. Never waits."""
         return self._links.pose()
+
+    def tools(self) -> Tools:
+        """Which tool of the tracker is the pointer, whether it has come, and what is seen beside it."""
+        return self._links.tools()
 
     def live_slice(self) -> Image | None:
         """Newest slice of the live stream since the last call, None when there is none. Never waits."""
