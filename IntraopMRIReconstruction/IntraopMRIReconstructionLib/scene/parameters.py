@@ -34,10 +34,11 @@ class Peer(Enum):
     PLUS = "Plus"
     PYIGTL = "pyigtl"
     PYIGTL_RAS = "pyigtl with RAS matrices"
+    POSES_LPS = "poses in LPS"
 
     def label(self) -> str:
         """Name for a person."""
-        return _("As sent") if self is Peer.AS_SENT else self.value
+        return {Peer.AS_SENT: _("As sent"), Peer.POSES_LPS: _("Poses in LPS")}.get(self, self.value)
 
 
 class Method(Enum):

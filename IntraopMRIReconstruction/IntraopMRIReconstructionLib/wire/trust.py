@@ -71,6 +71,8 @@ PROFILES = {
         PeerProfile("pyigtl", point_size="diameter"),
         # The same, with the matrices of a program that means RAS and forgot to say so.
         PeerProfile("pyigtl with RAS matrices", image_coordinate="RAS", point_size="diameter"),
+        # No one program: whoever works in DICOM's frame and sends tools as they are. Images say their frame themselves.
+        PeerProfile("poses in LPS", pose_coordinate="LPS"),
     )
 }
 
