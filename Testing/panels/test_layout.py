@@ -17,7 +17,7 @@ __all__ = ["app"]
 #: Sections that are folded when a page opens.
 FOLDED = {
     "simulationSection", "rawDataSection", "trustSection", "traceSection", "toolSection", "alarmSection", "viewSection",
-    "measuredSection", "measureSection", "archiveSection", "heatSection",
+    "measuredSection", "measureSection", "archiveSection", "heatSection", "dialectSection",
 }  # fmt: skip
 PAGES = ("CASE", "CONNECT", "REGISTER", "SCAN", "NAVIGATE", "DECIDE")
 
@@ -126,7 +126,7 @@ def test_a_banner_pushes_nothing_of_the_link_out_of_sight(app: Any, window: Any)
     panel = slicer.util.getModuleWidget("IntraopMRI").panel
     panel.parameters.patientId = "P-1"
     page = shown(app, "CONNECT")
-    page.ui.trustSection.collapsed = page.ui.rawDataSection.collapsed = True
+    page.ui.dialectSection.collapsed = page.ui.trustSection.collapsed = page.ui.rawDataSection.collapsed = True
     panel.running.problem = "The scanner at 127.0.0.1:18944 does not answer: is it switched on, and is the port right?"
     panel.running.warnings = ["A first warning that is long enough for two lines of the panel, as most of them are"] * 2
     try:

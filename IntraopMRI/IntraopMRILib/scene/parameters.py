@@ -7,6 +7,7 @@ again.
 from enum import Enum
 from typing import Annotated
 
+from IntraopMRIReconstructionLib.scene.parameters import Peer as Dialect
 from slicer import (
     vtkMRMLLinearTransformNode,
     vtkMRMLMarkupsFiducialNode,
@@ -175,6 +176,12 @@ class SessionParameters:
     scanner: Peer
     tracker: Peer
     live: Peer
+    # Not in the packs: a scene that was saved without one of a pack's fields cannot be read.
+    scannerDialect: Dialect = Dialect.AS_SENT
+    trackerDialect: Dialect = Dialect.AS_SENT
+    liveDialect: Dialect = Dialect.AS_SENT
+    #: Name of the tracker's tool that is the pointer; empty for the first that is seen.
+    pointerTool: str
     imageOldAfterMin: Annotated[float, WithinRange(1.0, 240.0)] = 30.0
 
     trackerReportsScannerFrame: bool = True

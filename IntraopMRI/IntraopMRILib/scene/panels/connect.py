@@ -8,6 +8,7 @@ from typing import Any
 import slicer
 from IntraopMRIReconstructionLib.errors import IntraopError
 from IntraopMRIReconstructionLib.scene.panel import ensurePackages
+from IntraopMRIReconstructionLib.scene.parameters import Peer as Dialect
 from slicer.i18n import tr as _
 
 from ..parameters import Phase
@@ -16,6 +17,8 @@ from .page import Action, Page, Readiness, State, blocked, done, ready
 from .rawdata import RawDataSection
 
 PARTS = ("scanner", "tracker", "live")
+#: What is said about a peer before it is connected, in the names of widgets.
+SAID = ("UsedBox", "HostEdit", "PortBox", "DialectBox")
 
 
 class ConnectPage(Page):
@@ -29,6 +32,7 @@ class ConnectPage(Page):
         self.ui.connectButton.connect("clicked()", self.toggle)
         self.ui.withoutScannerButton.connect("clicked()", self.withoutScanner)
         self._labels = {part: getattr(self.ui, f"{part}StateLabel") for part in PARTS}
+        self._missing = False
         self.rawData = RawDataSection(self.ui.rawDataSection, lambda: panel.shows(self))
 
     def state(self) -> State:
@@ -37,6 +41,13 @@ class ConnectPage(Page):
             down = [part for part, (_address, up) in self.running.session.links().items() if not up]
             if down:
                 return ready(_("Lost: {parts}. Connecting again by itself.").format(parts=", ".join(down)))
+            tools = self.running.session.tools()
+            if tools.is_missing:
+                return ready(
+                    _("The tracker sends no tool '{tool}'. Disconnect to choose another pointer.").format(
+                        tool=tools.pointer
+                    )
+                )
             if not self.running.hasScanner:
                 return done(_("No scanner: choose volumes of the scene as scans on page 4."))
             return done(_("Connected."))
@@ -69,8 +80,9 @@ class ConnectPage(Page):
         self.ui.withoutScannerButton.visible = not connected
         self.ui.withoutScannerButton.enabled = self.ui.connectButton.enabled
         for part in PARTS:
-            for kind in ("UsedBox", "HostEdit", "PortBox"):
+            for kind in SAID:
                 getattr(self.ui, part + kind).enabled = not connected
+        self.ui.pointerToolEdit.enabled = not connected
         self.ui.saidLabel.text = self.running.said
         self.ui.saidLabel.visible = bool(self.running.said)
         self.tick()
@@ -78,17 +90,25 @@ class ConnectPage(Page):
     def tick(self) -> None:
         """Ages and latency grow by themselves."""
         links = self.running.session.links() if self.running.connected else {}
+        missing = self.running.connected and self.running.session.tools().is_missing
+        if missing is not self._missing:
+            self._missing = missing
+            self.panel.askRefresh()
         for part, label in self._labels.items():
             words = self._words(part, links)
             if label.text != words:
                 label.text = words
 
     def _words(self, part: str, links: dict[str, tuple[str, bool]]) -> str:
+        # The choice itself may be folded away: one that was made for another device must be seen before it misleads.
+        dialect = self._dialect(part)
+        speaks = [] if dialect is Dialect.AS_SENT else [_("speaks: {name}").format(name=dialect.label())]
         if part not in links:
-            return _("not part of this session") if self.running.connected else _("not connected")
+            words = [_("not part of this session") if self.running.connected else _("not connected")]
+            return ", ".join(words if self.running.connected else words + speaks)
         if not links[part][1]:
             return _("lost, connecting again")
-        words = [_("connected")]
+        words = [_("connected"), *speaks]
         if part == "tracker":
             words += self._poseWords()
         elif part == "scanner" and self.running.heard_s is not None:
@@ -97,15 +117,25 @@ class ConnectPage(Page):
         return ", ".join(words)
 
     def _poseWords(self) -> list[str]:
-        pose = self.running.pose
+        # As it came: whether page 3 knows what it means is said there.
+        pose, tools = self.running.rawPose, self.running.session.tools()
+        if tools.is_missing:
+            others = ", ".join(f"'{name}'" for name in tools.others)
+            return [_("tool '{tool}' was not seen, only {others}").format(tool=tools.pointer, others=others)]
         if pose is None:
             return [_("no pose yet")]
-        words = [_("pose {age:.0f} ms old").format(age=1000 * pose.age_s())]
+        words = [
+            _("following '{tool}'").format(tool=pose.tool),
+            _("pose {age:.0f} ms old").format(age=1000 * pose.age_s()),
+        ]
         if pose.sent_utc_s is not None:
             words.append(_("latency {ms:.0f} ms").format(ms=1000 * (pose.received_utc_s - pose.sent_utc_s)))
         if not pose.valid:
             words.append(_("tool '{tool}' not seen").format(tool=pose.tool))
         return words
+
+    def _dialect(self, part: str) -> Dialect:
+        return getattr(self.parameters, f"{part}Dialect")
 
     def enter(self) -> None:
         """The reconstruction panel follows the scene while this page is open."""
@@ -136,13 +166,17 @@ class ConnectPage(Page):
             ensurePackages("IntraopMRI")
             p = self.parameters
             plan = planLater(p)
-            peers = {part: getattr(p, part) for part in PARTS}
-            addresses = {part: (peer.host, peer.port) for part, peer in peers.items() if peer.used}
+            tools = {"tracker": p.pointerTool.strip()}
+            peers = {
+                part: (peer.host, peer.port, self._dialect(part).value, tools.get(part, ""))
+                for part in PARTS
+                if (peer := getattr(p, part)).used
+            }
             chosen = (
                 p.tumourSegmentation, p.riskSegmentation, p.plannedTarget, p.plannedImplant, p.plannedLandmarks
             )  # fmt: skip
             self.running.chosen = [node for node in chosen if node is not None]
-            self.running.connect(plan, addresses)
+            self.running.connect(plan, peers)
         except IntraopError as error:
             self.running.problem = str(error)
         self.panel.refresh()

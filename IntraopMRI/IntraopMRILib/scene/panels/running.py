@@ -131,21 +131,27 @@ class Running:
         """To be called when a task has finished: it ends with these steps, one a tick."""
         self._steps = steps
 
-    def connect(self, plan: Callable[[], Any], addresses: Mapping[str, tuple[str, int]]) -> None:
+    def connect(self, plan: Callable[[], Any], peers: Mapping[str, tuple[str, int, str, str]]) -> None:
         """Make the plan and open the links in the background; then bring the plan into the scene.
 
-        ``addresses``: host and port of scanner, tracker and live, of those that are used.
+        ``peers``: host, port, name of the profile and tool (see :class:`Link`) of scanner, tracker and live, of those
+        that are used.
         """
 
         def work() -> Any:
             # Loading what a session needs takes as long as a person notices: not in the click, nor in what follows it.
+            from IntraopMRIReconstructionLib.wire.trust import profile_named
+
             from ...session import Link, Session
             from .. import session_view  # noqa: F401
             from ..prepared import preparePlan
 
             session = Session(plan())
             prepared = preparePlan(session.plan)
-            links = {part: Link(*address) for part, address in addresses.items()}
+            links = {
+                part: Link(host, port, profile_named(dialect), tool)
+                for part, (host, port, dialect, tool) in peers.items()
+            }
             session.connect(links.get("scanner"), links.get("tracker"), links.get("live"))
             return session, prepared
 
