@@ -10,7 +10,7 @@ import re
 import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image
-from IntraopMRIReconstructionLib.geometry import apply, invert
+from IntraopMRIReconstructionLib.geometry import apply, invert, middle_of
 from scipy import ndimage
 
 from .implant import Trajectory
@@ -49,7 +49,7 @@ def side_doubt(planned: Trajectory, vertebra: Image, name: str) -> str:
     ``vertebra``: label (its RAS frame) that takes it, ``name`` in words. Right is the patient's right.
     """
     sides = set(SIDE.findall(planned.name.lower()))
-    middle = apply(vertebra.ras_from_ijk, np.argwhere(np.asarray(vertebra.array) != 0).mean(axis=0)[::-1])
+    middle = middle_of(vertebra)
     aside = float(((planned.entry_ras_mm + planned.tip_ras_mm) / 2.0 - middle)[0])
     lies = "right" if aside > 0 else "left"
     if len(sides) != 1 or lies in sides or abs(aside) < ASIDE_MM:

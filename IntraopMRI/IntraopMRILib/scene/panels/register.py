@@ -10,7 +10,7 @@ import numpy.typing as npt
 import qt
 from IntraopMRIReconstructionLib.data import Level, Matrix
 from IntraopMRIReconstructionLib.errors import IntraopError
-from IntraopMRIReconstructionLib.geometry import apply, farthest_apart_mm
+from IntraopMRIReconstructionLib.geometry import apply, farthest_apart_mm, middle_of
 from slicer.i18n import tr as _
 
 from ..parameters import Phase
@@ -293,7 +293,5 @@ class RegisterPage(Page):
         if view is not None and view.centroid is not None:
             return _("the tumour"), np.asarray(view.centroid)
         if matrix is not None and self.running.session.plan.tumour is not None:
-            tumour = self.running.session.plan.tumour
-            middle = np.argwhere(tumour.array).mean(axis=0)[::-1]
-            return _("the tumour"), apply(matrix @ tumour.ras_from_ijk, middle)
+            return _("the tumour"), apply(matrix, middle_of(self.running.session.plan.tumour))
         return _("the middle of the points"), np.mean([t.known_ras_mm for t in self._touched], axis=0)
