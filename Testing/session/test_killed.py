@@ -15,8 +15,12 @@ from IntraopMRILib.cli import finished_or_nothing
 from IntraopMRILib.report.folder import LOCK, MARK, OLD, replaced
 
 RUNS = """
-import sys, threading
+import signal, sys, threading
 from pathlib import Path
+# Tests that run in the background hand on signals that are ignored there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 import IntraopMRILib.cli.files
 from IntraopMRILib.cli import main
 def works(_files, folder):
