@@ -11,14 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
+from IntraopMRILib.cli import run
 from IntraopMRILib.cli.heat import Heat, follow_heat
 from IntraopMRILib.report.html import render
+from IntraopMRILib.scene.offscreen import OffscreenViews
 from IntraopMRILib.session import Link, Plan, Session
-from IntraopMRILib.session.updates import HeatMeasured, MapReady, PlanCarried, Problem
+from IntraopMRILib.session.updates import HeatMeasured, ImageReady, MapReady, PlanCarried, Problem
 from IntraopMRILib.workflow.record import from_json, to_json
-from IntraopMRIReconstructionLib.data import Acquisition, Image
+from IntraopMRIReconstructionLib.data import Acquisition, Image, Measurement
 from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.geometry import apply
+from IntraopMRIReconstructionLib.reconstruct.ablation import HeatNumbers
 from IntraopMRIReconstructionLib.reconstruct.quantities import Heating
 from IntraopMRIReconstructionLib.simulate.case_files import read_ablation, write_case
 from IntraopMRIReconstructionLib.simulate.heating import Ablation, HeatedScan
@@ -349,3 +353,49 @@ def test_the_theatre_heats_on_command_and_the_command_line_follows(tmp_path: Pat
     assert entry.measurements[0].value == pytest.approx(highest, abs=2.0)
     assert entry.measurements[2].value is not None
     assert entry.measurements[2].value > 0.2
+
+
+def test_the_picture_of_the_dose_has_the_scan_dimmed_around_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices see some centimetres of the head: what is black beside them would be read as outside of it."""
+    scan = head()
+    matrix = np.diag([1.0, 1.0, 4.0, 1.0])
+    matrix[:3, 3] = np.array(SPOT) - (19.5, 19.5, 4.0)
+    slab = Image(np.full((3, 40, 40), 300, np.float32), matrix, "Heat magnitude")
+    facts = {"quantity": "thermal dose (CEM43)", "unit": "min", "scan": "first"}
+    hot = np.full((3, 40, 40), np.nan, np.float32)
+    hot[:, 15:25, 15:25] = 200
+    dose = replace(slab, array=hot, name="dose", metadata=facts)
+    plan = Plan(PATIENT, "ablation", scan, scan.with_array((scan.array > 340).astype(np.uint8)))
+    unknown = Measurement("Peak", None, "°C", "test", missing_because="not asked")
+    found = HeatMeasured("first", 0, HeatNumbers(unknown, unknown, unknown, None), (), MARK, None, 0.0, 0.0, 1.0, True)
+    monkeypatch.setattr(run, "follow_heat", lambda *_: found)
+    with Session(plan) as session:
+        begun = run._Run(plan, session, tmp_path, 30.0)
+        begun.view.apply(ImageReady(scan, "contrast", None, 0.0))
+        begun.view.apply(MapReady((dose,), slab))
+        headless = begun.headless
+        with OffscreenViews(headless.scene, headless.applicationLogic, run.PICTURE) as views:
+            picture = begun._ablate(None, views, Heat())
+        assert begun.bridge.node("around") is None, "a scene that is saved has none of it"
+        frame: Any = begun.bridge.node("map.frame")
+        assert not frame.GetDisplayVisibility()
+    assert "outside the frame nothing is measured" in picture.caption
+    pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "heat.png")))[:, :, :3].astype(int)
+    axial = pixels[: run.PICTURE[1] // 2 - 1, : run.PICTURE[0] // 2 - 1]
+    per_mm = axial.shape[0] / run.HEAT_HEIGHT_MM
+
+    def at(right_mm: float, anterior_mm: float) -> np.ndarray:
+        """Mean colour of 3 mm about a place, from the marked one; right is on the left."""
+        row, column = axial.shape[0] / 2 - anterior_mm * per_mm, axial.shape[1] / 2 - right_mm * per_mm
+        half = round(1.5 * per_mm)
+        near = axial[round(row) - half : round(row) + half, round(column) - half : round(column) + half]
+        return np.asarray(near.mean(axis=(0, 1)))
+
+    inside, outside, beyond = at(0, 14), at(-40, 0), at(70, 0)
+    assert inside.min() > 100
+    assert 20 < outside.min() <= outside.max() < 0.6 * inside.max(), "seen, and only for bearings"
+    assert beyond.max() < 5, "outside of the head"
+    assert np.ptp(at(0, 0)) > 30 > np.ptp(inside), "the dose has its colour"
+    edge = axial[round(axial.shape[0] / 2), : axial.shape[1] // 2]
+    amber = (edge[:, 0] > 150) & (edge[:, 1] > 100) & (edge[:, 2] < 100)
+    assert abs(axial.shape[1] / 2 - np.flatnonzero(amber).mean() - 20 * per_mm) < per_mm

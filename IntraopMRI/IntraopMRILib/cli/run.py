@@ -367,18 +367,25 @@ class _Run:
             self.session.journal.measurement(last)
 
     def _ablate(self, bars: Any, views: Any, heat: Heat) -> Picture:
-        """Follow the temperature scan to its end; a picture of the dose then."""
+        """Follow the temperature scan to its end; a picture of the dose then, the scan dimmed around it."""
         from ..scene.offscreen import writePng
+        from ..scene.roles import AROUND
 
         found = follow_heat(self.session, heat, self.wait_s, lambda update: self._take(update, bars), TICK_S)
         self._listen()
-        spot = found.heating.spot_ras_mm
+        centre = found.heating.spot_ras_mm or np.zeros(3)
         node = self.bridge.node
-        shown = node("map.1") or node("map.0")
-        views.show(node("map.picture"), shown, MAP_OPACITY, centre=spot or np.zeros(3), heightMm=HEAT_HEIGHT_MM)
+        self.bridge.surround(True, self.view.volume())
+        shown, around = node("map.1") or node("map.0"), node(AROUND)
+        views.show(node("map.picture"), shown, MAP_OPACITY, centre, HEAT_HEIGHT_MM, around=around)
         views.annotate(self.view.readout(), self.bridge.legend())
         path = writePng(views.fourUp(), self.folder / "heat.png")
-        return Picture(path.read_bytes(), "Thermal dose at the end of the temperature scan; outline: above 240 CEM43")
+        caption = "Thermal dose at the end of the temperature scan; outline: above 240 CEM43"
+        if around is not None:
+            caption += "; outside the frame nothing is measured: the scan before it, dimmed"
+        # For this picture only: the scene that is saved shows neither.
+        self.bridge.surround(False)
+        return Picture(path.read_bytes(), caption)
 
     def _picture(self, views: Any, name: str, caption: str, opacity: float = 1.0, at_tip: bool = False) -> Picture:
         """A four-up picture, the intraoperative volume with ``opacity`` over the preoperative one.

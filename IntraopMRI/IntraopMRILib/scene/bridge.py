@@ -173,9 +173,15 @@ class SceneBridge:
             self._frame(self._framed)
 
     def surround(self, shown: bool, scan: Any | None = None) -> None:
-        """Draw the edge of the maps, and around it the node of a ``scan``, dimmed: it was taken at another time."""
-        self._framed, before = shown, self._wanted.get(AROUND)
+        """Draw the edge of the maps, and around it the node of a ``scan``, dimmed: it was taken at another time.
+
+        Of maps of that very scan there is no outside.
+        """
         uid = "" if scan is None else scan.GetAttribute(f"{ATTRIBUTE}Uid") or ""
+        picture = self._wanted.get(f"{MAP}picture")
+        if scan is not None and picture is not None and picture.attributes["Uid"] == uid:
+            shown, scan = False, None
+        self._framed, before = shown, self._wanted.get(AROUND)
         with self.update():
             self._frame(shown)
             if scan is None:

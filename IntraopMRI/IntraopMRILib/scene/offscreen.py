@@ -125,15 +125,28 @@ class SliceView(View):
         self._logics.AddItem(self.logic)
         self.managers.SetMRMLDisplayableNode(self.node)
 
-    def show(self, background: Any, foreground: Any, opacity: float, centre: npt.ArrayLike, heightMm: float) -> None:
-        """Choose the volumes (nodes or None), the point (RAS mm) in the middle, and the height of the view in mm."""
-        background, foreground = _shown(background), _shown(foreground)
-        if background is None:
-            background, foreground = foreground, None
+    def show(
+        self,
+        background: Any,
+        foreground: Any,
+        opacity: float,
+        centre: npt.ArrayLike,
+        heightMm: float,
+        around: Any | None = None,
+    ) -> None:
+        """Choose the volumes (nodes or None), the point (RAS mm) in the middle, and the height of the view in mm.
+
+        ``around``: what is seen where neither of the two reaches.
+        """
+        layers = [volume for volume in map(_shown, (around, background, foreground)) if volume is not None]
+        ids = [volume.GetID() for volume in layers] + [None] * 3
         composite = self.logic.GetSliceCompositeNode()
-        composite.SetBackgroundVolumeID(background.GetID() if background else None)
-        composite.SetForegroundVolumeID(foreground.GetID() if foreground else None)
-        composite.SetForegroundOpacity(opacity)
+        composite.SetBackgroundVolumeID(ids[0])
+        composite.SetForegroundVolumeID(ids[1])
+        composite.SetForegroundOpacity(opacity if len(layers) < 3 else 1.0)
+        # The third layer is made for labels, but takes any volume with the colours of its own display.
+        composite.SetLabelVolumeID(ids[2])
+        composite.SetLabelOpacity(opacity)
         width, height = self.window.GetSize()
         self.logic.ResizeSliceNode(width, height)
         self.node.SetFieldOfView(heightMm * width / height, heightMm, 1.0)
@@ -234,15 +247,17 @@ class OffscreenViews:
         heightMm: float = 150.0,
         crosshair: bool = False,
         direction: npt.ArrayLike | None = None,
+        around: Any | None = None,
     ) -> None:
         """Choose volumes (nodes), foreground opacity, the RAS point in the middle and the height of the slices in mm.
 
         Hidden volumes (a preoperative one without a registration) are left out. ``crosshair`` marks the middle.
-        ``direction``: from where the 3D view looks; by default from the side on which the point lies.
+        ``direction``: from where the 3D view looks; by default from the side on which the point lies. ``around``: a
+        volume to be seen in the slices where neither of the two reaches.
         """
         middle = np.asarray(centre, dtype=np.float64)
         for view in self.slices.values():
-            view.show(background, foreground, opacity, middle, heightMm)
+            view.show(background, foreground, opacity, middle, heightMm, around)
         legend = None if foreground is None else slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(foreground)
         if legend is not None:
             # It looks at the layers only when a person changes them.

@@ -84,10 +84,7 @@ class Compare:
         self._scaled = None
         ofQuantity = laid is not None and self._map is ShiftMap.QUANTITY
         if view is not None:
-            picture = self._shown("map.picture")
-            # Of a map over the very scan that is shown there is no outside.
-            partly = ofQuantity and not (now is not None and picture is not None and _uid(now) == _uid(picture))
-            view.bridge.surround(partly, now if partly else None)
+            view.bridge.surround(ofQuantity, now if ofQuantity else None)
         if now is None and laid is None:
             self.titles = {}
             return
@@ -288,10 +285,6 @@ class Compare:
         if self._board is not None and self._board.GetScene() is not None:
             slicer.mrmlScene.RemoveNode(self._board)
         self._board, self._boardOf = None, None
-
-
-def _uid(node: Any) -> str:
-    return node.GetAttribute(f"{ATTRIBUTE}Uid") or ""
 
 
 def checkerboard(before: Image, after: Image) -> npt.NDArray[np.float32]:
