@@ -157,3 +157,10 @@ def within_mm(mask: npt.NDArray[np.bool_], radius_mm: float, spacing_kji_mm: npt
             np.minimum(nearest[:-step], before[step:] + away, out=nearest[:-step])
     result[tuple(box)] = squared <= reach * reach
     return result
+
+
+def closed_mm(mask: npt.NDArray[np.bool_], radius_mm: float, spacing_kji_mm: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Closing of ``mask`` (k, j, i) by a ball, see :func:`within_mm`; beyond its border nothing is filled."""
+    wide = int(np.ceil(radius_mm / np.min(spacing_kji_mm))) + 1
+    near = within_mm(np.pad(mask, wide), radius_mm, spacing_kji_mm)
+    return ~within_mm(~near, radius_mm, spacing_kji_mm)[(slice(wide, -wide),) * mask.ndim]

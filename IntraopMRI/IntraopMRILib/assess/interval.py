@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from IntraopMRIReconstructionLib.geometry import within_mm
 from scipy import ndimage
 
 from .outline import THIN_MM, Outline
@@ -54,9 +55,9 @@ def left_open(found: Outline, sure: Mask) -> LeftOpen:
         return LeftOpen(_layer(found.doubtful), 0.0, 0.0, 0.0, 0.0, 0.0, float(found.doubtful.sum()))
     # A voxel along each axis, whatever its size there. A distance is one between middles of voxels: the boundary lies
     # half a voxel before.
-    within = found.mask & (ndimage.distance_transform_edt(found.mask) < 1.5)
+    within = found.mask & within_mm(~found.mask, 1.5, 1.0)
     grown = found.mask | found.beyond
-    around = ~grown & (ndimage.distance_transform_edt(~grown) <= 1.5)
+    around = ~grown & within_mm(grown, 1.5, 1.0)
     beyond, doubtful = (float(found.share[part].sum()) for part in (found.beyond, found.doubtful))
     edge = unsure = 0.0
     for number, volume in enumerate(found.piece_voxels, start=1):

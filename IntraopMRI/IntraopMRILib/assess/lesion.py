@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image, Measurement
 from IntraopMRIReconstructionLib.errors import AssessmentError
-from IntraopMRIReconstructionLib.geometry import apply
-from scipy import ndimage
+from IntraopMRIReconstructionLib.geometry import apply, within_mm
 
 from .labels import checked_label
 from .resection import RANO_SOURCE, extent_of_resection
@@ -43,11 +42,8 @@ def label_volume(label: Image, name: str, source: str = "") -> Measurement:
         padded = np.pad(inside, 2)
         # In voxels, so that a thick slice is open by its thickness and the plane of it by its own voxels. Distances run
         # between voxel centres; the surface lies half a voxel off.
-        depth, height = ndimage.distance_transform_edt(padded), ndimage.distance_transform_edt(~padded)
-        interval = (
-            float((depth >= 1.5).sum()) * label.voxel_volume_ml,
-            float((depth > 0).sum() + ((height > 0) & (height <= 1.5)).sum()) * label.voxel_volume_ml,
-        )
+        least, most = ~within_mm(~padded, 1.5, 1.0), within_mm(padded, 1.5, 1.0)
+        interval = float(least.sum()) * label.voxel_volume_ml, float(most.sum()) * label.voxel_volume_ml
     definition = "Voxels of the label times their volume; interval: 1 voxel at the boundary"
     return Measurement(name, volume, "cm3", definition, source, interval, based_on=(label.uid,))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from IntraopMRIReconstructionLib.errors import RegistrationError
-from IntraopMRIReconstructionLib.geometry import within_mm
+from IntraopMRIReconstructionLib.geometry import closed_mm, within_mm
 from scipy import ndimage
 
 from .sampling import BoolArray, Volume, foreground
@@ -36,7 +36,8 @@ def brain_of(volume: Volume) -> BoolArray:
         core = _largest(~within_mm(outside, erosion_mm, volume.spacing_kji_mm)[1:-1, 1:-1, 1:-1])
         if core is None:
             continue
-        brain = _closed(tissue & within_mm(core, erosion_mm + GROWN_MM, volume.spacing_kji_mm), CLOSED_MM, volume)
+        brain = tissue & within_mm(core, erosion_mm + GROWN_MM, volume.spacing_kji_mm)
+        brain = closed_mm(brain, CLOSED_MM, volume.spacing_kji_mm)
         brain = np.asarray(ndimage.binary_fill_holes(brain), dtype=bool)
         found = float(brain.sum() * np.prod(volume.spacing_kji_mm) / 1000.0)
         if PLAUSIBLE_ML[0] <= found <= PLAUSIBLE_ML[1] and not _reaches_scalp(brain, inner, head):
@@ -61,12 +62,3 @@ def _reaches_scalp(brain: BoolArray, depth_mm: np.ndarray, head: BoolArray) -> b
     shell = head & (depth_mm < 3.0)
     part = float((brain & shell).sum()) / max(1, int(shell.sum()))
     return 0.15 < part < 0.6
-
-
-def _closed(mask: BoolArray, radius_mm: float, volume: Volume) -> BoolArray:
-    """Closing by a ball."""
-    wide = int(np.ceil(radius_mm / volume.spacing_kji_mm.min())) + 1
-    near = within_mm(np.pad(mask, wide), radius_mm, volume.spacing_kji_mm)
-    kept = ~within_mm(~near, radius_mm, volume.spacing_kji_mm)
-    inner = tuple(slice(wide, -wide) for _ in range(3))
-    return np.asarray(kept[inner] | mask, dtype=bool)

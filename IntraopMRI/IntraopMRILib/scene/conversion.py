@@ -12,7 +12,7 @@ import slicer
 import vtk
 from IntraopMRIReconstructionLib.data import AnyArray, Image
 from IntraopMRIReconstructionLib.errors import DataError
-from IntraopMRIReconstructionLib.geometry import within_mm
+from IntraopMRIReconstructionLib.geometry import closed_mm
 from scipy import ndimage
 from vtkmodules.util.numpy_support import numpy_to_vtk
 
@@ -224,9 +224,7 @@ def anatomySurface(image: Image, spacingMm: float = 2.5) -> Any:
         SimpleITK.OtsuThreshold(SimpleITK.SmoothingRecursiveGaussian(coarse, 1.0), 0, 1)
     )
     largest = SimpleITK.RelabelComponent(parts, sortByObjectSize=True) == 1
-    solid = np.pad(SimpleITK.GetArrayFromImage(largest) > 0, CLOSED_VOXELS + 1)
-    solid = ~within_mm(~within_mm(solid, CLOSED_VOXELS, 1.0), CLOSED_VOXELS, 1.0)
-    solid = solid[(slice(CLOSED_VOXELS, -CLOSED_VOXELS),) * 3]
+    solid = np.pad(closed_mm(SimpleITK.GetArrayFromImage(largest) > 0, CLOSED_VOXELS, 1.0), 1)
     # Skull and sinuses are dark but open to the outside somewhere: fill what a plane of any direction encloses. The
     # first voxel of a plane lies outside.
     for axis in range(3):
