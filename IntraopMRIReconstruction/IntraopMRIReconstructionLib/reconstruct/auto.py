@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -366,12 +367,13 @@ def _percent(kspace: KSpace, sampling: Sampling) -> str:
 
 
 def _readout_share(kspace: KSpace) -> float:
-    return float(np.ptp(kspace.readout)) / kspace.encoding.encoded_matrix[2]
+    first, stop = kspace.readout
+    return (stop - first) / kspace.encoding.encoded_matrix[2]
 
 
 def _wrapped(frame: Frame, magnitude: npt.NDArray[np.float32], work: Work) -> Reconstruction:
     # A magnitude is never negative, and its largest value is NaN if any is.
-    if not np.isfinite(magnitude.max()):
+    if not math.isfinite(magnitude.max()):
         raise ReconstructionError(f"the image made by '{work.method}' is not finite: the raw data overflow")
     provenance = provenance_of(frame, work.method, work.reason, work.parameters)
     image = Image(

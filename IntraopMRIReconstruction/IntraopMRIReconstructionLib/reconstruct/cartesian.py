@@ -62,21 +62,10 @@ def root_sum_of_squares(samples: ComplexArray, encoding: Encoding, step: Step, t
 
 def _slice(kspace: ComplexArray, power_scale: np.float32, result: FloatArray, threads: int) -> None:
     """Magnitude of one slice from its k-space (coils, y, x)."""
-    powers: dict[int, FloatArray] = {}
-
-    def some(coils: range) -> None:
-        # The coils of a row lie together: their squares add up in the nearest cache. Rows first, then columns.
-        by_row = kspace[coils.start : coils.stop].transpose(1, 0, 2)
-        power = _power(scipy.fft.ifft2(by_row, axes=(2, 0), norm="forward"))
-        power *= power_scale
-        powers[coils.start] = power
-
-    # One transform in each thread: threads of the transform itself meet after each axis, and would leave the squares.
-    spread(some, shares(len(kspace), threads), threads)
-    power = powers[0]
-    with np.errstate(over=OVERFLOW):
-        for first in sorted(powers)[1:]:
-            power += powers[first]
+    # The coils of a row lie together: their squares add up in the nearest cache. Rows first, then columns.
+    by_row = kspace.transpose(1, 0, 2)
+    power = _power(scipy.fft.ifft2(by_row, axes=(2, 0), norm="forward", workers=threads))
+    power *= power_scale
     _centred_root(power, result)
 
 
@@ -143,12 +132,11 @@ def _power(images: ComplexArray) -> FloatArray:
 
 
 def _centred_root(power: FloatArray, result: FloatArray) -> None:
-    """Root of a plane's power (y, x), in FFT order, centred and cropped into ``result``; ``power`` is used up."""
-    root = np.sqrt(power, out=power)
+    """Root of a plane's power (y, x), in FFT order, centred and cropped into ``result``."""
     halves = [_halves(size, wanted) for size, wanted in zip(power.shape, result.shape, strict=True)]
     for to_y, from_y in halves[0]:
         for to_x, from_x in halves[1]:
-            result[to_y, to_x] = root[from_y, from_x]
+            np.sqrt(power[from_y, from_x], out=result[to_y, to_x])
 
 
 def _halves(size: int, wanted: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
