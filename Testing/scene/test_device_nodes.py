@@ -319,3 +319,51 @@ def test_positions_of_a_peer_that_means_lps(scene: Any, link: tuple[Client, Serv
     node = devices.node("vtkMRMLLinearTransformNode", "probe")
     assert node is not None
     assert node.GetAttribute(ATTRIBUTE + "Profile") == "x"
+
+
+def test_two_senders_of_one_device_name_have_a_node_each(scene: Any) -> None:
+    """The image of one never stands where the other's is meant, and one that comes back has its node again."""
+
+    def shown(client: Client, value: int) -> None:
+        count = server.counters.received
+        client.send(codec.ImageMessage(device="Live", array=np.full((1, 2, 2), value, np.int16)))
+        until(lambda: server.counters.received > count)
+        devices.pump(server)
+
+    def values() -> list[int]:
+        found = [devices.node("vtkMRMLScalarVolumeNode", "Live", sender) for sender in range(3)]
+        return [int(imageFromNode(node).array[0, 0, 0]) for node in found if node is not None]
+
+    devices = DeviceNodes(scene)
+    with Server() as server, Client(port=server.port) as first:
+        shown(first, 1)
+        with Client(port=server.port) as second:
+            shown(second, 2)
+            shown(first, 3)
+            assert values() == [3, 2]
+            names = [node.GetName() for node in (devices.node("vtkMRMLScalarVolumeNode", "Live", n) for n in (0, 1))]
+            assert len(set(names)) == 2
+            (said,) = devices.problems
+            assert said.startswith("IMAGE 'Live' comes from 127.0.0.1:")
+        # A link that flaps, as long as it likes: no node is added.
+        for value in range(4, 8):
+            until(lambda: len(server.peers) == 1)
+            with Client(port=server.port) as again:
+                shown(again, value)
+        assert values() == [3, 7]
+
+
+def test_two_plans_of_one_name_do_not_take_each_others_lines(scene: Any) -> None:
+    def plan(x_mm: float, *names: str) -> codec.TrajectoryMessage:
+        paths = [codec.Trajectory(name, np.array([x_mm, 0, 0]), np.array([x_mm, 0, 9])) for name in names]
+        return codec.TrajectoryMessage(device="Plan", trajectories=tuple(paths))
+
+    devices = DeviceNodes(scene)
+    with Server() as server, Client(port=server.port) as first, Client(port=server.port) as second:
+        _pumped(devices, (first, server), plan(1.0, "A", "B"))
+        _pumped(devices, (second, server), plan(2.0, "A"))
+        _pumped(devices, (second, server), plan(2.0, "C"))
+        lines = {name: devices.node("vtkMRMLMarkupsLineNode", name) for name in ("A", "B")}
+        assert all(line is not None and line.GetNthControlPointPosition(0)[0] == 1.0 for line in lines.values())
+        assert devices.node("vtkMRMLMarkupsLineNode", "A", 1) is None
+        assert devices.node("vtkMRMLMarkupsLineNode", "C", 1) is not None

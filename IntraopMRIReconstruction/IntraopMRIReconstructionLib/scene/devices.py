@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -57,6 +58,9 @@ class DeviceNodes:
     messages (raw data, queries) give no node and are returned by :meth:`pump` for others to use. Nodes of the same name
     that somebody else made, such as those of Slicer's OpenIGTLinkIF, are left alone.
 
+    Two peers that send under one device name have a node each, which is said; a tool comes from one of them, see
+    :class:`PoseBoard`.
+
     A TRAJ is the whole plan of its device: lines that a newer one no longer names leave the scene.
     """
 
@@ -64,12 +68,18 @@ class DeviceNodes:
         self.scene, self.profile = scene, profile
         self._poses = PoseBoard(staleAfterS, profile)
         self.problems: deque[str] = deque(maxlen=MOST_PER_PUMP)
-        self._nodes: dict[tuple[str, str], str] = {}
-        self._plans: dict[str, set[str]] = {}
+        self._nodes: dict[tuple[str, str, int], str] = {}
+        self._plans: dict[tuple[str, int], set[str]] = {}
+        #: Senders by type and device; what each of them sends goes to the nodes of its place in the list.
+        self._senders: dict[tuple[str, str], list[str]] = {}
+        self._endpoints: weakref.WeakSet[Endpoint] = weakref.WeakSet()
 
-    def node(self, className: str, name: str) -> Any:
-        """The node of a device or tool, None when there is none (any more)."""
-        identifier = self._nodes.get((className, name))
+    def node(self, className: str, name: str, sender: int = 0) -> Any:
+        """The node of a device or tool, None when there is none (any more).
+
+        ``sender``: of several that send it at once, in the order in which they came.
+        """
+        identifier = self._nodes.get((className, name, sender))
         return None if identifier is None else self.scene.GetNodeByID(identifier)
 
     def pump(self, endpoint: Endpoint, most: int = MOST_PER_PUMP) -> list[Received]:
@@ -78,6 +88,7 @@ class DeviceNodes:
         A message that cannot be shown is said so in ``problems`` and stops nothing.
         """
         self._checkThread()
+        self._endpoints.add(endpoint)
         others = []
         for _ in range(most):
             received = endpoint.receive(0)
@@ -132,28 +143,28 @@ class DeviceNodes:
         message = received.message
         if isinstance(message, ImageMessage):
             return [] if _isRawData(message) else [self._volume(message, received)]
-        if isinstance(message, StringMessage | StatusMessage | CommandMessage | SensorMessage):
-            node = self._get("vtkMRMLTextNode", message.device)
-            node.SetText(_textOf(message))
-            return [node]
-        if isinstance(message, PointMessage):
-            return [self._points(message)]
-        if isinstance(message, TrajectoryMessage):
-            return self._plan(message)
-        if isinstance(message, PolyDataMessage):
-            node = self._get("vtkMRMLModelNode", message.device)
-            node.SetAndObservePolyData(polyDataOf(message))
-            return [node]
         if isinstance(message, TransformMessage) and not self.profile.rigid_transforms:
             return [self._affine(message, received)]
         if isinstance(message, TransformMessage | PositionMessage | TrackingDataMessage | QuaternionTrackingMessage):
             return [self._transform(pose) for pose in self._poses.update(received)]
+        if isinstance(message, StringMessage | StatusMessage | CommandMessage | SensorMessage):
+            node = self._get("vtkMRMLTextNode", message.device, self._sender(received))
+            node.SetText(_textOf(message))
+            return [node]
+        if isinstance(message, PointMessage):
+            return [self._points(message, self._sender(received))]
+        if isinstance(message, TrajectoryMessage):
+            return self._plan(message, self._sender(received))
+        if isinstance(message, PolyDataMessage):
+            node = self._get("vtkMRMLModelNode", message.device, self._sender(received))
+            node.SetAndObservePolyData(polyDataOf(message))
+            return [node]
         return []
 
     def _volume(self, message: ImageMessage, received: Received) -> Any:
         image = image_from_message(message, self.profile, received)
         kind = "vtkMRMLScalarVolumeNode" if image.array.ndim == 3 else "vtkMRMLVectorVolumeNode"
-        node = self._get(kind, message.device)
+        node = self._get(kind, message.device, self._sender(received))
         node.SetIJKToRASMatrix(_vtkMatrix(image.ras_from_ijk))
         node.SetAndObserveImageData(_vtkImage(image.array))
         return node
@@ -163,7 +174,7 @@ class DeviceNodes:
         try:
             return self._transform(self._poses.update(received)[0])
         except DataError as error:
-            node = self._get("vtkMRMLLinearTransformNode", message.device)
+            node = self._get("vtkMRMLLinearTransformNode", message.device, self._sender(received))
             lps = self.profile.pose_coordinate == "LPS"
             node.SetMatrixTransformToParent(_vtkMatrix(ras_from_lps_matrix(message.matrix) if lps else message.matrix))
             _setAttribute(node, "UnusableBecause", f"no tool: {error}")
@@ -176,31 +187,31 @@ class DeviceNodes:
             node.SetMatrixTransformToParent(_vtkMatrix(pose.ras_from_tool))
         return node
 
-    def _points(self, message: PointMessage) -> Any:
-        node = self._get("vtkMRMLMarkupsFiducialNode", message.device)
+    def _points(self, message: PointMessage, sender: int) -> Any:
+        node = self._get("vtkMRMLMarkupsFiducialNode", message.device, sender)
         node.RemoveAllControlPoints()
         for point in points_from_message(message, self.profile):
             node.AddControlPoint(vtk.vtkVector3d(*point.position_mm), point.name)
         return node
 
-    def _plan(self, message: TrajectoryMessage) -> list[Any]:
+    def _plan(self, message: TrajectoryMessage, sender: int) -> list[Any]:
         """A line for each trajectory, also for those that share a name or have none."""
         lines: dict[str, Any] = {}
         for path in trajectories_from_message(message, self.profile):
             name = path.name or message.device
             number = sum(1 for known in lines if known == name or known.startswith(f"{name} ("))
             name = name if number == 0 else f"{name} ({number + 1})"
-            lines[name] = self._line(name, path)
-        for gone in self._plans.get(message.device, set()) - lines.keys():
-            node = self.node("vtkMRMLMarkupsLineNode", gone)
+            lines[name] = self._line(name, path, sender)
+        for gone in self._plans.get((message.device, sender), set()) - lines.keys():
+            node = self.node("vtkMRMLMarkupsLineNode", gone, sender)
             if node is not None:
                 self.scene.RemoveNode(node)
-        self._plans[message.device] = set(lines)
+        self._plans[message.device, sender] = set(lines)
         return list(lines.values())
 
-    def _line(self, name: str, path: Trajectory) -> Any:
+    def _line(self, name: str, path: Trajectory, sender: int) -> Any:
         """An end that the trajectory does not have is no place: it is not drawn."""
-        node = self._get("vtkMRMLMarkupsLineNode", name)
+        node = self._get("vtkMRMLMarkupsLineNode", name, sender)
         node.RemoveAllControlPoints()
         if path.kind != TARGET_ONLY:
             node.AddControlPoint(vtk.vtkVector3d(*path.entry_mm), "entry")
@@ -208,14 +219,36 @@ class DeviceNodes:
             node.AddControlPoint(vtk.vtkVector3d(*path.target_mm), "target")
         return node
 
-    def _get(self, className: str, name: str) -> Any:
-        node = self.node(className, name)
+    def _sender(self, received: Received) -> int:
+        """Which of the senders of this device it is.
+
+        One that comes anew, as a peer under another port does, takes the place of one that has left; beside those that
+        are connected it gets nodes of its own, or one image would stand where the other is meant.
+        """
+        kind, device, peer = received.message.type_name, received.message.device, received.peer
+        senders = self._senders.setdefault((kind, device), [])
+        if peer in senders:
+            return senders.index(peer)
+        connected = {address for endpoint in self._endpoints for address in endpoint.peers}
+        left = next((place for place, other in enumerate(senders) if other not in connected), None)
+        if left is not None:
+            senders[left] = peer
+            return left
+        senders.append(peer)
+        if len(senders) > 1:
+            self.problems.append(
+                f"{kind} '{device}' comes from {' and '.join(senders)}: each has a node of its own; rename one of them"
+            )
+        return len(senders) - 1
+
+    def _get(self, className: str, name: str, sender: int = 0) -> Any:
+        node = self.node(className, name, sender)
         if node is None:
             label = name or "device"
             if self.scene.GetFirstNodeByName(label) is not None:
                 label = self.scene.GenerateUniqueName(label)
             node = self.scene.AddNewNodeByClass(className, label)
-            self._nodes[className, name] = node.GetID()
+            self._nodes[className, name, sender] = node.GetID()
         return node
 
     def _describe(self, node: Any, received: Received) -> None:
