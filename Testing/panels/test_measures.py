@@ -116,7 +116,7 @@ def test_landmarks_become_numbers_that_go_with_the_scan(operation: Operation) ->
     assert operation.rows() == [name, f"{name}: before surgery", f"{name}: change"]
     (entry,) = operation.session.journal.record.drawn
     assert entry.drawn_by == "Dr. Example"
-    assert entry.measurements[2].value == pytest.approx(-11.0)
+    assert entry.measurements[2].value == pytest.approx(11.0)
     ui.withdrawButton.click()
     assert operation.rows() == []
     ui.measureButton.click()

@@ -103,12 +103,12 @@ def test_landmarks_of_a_finished_session_become_numbers_in_its_report(
     points = markups(tmp_path / "now.mrk.json", endplates(10.0, -4.0, POSE))
     assert measure(results, case, points) == 0
     printed = capsys.readouterr().out
-    assert "Cobb angle, coronal, supine: 14.00 deg" in printed
-    assert "change: -11.00 deg" in printed
+    assert "Cobb angle, coronal, supine: -14.00 deg" in printed
+    assert "change: 11.00 deg" in printed
     record = read_record(results / "session.json")
     (entry,) = record.drawn
     assert (entry.kind, entry.drawn_by) == ("cobb", "Dr. X")
-    assert entry.measurements[0].value == pytest.approx(14.0, abs=1e-6)
+    assert entry.measurements[0].value == pytest.approx(-14.0, abs=1e-6)
     assert [event.kind for event in record.events][-2:] == ["confirmed", "measured"]
     assert "Drawn by Dr. X" in (results / "report.html").read_text(encoding="utf-8")
     assert measure(results, case, points, **{"--option": "sagittal"}) == 0
@@ -145,7 +145,7 @@ def test_own_volumes_need_no_case_folder(case: Path, tmp_path: Path, capsys: pyt
     points = markups(tmp_path / "now.mrk.json", endplates(10.0, -4.0, POSE))
     files = {"points": points, "preop": case / "preop.nrrd", "landmarks": case / "landmarks.mrk.json"}
     assert without_case(results, "cobb", files) == 0
-    assert "change: -11.00 deg" in capsys.readouterr().out
+    assert "change: 11.00 deg" in capsys.readouterr().out
     for files, words in (
         ({"points": points}, "--case FOLDER, or --preop VOLUME"),
         ({"points": points, "preop": case / "preop.nrrd", "case": case}, "--case FOLDER, or --preop VOLUME"),

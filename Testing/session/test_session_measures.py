@@ -62,13 +62,40 @@ def test_cobb_angle_before_now_and_its_change_in_a_patient_who_lies_otherwise() 
     found = measured(plan_of("cobb", before=before), "cobb", drawn(now), SCAN)
     name = "Cobb angle, coronal, supine"
     values = named(found)
-    holds(values[name], 14.0)
-    holds(values[f"{name}: before surgery"], 25.0)
-    holds(values[f"{name}: change"], -11.0)
+    holds(values[name], -14.0)
+    holds(values[f"{name}: before surgery"], -25.0)
+    holds(values[f"{name}: change"], 11.0)
+    assert found.note == "Before surgery 25 deg, convex to the left; now 14 deg, convex to the left."
+    assert "+ is convex to the right, - to the left" in values[name].definition
     assert "axes of the preoperative scan" in values[name].definition
     sagittal = measured(plan_of("cobb"), "cobb", drawn(now, "sagittal"), SCAN)
     assert [m.name for m in sagittal.measurements] == ["Cobb angle, sagittal, supine"]
     holds(sagittal.measurements[0], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("tilt_deg", "now_deg", "change_deg", "words"),
+    [
+        (12.0, 12.0, 32.0, "12 deg, convex to the right: beyond straight, to the other side."),
+        (-12.0, -12.0, 8.0, "12 deg, convex to the left."),
+        (1.0, 1.0, 21.0, "1 deg, convex to the right: straight as far as can be told."),
+    ],
+)
+def test_a_curve_that_is_corrected_beyond_straight_is_not_one_that_is_left(
+    tilt_deg: float, now_deg: float, change_deg: float, words: str
+) -> None:
+    """20 degrees that became 12 to the other side read as 12 left over, and as 8 corrected of 32."""
+    before = disc("upper", 20.0, 60.0) + disc("lower", 0.0, -40.0)
+    now = disc("upper", -tilt_deg, 60.0) + disc("lower", 0.0, -40.0)
+    found = measured(plan_of("cobb", before=before), "cobb", drawn(now), SCAN)
+    values = [m.value for m in found.measurements]
+    assert values == pytest.approx([now_deg, -20.0, change_deg])
+    assert found.note == f"Before surgery 20 deg, convex to the left; now {words}"
+    side = (1.0, 0.0, 0.0)
+    bent = disc("upper", tilt_deg, 60.0, side) + disc("lower", 0.0, -40.0, side)
+    (angle,) = measured(plan_of("cobb"), "cobb", drawn(bent, "sagittal"), SCAN).measurements
+    # Turned right-handed about R, the upper endplate leans back: that is lordosis.
+    assert angle.value == pytest.approx(tilt_deg)
 
 
 def test_intervals_hold_the_truth_when_points_are_placed_by_hand() -> None:
@@ -79,7 +106,7 @@ def test_intervals_hold_the_truth_when_points_are_placed_by_hand() -> None:
         placed = [(name, place + rng.normal(0.0, 1.0, 3)) for name, place in exact]
         (angle,) = measured(plan_of("cobb"), "cobb", drawn(placed), Scan(POSE, 0.0, 1.0)).measurements
         assert angle.interval is not None
-        inside.append(angle.interval[0] <= 20.0 <= angle.interval[1])
+        inside.append(angle.interval[0] <= -20.0 <= angle.interval[1])
     assert 0.9 <= np.mean(inside) <= 0.99
 
 
@@ -302,7 +329,7 @@ def test_numbers_go_with_the_scan_that_they_were_drawn_on(session: Session) -> N
     session.measure("cobb", points, "Dr. X")
     (entry,) = session.journal.record.drawn
     assert (entry.kind, entry.drawn_by, entry.image_uid) == ("cobb", "Dr. X", image.uid)
-    assert entry.measurements[0].value == pytest.approx(14.0)
+    assert entry.measurements[0].value == pytest.approx(-14.0)
     assert from_json(to_json(session.journal.record)) == session.journal.record
     session.measure("cobb", replace(points, option="sagittal"))
     assert len(session.journal.record.drawn) == 1, "the same measure again replaces the one before"

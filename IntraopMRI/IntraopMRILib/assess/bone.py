@@ -54,20 +54,26 @@ def cobb_angle(
     lower_normal_ras: npt.ArrayLike,
     plane: Literal["coronal", "sagittal"] = "coronal",
 ) -> Measurement:
-    """Angle between the upper endplate of the upper end vertebra and the lower endplate of the lower one.
+    """Angle between the upper endplate of the upper end vertebra and the lower endplate of the lower one, signed.
 
-    The arguments are the endplates' normals toward superior, RAS.
+    The arguments are the endplates' normals toward superior, RAS. A curve that is corrected beyond straight changes its
+    sign: without one, 12 degrees to the other side would read as 12 degrees left over.
     """
     if plane not in ("coronal", "sagittal"):
         raise AssessmentError(f"a Cobb angle is measured in the coronal or the sagittal plane, got '{plane}'")
-    keep = {"coronal": 0, "sagittal": 1}[plane]
-    angles = [_tilt_deg(_unit(normal, "endplate normal"), keep) for normal in (upper_normal_ras, lower_normal_ras)]
+    keep, sign = {
+        "coronal": (0, "+ is convex to the right, - to the left"),
+        "sagittal": (1, "+ is lordosis, - kyphosis"),
+    }[plane]
+    upper, lower = (
+        _tilt_deg(_unit(normal, "endplate normal"), keep) for normal in (upper_normal_ras, lower_normal_ras)
+    )
     return Measurement(
         f"Cobb angle, {plane}, supine",
-        abs(angles[0] - angles[1]),
+        lower - upper,
         "deg",
         "Between the upper endplate of the upper end vertebra and the lower endplate of the lower end vertebra, "
-        f"projected on the {plane} plane; supine",
+        f"projected on the {plane} plane, {sign}; supine",
         COBB_SOURCE,
     )
 
@@ -237,8 +243,9 @@ def alignment_change(
     """How far the angle between two vertebrae has changed in the sagittal, coronal and axial plane.
 
     ``names``, ``poses``: upper and lower vertebra and their ``now_from_before`` (4, 4) rigid, RAS. ``error_deg``: of
-    one pose. No endplate is outlined: the poses alone carry the change of every Cobb angle between the two. Signs: more
-    lordosis (extension), more bend to the left (concave to the left), the upper one turned more to the left.
+    one pose. No endplate is outlined: the poses alone carry the change of every Cobb angle between the two. Signs as in
+    :func:`cobb_angle`: more lordosis (extension), more bend to the left (convex to the right), the upper one turned
+    more to the left.
     """
     upper, lower = (checked_rigid(pose, f"pose of {name}")[:3, :3] for pose, name in zip(poses, names, strict=True))
     _require_error(error_deg, "error_deg")
@@ -247,7 +254,7 @@ def alignment_change(
     error = float(np.sqrt(2.0) * error_deg)
     signs = (
         ("lordosis, sagittal", 1.0, "R", "+ is more lordosis"),
-        ("scoliosis, coronal", -1.0, "A", "+ bends more to the left"),
+        ("scoliosis, coronal", -1.0, "A", "+ bends more to the left, convex to the right"),
         ("rotation, axial", 1.0, "S", "+ turns the upper one to the left"),
     )
     return tuple(

@@ -163,7 +163,6 @@ def _cord(plan: Plan, drawn: Drawn, scan: Scan) -> Numbers:
 def _by_landmarks(
     groups: Mapping[str, int],
     work: Callable[[Groups, str], tuple[Measurement, ...]],
-    signed: bool = True,
     unmoved: tuple[str, ...] = (),
 ) -> Callable[[Plan, Drawn, Scan], Numbers]:
     """A measure of named landmarks: its value now, before surgery when they were placed there too, and the change.
@@ -174,7 +173,7 @@ def _by_landmarks(
     def both(plan: Plan, drawn: Drawn, scan: Scan) -> Numbers:
         def sure(points: Groups, where: str, place: Scan) -> tuple[Measurement, ...]:
             complete = _complete(points, groups, where)
-            return _sure(lambda moved: work(moved, drawn.option), complete, place, signed)
+            return _sure(lambda moved: work(moved, drawn.option), complete, place)
 
         before = {name: points for name, points in grouped(plan.landmarks.items()).items() if name in groups}
         back = invert(scan.intraop_from_preop)
@@ -192,9 +191,7 @@ def _by_landmarks(
     return both
 
 
-def _sure(
-    work: Callable[[Groups], tuple[Measurement, ...]], points: Groups, scan: Scan, signed: bool
-) -> tuple[Measurement, ...]:
+def _sure(work: Callable[[Groups], tuple[Measurement, ...]], points: Groups, scan: Scan) -> tuple[Measurement, ...]:
     """The measurements with intervals from the error of each point, to first order."""
     sigma = float(np.hypot(max(PLACED_MM, scan.voxel_mm / 2.0), scan.error_mm))
     result = work(points)
@@ -204,7 +201,7 @@ def _sure(
             step = np.zeros(places.size)
             step[number] = STEP_MM
             sides = [_values(work({**points, name: places + side * step.reshape(places.shape)})) for side in (1, -1)]
-            # An angle without sign grows to both sides of zero: up against down, nothing would be unsure there.
+            # A size without sign grows to both sides of zero: up against down, nothing would be unsure there.
             spread += (np.max([np.abs(moved - _values(result)) for moved in sides], axis=0) / STEP_MM) ** 2
     errors = SIGMAS * sigma * np.sqrt(spread)
     words = f"; in the axes of the preoperative scan; interval: points placed to {sigma:.1f} mm"
@@ -214,7 +211,7 @@ def _sure(
         else replace(
             m,
             definition=m.definition + words,
-            interval=(m.value - error if signed else max(0.0, m.value - error), m.value + error),
+            interval=(m.value - error, m.value + error),
         )
         for m, error in zip(result, errors.tolist(), strict=True)
     )
@@ -237,6 +234,20 @@ def _change(before: Measurement, now: Measurement) -> tuple[Measurement, ...]:
 def _cobb(points: Groups, option: str) -> tuple[Measurement, ...]:
     upper, lower = (plane_normal(points[name]) for name in ("upper", "lower"))
     return (cobb_angle(upper, lower, "sagittal" if option == "sagittal" else "coronal"),)
+
+
+def _cobb_in_words(plan: Plan, drawn: Drawn, scan: Scan) -> Numbers:
+    """The angles, and which way the curve went: a sign alone is easily read as a size."""
+    found, note = _by_landmarks(_COBB, _cobb)(plan, drawn, scan)
+    if len(found) < 3 or found[0].value is None or found[1].value is None or found[0].interval is None:
+        return found, note
+    ways = ("lordosis", "kyphosis") if drawn.option == "sagittal" else ("convex to the right", "convex to the left")
+    now, before = found[0].value, found[1].value
+    words = f"Before surgery {abs(before):.0f} deg, {ways[before < 0]}; now {abs(now):.0f} deg, {ways[now < 0]}"
+    if now * before < 0:
+        low, high = found[0].interval
+        words += ": beyond straight, to the other side" if low * high > 0 else ": straight as far as can be told"
+    return found, f"{words}. {note}".strip()
 
 
 def _sagittal(points: Groups, _option: str) -> tuple[Measurement, ...]:
@@ -275,7 +286,7 @@ def _osteotomy(plan: Plan, drawn: Drawn, scan: Scan) -> Numbers:
         assert plan.correction is not None
         return osteotomy_deviation(plan.correction, achieved, before.mean(axis=0))
 
-    found = _sure(work, {"before": before, "now": place}, scan, signed=True)
+    found = _sure(work, {"before": before, "now": place}, scan)
     # Sizes are not negative, only their parts are signed.
     sizes = ("rotation error", "translation error")
     sure = tuple(
@@ -351,7 +362,7 @@ RECIPES: Mapping[str, Recipe] = {
         "lower endplate of the lower one, 'lower 1' and so on",
         groups=_COBB,
         options=("coronal", "sagittal"),
-        work=_by_landmarks(_COBB, _cobb, signed=False),
+        work=_cobb_in_words,
     ),
     "sagittal": Recipe(
         "Sagittal balance",

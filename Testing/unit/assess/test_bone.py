@@ -21,7 +21,10 @@ def test_cobb_in_its_plane_only(angle: Any) -> None:
     assert bone.cobb_angle(UP, coronal).value == pytest.approx(angle)
     assert bone.cobb_angle(UP, coronal, "sagittal").value == pytest.approx(0.0, abs=1e-9)
     sagittal = rotation_about((1, 0, 0), angle) @ UP
+    # Leaning back above: lordosis. Leaning to the right below and to the left above: convex to the right.
     assert bone.cobb_angle(sagittal, UP, "sagittal").value == pytest.approx(angle)
+    assert bone.cobb_angle(UP, sagittal, "sagittal").value == pytest.approx(-angle)
+    assert bone.cobb_angle(coronal, UP).value == pytest.approx(-angle)
     assert "supine" in bone.cobb_angle(UP, UP).name
 
 
@@ -30,7 +33,7 @@ def test_cobb_of_opposite_tilts_adds_up_and_ignores_the_other_plane() -> None:
     lower = rotation_about((0, 1, 0), -22.0) @ UP
     # Tilted out of the plane, the projection of the upper one is steeper than its own angle.
     expected = np.rad2deg(np.arctan2(upper[0], upper[2])) + 22.0
-    assert bone.cobb_angle(upper, lower).value == pytest.approx(expected)
+    assert bone.cobb_angle(upper, lower).value == pytest.approx(-expected)
 
 
 def test_plane_normal_of_a_tilted_endplate_in_every_orientation(directions: np.ndarray) -> None:
@@ -166,6 +169,7 @@ def test_signs_of_a_bend_and_a_turn() -> None:
     assert (turn[:3, :3] @ (0, 1, 0))[0] < 0
     bent = bone.alignment_change(("T12", "L3"), (bend, np.eye(4)), 0.0)
     assert values(bent)["T12 to L3: change of scoliosis, coronal"] == pytest.approx(5.0)
+    assert bone.cobb_angle(bend[:3, :3] @ UP, UP).value == pytest.approx(5.0), "the same sign as of a Cobb angle"
     assert bent[0].interval is None
     turned = bone.alignment_change(("T12", "L3"), (turn, np.eye(4)), 0.5)
     assert values(turned)["T12 to L3: change of rotation, axial"] == pytest.approx(3.0)
