@@ -224,3 +224,44 @@ def test_a_peer_that_stops_reading_does_not_hold_up_the_window() -> None:
                 links.scanner.send(picture)
         finally:
             links.close()
+
+
+def test_a_night_of_a_flapping_link_is_a_few_lines_and_loses_no_count() -> None:
+    """A scanner that reports and hangs up, again and again: what happened stays, what repeats is counted."""
+    told: list[Update] = []
+    flaps = 12
+
+    def flap(links: Links, server: Server) -> None:
+        assert links.scanner is not None
+        assert links.control is not None
+        client, count = links.scanner, links.scanner.counters.connections
+        assert server.wait_for_peer(WAIT_S)
+        server.send(codec.StatusMessage(device="START_UP"))
+        received = client.receive(WAIT_S)
+        assert received is not None
+        links.control.on_message(received.message)
+        for connection in list(server._connections.values()):
+            connection.close(0.0)
+        until(lambda: client.counters.connections > count)
+
+    with linked("scanner", told) as (links, server), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("IntraopMRIReconstructionLib.wire.transport.BACK_OFF_S", (0.01, 0.02))
+        for _ in range(flaps):
+            flap(links, server)
+        assert links.control is not None
+        links.control.panic("the patient moves")
+        events = links._journal.record.events
+    texts = [event.text for event in events]
+    assert len(events) <= 4 * 4 + 3, texts
+    for words, count in (("is connected", flaps + 1), ("hung up (", flaps), ("ready: STATUS START_UP", flaps)):
+        assert sum(f"({count} times since {events[0].utc[:13]}" in text for text in texts if words in text), texts
+    first = next(event.utc for event in events if "lost" in event.text)
+    counted = next(event for event in events if "lost" in event.text and f"({flaps} times" in event.text)
+    assert f"since {first}, last " in counted.text
+    assert counted.text.rpartition("last ")[2][:-1] > counted.utc
+    # What a person does in the middle of it is no repetition.
+    assert any("the patient moves" in text for text in texts)
+    assert any("EMERGENCY" in text or "is sent as CMD_" in text for text in texts)
+    # A person hears of it at first, and then at every doubling.
+    said = [update.text for update in told if isinstance(update, Problem) and "does not answer" in update.text]
+    assert [text.partition(" (")[2] for text in said] == ["", "", "", "4 times by now)", "8 times by now)"]

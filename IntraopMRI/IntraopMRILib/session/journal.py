@@ -38,6 +38,7 @@ from ..workflow.record import (
 )
 from .bones import Bone
 from .measures import Found
+from .troubles import Troubles
 from .updates import ImplantFound, PlanCarried, ResidualFound, Role, ShiftFound
 
 #: Numbers of an implant that are kept of an earlier look, by the ends of their names.
@@ -66,6 +67,7 @@ class Journal:
             software=_versions(),
             patient=dict(patient or {}),
         )
+        self._troubles = Troubles()
 
     @classmethod
     def resumed(cls, record: SessionRecord) -> Journal:
@@ -83,6 +85,13 @@ class Journal:
     def event(self, kind: str, text: str) -> None:
         """Something happened now."""
         self._change(lambda record: record.with_event(kind, text))
+
+    def repeated(self, kind: str, text: str) -> int:
+        """As :meth:`event`, of what may come all night: see :class:`Troubles`. Returns how often it has by now."""
+        with self._lock:
+            events, times = self._troubles.note(self._record.events, kind, text)
+            self._record = replace(self._record, events=events)
+        return times
 
     def decided(self, image_uid: str, text: str) -> SessionRecord:
         """A person has decided on the scan ``image_uid``; returns the record of it.

@@ -22,6 +22,7 @@ from IntraopMRIReconstructionLib.wire.transport import LATEST_TYPES, Client, Rec
 from IntraopMRIReconstructionLib.wire.trust import AS_SENT, PeerProfile
 
 from .journal import Journal
+from .troubles import LINES_OF_TROUBLE
 from .updates import Problem, Update
 
 #: The links of a session: also the names of their options and recordings.
@@ -233,7 +234,7 @@ class Links:
             self._journal.event("link", f"the recording of the {part} is over")
             self.over |= part == "scanner"
             return
-        self._journal.event("link", f"{part} {event.peer} {event.kind} {event.text}".rstrip())
+        self._journal.repeated("link", f"{part} {event.peer} {event.kind} {event.text}".rstrip())
         if event.kind == "callback failed":
             self._tell(Problem("record the wire", f"{part}: {event.text}", fatal=False))
         if event.kind == "lost" and part == "scanner" and self.control is not None:
@@ -241,9 +242,15 @@ class Links:
 
     def _turned(self, transition: Transition) -> None:
         """The scanner's state has changed, or a command of ours."""
-        self._journal.event("scanner", f"{transition.after.value}: {transition.reason}")
-        if transition.is_trouble:
-            text = f"the scanner: {transition.after.value}; {transition.reason}"
+        said, times = f"{transition.after.value}: {transition.reason}", 1
+        if transition.by_command or transition.is_urgent:
+            self._journal.event("scanner", said)
+        else:
+            times = self._journal.repeated("scanner", said)
+        # Of what comes again and again a person hears now and then, at every doubling.
+        if transition.is_trouble and (times <= LINES_OF_TROUBLE or times.bit_count() == 1):
+            again = f" ({times} times by now)" if times > LINES_OF_TROUBLE else ""
+            text = f"the scanner: {transition.after.value}; {transition.reason}{again}"
             self._tell(Problem("command the scanner", text, fatal=transition.is_urgent))
 
 

@@ -435,7 +435,9 @@ class ScannerControl:
         if held and after is not before:
             after, confirmed = before, self.confirmed
         self.state, self.confirmed = after, confirmed
-        transition = Transition(self._utc_now(), self._now(), before, after, reason, confirmed, refused, unanswered)
+        transition = Transition(
+            self._utc_now(), self._now(), before, after, reason, confirmed, refused, unanswered, by_command
+        )
         self.history.append(transition)
         _log.info("scanner: %s -> %s: %s", before.value, after.value, reason)
         if self._on_transition is not None:

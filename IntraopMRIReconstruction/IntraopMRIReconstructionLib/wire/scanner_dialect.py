@@ -77,7 +77,7 @@ class Transition:
     """One change of state and why.
 
     ``confirmed``: the scanner said so itself; ``refused``: it refused a command; ``unanswered``: what became of a
-    command is not known. The state need not change then: an emergency stays one when nobody answers to it.
+    command is not known; ``by_command``: it is about a command of ours. The state need not change then: an emergency stays one when nobody answers to it.
     """
 
     utc_s: float
@@ -88,6 +88,7 @@ class Transition:
     confirmed: bool
     refused: bool = False
     unanswered: bool = False
+    by_command: bool = False
 
     @property
     def is_trouble(self) -> bool:
