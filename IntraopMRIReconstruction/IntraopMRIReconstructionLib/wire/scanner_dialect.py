@@ -77,7 +77,8 @@ class Transition:
     """One change of state and why.
 
     ``confirmed``: the scanner said so itself; ``refused``: it refused a command; ``unanswered``: what became of a
-    command is not known; ``by_command``: it is about a command of ours. The state need not change then: an emergency stays one when nobody answers to it.
+    command is not known; ``by_command``: it is about a command of ours. The state need not change then: an emergency
+    stays one when nobody answers to it.
     """
 
     utc_s: float
