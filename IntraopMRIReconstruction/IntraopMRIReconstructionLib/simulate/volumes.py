@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +17,15 @@ from ..geometry import RAS_FROM_LPS, ras_from_lps_matrix
 #: A volume needs at least this many voxels along each axis to be worth registering.
 SMALLEST_VOLUME = 8
 WHAT_TO_NAME = "name a NIfTI or NRRD file, or a folder with exactly one DICOM series"
+#: Bytes that are unpacked at a time.
+CHUNK = 1 << 22
 
 
 def read_volume(path: str | Path, smallest: int = SMALLEST_VOLUME) -> Image:
     """Read a NIfTI, NRRD, MHA ... file or a folder with one DICOM series as a scalar volume in RAS.
 
-    Raises DataError with what to do when it is missing, unreadable, not three-dimensional, of several components,
-    not finite, or empty (all voxels alike).
+    Raises DataError with what to do when it is missing, unreadable, cut off, not three-dimensional, of several
+    components, not finite, or empty (all voxels alike), and when it does not say how it lies in the patient.
     """
     path = Path(path)
     image = _read(path)
@@ -36,6 +40,7 @@ def read_volume(path: str | Path, smallest: int = SMALLEST_VOLUME) -> Image:
         raise DataError(
             f"{path} has {image.GetNumberOfComponentsPerPixel()} values a voxel; choose a grey-value volume"
         )
+    _check_frame(path, image)
     array = SimpleITK.GetArrayFromImage(image)
     if not np.isfinite(array).all():
         raise DataError(f"{path} holds voxels that are not numbers (NaN or infinite); export the volume again")
@@ -79,10 +84,51 @@ def _read(path: Path) -> SimpleITK.Image:
     try:
         if path.is_dir():
             return _read_series(path)
-        return SimpleITK.ReadImage(str(path))
+        image = SimpleITK.ReadImage(str(path))
+        _check_whole(path, image)
+        return image
     except RuntimeError as error:
         last_line = str(error).strip().splitlines()[-1]
         raise DataError(f"{path} cannot be read ({last_line}); {WHAT_TO_NAME}") from error
+
+
+def _check_whole(path: Path, image: SimpleITK.Image) -> None:
+    """Raises DataError for a NIfTI file that is cut off: ITK's reader fills up what is missing without a word."""
+    if not image.HasMetaDataKey("nifti_type"):
+        return
+    told = {key: float(image.GetMetaData(key)) for key in ("vox_offset", "bitpix", *(f"dim[{n}]" for n in range(8)))}
+    sizes = [told[f"dim[{n}]"] for n in range(1, int(told["dim[0]"]) + 1)]
+    expected = int(told["vox_offset"] + np.prod(sizes) * told["bitpix"] / 8)
+    # Voxels may be in a second file beside the header.
+    header, data = (".hdr", ".img") if ".hdr" in path.name else ("", "")
+    file = path.with_name(path.name.replace(header, data)) if header else path
+    try:
+        there = _unpacked_bytes(file) if file.suffix == ".gz" else file.stat().st_size
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{file} is damaged or cut off ({error}); copy or export it again") from error
+    if there < expected:
+        raise DataError(f"{file} is cut off: {there} bytes where {expected} belong; copy or export it again")
+
+
+def _unpacked_bytes(file: Path) -> int:
+    with gzip.open(file) as stream:
+        return sum(len(part) for part in iter(lambda: stream.read(CHUNK), b""))
+
+
+def _check_frame(path: Path, image: SimpleITK.Image) -> None:
+    """Raises DataError when left and right are unknown: a NIfTI file without qform and sform, a NRRD without space."""
+    reader = image.GetMetaData("ITK_InputFilterName") if image.HasMetaDataKey("ITK_InputFilterName") else ""
+    why = ""
+    if image.HasMetaDataKey("qform_code"):
+        if all(int(image.GetMetaData(f"{form}_code")) == 0 for form in ("qform", "sform")):
+            why = "qform_code and sform_code are 0"
+    elif reader == "NrrdImageIO" and not image.HasMetaDataKey("NRRD_space"):
+        why = "it names no space, such as left-posterior-superior"
+    if why:
+        raise DataError(
+            f"{path} does not say how it lies in the patient ({why}), so left and right cannot be told apart: convert "
+            "it again from its DICOM files"
+        )
 
 
 def _read_series(folder: Path) -> SimpleITK.Image:

@@ -91,6 +91,31 @@ def test_unusable_volumes_are_named_with_what_to_do(tmp_path: Path) -> None:
             read_volume(path)
 
 
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz", "nrrd", "mha"])
+def test_a_file_that_is_cut_off_is_no_volume(tmp_path: Path, suffix: str) -> None:
+    """ITK reads the first half of a NIfTI file and leaves the rest as it happens to be, without a word."""
+    path = write(np.random.default_rng(0).random((12, 12, 12)).astype(np.float32), tmp_path / f"volume.{suffix}")
+    read_volume(path)
+    whole = path.read_bytes()
+    for left in (len(whole) // 2, len(whole) - 16):
+        path.write_bytes(whole[:left])
+        with pytest.raises(DataError, match=f"volume.{suffix} (is cut off|is damaged or cut off|cannot be read)"):
+            read_volume(path)
+
+
+def test_without_orientation_left_and_right_are_unknown(tmp_path: Path) -> None:
+    """As tools write arrays that were never told where they lie: ITK takes the voxel axes for those of the patient."""
+    noise = np.random.default_rng(0).random((12, 12, 12)).astype(np.float32)
+    nifti = bytearray(write(noise, tmp_path / "bare.nii").read_bytes())
+    nifti[252:256] = bytes(4)  # qform_code, sform_code
+    (tmp_path / "bare.nii").write_bytes(nifti)
+    header = "NRRD0004\ntype: float\ndimension: 3\nsizes: 12 12 12\nencoding: raw\nendian: little\n\n"
+    (tmp_path / "bare.nrrd").write_bytes(header.encode() + noise.tobytes())
+    for name, why in (("bare.nii", "qform_code and sform_code are 0"), ("bare.nrrd", "it names no space")):
+        with pytest.raises(DataError, match=rf"{name} does not say how it lies in the patient \({why}.*left and right"):
+            read_volume(tmp_path / name)
+
+
 def test_unknown_anatomy_names_the_known() -> None:
     with pytest.raises(DataError, match="no anatomy is named 'colin'; choose one of mni152"):
         load_anatomy("colin")
