@@ -35,6 +35,7 @@ class Peer(Enum):
     PYIGTL = "pyigtl"
     PYIGTL_RAS = "pyigtl with RAS matrices"
     POSES_LPS = "poses in LPS"
+    MR_ROBOT = "MR robot"
 
     def label(self) -> str:
         """Name for a person."""

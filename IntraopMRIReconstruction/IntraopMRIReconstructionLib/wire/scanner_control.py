@@ -15,21 +15,40 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..data import POSE_STALE_S, Heartbeat, Matrix, Pose, checked_rigid
 from ..errors import SessionError, WireError
 from .codec import ImageMessage, Message, StatusMessage, StringMessage, TransformMessage, timestamp_of
-from .scanner_dialect import ACKNOWLEDGED, MR_ROBOT, MRIGTLBRIDGE, Dialect, ScannerState, Transition
+from .scanner_dialect import (
+    ACKNOWLEDGED,
+    MR_ROBOT,
+    MRIGTLBRIDGE,
+    Dialect,
+    EmergencyStop,
+    ScannerState,
+    Transition,
+)
 
-__all__ = ["ACKNOWLEDGED", "MRIGTLBRIDGE", "MR_ROBOT", "Dialect", "ScannerControl", "ScannerState", "Transition"]
+__all__ = [
+    "ACKNOWLEDGED",
+    "MRIGTLBRIDGE",
+    "MR_ROBOT",
+    "Dialect",
+    "EmergencyStop",
+    "ScannerControl",
+    "ScannerState",
+    "Transition",
+]
 
 #: Shortest time between two scan planes: real bridges are throttled to 10 Hz and fall behind when given more.
 PLANE_INTERVAL_S = 0.1
 #: Without images for so long, a scanner that reports no status has stopped.
 QUIET_S = 3.0
+#: Nobody waits longer than this to hear whether an emergency stop was carried out.
+EMERGENCY_DONE_S = 5.0
 #: Transitions that are kept for a person to read.
 KEPT_TRANSITIONS = 10_000
 
@@ -53,6 +72,7 @@ class _Command:
     then: str | None = None
     by_number: bool = False
     reported: str = ""
+    emergency: bool = False
 
 
 _OK = 1
@@ -85,8 +105,8 @@ class ScannerControl:
     counts from anybody. ``tool_from_plane``: (4, 4), mm; where the scan plane lies on the pointer, z is its normal.
     The plane is sent in RAS.
 
-    ``state`` and ``confirmed`` (the scanner said so itself), ``phase`` (name of the last good STATUS) and ``history``
-    are for showing.
+    ``state`` and ``confirmed`` (the scanner said so itself), ``phase`` (name of the last good STATUS), ``history`` and
+    ``emergency_stop`` (the last one from here, until :meth:`reset`) are for showing.
     """
 
     def __init__(
@@ -104,6 +124,7 @@ class ScannerControl:
         self.state = ScannerState.UNKNOWN
         self.confirmed = False
         self.phase = ""
+        self.emergency_stop: EmergencyStop | None = None
         self.history: deque[Transition] = deque(maxlen=KEPT_TRANSITIONS)
         self.planes_sent = 0
         self._send, self._now, self._utc_now = send, now, utc_now
@@ -173,13 +194,16 @@ class ScannerControl:
         """
         with self._lock:
             self._change(ScannerState.EMERGENCY, reason, confirmed=False)
-            self._issue(self.dialect.emergency or self.dialect.stop, None, None)
+            word = self.dialect.emergency or self.dialect.stop
+            self.emergency_stop = EmergencyStop(word, self._utc_now())
+            self._issue(word, None, None)
 
     def reset(self) -> None:
         """A person says that an emergency or a fault is over; nothing is known of the scanner then."""
         with self._lock:
             self._pending = None
             self._late.clear()
+            self.emergency_stop = None
             self._change(ScannerState.UNKNOWN, "reset by a person", confirmed=False, ends_emergency=True)
 
     def link_lost(self, reason: str) -> None:
@@ -295,7 +319,14 @@ class ScannerControl:
         self._number = max(self._number + 1, int(self._utc_now() * 1000) if self.dialect.numbers_by_time else 0)
         number = f"{self._number:04d}"
         before = self._before_busy if self.state is ScannerState.BUSY else self.state
-        self._pending = number, _Command(word, target, self._now(), not self.dialect.acknowledges, before, then)
+        stop = self.emergency_stop
+        if stop is not None and self._pending is not None and self._pending[1].emergency:
+            self._stopping(trouble=f"{word} took its place before it was answered")
+        emergency = stop is not None and not stop.number
+        if emergency:
+            self._stopping(number=number)
+        answered = not self.dialect.acknowledges
+        self._pending = number, _Command(word, target, self._now(), answered, before, then, emergency=emergency)
         confirmed = self.confirmed and not under_way
         self._change(under_way or self.state, f"{reason}{number}{replaced}", confirmed=confirmed, by_command=True)
         return number, timestamp_of(self._utc_now())
@@ -326,6 +357,8 @@ class ScannerControl:
     def _wait(self, number: str, command: _Command, now: float, quiet: bool) -> None:
         waited = now - command.sent_s
         limit_s, what = self.dialect.done_s, "carried out"
+        if command.emergency:
+            limit_s = min(limit_s, EMERGENCY_DONE_S)
         if not command.answered:
             limit_s, what = self.dialect.answer_s, "acknowledged"
         elif quiet and command.word == self.dialect.stop and waited > QUIET_S:
@@ -338,6 +371,8 @@ class ScannerControl:
             self._change(ScannerState.NO_ANSWER, reason, confirmed=False, by_command=True, unanswered=True)
 
     def _on_answer(self, number: str) -> None:
+        if self.emergency_stop is not None and self.emergency_stop.number == number:
+            self._acknowledged_stop(self.emergency_stop)
         late = self._late.pop(number, None)
         if late is not None and self._pending is None and self.state is ScannerState.NO_ANSWER:
             self._pending, self._before_busy = (number, late), ScannerState.UNKNOWN
@@ -359,19 +394,47 @@ class ScannerControl:
         reason = f"STATUS {status.device}: {status.meaning}" + (f", {status.text}" if status.text else "")
         if status.code == _OK and (not self.dialect.phases or name in self.dialect.phases):
             self.phase = status.device
+        if self._confirms_stop(status, after, reason):
+            return
         if status.code in _REFUSALS and self._pending is not None and name == self._pending[1].word:
             self._refused(self._pending[1], reason)
         elif after is ScannerState.BUSY:
-            if self._pending is not None:
+            if self._pending is not None and not self._pending[1].emergency:
                 self._pending[1].sent_s = self._now()
             if self.state not in (ScannerState.BUSY, *_HELD):
                 self._before_busy = self.state
                 self._change(after, reason, confirmed=True)
         elif after is not None:
+            if self._pending is not None and self._pending[1].emergency and after is not ScannerState.EMERGENCY:
+                self._stopping(trouble=reason)
             self._pending = None
             self._change(after, reason, confirmed=True)
         else:
             self._on_phase(name, reason)
+
+    def _acknowledged_stop(self, stop: EmergencyStop) -> None:
+        now = self._utc_now()
+        confirmed = stop.confirmed_utc_s if self.dialect.reports else (stop.confirmed_utc_s or now)
+        self._stopping(acknowledged_utc_s=stop.acknowledged_utc_s or now, confirmed_utc_s=confirmed)
+        if self._pending is None or self._pending[0] != stop.number or self.dialect.reports:
+            self._change(self.state, f"{stop.word} was acknowledged", confirmed=confirmed is not None, by_command=True)
+
+    def _confirms_stop(self, status: StatusMessage, after: ScannerState | None, reason: str) -> bool:
+        """Whether a STATUS says that our emergency stop was carried out, and there is nothing else to it."""
+        stop = self.emergency_stop
+        said = status.code == _OK and stop is not None and status.device.upper() == stop.word
+        if stop is None or stop.confirmed_utc_s is not None or not (said or after is ScannerState.EMERGENCY):
+            return False
+        self._stopping(confirmed_utc_s=self._utc_now())
+        if self._pending is None:
+            self._change(ScannerState.EMERGENCY, reason, confirmed=True)
+        return self._pending is None
+
+    def _stopping(self, **found: float | str | None) -> None:
+        """What became of the emergency stop; once it is confirmed there is no trouble with it."""
+        assert self.emergency_stop is not None
+        stop: EmergencyStop = replace(self.emergency_stop, **found)  # type: ignore[arg-type]
+        self.emergency_stop = replace(stop, trouble="") if stop.confirmed_utc_s is not None else stop
 
     def _on_phase(self, name: str, reason: str) -> None:
         """A good STATUS that names no state by itself."""
@@ -404,6 +467,8 @@ class ScannerControl:
 
     def _done(self, command: _Command, reason: str, confirmed: bool) -> None:
         self._pending = None
+        if command.emergency and not confirmed:
+            self._stopping(sign=reason)
         after = command.target or (self._before_busy if self.state is ScannerState.BUSY else self.state)
         self._change(after, reason, confirmed=confirmed, by_command=True)
         if command.then is not None and self.state is ScannerState.READY:
@@ -414,6 +479,8 @@ class ScannerControl:
     def _refused(self, command: _Command, reason: str) -> None:
         """The scanner is well, but does not do what it was asked for: it is as it was before."""
         self._pending = None
+        if command.emergency:
+            self._stopping(trouble=f"{command.word} was refused: {reason}")
         self._change(
             command.before, f"{command.word} was refused: {reason}", confirmed=False, by_command=True, refused=True
         )
@@ -435,6 +502,8 @@ class ScannerControl:
         if held and after is not before:
             after, confirmed = before, self.confirmed
         self.state, self.confirmed = after, confirmed
+        if unanswered and self.emergency_stop is not None:
+            self._stopping(trouble=reason)
         transition = Transition(
             self._utc_now(), self._now(), before, after, reason, confirmed, refused, unanswered, by_command
         )

@@ -69,7 +69,24 @@ MR_ROBOT = Dialect(
 
 def dialect_of(profile_name: str) -> Dialect:
     """How a peer of that profile (trust.PROFILES) is commanded."""
-    return MRIGTLBRIDGE if profile_name == MRIGTLBRIDGE.name else ACKNOWLEDGED
+    return next((dialect for dialect in (MRIGTLBRIDGE, MR_ROBOT) if dialect.name == profile_name), ACKNOWLEDGED)
+
+
+@dataclass(frozen=True)
+class EmergencyStop:
+    """An emergency stop that was sent from here, and what became of it. Times are POSIX seconds, None while unknown.
+
+    ``word``, ``number``: the command. ``confirmed_utc_s``: when the peer said that it has stopped. ``trouble``: why it
+    is not known whether it did; ``sign``: what speaks for it where a peer of its kind says nothing.
+    """
+
+    word: str
+    sent_utc_s: float
+    number: str = ""
+    acknowledged_utc_s: float | None = None
+    confirmed_utc_s: float | None = None
+    sign: str = ""
+    trouble: str = ""
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,8 @@ PROFILES = {
         PeerProfile("pyigtl with RAS matrices", image_coordinate="RAS", point_size="diameter"),
         # No one program: whoever works in DICOM's frame and sends tools as they are. Images say their frame themselves.
         PeerProfile("poses in LPS", pose_coordinate="LPS"),
+        # A robot instead of a scanner (ProstateBRP): RAS and rigid, but commanded in words of its own.
+        PeerProfile("MR robot"),
     )
 }
 

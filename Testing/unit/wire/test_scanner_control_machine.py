@@ -621,3 +621,107 @@ def test_a_robot_gets_its_calibration_and_its_target_in_their_phases() -> None:
         bench.control.aim(np.diag([1.0, 1.0, -1.0, 1.0]))
     with pytest.raises(SessionError, match="takes no target"):
         Bench().control.aim(np.eye(4))
+
+
+def stopped(dialect: Dialect = MR_ROBOT) -> Bench:
+    bench = Bench(dialect).ready()
+    bench.control.panic("hand in the bore")
+    return bench
+
+
+def what_became(bench: Bench) -> tuple[bool, bool, str]:
+    """Acknowledged, confirmed, and why it is not known."""
+    stop = bench.control.emergency_stop
+    assert stop is not None
+    assert bench.state is ScannerState.EMERGENCY
+    return stop.acknowledged_utc_s is not None, stop.confirmed_utc_s is not None, stop.trouble
+
+
+def test_an_emergency_stop_is_confirmed_by_the_peer_alone_and_its_times_are_kept() -> None:
+    bench = stopped()
+    assert what_became(bench) == (False, False, "")
+    bench.time_s += 0.5
+    bench.answer()
+    assert what_became(bench) == (True, False, ""), "that it was heard is not that it was done"
+    assert not bench.control.confirmed
+    bench.time_s += 0.25
+    bench.status("EMERGENCY")
+    assert what_became(bench) == (True, True, "")
+    assert bench.control.confirmed
+    stop = bench.control.emergency_stop
+    assert stop is not None
+    begun, acknowledged, confirmed = stop.sent_utc_s, stop.acknowledged_utc_s, stop.confirmed_utc_s
+    assert acknowledged is not None
+    assert confirmed is not None
+    assert (acknowledged - begun, confirmed - begun) == (0.5, 0.75)
+    bench.wait(100.0)
+    assert what_became(bench) == (True, True, "")
+    bench.control.reset()
+    assert bench.control.emergency_stop is None
+
+
+@pytest.mark.parametrize("dialect", [MR_ROBOT, ACKNOWLEDGED])
+def test_an_emergency_stop_that_is_heard_but_not_done_is_no_stop(dialect: Dialect) -> None:
+    bench = stopped(dialect)
+    bench.answer()
+    # A robot that is busy has not stopped, however often it says so.
+    for _ in range(6):
+        bench.wait(1.0)
+        bench.status("Arm", 6)
+    assert "was not carried out within 5 s" in what_became(bench)[2]
+    assert bench.control.history[-1].after is ScannerState.EMERGENCY
+    assert any(item.unanswered and item.is_urgent for item in bench.control.history)
+    # Late, but then it is known.
+    bench.status(dialect.emergency or dialect.stop)
+    assert what_became(bench) == (True, True, "")
+    assert bench.control.confirmed
+
+
+def test_a_late_acknowledgement_of_an_emergency_stop_is_kept() -> None:
+    bench = stopped()
+    bench.wait(2.1)
+    assert "was not acknowledged within 2 s" in what_became(bench)[2]
+    bench.answer()
+    heard, done, trouble = what_became(bench)
+    assert (heard, done, bool(trouble)) == (True, False, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "why"),
+    [("EMERGENCY", 5, "was refused"), ("Arm", 18, "hardware"), ("Console", 14, "manual")],
+)
+def test_what_keeps_a_peer_from_stopping_is_said(name: str, code: int, why: str) -> None:
+    bench = stopped()
+    bench.status(name, code)
+    heard, done, trouble = what_became(bench)
+    assert (heard, done) == (False, False)
+    assert why in trouble.lower()
+
+
+def test_a_stop_that_takes_its_place_does_not_answer_for_it() -> None:
+    bench = stopped()
+    number = bench.commands[-1][0][4:]
+    bench.control.stop()
+    assert "STOP took its place" in what_became(bench)[2]
+    bench.answer()
+    bench.status("STOP")
+    assert not what_became(bench)[1]
+    bench.control.on_message(StringMessage(device=f"ACK_{number}"))
+    bench.status("EMERGENCY")
+    assert what_became(bench) == (True, True, "")
+
+
+def test_a_peer_that_answers_nothing_is_never_taken_for_one_that_confirmed() -> None:
+    bench = Bench(MRIGTLBRIDGE)
+    bench.control.scan()
+    bench.control.on_message(ImageMessage(device="live", array=np.zeros((1, 2, 2), np.int16)))
+    bench.control.panic("hand in the bore")
+    bench.wait(3.1)
+    stop = bench.control.emergency_stop
+    assert stop is not None
+    assert (stop.confirmed_utc_s, stop.sign) == (None, "no image for 3 s")
+    bench.control.panic("again")
+    for _ in range(12):
+        bench.wait(0.5)
+        bench.control.on_message(ImageMessage(device="live", array=np.zeros((1, 2, 2), np.int16)))
+    assert "was not carried out within 5 s" in what_became(bench)[2]
