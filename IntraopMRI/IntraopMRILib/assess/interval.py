@@ -6,7 +6,7 @@ what simulated operations needed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,10 @@ class LeftOpen:
     unsure: float
     beyond: float
     doubtful: float
+
+    def without(self, part: LeftOpen) -> LeftOpen:
+        """What is open when a part of it is known."""
+        return LeftOpen(*(max(0.0, a - b) for a, b in zip(astuple(self), astuple(part), strict=True)))
 
 
 def left_open(found: Outline, sure: Mask) -> LeftOpen:
@@ -93,11 +97,15 @@ def likely_cm3(
     return max(volume_cm3 - less * voxel_cm3, 0.0), volume_cm3 + more * voxel_cm3
 
 
+def detection_limit_cm3(spacing_mm: npt.NDArray[np.float64]) -> float:
+    """A ball that noise and the rule for thin sheets let just pass: a smaller one is not told apart from a vessel."""
+    return float(4.0 / 3.0 * np.pi * (THIN_MM / 2.0 + float(spacing_mm.max())) ** 3 / 1000.0)
+
+
 def _hidden_cm3(left: LeftOpen, voxel_cm3: float, spacing_mm: npt.NDArray[np.float64]) -> tuple[float, float]:
     """Where nothing was found: (a nodule just below what noise and the rule for thin sheets let pass, what is in
     doubt)."""
-    radius = THIN_MM / 2.0 + float(spacing_mm.max())
-    return 4.0 / 3.0 * np.pi * radius**3 / 1000.0, (left.doubtful + DOUBTFUL_VOXELS * left.layer) * voxel_cm3
+    return detection_limit_cm3(spacing_mm), (left.doubtful + DOUBTFUL_VOXELS * left.layer) * voxel_cm3
 
 
 def _layer(mask: Mask) -> float:

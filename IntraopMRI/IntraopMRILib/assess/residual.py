@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,10 @@ from scipy import ndimage
 
 from .carry import Mapping, carried_points, occupied
 from .enhancement import Enhancement, on_grid, require_agent, subtraction
-from .interval import interval_cm3, left_open, likely_cm3
+from .interval import LeftOpen, interval_cm3, left_open, likely_cm3
 from .labels import checked_label
-from .outline import CAVITY_SIGNAL, SMOOTH_VOXELS, THIN_MM, Outline, outline
+from .outline import CAVITY_SIGNAL, SMOOTH_VOXELS, THIN_MM, outline
+from .pieces import Piece, bed_of, counted, listed, pieces_of
 from .resection import RANO_SOURCE, RanoClass, extent_of_resection, rano_class
 
 Array = npt.NDArray[np.float32]
@@ -48,6 +50,8 @@ class ResidualAssessment:
     ``likely_cm3``, see :mod:`.interval`; ``residual_centroid_ras_mm`` (3,) RAS mm: inside the largest piece, near to
     its centre, so that there is residual at this place; None without any.
     ``rano``: class with the range that the interval allows. ``measurements``: all of it for a person.
+    ``pieces``: all that ``residual`` consists of, the largest first, see :mod:`.pieces`. ``excluded``: numbers of those
+    that a person has judged not to be tumour, which nothing else counts; ``left``: what the outline of all leaves open.
     """
 
     residual: Image
@@ -59,6 +63,15 @@ class ResidualAssessment:
     rano: RanoClass
     residual_centroid_ras_mm: npt.NDArray[np.float64] | None
     measurements: tuple[Measurement, ...]
+    pieces: tuple[Piece, ...] = ()
+    excluded: frozenset[int] = frozenset()
+    left: LeftOpen | None = None
+    nce_cm3: float | None = None
+
+    @property
+    def listed(self) -> tuple[Piece, ...]:
+        """The pieces that are large enough to be told apart from a vessel."""
+        return listed(self.pieces)[0]
 
 
 def assess_residual(
@@ -70,6 +83,8 @@ def assess_residual(
     expected_shift_mm: float = 0.0,
     nce_cm3: float | None = None,
     progress: Progress = no_progress,
+    cavity: Image | None = None,
+    brain: Image | None = None,
 ) -> ResidualAssessment:
     """Find enhancing tumour that is left inside the carried-over tumour region.
 
@@ -80,6 +95,7 @@ def assess_residual(
     ``intraop_from_preop``: (4, 4) or a function on RAS points (n, 3). ``registration_error_mm`` at the tumour;
     ``expected_shift_mm``: brain shift that the registration does not model (0 when it is deformable).
     ``nce_cm3``: non-enhancing residual when somebody assessed it.
+    ``cavity``, ``brain``: intraoperative labels where they are known; they only say where the pieces lie.
 
     Method: contrast - native after a smooth gain fit, robust threshold against the surrounding tissue, hysteresis,
     half-level boundary, thin sheets, faint pieces and structures that leave the region removed, partial volume counted.
@@ -119,16 +135,141 @@ def assess_residual(
     voxel_cm3 = contrast.voxel_volume_ml
     volume = found.volume_voxels * voxel_cm3
     sure = distance <= max(0.0, margin - registration_error_mm - expected_shift_mm)
-    known = volume, left_open(found, sure), voxel_cm3, spacing
-    interval, likely = interval_cm3(*known), likely_cm3(*known)
+    left = left_open(found, sure)
     doubt = _not_shown_gone(enhancement, carried, found.mask)
     if doubt and not found.mask.any():
         raise AssessmentError(
             f"nothing enhances where the tumour was, but {doubt}: no residual is given. When the tumour did not "
             "enhance before surgery, outline what is left of it by hand"
         )
+    residual = np.zeros(contrast.array.shape, dtype=np.uint8)
+    resected = np.zeros_like(residual)
+    residual[box] = found.mask
+    if not doubt:
+        resected[box] = carried & ~found.mask
+    based_on = (contrast.uid, native.uid, tumour.uid)
+    bed = bed_of(apply(contrast.ras_from_ijk, points), cavity, brain)
+    pieces = pieces_of(found, sure, box, contrast, bed)
     _tell(progress, 1.0, "residual assessed")
-    return _result(contrast, native, tumour, box, carried, found, volume, interval, likely, enhancing, nce_cm3, doubt)
+    numbers = _numbers(
+        volume, left, voxel_cm3, spacing, float(enhancing.sum()) * tumour.voxel_volume_ml, nce_cm3, doubt, based_on
+    )
+    thin_cm3 = float((found.thin & ~found.mask).sum()) * voxel_cm3
+    thin = Measurement(
+        "Thin, faint or passing enhancement, not counted",
+        thin_cm3,
+        "cm3",
+        f"Sheets under {THIN_MM:g} mm, faint pieces, structures leaving the region: mostly surgery, vessels, dura",
+        "PMC8392564",
+        based_on=based_on,
+    )
+    small = listed(pieces)[1]
+    return ResidualAssessment(
+        residual=contrast.with_array(residual, "residual"),
+        resected=contrast.with_array(resected, "resected"),
+        residual_centroid_ras_mm=pieces[0].at_ras_mm if pieces else None,
+        pieces=pieces,
+        left=left,
+        measurements=(*numbers.pop("measurements"), thin, *((small,) if small is not None else ())),
+        **numbers,
+    )
+
+
+def excluding(whole: ResidualAssessment, numbers: frozenset[int]) -> ResidualAssessment:
+    """The same without the pieces of these ``numbers``, which a person has judged not to be tumour.
+
+    ``whole``: the assessment in which all pieces count. What its numbers leave out is said in their definitions.
+    Raises AssessmentError for what is no listed piece of it.
+    """
+    out = [piece for piece in whole.listed if piece.number in numbers]
+    if len(out) < len(numbers) or whole.excluded or whole.left is None:
+        known = ", ".join(str(piece.number) for piece in whole.listed)
+        raise AssessmentError(f"pieces {sorted(numbers)} cannot be excluded: the listed ones are {known or 'none'}")
+    if not out:
+        return whole
+    kept = [piece for piece in whole.pieces if piece.number not in numbers]
+    left, residual = whole.left, whole.residual.array.copy()
+    for piece in out:
+        left = left.without(piece.left)
+        start = np.rint(apply(invert(whole.residual.ras_from_ijk), piece.label.ras_from_ijk[:3, 3])).astype(int)[::-1]
+        box = tuple(slice(a, a + n) for a, n in zip(start, piece.label.array.shape, strict=True))
+        residual[box][piece.label.array != 0] = 0
+    out_cm3 = sum(piece.volume.value or 0.0 for piece in out)
+    words = f"excluding {counted(len(out))} of {out_cm3:.2f} cm3 judged not tumour by a person"
+    extent, rest = whole.measurements[1], whole.measurements[2:]
+    made = _numbers(
+        sum(piece.volume.value or 0.0 for piece in kept),
+        left,
+        whole.residual.voxel_volume_ml,
+        np.asarray(whole.residual.spacing_mm)[::-1],
+        whole.preop_volume_cm3,
+        whole.nce_cm3,
+        extent.missing_because if extent.value is None else "",
+        whole.measurements[0].based_on,
+        words,
+    )
+    lows, highs = zip(*(piece.volume.interval or (0.0, 0.0) for piece in out), strict=True)
+    judged = Measurement(
+        "Judged not tumour by a person, not counted",
+        out_cm3,
+        "cm3",
+        f"{counted(len(out))} of the enhancing volume that was measured, such as a vessel, dura or clot; for this scan",
+        interval=(sum(lows), sum(highs)),
+        based_on=whole.measurements[0].based_on,
+    )
+    return replace(
+        whole,
+        residual=whole.residual.with_array(residual),
+        residual_centroid_ras_mm=kept[0].at_ras_mm if kept else None,
+        excluded=frozenset(numbers),
+        measurements=(*made.pop("measurements"), judged, *rest),
+        **made,
+    )
+
+
+def _numbers(
+    volume: float,
+    left: LeftOpen,
+    voxel_cm3: float,
+    spacing: npt.NDArray[np.float64],
+    preop: float,
+    nce_cm3: float | None,
+    doubt: str,
+    based_on: tuple[str, ...],
+    excluded: str = "",
+) -> dict[str, Any]:
+    """The numbers of an assessment that rest on the volume; ``excluded``: what it leaves out, in words."""
+    known = volume, left, voxel_cm3, spacing
+    interval, likely = interval_cm3(*known), likely_cm3(*known)
+    extent, rano = extent_of_resection(preop, volume, interval, based_on), rano_class(volume, preop, interval, nce_cm3)
+    if excluded:
+        alone = f"; {extent.value:.0f} % by that exclusion alone, not by what the scan shows" if volume == 0 else ""
+        extent = replace(extent, definition=f"{extent.definition}; {excluded}{alone}")
+    if doubt:
+        why = f"{doubt}: it may be tumour that never enhanced" if not excluded else doubt
+        extent, rano = replace(extent, value=None, interval=None, missing_because=why), replace(rano, worst="4")
+    residual = Measurement(
+        "Residual enhancing tumour",
+        volume,
+        "cm3",
+        "Enhancing volume (contrast minus native scan) inside the carried-over tumour, partial volume counted"
+        f"{', ' + excluded if excluded else ''}; "
+        f"interval: a voxel at the boundary, edges under {THIN_MM:g} mm, doubtful pieces, what the registration "
+        f"error would take out of the region; likely {likely[0]:.2f} to {likely[1]:.2f} cm3, as in 95 % of "
+        "simulated operations",
+        RANO_SOURCE,
+        interval,
+        based_on=based_on,
+    )
+    return {
+        "volume_cm3": volume,
+        "interval_cm3": interval,
+        "likely_cm3": likely,
+        "preop_volume_cm3": preop,
+        "nce_cm3": nce_cm3,
+        "rano": rano,
+        "measurements": (residual, extent),
+    }
 
 
 def _not_shown_gone(enhancement: Enhancement, carried: Mask, residual: Mask) -> str:
@@ -187,80 +328,3 @@ def _box(points_ijk: npt.NDArray[np.float64], image: Image, context_mm: float) -
     high = np.clip(np.ceil(points_ijk.max(axis=0) + pad).astype(int) + 1, low + 1, size)
     i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
     return k, j, i
-
-
-def _result(
-    contrast: Image,
-    native: Image,
-    tumour: Image,
-    box: tuple[slice, slice, slice],
-    carried: Mask,
-    found: Outline,
-    volume: float,
-    interval: tuple[float, float],
-    likely: tuple[float, float],
-    enhancing: Mask,
-    nce_cm3: float | None,
-    doubt: str,
-) -> ResidualAssessment:
-    residual = np.zeros(contrast.array.shape, dtype=np.uint8)
-    resected = np.zeros_like(residual)
-    residual[box] = found.mask
-    if not doubt:
-        resected[box] = carried & ~found.mask
-    preop = float(enhancing.sum()) * tumour.voxel_volume_ml
-    based_on = (contrast.uid, native.uid, tumour.uid)
-    extent, rano = extent_of_resection(preop, volume, interval, based_on), rano_class(volume, preop, interval, nce_cm3)
-    if doubt:
-        why = f"{doubt}: it may be tumour that never enhanced"
-        extent, rano = replace(extent, value=None, interval=None, missing_because=why), replace(rano, worst="4")
-    thin_cm3 = float((found.thin & ~found.mask).sum()) * contrast.voxel_volume_ml
-    measurements = [
-        Measurement(
-            "Residual enhancing tumour",
-            volume,
-            "cm3",
-            "Enhancing volume (contrast minus native scan) inside the carried-over tumour, partial volume counted; "
-            f"interval: a voxel at the boundary, edges under {THIN_MM:g} mm, doubtful pieces, what the registration "
-            f"error would take out of the region; likely {likely[0]:.2f} to {likely[1]:.2f} cm3, as in 95 % of "
-            "simulated operations",
-            RANO_SOURCE,
-            interval,
-            based_on=based_on,
-        ),
-        extent,
-        Measurement(
-            "Thin, faint or passing enhancement, not counted",
-            thin_cm3,
-            "cm3",
-            f"Sheets under {THIN_MM:g} mm, faint pieces, structures leaving the region: mostly surgery, vessels, dura",
-            "PMC8392564",
-            based_on=based_on,
-        ),
-    ]
-    centroid = None
-    if found.mask.any():
-        start = np.array([s.start for s in box])
-        centroid = apply(contrast.ras_from_ijk, (_inner_voxel(found) + start)[::-1])
-    return ResidualAssessment(
-        residual=contrast.with_array(residual, "residual"),
-        resected=contrast.with_array(resected, "resected"),
-        volume_cm3=volume,
-        interval_cm3=interval,
-        likely_cm3=likely,
-        preop_volume_cm3=preop,
-        rano=rano,
-        residual_centroid_ras_mm=centroid,
-        measurements=tuple(measurements),
-    )
-
-
-def _inner_voxel(found: Outline) -> npt.NDArray[np.int_]:
-    """The voxel (k, j, i) in the inner half of the largest piece that is nearest to its centre."""
-    piece = found.pieces == 1 + int(np.argmax(found.piece_voxels))
-    box = ndimage.find_objects(piece.astype(np.uint8))[0]
-    depth = ndimage.distance_transform_edt(np.pad(piece[box], 1))[1:-1, 1:-1, 1:-1]
-    inner = np.argwhere(depth >= 0.5 * depth.max())
-    centre = np.argwhere(piece[box]).mean(axis=0)
-    nearest = inner[np.argmin(np.linalg.norm(inner - centre, axis=1))]
-    return np.asarray(nearest + [part.start for part in box])

@@ -91,6 +91,13 @@ class SurfaceDistance:
         direction = (nearest - point) / distance if distance > ON_SURFACE_MM else np.zeros(3)
         return Nearest(-distance if self._inside(point) else distance, nearest, direction)
 
+    def between(self, other: SurfaceDistance) -> float:
+        """Least distance between both surfaces, mm; 0 where they touch or one reaches into the other."""
+        near = other._tree.query(self._points)[0]
+        few = self._points[np.argsort(near)[:NEIGHBOURS]]
+        inside = other._inside(self._points.mean(axis=0)) or self._inside(other._points.mean(axis=0))
+        return 0.0 if inside else max(0.0, min(other.at(point).distance_mm for point in few))
+
     def measure(
         self, point_ras_mm: npt.ArrayLike, error_mm: float = 0.0, nearest: Nearest | None = None
     ) -> Measurement:

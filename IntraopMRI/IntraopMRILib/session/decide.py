@@ -1,4 +1,4 @@
-"""What a person decides on the newest scan, planned things and vertebrae one by one, and what follows for implants.
+"""What a person decides on the newest scan: planned things, vertebrae, pieces of the residual, and what follows.
 
 A decision may come before or after the implant that it is about was found, from another thread: the result is the same.
 """
@@ -6,8 +6,10 @@ A decision may come before or after the implant that it is about was found, from
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
+from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import SessionError
 
 from ..register.carry_over import Carried
@@ -15,8 +17,9 @@ from ..workflow.record import utc_now
 from .bones import Bone, standing
 from .implants import compared
 from .journal import Journal
+from .pieces import Distances, distances, judged, nearest, require_listed
 from .plan import Plan, moved_trajectory
-from .updates import ImplantFound, PlanCarried, Update
+from .updates import ImplantFound, Judged, PlanCarried, ResidualFound, Update
 
 
 class Decisions:
@@ -30,11 +33,17 @@ class Decisions:
         self._implants: dict[str, ImplantFound] = {}
         #: Vertebrae by name where the whole was refused, with what was decided.
         self._bones: dict[str, Bone] = {}
+        #: The residual in which all pieces count, how far they lie from structures at risk, what a person has excluded.
+        self._residual: ResidualFound | None = None
+        self._labels: Mapping[str, tuple[Image, Image | None]] = {}
+        self._distances: Distances = {}
+        self._excluded: dict[int, Judged] = {}
 
     def forget(self) -> None:
         """A new scan: whatever was found and decided belongs to the one before."""
         with self.lock:
             self._items, self._implants, self._bones = {}, {}, {}
+            self._residual, self._labels, self._excluded = None, {}, {}
 
     def carried(self, carried: PlanCarried) -> None:
         """The plan was carried over anew: what was decided about an older registration is void."""
@@ -42,7 +51,38 @@ class Decisions:
             # Bone does not follow a brain shift: without a tumour there is nothing to decide.
             if self._plan.tumour is not None:
                 self._items = {item.key: item for item in carried.items}
+                self._residual, self._labels, self._excluded = None, carried.labels, {}
                 self._journal.carried(carried)
+
+    def residual(self, found: ResidualFound) -> None:
+        """The residual was assessed: it is written down and told, each piece with what lies near to it."""
+        apart = distances(found.assessment.listed, self._labels)
+        with self.lock:
+            self._residual, self._distances, self._excluded = found, apart, {}
+            self._pieces()
+
+    def judge(self, number: int, tumour: bool, by: str) -> None:
+        """See :meth:`.session.Session.judge_piece`."""
+        with self.lock:
+            found = require_listed(self._residual, number, by)
+            excluded = {key: one for key, one in self._excluded.items() if key != number}
+            if not tumour:
+                excluded[number] = Judged(by.strip(), utc_now())
+            judged(found, excluded)
+            self._excluded = excluded
+            volume = next(piece.volume.value or 0.0 for piece in found.assessment.listed if piece.number == number)
+            words = "counted as residual again" if tumour else "judged not tumour, excluded for this scan"
+            self._journal.event("piece", f"{number} of {volume:.2f} cm3 {words}, by {by.strip()}")
+            self._pieces()
+
+    def _pieces(self) -> None:
+        """Write down and tell the residual as it counts now."""
+        if self._residual is not None:
+            uid = self._residual.assessment.measurements[0].based_on
+            near = nearest(self._distances, self._items, uid[0] if uid else "")
+            now = replace(judged(self._residual, self._excluded), near=near)
+            self._journal.residual(now)
+            self._tell(now)
 
     def implant(self, found: ImplantFound) -> None:
         """An implant was found, or its plan was decided on: it is compared, written down and told."""
@@ -71,6 +111,8 @@ class Decisions:
             _check(known is not None and known.now_mm is item.now_mm, item.name)
             self._journal.decision(decided)
             self._items[item.key] = decided
+            if item.kind == "risk" and self._distances:
+                self._pieces()
             if item.kind == "plan" and item.name in self._implants:
                 self.implant(self._implants[item.name])
         return decided

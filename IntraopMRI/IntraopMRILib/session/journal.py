@@ -14,6 +14,7 @@ from IntraopMRIReconstructionLib.data import Image, Level, Measurement
 from IntraopMRIReconstructionLib.errors import SessionError
 
 from ..assess.margin import Margin
+from ..assess.pieces import Piece
 from ..assess.resection import RanoClass
 from ..register.carry_over import Carried
 from ..register.rigid import RigidRegistration
@@ -28,6 +29,7 @@ from ..workflow.record import (
     MarginEntry,
     Matrix4,
     PartEntry,
+    PieceEntry,
     RegistrationEntry,
     ResidualEntry,
     SessionRecord,
@@ -39,7 +41,7 @@ from ..workflow.record import (
 from .bones import Bone
 from .measures import Found
 from .troubles import Troubles
-from .updates import ImplantFound, PlanCarried, ResidualFound, Role, ShiftFound
+from .updates import ImplantFound, Judged, PlanCarried, ResidualFound, Role, ShiftFound
 
 #: Numbers of an implant that are kept of an earlier look, by the ends of their names.
 KEPT_OF_IMPLANT = (": entry deviation", ": tip deviation", ": angular deviation", ": pedicle breach")
@@ -235,6 +237,7 @@ class Journal:
             centroid_ras_mm=None if centroid is None else vector(centroid),
             other=found.measurements[2:],
             notes=update.notes,
+            pieces=tuple(_piece(piece, update) for piece in found.listed),
         )
         self._change(lambda record: replace(record, residual=entry))
 
@@ -342,6 +345,21 @@ def _look(record: SessionRecord, newer: ImageEntry) -> tuple[LookEntry, ...]:
             any(event.kind == "confirmed" for event in since),
             tuple(event.text for event in since if event.kind == "decision"),
         ),
+    )
+
+
+def _piece(piece: Piece, update: ResidualFound) -> PieceEntry:
+    judged = update.judged.get(piece.number, Judged("", ""))
+    return PieceEntry(
+        number=piece.number,
+        place=piece.place,
+        sure=piece.sure.value,
+        volume=piece.volume,
+        longest=piece.longest,
+        at_ras_mm=vector(piece.at_ras_mm),
+        near=update.near.get(piece.number),
+        excluded_by=judged.by,
+        excluded_utc=judged.utc,
     )
 
 

@@ -45,6 +45,8 @@ def residual_found(pair: ScanPair, tumour: Image, progress: Progress) -> Residua
         registration_error_mm=error_mm,
         expected_shift_mm=unknown_mm,
         progress=progress,
+        cavity=None if placed.deformable is None else placed.deformable.cavity,
+        brain=None if placed.deformable is None else placed.deformable.brain,
     )
     cavity = placed.deformable is not None and bool(placed.deformable.cavity.array.any())
     return ResidualFound(assessment, pair.notes(native), cavity)

@@ -27,7 +27,7 @@ from ..workflow.record import utc_text
 from .bones import Bone, bones_of
 from .decide import Decisions
 from .heat import Thermometry
-from .implants import carriers, found_implant, unknown_of
+from .implants import carriers, found_implant, pedicle_for, unknown_of
 from .journal import Journal
 from .links import Link, Links, Tools
 from .measures import RECIPES, Drawn, Found, Scan, measured, rano_of
@@ -205,6 +205,14 @@ class Session:
         the item, RegistrationError when it was not offered or nobody is named.
         """
         return self._decisions.decide(item, accepted, by)
+
+    def judge_piece(self, number: int, tumour: bool, by: str) -> None:
+        """A person judges a listed piece of the residual not to be ``tumour`` (vessel, dura, clot), or to be it again.
+
+        It counts no more, for this scan only: the residual is told anew, with definitions that say so. Raises
+        SessionError when there is no such piece on the newest scan, or nobody is named.
+        """
+        self._decisions.judge(number, tumour, by)
 
     def decide_bone(self, bone: Bone, accepted: bool, by: str) -> Bone:
         """A person accepts or rejects a vertebra that was found on its own; returns it with the decision.
@@ -448,8 +456,7 @@ class Session:
         self._pair.waits = True
         update = residual_found(self._pair, self.plan.tumour, self._teller.progress("assess residual"))
         self._pair.waits = False
-        self.journal.residual(update)
-        self._tell(update)
+        self._decisions.residual(update)
 
     def _complete_pair(self, scan: ArrivedScan) -> None:
         """A native scan arrived after the contrast scan that waited for it: taken before, both are one pair.
@@ -483,7 +490,7 @@ class Session:
         for trajectory in plan.trajectories if levels != {Level.REFUSED} else ():
             name = trajectory.name
             with self._teller.reporting("assess implants", True, scan.protocol, deviation(name)):
-                implant = found_implant(image, trajectory, found.by_name[name], plan.pedicles.get(name))
+                implant = found_implant(image, trajectory, found.by_name[name], pedicle_for(plan, trajectory))
                 self._decisions.implant(implant)
                 if unknown := unknown_of(implant):
                     self._tell(Problem("assess implants", unknown, fatal=False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -168,17 +168,29 @@ class PlanCarried:
     image: Image
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A person has judged a piece of the residual not to be tumour: who, and when (ISO 8601)."""
+
+    by: str
+    utc: str
+
+
 @dataclass(frozen=True, eq=False)
 class ResidualFound:
-    """The residual was assessed on the contrast scan. ``notes``: what a person must know beside the number.
+    """The residual was assessed on the contrast scan, or a person has judged a piece of it: it takes the place of what
+    was told before. ``notes``: what a person must know beside the number.
 
     ``cavity``: whether one was segmented, which is better evidence of what is gone than the carried-over tumour minus
-    the residual.
+    the residual. ``near``: the nearest structure at risk by the number of a piece, empty where the plan names none.
+    ``judged``: what a person has excluded, by the number of a piece.
     """
 
     assessment: ResidualAssessment
     notes: tuple[str, ...] = ()
     cavity: bool = False
+    near: Mapping[int, Measurement] = field(default_factory=dict)
+    judged: Mapping[int, Judged] = field(default_factory=dict)
 
     @property
     def resected(self) -> Image | None:
@@ -205,7 +217,10 @@ class ImplantFound:
     @property
     def grade(self) -> str:
         """Accuracy band and, with a pedicle, Gertzbein-Robbins grade; ranges where it cannot be told."""
-        return self.band.text + ("" if self.breach is None else f"; Gertzbein-Robbins {self.breach.text}")
+        if self.breach is not None:
+            return f"{self.band.text}; Gertzbein-Robbins {self.breach.text}"
+        missing = any(m.value is None and m.name.endswith("pedicle breach") for m in self.measurements)
+        return self.band.text + ("; Gertzbein-Robbins not graded" if missing else "")
 
 
 @dataclass(frozen=True, eq=False)

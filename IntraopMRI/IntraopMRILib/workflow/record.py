@@ -83,10 +83,30 @@ class PartEntry:
 
 
 @dataclass(frozen=True)
+class PieceEntry:
+    """One piece of the residual: ``number`` from 1, the largest first, ``place`` in words, a point inside (RAS, mm).
+
+    ``sure``: whether it is residual, in words. ``near``: the nearest structure at risk; None where the plan names none.
+    ``excluded_by``: who has judged it not to be tumour, at ``excluded_utc`` (ISO 8601); empty when it counts.
+    """
+
+    number: int
+    place: str
+    sure: str
+    volume: Measurement
+    longest: Measurement
+    at_ras_mm: Vector3
+    near: Measurement | None = None
+    excluded_by: str = ""
+    excluded_utc: str = ""
+
+
+@dataclass(frozen=True)
 class ResidualEntry:
     """The decision: residual, extent of resection, RANO class, and the centre of the residual (RAS, mm).
 
-    ``rano_best`` and ``rano_worst``: the classes that the interval of the volume allows.
+    ``rano_best`` and ``rano_worst``: the classes that the interval of the volume allows. ``pieces``: those that are
+    large enough to be listed.
     """
 
     volume: Measurement
@@ -100,6 +120,7 @@ class ResidualEntry:
     centroid_ras_mm: Vector3 | None = None
     other: tuple[Measurement, ...] = ()
     notes: tuple[str, ...] = ()
+    pieces: tuple[PieceEntry, ...] = ()
 
 
 @dataclass(frozen=True)
