@@ -49,6 +49,25 @@ def read_volume(path: str | Path, smallest: int = SMALLEST_VOLUME) -> Image:
     return Image(array, ras_from_sitk(image), name=path.name.split(".")[0])
 
 
+def read_layers(path: str | Path) -> tuple[list[Image], dict[str, str]]:
+    """The layers of a segmentation file, of which one without overlap has one, and the text fields of its header.
+
+    Raises DataError when it is missing, unreadable, cut off, of more than three axes, or does not say where it lies.
+    """
+    path = Path(path)
+    image = _read(path)
+    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
+        image = image[:, :, :, 0]
+    if image.GetDimension() != 3:
+        raise DataError(f"{path} has the size {image.GetSize()}, which is no segmentation; {WHAT_TO_NAME}")
+    _check_frame(path, image)
+    array = SimpleITK.GetArrayFromImage(image)
+    name = path.name.split(".")[0]
+    layers = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
+    fields = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+    return [Image(np.ascontiguousarray(layer), ras_from_sitk(image), name=name) for layer in layers], fields
+
+
 def ras_from_sitk(image: SimpleITK.Image) -> npt.NDArray[np.float64]:
     """``ras_from_ijk`` (4, 4) of a SimpleITK volume, whose header is LPS."""
     lps_from_ijk = np.eye(4)
