@@ -55,44 +55,45 @@ class Phased:
     warnings: tuple[str, ...]
 
 
-def choose(kspace: KSpace, sampling: Sampling) -> tuple[str, str]:
-    """(method, reason in words) for a frame.
+def choose(kspace: KSpace, sampling: Sampling) -> tuple[str, str, Planes | None]:
+    """(method, reason in words, how the frame splits where that was looked at) for a frame.
 
     Raises ReconstructionError for accelerated data without calibration lines and for more acceleration than coils.
     """
     coils = kspace.encoding.coils
     acceleration = sampling.acceleration[0] * sampling.acceleration[1]
-    planes = Planes(kspace, sampling) if sampling.kind != "full" else None
-    size = planes.calibration_shape if planes else (0, 0)
-    words = "x".join(str(step) for step in sampling.acceleration if step > 1)
     if sampling.kind == "full":
         short = kspace.readout != (0, kspace.encoding.encoded_matrix[2])
         missing = (sampling.partial[0] < 1) + (sampling.partial[1] < 1) + short
         if missing:
             words = f"every line of a partial-Fourier scan was acquired ({_percent(kspace, sampling)} of k-space)"
             if short and sampling.partial[0] < 1:
-                return "fft", f"{words}; what its short readouts and its partitions lack is not completed"
+                return "fft", f"{words}; what its short readouts and its partitions lack is not completed", None
             if missing > 1:
-                return "pocs", f"{words}; of two missing sides POCS completes both"
-            return "homodyne", words
-        return "fft", "every line was acquired"
+                return "pocs", f"{words}; of two missing sides POCS completes both", None
+            return "homodyne", words, None
+        return "fft", "every line was acquired", None
     if acceleration > coils and sampling.kind == "regular":
         raise ReconstructionError(
             f"the lines show an acceleration of {acceleration} with {coils} live coils, which cannot be undone: scan "
             "again with less acceleration"
         )
-    if min(size) < 2:
+    planes = Planes(kspace, sampling)
+    lines = planes.calibration_shape
+    if min(lines) < 2:
         everywhere = "" if kspace.encoding.is_3d or len(kspace.acquired) == 1 else " in every slice"
-        what = planes.lost if planes and planes.lost else f"no calibration lines were acquired{everywhere}"
+        what = planes.lost or f"no calibration lines were acquired{everywhere}"
         raise ReconstructionError(
             f"the sampling is {sampling.kind} but {what}: send a calibration scan or reconstruct with method fft, "
             "which shows the aliased image"
         )
     if sampling.kind == "regular":
-        return "grappa", f"the lines show an acceleration of {words} with {size[0]} calibration lines"
+        words = "x".join(str(step) for step in sampling.acceleration if step > 1)
+        return "grappa", f"the lines show an acceleration of {words} with {lines[0]} calibration lines", planes
     if sampling.kind == "holes":
-        return "cg-sense", f"{len(sampling.missing)} planned lines are missing, and the coils can stand in for them"
-    return "l1-wavelet", "the lines are sampled at random"
+        words = f"{len(sampling.missing)} planned lines are missing, and the coils can stand in for them"
+        return "cg-sense", words, planes
+    return "l1-wavelet", "the lines are sampled at random", planes
 
 
 def reconstruct(
@@ -122,14 +123,14 @@ def reconstruct(
         work.seen = Seen(ball=frame.k.shape[-1] == 3, automatic=work.method if method == "auto" else "")
         magnitude = _magnitude(image, frame, threads)
     else:
-        kspace, work = _cartesian(frame, method, options, step)
+        kspace, work, planes = _cartesian(frame, method, options, step)
         if work.method == "fft" and options.combination == "rss":
             work.parameters["combination"] = "rss"
             work.noise = 1.0
             magnitude = root_sum_of_squares(kspace.samples, kspace.encoding, step, threads)
         else:
             kept = None if isinstance(calibrations, Calibrations) and kspace.encoding.is_3d else calibrations
-            image = _planes(kspace, work, options, part(step, 0.0, 0.95), threads, kept)
+            image = _planes(kspace, planes, work, options, part(step, 0.0, 0.95), threads, kept)
             step(0.95, "recon grid")
             magnitude = _magnitude(image, kspace, threads)
         if options.snr_units:
@@ -160,7 +161,7 @@ def phased(
         work = _begin(frame, method)
         image = noncartesian.image(frame, work, options, part(step, 0.0, 0.95), threads, calibrations, phased=True)
     else:
-        kspace, work = _cartesian(frame, method, options, step, phased=True)
+        kspace, work, planes = _cartesian(frame, method, options, step, phased=True)
         if work.method in ("homodyne", "pocs"):
             work.method = "fft"
             work.warnings.append("the side of k-space that was not acquired counts as zero, to keep the phase")
@@ -169,7 +170,7 @@ def phased(
                 f"method '{work.method}' keeps no phase, which this quantity needs: choose one of "
                 f"{', '.join(KEEPS_PHASE)}, or scan with every line or a regular acceleration"
             )
-        image = _planes(kspace, work, options, part(step, 0.0, 0.95), threads, calibrations)
+        image = _planes(kspace, planes, work, options, part(step, 0.0, 0.95), threads, calibrations)
     array = np.asarray(on_recon_grid(image, frame.encoding, threads), dtype=np.complex64)
     step(1.0, "done")
     return Phased(array, work.method, work.reason, MappingProxyType(work.parameters), tuple(work.warnings))
@@ -236,17 +237,18 @@ def _begin(frame: KSpace | Shots, method: str) -> Work:
 
 def _cartesian(
     frame: KSpace | EpiFrame, method: str, options: Options, step: Step, phased: bool = False
-) -> tuple[KSpace, Work]:
-    """Sorted lines whose forward and backward readouts agree, and the method for them."""
+) -> tuple[KSpace, Work, Planes | None]:
+    """Sorted lines whose forward and backward readouts agree, the method for them, and how they split if that was
+    looked at."""
     notes = echo_planar.Notes()
     if isinstance(frame, EpiFrame):
         frame, notes = echo_planar.deghosted(frame, options.ghost, step)
     sampling = describe(frame.acquired, frame.encoding.is_3d)
     work = _begin(frame, method)
     frame = _seen_straight(frame, options, notes)
-    automatic = ""
+    automatic, planes = "", None
     if method == "auto":
-        work.method, work.reason = choose(frame, sampling)
+        work.method, work.reason, planes = choose(frame, sampling)
         automatic = work.method
         if work.method in COMPLETING and not phased:
             work.method, work.reason = _completing(work.method, work.reason, options)
@@ -261,7 +263,7 @@ def _cartesian(
     if options.snr_units and not frame.whitened:
         raise ReconstructionError("SNR units need the noise of the coils: send noise lines with the scan")
     step(0.0, work.method)
-    return frame, work
+    return frame, work, planes
 
 
 def _completing(method: str, reason: str, options: Options) -> tuple[str, str]:
@@ -290,10 +292,16 @@ def _seen_straight(kspace: KSpace, options: Options, notes: echo_planar.Notes) -
 
 
 def _planes(
-    kspace: KSpace, work: Work, options: Options, step: Step, threads: int, calibrations: Calibrations | Ahead | None
+    kspace: KSpace,
+    planes: Planes | None,
+    work: Work,
+    options: Options,
+    step: Step,
+    threads: int,
+    calibrations: Calibrations | Ahead | None,
 ) -> ComplexArray:
     """Complex image (z, y, x) on the encoded grid; notes the noise and the g-factor where they are known."""
-    planes = Planes(kspace, describe(kspace.acquired, kspace.encoding.is_3d))
+    planes = planes or Planes(kspace, describe(kspace.acquired, kspace.encoding.is_3d))
     if work.method != "fft" or options.combination in ("rss", "espirit"):
         work.warnings += doubts(planes, work.method)
     solver = solver_for(planes, work.method, options, work.parameters, step, calibrations)

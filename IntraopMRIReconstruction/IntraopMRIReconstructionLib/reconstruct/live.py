@@ -150,8 +150,10 @@ class LiveScan:
         frame = replace(frame, acquired=expected.astype(np.uint8))
         sampling = describe(expected, encoding.is_3d)
         try:
-            method = choose(frame, sampling)[0] if self._method == "auto" else self._method
-            planes = Planes(frame, sampling)
+            method, planes = self._method, None
+            if method == "auto":
+                method, _, planes = choose(frame, sampling)
+            planes = planes or Planes(frame, sampling)
         except ReconstructionError:
             # It will be said when the frame is whole, if it then still holds.
             return True

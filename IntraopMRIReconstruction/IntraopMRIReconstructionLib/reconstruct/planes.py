@@ -17,7 +17,7 @@ from ..data import KSpace
 from ..errors import ReconstructionError
 from ..operators.fourier import ComplexArray, centre_phase, resized
 from ..operators.parallel import in_order
-from ..operators.sampling import Mask, Sampling, bridged, centre_block
+from ..operators.sampling import MAX_HOLES, Mask, Sampling, bridged, centre_block, planned_calibration
 from .lost_lines import filled
 from .result import Step
 from .unmixing import Lattice
@@ -194,9 +194,16 @@ def _calibration(kspace: KSpace, sampling: Sampling) -> tuple[tuple[tuple[int, i
     known, block = calibrated_lines(kspace), sampling.calibration
     if kspace.calibration is not None:
         block = centre_block(bridged(known, is_3d)[slices], is_3d)
-    ranges = central((*block, kspace.readout), matrix)
-    z, y = slice(*ranges[0]) if is_3d else slice(None), slice(*ranges[1])
-    lost = ~known[z, y] & slices[z, None]
+    candidates = [block]
+    # What surrounds a loss closes its gap. Nothing surrounds one at the rim, but the header knows how many there were.
+    if any(stop - start < lines for (start, stop), lines in zip(block, kspace.encoding.calibration_lines, strict=True)):
+        candidates.insert(0, planned_calibration(kspace.encoding))
+    for lines in candidates:
+        ranges = central((*lines, kspace.readout), matrix)
+        z, y = slice(*ranges[0]) if is_3d else slice(None), slice(*ranges[1])
+        lost = ~known[z, y] & slices[z, None]
+        if lost.sum() <= MAX_HOLES * lost.size:
+            break
     if not lost.any():
         return ranges, None, ""
     words = f"{int(lost.sum())} of {lost.size} calibration lines were lost"

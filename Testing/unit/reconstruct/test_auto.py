@@ -484,7 +484,9 @@ def test_a_slice_without_its_calibration_is_no_picture_without_a_word(plane: Any
                 reconstruct(made.kspace())
         else:
             array = reconstruct(made.kspace()).image.array
-            assert np.abs(array[1] - array[0]).max() < 1e-3 * array.max()
+            # A line that was made from others is not the lost one, but far nearer to it than noise is.
+            assert np.abs(array[1] - array[0]).max() < 2e-3 * array.max()
+            assert np.array_equal(array[2], array[0])
             assert plane.error(array[:1]) < 0.03
 
 

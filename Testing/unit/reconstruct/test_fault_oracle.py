@@ -154,7 +154,7 @@ def field(name: str, value: Any, rows: Any = slice(None)) -> Callable[[Mrd], Non
         ("2D", lambda case: case.keep(slice(None, -6)), "6 lines that the header announces did not come"),
         ("3D", lambda case: case.keep(slice(64, None)), "64 lines that the header announces did not come"),
         ("GRAPPA 2x2", lambda case: case.keep(np.arange(len(case.data)) % 9 > 0), "that the header announces"),
-        ("GRAPPA 2x2", lambda case: case.keep(np.arange(len(case.data)) % 9 > 0), "20 of 192 calibration lines were"),
+        ("GRAPPA 2x2", lambda case: case.keep(np.arange(len(case.data)) % 9 > 0), "28 of 256 calibration lines were"),
         ("GRAPPA 2x2", lambda case: case.keep(np.arange(len(case.data)) % 5 > 0), "calibration lines are too few"),
         ("slices", lambda case: case.keep(slice(96, None)), "2 of 4 slices that the header announces did not come"),
         ("contrasts", lambda case: case.keep(slice(48)), "of 2 frames that the header announces 1 came"),

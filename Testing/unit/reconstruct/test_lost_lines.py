@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from IntraopMRIReconstructionLib.data import KSpace
@@ -35,6 +37,33 @@ def test_one_lost_line_costs_hardly_anything(plane: Scan, step: int, lines: int,
     assert found.method == ("cg-sense" if of_image else "grappa")
     assert plane.error(found.image.array) < WORSE * plane.error(whole.image.array) + NOISE
     assert any(f"1 of {lines} calibration lines were lost and made" in text for text in found.warnings)
+
+
+@pytest.mark.parametrize("place", [0, 1, -2, -1])
+@pytest.mark.parametrize(("step", "lines"), [(2, 16), (3, 18), (4, 24)])
+def test_one_lost_at_the_rim_is_missed_where_the_header_announces_it(
+    plane: Scan, step: int, lines: int, place: int
+) -> None:
+    first = SIZE // 2 - lines // 2
+    lost = range(first, first + lines)[place]
+    mask = every(step, SIZE, lines, offset=(lost + 1) % step)
+    damaged = mask.copy()
+    damaged[lost] = False
+    frame = plane.frame(damaged)
+    found = reconstruct(replace(frame, encoding=replace(frame.encoding, calibration_lines=(0, lines))), threads=1)
+    whole = reconstruct(plane.frame(mask), "grappa", threads=1)
+    assert found.method == "grappa"
+    assert plane.error(found.image.array) < 1.1 * plane.error(whole.image.array)
+    assert any(f"1 of {lines} calibration lines were lost and made" in text for text in found.warnings)
+
+
+def test_as_many_calibration_lines_as_announced_lack_none(plane: Scan) -> None:
+    """Headers count them from one line or the next."""
+    mask = every(2, SIZE)
+    mask[SIZE // 2 - 11 : SIZE // 2 + 13] = True
+    frame = plane.frame(mask)
+    found = reconstruct(replace(frame, encoding=replace(frame.encoding, calibration_lines=(0, 24))), threads=1)
+    assert not any("calibration lines" in text for text in found.warnings)
 
 
 @pytest.mark.parametrize("place", [-1, 0, 3])
