@@ -44,7 +44,8 @@ class LiveScan:
     Of several encodings, phases and sets the first is read, unless the options name another: a stream cannot be looked
     through before.
     Slices that may be slabs or SEMAC are waited for, since only their distance tells them apart. A header that does not
-    say how many slices there are (its limits are optional) has them counted: until the first repetition is over.
+    say how many slices there are (its limits are optional) has them counted: until the first repetition is over. So has
+    one that says too few, where slices take turns and it shows within the first phase step.
     """
 
     def __init__(self, options: MrdOptions | None = None, name: str = "mrd") -> None:
@@ -58,6 +59,7 @@ class LiveScan:
         self._waiting_bytes = 0
         self._slices: set[int] = set()
         self._first_repetition: int | None = None
+        self._steps: set[int] = set()
         self._all_slices = False
         self._apart_mm = 0.0
         self._left_out: Counter[str] = Counter()
@@ -70,6 +72,7 @@ class LiveScan:
         self._plans = 0
         self._slices = set()
         self._first_repetition, self._all_slices = None, False
+        self._steps = set()
         self._apart_mm = 0.0
         self._left_out.clear()
 
@@ -92,6 +95,7 @@ class LiveScan:
             self._all_slices |= repetition != self._first_repetition
             self._all_slices |= bool(has(message.head, MrdFlag.LAST_IN_REPETITION | MrdFlag.LAST_IN_MEASUREMENT)[0])
             self._slices.add(int(idx["slice"]))
+            self._steps.add(int(idx["kspace_encode_step_1"]))
 
     def count_slices(self) -> None:
         """No further slice will come, though the scan may not have been whole."""
@@ -132,20 +136,24 @@ class LiveScan:
         return space.encoded_matrix[0] > 1 or slices <= 1
 
     def _uncounted(self, header: MrdHeader) -> bool:
-        """Whether the header does not say how many slices there are. Radial and spiral readouts are not waited for:
-        real-time imaging of one slice has no repetitions."""
+        """Whether the header does not say how many slices there are, or says too few. Radial and spiral readouts are
+        not waited for: real-time imaging of one slice has no repetitions."""
         space = header.spaces[self._options.encoding_space or 0]
         plane = space.encoded_matrix[0] == 1 and space.trajectory in ("cartesian", "epi")
-        return plane and "slice" not in space.limits and self._options.slice_index is None
+        told = "slice" in space.limits and max(self._slices, default=0) < space.count("slice")
+        return plane and not told and self._options.slice_index is None
 
     def _placed(self, header: MrdHeader) -> bool:
         if self._uncounted(header):
             return self._all_slices
-        one = self._single_place(header)
+        chosen = self._options.slice_index is not None
         space = header.spaces[self._options.encoding_space or 0]
-        if one and self._options.slice_index is None:
-            one = not is_open(header, space)
-        return len(self._slices) >= (1 if one else space.count("slice"))
+        one = self._single_place(header) and (chosen or not is_open(header, space))
+        if len(self._slices) < (1 if one else space.count("slice")):
+            return False
+        # Slices that take turns have all come, also those that the header does not count, once a phase step is over.
+        in_turns = space.encoded_matrix[0] == 1 and space.trajectory == "cartesian" and not chosen
+        return not in_turns or len(self._steps) > 1 or self._all_slices
 
     def _continues(self, plan: ScanPlan, lines: Lines, header: MrdHeader) -> bool:
         heads = lines.heads[for_images(lines.heads, self._options)]

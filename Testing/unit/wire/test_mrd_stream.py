@@ -289,9 +289,32 @@ def test_a_moving_plane_begins_a_new_scan_for_each_place() -> None:
         assert set(counts.values()) == {16}
 
 
+@pytest.mark.parametrize("at_once", [1, 5, 1000])
+@pytest.mark.parametrize("announced", [1, 2])
+def test_interleaved_slices_that_the_header_does_not_count_are_one_scan(announced: int, at_once: int) -> None:
+    """The header says one slice, or fewer than come; the lines of one phase step say better."""
+    scan = Scan(limits={"slice": (0, announced - 1, 0)})
+    first = stack_lines(scan, 3, (0, 2, 1))
+    second = stack_lines(scan, 3, (0, 2, 1))
+    for line in second:
+        line.idx.repetition = 1
+    items = received(stream_bytes(header_of(scan), *first, *second), at_once=at_once)
+    (encoding,) = [item for item in items if isinstance(item, Encoding)]
+    assert encoding.encoded_matrix == (3, 16, 32)
+    blocks = [item for item in items if isinstance(item, Acquisition)]
+    assert sum(len(block.ky) for block in blocks) == 96
+    for repetition in (0, 1):
+        kz = np.concatenate([block.kz for block in blocks if block.repetition == repetition and len(block.kz)])
+        assert np.bincount(kz).tolist() == [16, 16, 16]
+
+
 def test_a_stack_that_moves_is_refused() -> None:
     scan = Scan(limits={"slice": (0, 1, 0)})
-    lines = [scan.line(slice=number, position=(0, 0, 5 * number)) for number in (0, 1)]
+    lines = [
+        scan.line(slice=number, kspace_encode_step_1=step, position=(0, 0, 5 * number))
+        for step in (0, 1)
+        for number in (0, 1)
+    ]
     moved = scan.line(slice=0, position=(0, 0, 1))
     with pytest.raises(WireError, match="moved in mid-scan"):
         received(stream_bytes(header_of(scan), *lines, "", moved))
