@@ -189,7 +189,9 @@ def test_planned_screws_are_found_in_a_scan(tmp_path: Path, capsys: pytest.Captu
         str(tmp_path / "o"),
     ]
     scans = ["--preop", str(tmp_path / "preop.nrrd"), "--native", str(tmp_path / "scan.nrrd")]
-    assert main(["assess", *scans, "--planned", str(line), "--planned", str(absent), *said]) == INCOMPLETE
+    outlined = ["--outlined", f"L3 pedicle left={tmp_path / 'pedicle.nrrd'}"]
+    write_volume(case.pedicle, tmp_path / "pedicle.nrrd")
+    assert main(["assess", *scans, "--planned", str(line), "--planned", str(absent), *said, *outlined]) == INCOMPLETE
     assert "missing: L5 left: deviation from its plan; no signal void" in capsys.readouterr().err
     record = read_record(tmp_path / "o" / "session.json")
     dash = next(m for m in record.measurements if m.name == "L5 left: deviation from its plan")
@@ -197,6 +199,10 @@ def test_planned_screws_are_found_in_a_scan(tmp_path: Path, capsys: pytest.Captu
     report = pydicom.dcmread(tmp_path / "o" / "dicom" / "report.dcm").to_json()
     assert "L5 left: deviation from its plan: no value, no signal void" in report
     (found,) = record.implants
+    assert "; Gertzbein-Robbins " in found.band
+    breach = next(m for m in found.measurements if m.name == "L4 left: pedicle breach")
+    assert breach.value is not None
+    assert "outside the L3 pedicle left" in breach.definition
     for name, true in (("tip deviation", truth["tip_mm"]), ("depth deviation", truth["depth_mm"])):
         measured = next(m for m in found.measurements if m.name == f"L4 left: {name}")
         assert measured.interval is not None

@@ -179,6 +179,11 @@ def _parser() -> argparse.ArgumentParser:
     assess.add_argument("--planned", type=Path, action="append", default=[], metavar="MRK.JSON", help=text)
     assess.add_argument("--diameter", type=positive, metavar="MM", help="of the planned implants")
     assess.add_argument("--metal", choices=tuple(METALS_PPM), default="", help="of the planned implants")
+    text = (
+        "structures outlined on the preoperative volume: a segmentation of Slicer with its names, or a label with one; "
+        "vertebrae are called C1 to S1, pedicles have that word in their name, others are at risk; again for each"
+    )
+    assess.add_argument("--outlined", action="append", default=[], metavar="SEG.NRRD|NAME=LABEL", help=text)
     text = "case folder with what is known before the operation, in the place of --preop and what was drawn on it"
     assess.add_argument("--case", type=Path, help=text)
     assess.add_argument("--procedure", choices=("brain", "spine", *RECIPES), default="brain", help="of the case folder")
@@ -290,6 +295,7 @@ def _assess(options: argparse.Namespace) -> int:
         o.diameter,
         o.metal,
         None if o.case is None else plan_of_case(o.case, o.procedure),
+        tuple(o.outlined),
     )
     _load_scene()
     with finished_or_nothing(o.out) as folder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -16,7 +16,8 @@ from ..assess.implant import METALS_PPM, Trajectory
 from ..dicom_series import is_dicom, read_series
 from ..scan_facts import TAKEN_FROM, DicomFacts, local_text, local_utc_s
 from ..session import Plan, Session
-from ..session.files import read_points
+from ..session.files import read_points, read_structures
+from ..session.implants import implanted_of, pedicles_among, vertebrae_among
 from ..session.updates import Role
 from .run import Outcome, follow
 
@@ -31,7 +32,8 @@ class CaseFiles:
 
     ``tumour``: drawn on the preoperative volume; ``label``: value of the enhancing tumour in it, None when there is
     only one; it needs ``contrast``. ``planned``: lines from entry to tip (.mrk.json) of implants of ``diameter_mm`` and
-    ``metal`` (one of METALS_PPM, empty when unknown). ``plan``: what a case folder knows, in the place of all these.
+    ``metal`` (one of METALS_PPM, empty when unknown). ``outlined``: segmentations (.seg.nrrd) or 'NAME=LABEL' on the
+    preoperative volume, beside them: vertebrae, pedicles, structures at risk. ``plan``: what a case folder knows, in the place of all these.
     ``patient_id``: empty to take that of the DICOM headers. ``native_taken``, ``contrast_taken``: as a person enters
     them, where no header says.
     """
@@ -48,6 +50,7 @@ class CaseFiles:
     diameter_mm: float | None = None
     metal: str = ""
     plan: Plan | None = None
+    outlined: tuple[str, ...] = ()
 
 
 def run_files(files: CaseFiles, folder: Path, wait_s: float = 60.0) -> Outcome:
@@ -66,10 +69,10 @@ def run_files(files: CaseFiles, folder: Path, wait_s: float = 60.0) -> Outcome:
 
 def read_case_files(files: CaseFiles) -> tuple[Plan, dict[Role, Image]]:
     """The plan, and the scans with their times. Raises an IntraopError that says what is wrong or missing."""
-    loose = files.preop, files.tumour, files.planned, files.patient_id
+    loose = files.preop, files.tumour, files.planned, files.patient_id, files.outlined
     if files.plan is not None and any(loose):
         raise SessionError(
-            "a case folder knows the plan: leave --preop, --tumour, --planned and --patient out beside it"
+            "a case folder knows the plan: leave --preop, --tumour, --planned, --outlined and --patient out beside it"
         )
     if files.plan is None and (files.preop is None or (files.tumour is None) == (not files.planned)):
         raise SessionError("name a case folder with --case, or --preop with either --tumour or --planned")
@@ -91,13 +94,39 @@ def read_case_files(files: CaseFiles) -> tuple[Plan, dict[Role, Image]]:
     patient = next((name for name in named if name), "")
     if not patient:
         raise SessionError("no file says whose images these are: name the patient with --patient")
+    structures = _outlined(files.outlined)
     if files.tumour is not None:
-        return Plan(patient, PROCEDURE, preop, _tumour(files.tumour, files.label), patient=known), scans
+        tumour = _tumour(files.tumour, files.label)
+        return Plan(patient, PROCEDURE, preop, tumour, at_risk=structures, patient=known), scans
     implants = tuple(_planned(path, files) for path in files.planned)
     names = [implant.name for implant in implants]
     if len(set(names)) < len(names):
         raise SessionError(f"two planned implants have one name, that of their file: {', '.join(names)}; rename one")
-    return Plan(patient, IMPLANTS, preop, trajectories=implants, patient=known), scans
+    vertebrae, others = vertebrae_among(structures)
+    pedicles, at_risk = pedicles_among(others, implants)
+    plan = Plan(
+        patient,
+        IMPLANTS,
+        preop,
+        trajectories=implants,
+        at_risk=at_risk,
+        vertebrae=vertebrae,
+        implanted=implanted_of(implants, vertebrae),
+        pedicles=pedicles,
+        patient=known,
+    )
+    return plan, scans
+
+
+def _outlined(named: Iterable[str]) -> dict[str, Image]:
+    """All structures by their names. Raises SessionError when two have one name."""
+    found: dict[str, Image] = {}
+    for each in named:
+        more = read_structures(each)
+        if both := sorted(set(found) & set(more)):
+            raise SessionError(f"two structures of --outlined are called '{both[0]}': name them apart")
+        found |= more
+    return found
 
 
 def _one_patient(headers: Mapping[str, DicomFacts]) -> Mapping[str, str]:

@@ -8,6 +8,7 @@ frame. Markups are LPS on disk unless they say RAS; a correction is {"preop_from
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import SimpleITK
 from IntraopMRIReconstructionLib.data import Image, Matrix, checked_rigid
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
 from IntraopMRIReconstructionLib.geometry import RAS_FROM_LPS, apply
@@ -30,6 +32,8 @@ DRAWN_BEFORE = {
     "centreline": "centreline.mrk.json",
     "correction": "correction.json",
 }
+#: Where Slicer writes the name of a segment in the header of its file.
+SEGMENT = re.compile(r"Segment\d+_Name")
 Points = tuple[tuple[str, npt.NDArray[np.float64]], ...]
 
 
@@ -83,6 +87,38 @@ def read_outline(path: Path) -> Image:
     if label.array.dtype.kind not in "ui":
         raise DataError(f"{path} holds {label.array.dtype}, expected a label of whole numbers: save the segmentation")
     return label
+
+
+def read_structures(named: str) -> dict[str, Image]:
+    """Outlined structures (0 outside) by their names: of a segmentation that Slicer saved (.seg.nrrd, its path), or of
+    one label volume with the name that is given to it ('L3=label.nii.gz'). Raises DataError.
+    """
+    from IntraopMRIReconstructionLib.simulate.volumes import ras_from_sitk
+
+    name, given, file = named.rpartition("=")
+    path = Path(file)
+    if given:
+        return {name.strip(): replace(read_outline(path), name=name.strip())}
+    try:
+        volume = SimpleITK.ReadImage(str(path))
+    except RuntimeError as error:
+        raise DataError(f"{path} cannot be read as a segmentation: name a .seg.nrrd, or NAME=LABEL") from error
+    header = {key: volume.GetMetaData(key) for key in volume.GetMetaDataKeys()}
+    array = SimpleITK.GetArrayFromImage(volume)
+    grid, found = ras_from_sitk(volume), {}
+    for key in sorted(key for key in header if SEGMENT.fullmatch(key)):
+        segment, name = key.removesuffix("_Name"), header[key].strip()
+        layer, value = (int(header.get(f"{segment}_{what}", "0")) for what in ("Layer", "LabelValue"))
+        if name in found:
+            raise DataError(f"two segments of {path} are called '{name}': name them apart")
+        inside = (array[..., layer] if array.ndim == 4 else array) == value
+        found[name] = Image(inside.astype(np.uint8), grid, name)
+    if not found:
+        raise DataError(
+            f"{path} does not say how its segments are called: name a segmentation that Slicer saved as .seg.nrrd, or "
+            "give the name with NAME=LABEL"
+        )
+    return found
 
 
 def read_points(path: Path) -> Points:

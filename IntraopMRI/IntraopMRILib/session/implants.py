@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from IntraopMRIReconstructionLib.data import Image, Level, Matrix, Measurement, Progress, Reason, Verdict
-from IntraopMRIReconstructionLib.errors import SessionError
+from IntraopMRIReconstructionLib.errors import AssessmentError, SessionError
 from IntraopMRIReconstructionLib.geometry import apply, invert, middle_of
 from IntraopMRIReconstructionLib.reconstruct.metal import implant_shift
 
 from ..assess.bone import alignment_change
 from ..assess.implant import Trajectory, band, compare
 from ..assess.implant_detection import DetectedImplant, find_implant
-from ..assess.pedicle import Breach, pedicle_breach
+from ..assess.pedicle import Breach, pedicle_breach, pedicle_of
 from ..register.rigid import RigidRegistration
 from ..register.vertebrae import VertebraRegistration, register_vertebrae
 from .plan import Plan
@@ -23,12 +23,16 @@ from .updates import ImplantFound, own_motion
 
 #: An error of its blocks by so many mm turns a vertebra by as many parts of this: half its width.
 HALF_VERTEBRA_MM = 20.0
-#: How structures that are vertebrae are called.
-VERTEBRA = re.compile("C[1-7]|T[1-9]|T1[0-2]|L[1-6]|S1")
+#: How structures that are vertebrae are called, by people and by TotalSegmentator; and those that are pedicles.
+VERTEBRA = re.compile(r"(?:vertebrae?[\s_-]*)?(C[1-7]|T[1-9]|T1[0-2]|L[1-6]|S1)(?:[\s_-]*vertebrae?)?", re.IGNORECASE)
+PEDICLE = re.compile("pedicle|pedikel", re.IGNORECASE)
+#: Names of what is graded by its pedicle; of other implants nobody asks that.
+SCREW = re.compile("screw|pedicle|schraube|pedikel", re.IGNORECASE)
 #: What stands for the level where no pose of the whole does.
 NEIGHBOURS = "neighbours found, without the pose of the whole spine"
-#: A vertebra holds an implant when this part of its planned path lies in it, looked up at so many points.
-LEAST_HELD, SAMPLES = 0.3, 50
+#: A vertebra holds an implant when this part of its planned path lies in it, looked up at so many points; a pedicle is
+#: shorter, and often outlined only where it is narrow.
+LEAST_HELD, LEAST_PASSED, SAMPLES = 0.3, 0.1, 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,9 +133,10 @@ def _without_the_whole(found: tuple[VertebraRegistration, ...]) -> tuple[Vertebr
     return tuple(result)
 
 
-def found_implant(image: Image, trajectory: Trajectory, carrier: Carrier, pedicle: Image | None) -> ImplantFound:
+def found_implant(image: Image, trajectory: Trajectory, carrier: Carrier, pedicle: Image | str | None) -> ImplantFound:
     """Find a planned implant (preoperative RAS) in ``image`` and measure it against its plan.
 
+    ``pedicle``: its label, or why there is none (see :func:`pedicle_for`).
     Raises SessionError when its vertebra or the implant itself was not found with certainty: no number then.
     """
     name = trajectory.name
@@ -145,15 +150,20 @@ def found_implant(image: Image, trajectory: Trajectory, carrier: Carrier, pedicl
     detected = find_implant(image, planned, shift=shift)
     if detected.verdict.level is Level.REFUSED:
         raise SessionError(f"'{name}' was not found with certainty ({detected.verdict.text}): no number is shown")
-    breach = None
-    if pedicle is not None:
-        place = Image(pedicle.array, carrier.intraop_from_preop @ pedicle.ras_from_ijk, pedicle.name)
-        # A patient seldom lies in the middle of the scanner: only the vertebra shows where its midline is.
-        midline = None if carrier.middle_mm is None else float(carrier.middle_mm[0])
-        spread = detected.spread.widened(carrier.error_mm)
-        breach = pedicle_breach(detected.trajectory, place, midline, spread)
+    breach = _breach(detected, carrier, pedicle) if isinstance(pedicle, Image) else pedicle or None
     drawn = None if carrier.own_motion is None else trajectory.moved(carrier.own_motion)
     return replace(compared(planned, detected, (image.uid,), carrier.basis, carrier.error_mm, breach), drawn=drawn)
+
+
+def _breach(detected: DetectedImplant, carrier: Carrier, pedicle: Image) -> Breach | str:
+    """Of the pedicle at its place in the scan, or why it cannot be told."""
+    place = Image(pedicle.array, carrier.intraop_from_preop @ pedicle.ras_from_ijk, pedicle.name)
+    # A patient seldom lies in the middle of the scanner: only the vertebra shows where its midline is.
+    midline = None if carrier.middle_mm is None else float(carrier.middle_mm[0])
+    try:
+        return pedicle_breach(detected.trajectory, place, midline, detected.spread.widened(carrier.error_mm))
+    except AssessmentError as error:
+        return str(error)
 
 
 def compared(
@@ -162,12 +172,18 @@ def compared(
     based_on: tuple[str, ...],
     basis: str,
     error_mm: float,
-    breach: Breach | None = None,
+    breach: Breach | str | None = None,
 ) -> ImplantFound:
-    """The found implant against its plan (both intraoperative RAS); ``error_mm``: of the plan's place."""
+    """The found implant against its plan (both intraoperative RAS); ``error_mm``: of the plan's place.
+
+    ``breach``: of its pedicle, or why it is missing, None where nobody asks.
+    """
     measured = compare(planned, detected.trajectory, error_mm, based_on=based_on, spread=detected.spread)
-    more = detected.measurements if breach is None else (breach.measurement, *detected.measurements)
-    return ImplantFound(planned, detected, (*measured, *more), band(measured), basis, breach)
+    more = (not_graded(planned.name, breach, based_on),) if isinstance(breach, str) else ()
+    graded = None if isinstance(breach, str) else breach
+    if graded is not None:
+        more = (graded.measurement,)
+    return ImplantFound(planned, detected, (*measured, *more, *detected.measurements), band(measured), basis, graded)
 
 
 def unknown_of(found: ImplantFound) -> str:
@@ -199,22 +215,80 @@ def vertebrae_of(labels: Image, names: tuple[str, ...]) -> dict[str, Image]:
 
 
 def vertebrae_among(structures: Mapping[str, Image]) -> tuple[dict[str, Image], dict[str, Image]]:
-    """(vertebrae from head to foot, the others) of named structures: vertebrae are called C1 to S1."""
-    bones = sorted(
-        (name for name in structures if VERTEBRA.fullmatch(name)), key=lambda n: ("CTLS".index(n[0]), int(n[1:]))
-    )
-    return {n: structures[n] for n in bones}, {n: s for n, s in structures.items() if n not in bones}
+    """(vertebrae from head to foot, the others) of named structures: vertebrae are called C1 to S1, 'L3 vertebra' too.
+
+    Raises SessionError when two are the same vertebra.
+    """
+    bones: dict[str, Image] = {}
+    others: dict[str, Image] = {}
+    for name, label in structures.items():
+        level = level_of(name)
+        if level in bones:
+            raise SessionError(f"two structures are the vertebra {level}: rename or remove one of them")
+        (bones if level else others)[level or name] = label
+    return dict(sorted(bones.items(), key=lambda bone: ("CTLS".index(bone[0][0]), int(bone[0][1:])))), others
+
+
+def level_of(name: str) -> str:
+    """The vertebra, as 'L3', that a structure of this name is; empty for any other."""
+    found = VERTEBRA.fullmatch(name.strip())
+    return found[1].upper() if found else ""
+
+
+def pedicles_among(
+    structures: Mapping[str, Image], trajectories: Iterable[Trajectory]
+) -> tuple[dict[str, Image], dict[str, Image]]:
+    """(pedicle by the name of the trajectory that passes it, what is no pedicle) of named structures.
+
+    A pedicle has that word in its name; which one it is shows by the plan that passes it.
+    """
+    outlined = {name: label for name, label in structures.items() if PEDICLE.search(name)}
+    passed = _passing(trajectories, outlined, LEAST_PASSED)
+    found = {planned: replace(outlined[name], name=name) for planned, name in passed.items()}
+    return found, {name: label for name, label in structures.items() if name not in outlined}
+
+
+def pedicle_for(plan: Plan, planned: Trajectory) -> Image | str:
+    """The pedicle that a planned implant shall pass: outlined, or cut from the outline of its vertebra.
+
+    Where there is none: why, in words; empty for what is no screw in a spine.
+    """
+    if planned.name in plan.pedicles:
+        return plan.pedicles[planned.name]
+    bone = plan.implanted.get(planned.name, "")
+    if bone:
+        try:
+            return pedicle_of(planned, replace(plan.vertebrae[bone], name=bone))
+        except AssessmentError as error:
+            return str(error)
+    if plan.vertebrae or plan.pedicles or SCREW.search(planned.name) or SCREW.search(plan.procedure):
+        return (
+            f"'{planned.name}' is planned through no outlined pedicle or vertebra: outline its vertebra as a segment "
+            "called as its level, such as 'L3', or its pedicle, 'L3 pedicle right', on the preoperative volume"
+        )
+    return ""
+
+
+def not_graded(name: str, why: str, based_on: tuple[str, ...]) -> Measurement:
+    """A dash with its reason where the Gertzbein-Robbins grade of an implant would stand."""
+    definition = "Farthest distance of the screw's surface outside the pedicle, Gertzbein-Robbins"
+    return Measurement(f"{name}: pedicle breach", None, "mm", definition, missing_because=why, based_on=based_on)
 
 
 def implanted_of(trajectories: Iterable[Trajectory], vertebrae: Mapping[str, Image]) -> dict[str, str]:
     """Name of each trajectory that runs in a vertebra, and that of the vertebra which holds the most of it."""
+    return _passing(trajectories, vertebrae, LEAST_HELD)
+
+
+def _passing(trajectories: Iterable[Trajectory], labels: Mapping[str, Image], least: float) -> dict[str, str]:
+    """Name of each trajectory of which this part runs in a label, and that of the label with the most of it."""
     result = {}
     for planned in trajectories:
         along = np.linspace(0.0, 1.0, SAMPLES)[:, None]
         points = planned.entry_ras_mm + along * (planned.tip_ras_mm - planned.entry_ras_mm)
-        held = {name: _inside(label, points) for name, label in vertebrae.items()}
+        held = {name: _inside(label, points) for name, label in labels.items()}
         best = max(held, key=lambda name: held[name], default="")
-        if best and held[best] >= LEAST_HELD:
+        if best and held[best] >= least:
             result[planned.name] = best
     return result
 

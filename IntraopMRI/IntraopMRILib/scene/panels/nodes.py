@@ -72,8 +72,8 @@ def planLater(parameters: Any) -> Callable[[], Any]:
 
     That call may be made in any thread: it copies and counts voxels, for which the main thread has no time. Both raise
     an IntraopError that says what is missing or wrong. Structures that are called as a vertebra (C1 to S1) are no
-    risks: each is registered on its own and carries the implant that is planned in it; one that is called Nidus is what
-    shall be gone. Landmarks that are named for a measure, and the planned motion of a bone, say what the procedure is
+    risks: each is registered on its own and carries the implant that is planned in it; a pedicle, with that word in its
+    name, grades the screw that is planned through it; one that is called Nidus is what shall be gone. Landmarks that are named for a measure, and the planned motion of a bone, say what the procedure is
     about.
     """
     volume, line = parameters.preopVolume, parameters.plannedImplant
@@ -94,16 +94,16 @@ def planLater(parameters: Any) -> Callable[[], Any]:
     diameter_mm, metal, screws, motion = parameters.implantDiameterMm, parameters.implantMetal.key, [], None
     if parameters.plannedCorrection is not None:
         matrix = conversion.vtkMatrix(np.eye(4))
-        parameters.plannedCorrection.GetMatrixTransformToParent(matrix)
+        parameters.plannedCorrection.GetMatrixTransformToWorld(matrix)
         motion = slicer.util.arrayFromVTKMatrix(matrix)
     if line is not None:
-        entry, tip = (np.array(line.GetNthControlPointPosition(index)) for index in (0, 1))
+        entry, tip = (_placeOf(line, index, line.GetNthControlPointLabel(index)) for index in (0, 1))
         screws.append((entry, tip, diameter_mm, line.GetName()))
 
     def make() -> Any:
         from ...assess.implant import METALS_PPM, Trajectory
         from ...session import Plan
-        from ...session.implants import implanted_of, vertebrae_among
+        from ...session.implants import implanted_of, pedicles_among, vertebrae_among
         from ...session.measures import kinds_of
 
         header = DicomFacts()
@@ -115,7 +115,8 @@ def planLater(parameters: Any) -> Callable[[], Any]:
         before = replace(before, patient_id=header.patient_id or before.patient_id, metadata=header.metadata)
         known = header.patient or ({"PatientName": patientName} if patientName else {})
         trajectories = [Trajectory(*screw, METALS_PPM.get(metal)) for screw in screws]
-        vertebrae, atRisk = vertebrae_among({} if risks is None else risks.structures())
+        vertebrae, others = vertebrae_among({} if risks is None else risks.structures())
+        pedicles, atRisk = pedicles_among(others, trajectories)
         nidus = next((atRisk.pop(name) for name in list(atRisk) if name.lower() == "nidus"), None)
         # Vertebrae with nothing else to assess: the alignment is what matters.
         alignment = len(vertebrae) > 1 and tumour is None and not trajectories
@@ -130,6 +131,7 @@ def planLater(parameters: Any) -> Callable[[], Any]:
             landmarks,
             vertebrae,
             implanted_of(trajectories, vertebrae),
+            pedicles,
             measures=kinds_of(landmarks, nidus is not None, motion is not None, alignment),
             nidus=nidus,
             correction=motion,
@@ -150,10 +152,21 @@ def pointsOf(markups: Any) -> dict[str, npt.NDArray[np.float64]]:
                     "two points of '{list}' are called '{name}': name them apart, since each is decided on by its name"
                 ).format(list=markups.GetName(), name=name)
             )
-        place = [0.0, 0.0, 0.0]
-        markups.GetNthControlPointPositionWorld(index, place)
-        found[name] = np.array(place)
+        found[name] = _placeOf(markups, index, name)
     return found
+
+
+def _placeOf(markups: Any, index: int, name: str) -> npt.NDArray[np.float64]:
+    """A point in the world, whatever transform its markups hang under. SessionError for one that is not placed."""
+    if markups.GetNthControlPointPositionStatus(index) != markups.PositionDefined:
+        raise SessionError(
+            _("the point '{name}' of '{list}' is not placed: place it or remove it").format(
+                name=name, list=markups.GetName()
+            )
+        )
+    place = [0.0, 0.0, 0.0]
+    markups.GetNthControlPointPositionWorld(index, place)
+    return np.array(place)
 
 
 class Segments:
