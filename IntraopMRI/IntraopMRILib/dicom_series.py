@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import filecmp
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,17 @@ COMPUTED = (
     "SUBTRACTION", "SUBTRACT", "SUB", "MIP", "MINIP", "PROJECTION IMAGE", "SECONDARY CAPTURE", "LOCALIZER", "P",
     "PHASE", "PHASE MAP",
 )  # fmt: skip
+#: What tells several pictures at one place apart that were sent as one series: kinds of picture, echoes, times.
+TOLD_APART = [
+    "ImageType",
+    "EchoNumbers",
+    "EchoTime",
+    "TemporalPositionIdentifier",
+    "InversionTime",
+    "AcquisitionNumber",
+]
+#: How an object begins that was kept without the preamble, as by old archives: a small tag (0008,....).
+BARE = re.compile(rb"\x08\x00[\x00\x05\x08\x16]\x00")
 #: What volumes that are no DICOM are called; they are named one by one.
 VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 #: A UID (VR UI, PS3.5 6.2) has at most this many characters.
@@ -45,7 +56,7 @@ LONGEST_UID = 64
 PLACED = [
     "SOPClassUID", "SeriesNumber", "ImageType", "Rows", "Columns", "SamplesPerPixel", "NumberOfFrames",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept",
-    "PixelRepresentation", "ContrastBolusAgentSequence",
+    "PixelRepresentation", "ContrastBolusAgentSequence", *TOLD_APART[1:],
 ]  # fmt: skip
 
 
@@ -70,19 +81,49 @@ class Plane:
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """Objects of one series: their ``files``, ``headers`` without voxels, and what each of these says."""
+    """Objects of one series: their ``files``, ``headers`` without voxels, and what each of these says.
+
+    ``part``: which of the series, in words; empty for all of it.
+    """
 
     files: tuple[Path, ...]
     headers: tuple[Any, ...]
     told: tuple[DicomFacts, ...]
+    part: str = ""
 
-    @property
-    def name(self) -> str:
-        """For a person: number, description, how many, and a file to name it by."""
+    def named(self, folder: Path) -> str:
+        """For a person: number, description, how many, and a file below ``folder`` to name it by."""
         first = self.headers[0]
         number, words = first.get("SeriesNumber"), str(first.get("SeriesDescription") or "without description")
         count = f"{len(self.files)} file{'s' if len(self.files) > 1 else ''}"
-        return f"{'' if number is None else f'{number} '}'{words}' ({count}, such as {self.files[0].name})"
+        file = self.files[0]
+        file = file.relative_to(folder) if file.is_relative_to(folder) else Path(file.name)
+        return f"{'' if number is None else f'{number} '}'{words}'{self.part} ({count}, such as {file})"
+
+    def parts(self) -> list[Series]:
+        """Each by itself where several pictures at one place were sent as one series and their headers say what they
+        are; otherwise the series as it is.
+        """
+        places = [str(header.get("ImagePositionPatient")) for header in self.headers]
+        if len(set(places)) == len(places) or any(header.get("NumberOfFrames") for header in self.headers):
+            return [self]
+        for count in range(1, len(TOLD_APART) + 1):
+            groups: dict[tuple[str, ...], list[int]] = {}
+            for number, header in enumerate(self.headers):
+                groups.setdefault(tuple(_text(header.get(tag)) for tag in TOLD_APART[:count]), []).append(number)
+            if len(groups) > 1 and all(len({places[n] for n in group}) == len(group) for group in groups.values()):
+                return [self._part(key, groups, group) for key, group in groups.items()]
+        return [self]
+
+    def _part(self, key: tuple[str, ...], keys: Collection[tuple[str, ...]], numbers: Sequence[int]) -> Series:
+        different = [n for n, values in enumerate(zip(*keys, strict=True)) if len(set(values)) > 1]
+        said = ", ".join(f"{TOLD_APART[n]} {key[n] or 'not said'}" for n in different)
+        return Series(
+            tuple(self.files[n] for n in numbers),
+            tuple(self.headers[n] for n in numbers),
+            tuple(self.told[n] for n in numbers),
+            f", {said}",
+        )
 
     def facts(self) -> DicomFacts:
         """What the headers say together. Raises SessionError when they contradict one another."""
@@ -111,14 +152,15 @@ class Series:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether to read as DICOM: a folder, or a file that says so."""
+    """Whether to read as DICOM: a folder, or a file that says so, or begins as one."""
     if path.is_dir():
         return True
     try:
         with path.open("rb") as file:
-            return file.read(PREAMBLE + len(MAGIC))[PREAMBLE:] == MAGIC
+            begin = file.read(PREAMBLE + len(MAGIC))
     except OSError:
         return False
+    return begin[PREAMBLE:] == MAGIC or BARE.match(begin) is not None
 
 
 def read_series(path: Path) -> tuple[Image, DicomFacts]:
@@ -129,7 +171,11 @@ def read_series(path: Path) -> tuple[Image, DicomFacts]:
     """
     if not path.exists():
         raise DataError(f"there is no volume at {path}; name a file, or a folder with a DICOM series")
-    found = series_in(sorted(path.rglob("*") if path.is_dir() else path.parent.iterdir()))
+    if path.name == "DICOMDIR":
+        path = path.parent
+    folder = path if path.is_dir() else path.parent
+    files = sorted(path.rglob("*") if path.is_dir() else folder.iterdir())
+    found = [part for series in series_in(files) for part in series.parts()]
     if not path.is_dir():
         found = [series for series in found if path in series.files]
     usable, others = [], []
@@ -137,19 +183,21 @@ def read_series(path: Path) -> tuple[Image, DicomFacts]:
         try:
             usable.append((series, series.planes()))
         except DataError as error:
-            others.append(f"{series.name} {error}")
+            others.append(f"{series.named(folder)} {error}")
     if len(usable) != 1:
-        listed = "; ".join([series.name for series, _planes in usable] or others or ["no DICOM file"])
+        listed = "; ".join([series.named(folder) for series, _planes in usable] or others or ["no DICOM file"])
         number = f"{len(usable)} series of volumes" if usable else "no DICOM series that is a volume"
         remedy = "name a file of the one that is meant" if usable else "name the folder of the 3D series"
-        volumes = sorted(file.name for file in path.iterdir() if file.name.endswith(VOLUMES)) if path.is_dir() else []
+        if len(others) == 1:
+            remedy = "export it again, or name another one"
+        volumes = sorted(file.name for file in folder.iterdir() if file.name.endswith(VOLUMES)) if path.is_dir() else []
         if volumes and not found:
             remedy = f"name one of its volumes by its file: {', '.join(volumes[:4])}"
         raise DataError(f"{path} holds {number}: {listed}; {remedy}")
     try:
         return _read(*usable[0])
     except DataError as error:
-        raise DataError(f"{path}: the series {usable[0][0].name} {error}") from error
+        raise DataError(f"{path}: the series {usable[0][0].named(folder)} {error}") from error
 
 
 def read_known(files: Mapping[str, Path | None]) -> DicomFacts:
@@ -163,7 +211,9 @@ def read_known(files: Mapping[str, Path | None]) -> DicomFacts:
     if not found:
         raise DataError(f"the DICOM header of {paths[0].name if paths else 'no file'} cannot be read: load it again")
     if len(found) > 1:
-        raise SessionError(f"the volume was made from {len(found)} series: {'; '.join(s.name for s in found)}")
+        raise SessionError(
+            f"the volume was made from {len(found)} series: {'; '.join(s.named(paths[0].parent) for s in found)}"
+        )
     series = found[0]
     facts = series.facts()
     there = {str(header.SOPInstanceUID) for header in series.headers}
@@ -186,18 +236,20 @@ def series_in(files: Sequence[Path]) -> list[Series]:
         if not path.is_file() or path.name == "DICOMDIR" or path.name.startswith("."):
             continue
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*TAGS, *PLACED])
+            bare = is_dicom(path)
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*TAGS, *PLACED], force=bare)
             if not header.get("SOPInstanceUID"):
                 raise InvalidDicomError("it names no SOP instance")
             if int(header.get("NumberOfFrames") or 1) > 1:
                 # Its sequences say more, and take long to read.
-                header = pydicom.dcmread(path, stop_before_pixels=True)
+                header = pydicom.dcmread(path, stop_before_pixels=True, force=bare)
             told = facts_of(header)
             found.setdefault(told.series_uid, []).append((path, header, told))
         except (InvalidDicomError, OSError, ValueError, EOFError, KeyError, IndexError, TypeError) as error:
-            if is_dicom(path):
+            if bare:
                 raise DataError(f"the DICOM header of {path.name} cannot be read ({error}): export it again") from error
-    return [Series(*zip(*members, strict=True)) for members in found.values()]
+    each = (zip(*members, strict=True) for members in found.values())
+    return [Series(files, headers, told) for files, headers, told in each]
 
 
 def _planes(file: Path, header: Any) -> Iterator[Plane]:
@@ -265,7 +317,7 @@ def _stacked(planes: list[Plane]) -> list[Plane]:
     if steps.min() < EVEN_MM / 2:
         places = 1 + int((steps >= EVEN_MM / 2).sum())
         raise DataError(
-            f"has {len(planes)} pictures at {places} places (echoes, phases, times?): export the one that is meant"
+            f"has {len(planes)} pictures at {places} places (echoes, phases, times?), of which one alone is needed"
         )
     along = np.linspace(heights[0], heights[-1], len(planes))
     if np.abs(heights - along).max() > EVEN_MM:
@@ -277,7 +329,8 @@ def _stacked(planes: list[Plane]) -> list[Plane]:
     leaning = float(np.linalg.norm(aside - aside[0], axis=1).max())
     if leaning > EVEN_MM:
         raise DataError(
-            f"is stacked aslant: its slices are displaced by up to {leaning:.1f} mm along themselves (gantry tilt)"
+            f"is stacked aslant: its slices are displaced by up to {leaning:.1f} mm along themselves (gantry "
+            "tilt): load it with Slicer's DICOM module, harden its transform, and save it as NRRD"
         )
     return planes
 
@@ -288,8 +341,9 @@ def _read(series: Series, planes: list[Plane]) -> tuple[Image, DicomFacts]:
     try:
         array = _voxels(planes)
     except RuntimeError as error:
-        last_line = str(error).strip().splitlines()[-1]
-        raise DataError(f"has voxels that cannot be read ({last_line})") from error
+        raise DataError(
+            f"has voxels that cannot be read: {_unreadable(planes, str(error))}; export it again"
+        ) from error
     columns, rows = planes[0].size
     if array.shape != (len(planes), rows, columns):
         raise DataError(f"has {array.shape} voxels where its headers say {(len(planes), rows, columns)}")
@@ -345,6 +399,16 @@ def _voxels(planes: list[Plane]) -> AnyArray:
     return np.asarray(SimpleITK.GetArrayFromImage(reader.Execute()))
 
 
+def _unreadable(planes: Sequence[Plane], all_of_them: str) -> str:
+    """The first file that fails by itself, with what ITK says; or what it said of all of them."""
+    for file in dict.fromkeys(plane.file for plane in planes):
+        try:
+            SimpleITK.ReadImage(str(file))
+        except RuntimeError:
+            return f"{file.name} is damaged, cut off or compressed in a way that is not known here"
+    return all_of_them.strip().splitlines()[-1]
+
+
 def _incomplete(series: Series, planes: list[Plane], facts: DicomFacts) -> str:
     """Why these objects cannot be referred to, in words; empty when they can."""
     from pydicom.uid import RE_VALID_UID
@@ -368,6 +432,12 @@ def _incomplete(series: Series, planes: list[Plane], facts: DicomFacts) -> str:
 
 def _normal(plane: Plane) -> npt.NDArray[np.float64]:
     return np.asarray(np.cross(*plane.axes))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "\\".join(map(str, value))
+    return "" if value is None else str(value)
 
 
 def _list(value: Any) -> list[Any]:

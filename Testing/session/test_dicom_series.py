@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -117,6 +118,65 @@ def test_of_two_volumes_a_person_names_one(tmp_path: Path) -> None:
     image, facts = read_series(tmp_path / "all" / "b004.dcm")
     assert facts.series == "T1 post"
     assert_same(image, other)
+
+
+def echoes_of_one_series(folder: Path, **second: object) -> tuple[Image, Image]:
+    """As many scanners send them: one series, and only another tag says that its pictures show two things."""
+    first, other = picture(), replace(picture(), array=picture().array[::-1].copy())
+    write_series(folder, first, EchoNumbers=1, AcquisitionNumber=1)
+    shared = pydicom.dcmread(folder / "000.dcm")
+    uids: dict[str, Any] = {
+        tag: shared[tag].value for tag in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+    }
+    for path in write_series(folder / "more", other, EchoNumbers=2, AcquisitionNumber=1, **uids).iterdir():
+        header = pydicom.dcmread(path)
+        for key, value in second.items():
+            setattr(header, key, value)
+        save(header, folder / f"more-{path.name}")
+        path.unlink()
+    return first, other
+
+
+def test_of_two_echoes_in_one_series_a_person_names_one(tmp_path: Path) -> None:
+    first, other = echoes_of_one_series(tmp_path / "s")
+    said = r"2 series of volumes: 7 'T1', EchoNumbers 1 \(9 files, such as 000.dcm\); 7 'T1', EchoNumbers 2 \(9 files, "
+    with pytest.raises(DataError, match=rf"{said}such as more-000.dcm\); name a file of the one that is meant"):
+        read_series(tmp_path / "s")
+    for name, truth in (("004.dcm", first), ("more-004.dcm", other)):
+        image, _facts = read_series(tmp_path / "s" / name)
+        assert_same(image, truth)
+        assert len(set(origin(image).instances)) == 9
+
+
+def test_the_phase_in_a_series_of_magnitude_and_phase_is_not_what_is_meant(tmp_path: Path) -> None:
+    first, _phase = echoes_of_one_series(tmp_path / "s", ImageType=["ORIGINAL", "PRIMARY", "P"], EchoNumbers=1)
+    assert_same(read_series(tmp_path / "s")[0], first)
+
+
+def test_pictures_that_nothing_tells_apart_stay_one_series(tmp_path: Path) -> None:
+    echoes_of_one_series(tmp_path / "s", EchoNumbers=1)
+    with pytest.raises(DataError, match=r"has 18 pictures at 9 places .*; export it again, or name another one"):
+        read_series(tmp_path / "s")
+
+
+def test_objects_without_preamble_are_read(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "s", picture())
+    for path in folder.iterdir():
+        header = pydicom.dcmread(path)
+        del header.file_meta
+        header.save_as(path, implicit_vr=True, little_endian=True)
+    for place in (folder, folder / "003.dcm"):
+        image, _facts = read_series(place)
+        assert_same(image, picture())
+
+
+def test_a_folder_with_a_directory_file_is_named_by_either(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "s" / "IMAGES", picture()).parent
+    (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    assert_same(read_series(folder / "DICOMDIR")[0], picture())
+    write_series(folder / "b", picture(), "T1 post")
+    with pytest.raises(DataError, match=r"such as IMAGES/000.dcm\); 7 'T1 post' \(9 files, such as b/000.dcm"):
+        read_series(folder)
 
 
 def test_a_file_that_lies_there_twice_counts_once(tmp_path: Path) -> None:
@@ -263,7 +323,7 @@ def test_damaged_and_cut_off_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"DICOM header of 004.dcm cannot be read"):
         read_series(folder)
     (folder / "004.dcm").write_bytes(whole[:-100])
-    with pytest.raises(DataError, match="voxels that cannot be read"):
+    with pytest.raises(DataError, match=r"voxels that cannot be read: 004.dcm is damaged, cut off or compressed"):
         read_series(folder)
 
 
