@@ -15,9 +15,9 @@ from IntraopMRIReconstructionLib.errors import Cancelled, RegistrationError
 from IntraopMRIReconstructionLib.geometry import invert, resample_matrix
 
 from .brain_mask import brain_of
-from .cavity import RIM_MM, find_cavity, find_stains, with_rim
+from .cavity import RIM_MM, find_cavity, find_stains, hold_of, with_rim
 from .inverse import before_moving, inverse_of
-from .lattice import Basis, Lattice, firm_nodes
+from .lattice import LOOSE, Basis, Lattice, firm_nodes
 from .matching import LevelFit, LevelImages
 from .normalise import locally_normalised
 from .sampling import BoolArray, Float32Array, Volume, bounding_box, checked_volume, mask_on, resampled, sample
@@ -91,6 +91,8 @@ class Work:
         #: Where the preoperative image shows what is gone now.
         self._taken: BoolArray = self.cavity
         self._cavity_known = False
+        #: What holds the cavity's walls together, see :func:`.cavity.hold_of`.
+        self._hold = LOOSE
         self.remapped = self._same_tones()
 
     def _same_tones(self) -> bool:
@@ -180,7 +182,7 @@ class Work:
         return result
 
     def _firm(self, lattice: Lattice) -> Float32Array | None:
-        return firm_nodes(lattice, self._gone, self.masks.spacing_kji_mm) if self._gone.any() else None
+        return firm_nodes(lattice, self._gone, self.masks.spacing_kji_mm, self._hold) if self._gone.any() else None
 
     def images(self, spacing: float) -> LevelImages:
         """Both normalised at a resolution in mm, with what is known about the cavity."""
@@ -232,6 +234,7 @@ class Work:
             tumour = carried(self.tumour) > 0.5
             self.cavity = find_cavity(fixed.values, before, self.brain, brain, tumour, voxel)
         self._know_cavity()
+        self._hold = hold_of(self.cavity, displacement)
         if wall:
             self._gone = self._gone | find_stains(fixed.values, before, self.brain & brain, self.cavity, voxel)
         self._leave_out(displacement)

@@ -128,8 +128,8 @@ def _basis_matrix(centres_mm: npt.NDArray[np.floating], nodes: int, spacing_mm: 
     return matrix
 
 
-def firm_nodes(lattice: Lattice, gone: BoolArray, voxel_mm: npt.ArrayLike) -> Float32Array:
-    """How much holds together around each node, (lattice shape): 1 in tissue, LOOSE in what is ``gone`` (k, j, i).
+def firm_nodes(lattice: Lattice, gone: BoolArray, voxel_mm: npt.ArrayLike, loose: float = LOOSE) -> Float32Array:
+    """How much holds together around each node, (lattice shape): 1 in tissue, ``loose`` in what is ``gone`` (k, j, i).
 
     The mean over a cell around the node, for that far reaches a second difference of a cubic spline.
     """
@@ -144,7 +144,7 @@ def firm_nodes(lattice: Lattice, gone: BoolArray, voxel_mm: npt.ArrayLike) -> Fl
     ]
     at = np.stack(np.meshgrid(*nodes, indexing="ij"))
     around = ndimage.map_coordinates(share, at, order=1, mode="constant", prefilter=False)
-    return np.asarray(1.0 - (1.0 - LOOSE) * around, dtype=np.float32)
+    return np.asarray(1.0 - (1.0 - loose) * around, dtype=np.float32)
 
 
 class Bending:

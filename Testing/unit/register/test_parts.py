@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from IntraopMRILib.register import engines
 from IntraopMRILib.register.brain_mask import brain_of
-from IntraopMRILib.register.cavity import find_cavity, find_stains
+from IntraopMRILib.register.cavity import DRAWN_IN, find_cavity, find_stains, hold_of
 from IntraopMRILib.register.deformable import DeformableRegistration
 from IntraopMRILib.register.engines import greedy_disagreement
 from IntraopMRILib.register.inverse import inverse_of
@@ -134,7 +134,7 @@ def test_steps_settle_where_nothing_moved() -> None:
     assert np.sqrt((again - found) ** 2).mean() < 0.1, "and has little left to do"
 
 
-def test_the_wall_of_a_collapsed_cavity_is_not_held_back_by_the_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wall_of_a_collapsed_cavity_is_not_held_back_by_the_other_one() -> None:
     """A ball of 16 mm is gone, its wall has drawn in by 2.5 mm; nothing is matched within 3 mm of the wall."""
     rng, size, radius = np.random.default_rng(0), 48, 16.0
     anatomy = ndimage.gaussian_filter(rng.standard_normal((size + 8,) * 3), 1.2).astype(np.float32)
@@ -152,13 +152,21 @@ def test_the_wall_of_a_collapsed_cavity_is_not_held_back_by_the_other_one(monkey
     wall = (away > radius) & (away < radius + 1.5)
 
     def lacking(loose: float) -> float:
-        monkeypatch.setattr("IntraopMRILib.register.lattice.LOOSE", loose)
-        fit = LevelFit(images, lattice, 0.05, 2, firm=firm_nodes(lattice, gone, images.voxel_mm))
+        fit = LevelFit(images, lattice, 0.05, 2, firm=firm_nodes(lattice, gone, images.voxel_mm, loose))
         found = fit.basis.evaluated(fit.fitted(np.zeros((3, *lattice.shape), np.float32), 10, lambda _: None))
         return float((((pull - found) * offset).sum(axis=0) / away)[wall].mean())
 
     loose, firm = lacking(LOOSE), lacking(1.0)
     assert 0.0 < loose < 0.9 * firm
+
+
+def test_only_a_cavity_that_drew_in_lets_go_of_its_walls() -> None:
+    offset = np.indices((30, 30, 30), dtype=np.float32) - 14.5
+    cavity = np.linalg.norm(offset, axis=0) < 8.0
+    # What is there lay farther out before surgery, by these parts of the volume.
+    holds = [hold_of(cavity, offset * np.float32(part / 3.0)) for part in (0.4, DRAWN_IN, DRAWN_IN / 2, 0.0, -0.2)]
+    np.testing.assert_allclose(holds, [LOOSE, LOOSE, np.sqrt(LOOSE), 1.0, 1.0], rtol=1e-3)
+    assert hold_of(np.zeros_like(cavity), offset) == 1.0, "without a cavity nothing is loose"
 
 
 def test_firm_nodes_lie_in_tissue() -> None:
