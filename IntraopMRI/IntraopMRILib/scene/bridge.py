@@ -36,6 +36,7 @@ from .roles import (
     INTRAOP,
     ITEMS,
     MAP,
+    PIECE,
     POINTER,
     POINTER_POSE,
     PREOP,
@@ -317,6 +318,18 @@ class SceneBridge:
         content = content or recipes.residual(residual, resected)
         attributes = {**content.attributes, "RegistrationUid": registration.uid, "Uid": residual.uid}
         self._put(RESIDUAL, replace(content, attributes=attributes))
+
+    def setPieceMark(self, number: int, at: npt.ArrayLike | None, radius_mm: float = 0.0) -> None:
+        """Mark the piece of the residual of that ``number`` at a point (3,), intraoperative RAS mm; None of none.
+
+        Raises SessionError without an accepted registration.
+        """
+        if at is None:
+            self._put(PIECE, None)
+            return
+        registration = self._needed("a piece of the residual")
+        content = recipes.piece_mark(f"Piece {number}", recipes.point(at, f"piece {number}"), radius_mm)
+        self._put(PIECE, replace(content, attributes={"RegistrationUid": registration.uid}))
 
     def setActualImplant(self, name: str, entry: npt.ArrayLike, tip: npt.ArrayLike, radius_mm: float = 1.0) -> None:
         """Implant as found in the intraoperative image: axis line and cylinder, (3,) intraoperative RAS mm.

@@ -62,7 +62,8 @@ ARROW = _rgb("9BE8FF")
 CAVITY = _rgb("12B58A")
 #: Outline of what has reached the lethal dose: the far side of the amber of a temperature map.
 LETHAL = _rgb("00E5FF")
-HEAT_MARK = _rgb("DDE3EA")
+#: Around what a person has marked as heated, or has gone to: calm, and no meaning of its own.
+MARK = _rgb("DDE3EA")
 #: Edge of what a map of a quantity shows: the amber of a temperature.
 FRAME = _rgb("EDB833")
 #: What an earlier session found: no colour that means anything now.

@@ -89,6 +89,22 @@ class Corners:
 
 
 @dataclass(frozen=True)
+class PieceText:
+    """The piece of the residual that the views stand at, ``number`` of ``count``, with what is known of it.
+
+    ``sure``: what speaks against its being residual, in words; empty when nothing does. ``tip``: its distance from the
+    pointer; None without a tracker.
+    """
+
+    number: int
+    count: int
+    volume: Measurement
+    place: str
+    sure: str = ""
+    tip: Measurement | None = None
+
+
+@dataclass(frozen=True)
 class Readout:
     """Everything that the texts are made of, as the session knows it now.
 
@@ -103,6 +119,8 @@ class Readout:
     accepted ones, empty for none; then ``implants`` holds only what rests on those. None elsewhere.
     ``heat``: texts of an ablation, whose numbers take the places of the residual's while it goes on.
     ``stored``: where what is shown comes from when no session stands for it; then nothing else is said.
+    ``piece``: the piece of the residual that the views stand at. ``excluded``: what a person has judged not to be
+    tumour, so that the numbers leave it out, in words.
     ``tracked``: whether a tracker is part of the session. ``unwatched``: no alarm is given for structures at risk.
     """
 
@@ -121,6 +139,8 @@ class Readout:
     alone: str | None = None
     heat: HeatTexts | None = None
     stored: str = ""
+    piece: PieceText | None = None
+    excluded: str = ""
     tracked: bool = True
     unwatched: bool = False
 
@@ -164,12 +184,20 @@ def corners(readout: Readout) -> Corners:
     else:
         problem = readout.pose_problem or needsRegistration
         topRight = block("TIP TO RESIDUAL", readout.tip_to_residual, problem, colors.TEXT, HUGE)
+        if readout.piece is not None and not problem:
+            topRight += block(f"TIP TO PIECE {readout.piece.number}", readout.piece.tip, "", colors.TEXT, LARGE)
+    if readout.excluded and not needsRegistration:
+        topLeft += (Line(readout.excluded, READ, colors.CAUTION, bold=True),)
+        resected += (Line(readout.excluded, READ, colors.CAUTION, bold=True),) if resected else ()
+    if readout.piece is not None and not needsRegistration:
+        # Who goes on has decided: where to go takes the place of what is done.
+        resected = _pieceLines(readout.piece)
     implants = _implantLines(readout, needsRegistration if readout.alone is None else "")
     if readout.residual is None and implants:
         topLeft, resected = implants, ()
     else:
         topRight += implants
-    if readout.extent_of_resection is None:
+    if readout.extent_of_resection is None and readout.piece is None:
         resected = ()
     if readout.heat is not None:
         tip = () if readout.pose_trust == "never received" else topRight
@@ -263,6 +291,22 @@ def block(caption: str, measurement: Measurement | None, problem: str, color: Co
     if measurement.interval is not None:
         lines.append(Line(interval(measurement.interval, measurement.unit, measurement.value)))
     return tuple(lines)
+
+
+def pieceHead(readout: Readout) -> tuple[Line, ...]:
+    """The piece that the views stand at, for every slice; nothing while no registration stands for it."""
+    piece = readout.piece
+    if piece is None or readout.registration_problem:
+        return ()
+    return (Line(f"PIECE {piece.number} OF {piece.count}", MIDDLE, colors.MARK, bold=True),)
+
+
+def _pieceLines(piece: PieceText) -> tuple[Line, ...]:
+    """Which piece the views stand at, how large it is and where, as the surgeon goes there."""
+    color = colors.TEXT if piece.sure else colors.RESIDUAL
+    size = block(f"PIECE {piece.number} OF {piece.count}", piece.volume, "", color, LARGE)
+    doubt = (Line(piece.sure, READ, colors.CAUTION, bold=True),) if piece.sure else ()
+    return (*size, *wrapped(piece.place), *doubt)
 
 
 def _implantLines(readout: Readout, problem: str) -> tuple[Line, ...]:

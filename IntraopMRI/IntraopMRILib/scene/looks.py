@@ -111,9 +111,9 @@ def lethal(node: Any) -> None:
     display.SetOpacity3D(0.5)
 
 
-def heatMark(node: Any) -> None:
-    """Thin circle in the slices around what a person has marked as heated."""
-    _mesh(node, colors.HEAT_MARK, 0.15, thickness=1)
+def mark(node: Any) -> None:
+    """Thin circle in the slices around what a person has marked as heated, or has gone to."""
+    _mesh(node, colors.MARK, 0.15, thickness=2)
 
 
 def frame(node: Any) -> None:

@@ -63,6 +63,8 @@ class Prepared:
     heat: Mapping[str, Content] = field(default_factory=dict)
     #: Vertebrae that a person decides on, by key.
     bones: Mapping[str, PreparedBone] = field(default_factory=dict)
+    #: Distance to each piece of the residual, by its number.
+    pieces: Mapping[int, SurfaceDistance] = field(default_factory=dict)
 
 
 def preparePlan(plan: Plan) -> PreparedPlan:
@@ -94,7 +96,8 @@ def prepare(update: Update) -> Prepared:
     if isinstance(update, ResidualFound):
         found = update.assessment
         distance = ResidualDistance(found.residual) if np.any(found.residual.array) else None
-        return Prepared(recipes.residual(found.residual, update.resected), distance=distance)
+        pieces = {piece.number: SurfaceDistance(piece.label, f"piece {piece.number}") for piece in found.listed}
+        return Prepared(recipes.residual(found.residual, update.resected), distance=distance, pieces=pieces)
     return Prepared()
 
 

@@ -82,7 +82,7 @@ def heat(found: HeatMeasured) -> dict[str, Content]:
         result["lethal"] = segmentation(found.numbers.lethal, "Lethal dose (240 CEM43)", segments, looks.lethal)
     if found.heating.spot_ras_mm is not None:
         mesh = conversion.sphere(found.heating.spot_ras_mm, found.heating.radius_mm)
-        result["mark"] = model("Heat, as marked", mesh, looks.heatMark)
+        result["mark"] = model("Heat, as marked", mesh, looks.mark)
     return result
 
 
@@ -173,6 +173,11 @@ def residual(left: Image, resected: Image | None) -> Content:
         segments[2], tints["resected"] = ("resected", "Resected", colors.STORED_RESECTED), colors.RESECTED
     labels = replace(left, array=joined)
     return replace(segmentation(labels, "Residual and resected", segments, looks.residual), tints=tints)
+
+
+def piece_mark(name: str, place: Sequence[float], radius_mm: float) -> Content:
+    """A ball around a piece of the residual: a circle in the slices, faint in 3D; a saved scene does not keep it."""
+    return replace(model(name, conversion.sphere(place, radius_mm), looks.mark), saved=False)
 
 
 def named_point(name: str, place: Sequence[float], show: Callable[[Any], None]) -> Content:

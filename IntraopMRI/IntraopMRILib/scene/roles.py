@@ -25,6 +25,8 @@ RESULT = "result."
 INTRAOP = "intraop."
 IMPLANT = f"{INTRAOP}implant."
 RESIDUAL = f"{RESULT}residual"
+#: Around the piece of the residual that the views stand at.
+PIECE = f"{RESULT}piece"
 AT_RISK = f"{PREOP}risk."
 BONE = "bone."
 MAP = "map."
@@ -41,6 +43,7 @@ POINTER, POINTER_POSE = "pointer", "pointer.pose"
 #: What the colours of the slices mean, by the prefix of the roles that have them.
 _KINDS = {
     RESIDUAL: ("Residual", colors.RESIDUAL),
+    PIECE: ("Piece gone to", colors.MARK),
     f"{PREOP}tumour": ("Tumour before", colors.TUMOUR),
     recipes.CAVITY: ("Cavity", colors.CAVITY),
     AT_RISK: ("At risk", colors.AT_RISK),
@@ -49,7 +52,7 @@ _KINDS = {
     IMPLANT: ("Actual", colors.ACTUAL),
     FRAME: ("Measured inside", colors.FRAME),
     f"{HEAT}lethal": ("Above 240 CEM43", colors.LETHAL),
-    f"{HEAT}mark": ("Marked as heated", colors.HEAT_MARK),
+    f"{HEAT}mark": ("Marked as heated", colors.MARK),
     f"{BONE}outline.": ("Vertebra before", colors.TUMOUR),
     f"{BONE}plan.": ("Planned", colors.PLANNED),
     f"{BONE}implant.": ("Actual", colors.ACTUAL),

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Pose
 
 from ..assess.implant import Trajectory
+from ..assess.pieces import Piece, Sure, counted
 from ..navigate.distance import ResidualDistance, SurfaceDistance
 from ..navigate.watch import PoseWatch, Trust
 from ..register.carry_over import Carried, LocalShift, local_shift
@@ -25,6 +26,7 @@ from ..session.updates import (
     HeatMeasured,
     ImageReady,
     ImplantFound,
+    Judged,
     MapReady,
     PlanCarried,
     Problem,
@@ -38,10 +40,13 @@ from . import looks
 from .bones import LoneBones
 from .bridge import SceneBridge
 from .contents import ATTRIBUTE
-from .display import SHOWN_OF_IMPLANT, Readout
+from .display import SHOWN_OF_IMPLANT, PieceText, Readout
 from .heat_texts import heat_texts
 from .prepared import Prepared, PreparedPlan, prepare, preparePlan
 from .roles import RESIDUAL
+
+#: The circle around a piece lies so far outside of it, mm.
+MARK_ROOM_MM = 3.0
 
 
 class SessionView:
@@ -71,6 +76,12 @@ class SessionView:
         self._preview = ""
         self._deformable: DeformableRegistration | None = None
         self.centroid: npt.NDArray[np.float64] | None = None
+        #: The pieces of the residual by number, the one that the views stand at, and what a person has excluded.
+        self.pieces: dict[int, Piece] = {}
+        self.piece: int | None = None
+        self.judged: Mapping[int, Judged] = {}
+        self.near: Mapping[int, Measurement] = {}
+        self._toPieces: Mapping[int, SurfaceDistance] = {}
         #: Planned things by key where the newest registration puts them, with what a person has decided.
         self.items: dict[str, Carried] = {}
         #: Planned implants, and the names of those that are drawn where a vertebra of their own carries them.
@@ -180,6 +191,40 @@ class SessionView:
             return Measurement("Tip to residual", None, "mm", "not shown", missing_because=missing)
         return self._distance.measure(pose.tip_ras_mm)
 
+    def tipToPiece(self, number: int) -> Measurement | None:
+        """The same to one piece of the residual; None without a tracked tool."""
+        if self._watch is None or number not in self._toPieces:
+            return None
+        pose = self._watch.pose
+        if pose is None:
+            missing = self._watch.state().reason
+            return Measurement(f"Tip to piece {number}", None, "mm", "not shown", missing_because=missing)
+        return self._toPieces[number].measure(pose.tip_ras_mm)
+
+    def goTo(self, number: int | None) -> npt.NDArray[np.float64] | None:
+        """Mark the piece of that number, and say where it is, (3,) RAS mm; None marks none."""
+        piece = self.pieces.get(number or 0)
+        self.piece = None if piece is None else piece.number
+        if piece is None:
+            self.bridge.setPieceMark(0, None)
+            return None
+        half = (piece.longest.value or 0.0) / 2.0
+        self.bridge.setPieceMark(piece.number, piece.at_ras_mm, half + MARK_ROOM_MM)
+        return piece.at_ras_mm
+
+    def doubt(self, piece: Piece) -> str:
+        """What speaks against its being residual, in words; empty when nothing does."""
+        if piece.number in self.judged:
+            return "excluded by a person"
+        return "" if piece.sure is Sure.SURE else piece.sure.value
+
+    def _pieceText(self) -> PieceText | None:
+        piece = self.pieces.get(self.piece or 0)
+        if piece is None:
+            return None
+        tip = self.tipToPiece(piece.number)
+        return PieceText(piece.number, len(self.pieces), piece.volume, piece.place, self.doubt(piece), tip)
+
     def readout(self) -> Readout:
         """Everything that the texts of the views say now."""
         state = None if self._watch is None else self._watch.state()
@@ -198,6 +243,8 @@ class SessionView:
             pose_trust=Trust.NEVER.value if state is None else state.trust.value,
             preview=self._preview if self._showsPreview else "",
             heat=None if self.heat is None else heat_texts(self.heat, self._clock()),
+            piece=self._pieceText(),
+            excluded=f"{counted(len(self.judged))} excluded by a person" if self.judged else "",
             alone=", ".join(self.lone.accepted) if self.lone.items else None,
         )
 
@@ -238,6 +285,7 @@ class SessionView:
     def _registered(self, update: Registered) -> None:
         found = update.registration
         self._loosen()
+        self._forgetPieces()
         # Where a vertebra was belongs to the scan in which it was found.
         for name in self._withVertebra:
             self._drawPlan(self._trajectories[name])
@@ -252,6 +300,7 @@ class SessionView:
     def _shift(self, update: ShiftFound, ready: Prepared) -> None:
         found = update.deformable
         self._readout = Readout(verdict=update.verdict)
+        self._forgetPieces()
         self.bridge.setRegistration(
             found.intraop_from_preop, update.verdict, update.image.uid, found.shift.uid, found.shift, ready.content
         )
@@ -263,6 +312,11 @@ class SessionView:
         self.bridge.setResidual(found.residual, update.resected, ready.content)
         self.centroid = found.residual_centroid_ras_mm
         self._distance = ready.distance
+        self.pieces, self.judged = {piece.number: piece for piece in found.listed}, update.judged
+        self.near = update.near
+        self._toPieces = ready.pieces
+        # The same piece as before, when a person has judged one; a new scan has forgotten it.
+        self.goTo(self.piece)
         self._readout = replace(
             self._readout,
             residual=found.measurements[0],
@@ -300,6 +354,11 @@ class SessionView:
         self.items.clear()
         self.lone.clear()
 
+    def _forgetPieces(self) -> None:
+        self.pieces, self.piece, self.judged, self.near, self._toPieces = {}, None, {}, {}, {}
+        self.bridge.setPieceMark(0, None)
+
     def _forget(self, verdict: Any | None = None) -> None:
         self._distance, self.centroid = None, None
+        self._forgetPieces()
         self._readout = Readout(verdict=verdict)

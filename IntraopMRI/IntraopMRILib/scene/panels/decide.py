@@ -20,11 +20,14 @@ from .archive import ArchiveSection
 from .basis import rests_on, result
 from .measure import MeasureSection
 from .page import Action, Page, State, blocked, connectFirst, done, ready
+from .pieces import PieceSection
 
+#: The pieces of the residual come behind what is decided on and what it rests on.
+PIECES_AT = 2
 #: The rows for drawings on the scan come behind the table of measurements.
-MEASURES_AT = 3
+MEASURES_AT = 4
 #: DICOM comes behind the report.
-ARCHIVE_AT = 6
+ARCHIVE_AT = 7
 
 
 class DecidePage(Page):
@@ -35,6 +38,7 @@ class DecidePage(Page):
 
     def __init__(self, panel: Any) -> None:
         super().__init__(panel)
+        self.pieces = PieceSection(self, self.widget.layout(), PIECES_AT)
         self.measure = MeasureSection(self, self.widget.layout(), MEASURES_AT)
         self.archive = ArchiveSection(self, self.widget.layout(), ARCHIVE_AT)
         #: What the written report says, with what was saved and sent of it since.
@@ -86,6 +90,7 @@ class DecidePage(Page):
 
     def refresh(self) -> None:
         """Fill the table."""
+        self.pieces.refresh()
         self.measure.refresh()
         self.archive.refresh()
         rows = self._measurements()
@@ -119,6 +124,7 @@ class DecidePage(Page):
             if label.text != text:
                 label.text = text
                 label.visible = bool(text)
+        self.pieces.tick()
         self.archive.tick()
 
     def close(self) -> None:

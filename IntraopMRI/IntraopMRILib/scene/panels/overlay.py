@@ -15,7 +15,7 @@ from ...navigate.reslice import Plane, PoseSmoother, slice_to_ras
 from ...navigate.watch import AlarmLevel, DistanceAlarm, PoseWatch
 from .. import colors
 from ..corner_text import ViewTexts
-from ..display import MIDDLE, ColorBar, Corners, Line, Readout, banners, corners
+from ..display import MIDDLE, ColorBar, Corners, Line, Readout, banners, corners, pieceHead
 from ..parameters import Reslice
 
 #: The slice views in the order in which planes are given to them.
@@ -148,7 +148,11 @@ class Overlay:
                 title = (Line(titles[name], MIDDLE, bold=True),) if name in titles else ()
                 colors_of = legend if name == VIEWS[0] else ()
                 texts = Corners(
-                    topLeft=(*title, *colors_of), bottomLeft=shift, banners=banners(readout), colorBar=colorBar
+                    topLeft=(*title, *colors_of),
+                    topRight=pieceHead(readout),
+                    bottomLeft=shift,
+                    banners=banners(readout),
+                    colorBar=colorBar,
                 )
                 self._draw(name, widget.sliceView(), texts, toRas, node.GetFieldOfView()[1] / max(1, height))
         threeD = manager.threeDWidget(0)

@@ -1,0 +1,183 @@
+"""A section of page 6: the residual piece by piece. The views go to each; a person may judge one not to be tumour."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import qt
+import slicer
+from IntraopMRIReconstructionLib.data import Measurement
+from IntraopMRIReconstructionLib.errors import IntraopError
+from slicer.i18n import tr as _
+
+from ...assess.pieces import Sure
+from ..display import number, spread
+from .style import CHECK, DANGER, colored, sized
+
+
+class PieceSection:
+    """Adds itself to ``layout`` of ``page`` at a place. Call :meth:`refresh` whenever something changed, and
+    :meth:`tick` for what changes by itself: how far the tip is from each.
+    """
+
+    def __init__(self, page: Any, layout: Any, place: int) -> None:
+        self._page, self._running = page, page.running
+        self._widget = slicer.util.loadUI(page.panel.resourcePath("UI/PieceSection.ui"))
+        self.ui = slicer.util.childWidgetVariables(self._widget)
+        layout.insertWidget(place, self._widget)
+        vars(page.ui).update(vars(self.ui))
+        table = self.ui.pieceTable
+        table.setColumnCount(4)
+        table.setHorizontalHeaderLabels([_("Piece"), _("Volume"), _("Tip"), _("Where")])
+        table.horizontalHeader().setStretchLastSection(True)
+        table.verticalHeader().hide()
+        table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
+        table.setSelectionMode(qt.QAbstractItemView.SingleSelection)
+        table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+        table.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
+        for column, width in enumerate((46, 66, 66)):
+            table.setColumnWidth(column, width)
+        table.connect("itemSelectionChanged()", self._onSelected)
+        self.ui.previousPieceButton.connect("clicked()", lambda: self.step(-1))
+        self.ui.nextPieceButton.connect("clicked()", lambda: self.step(+1))
+        self.ui.notTumourButton.connect("clicked()", self.judge)
+
+    @property
+    def _pieces(self) -> dict[int, Any]:
+        """Pieces by number, of a residual whose registration a person has confirmed."""
+        view = self._running.view
+        return view.pieces if view is not None and self._running.trusted else {}
+
+    @property
+    def _current(self) -> Any:
+        return self._pieces.get(self._running.view.piece) if self._pieces else None
+
+    def refresh(self) -> None:
+        """One row a piece, and the current one above them."""
+        pieces, ui, current = self._pieces, self.ui, self._current
+        ui.pieceSection.visible = bool(pieces)
+        if not pieces:
+            return
+        view = self._running.view
+        table = ui.pieceTable
+        table.blockSignals(True)
+        table.setRowCount(len(pieces))
+        for row, piece in enumerate(pieces.values()):
+            texts = (str(piece.number), number(piece.volume.value, "cm3"), "", piece.place)
+            for column, text in enumerate(texts):
+                item = qt.QTableWidgetItem(text)
+                item.setToolTip("\n".join(self._tip(piece)))
+                table.setItem(row, column, item)
+        table.resizeRowsToContents()
+        if current is not None:
+            table.selectRow(list(pieces).index(current.number))
+        table.blockSignals(False)
+        named = bool(self._page.parameters.surgeon.strip())
+        ui.notTumourButton.enabled = current is not None and named
+        excluded = current is not None and current.number in view.judged
+        ui.notTumourButton.text = _("Count it again") if excluded else _("Not tumour")
+        why = "" if named or current is None else _("Enter the surgeon below before judging a piece.")
+        small = next((m for m in self._running.residual.measurements if m.name.startswith("Smaller than")), None)
+        rest = "" if small is None else f"{small.name}: {spread(small)}"
+        ui.pieceNote.text = "<br>".join(escape(words) for words in (why, rest) if words)
+        ui.pieceNote.visible = bool(why or rest)
+        self.tick()
+
+    def tick(self) -> None:
+        """How far the tip is now; a dash with its reason while that cannot be told."""
+        pieces, table, current = self._pieces, self.ui.pieceTable, self._current
+        if not pieces or table.rowCount != len(pieces):
+            return
+        view = self._running.view
+        for row, one in enumerate(pieces):
+            tip = view.tipToPiece(one)
+            text = "–" if tip is None or tip.value is None else number(tip.value, "mm")
+            if table.item(row, 2).text() != text:
+                table.item(row, 2).setText(text)
+        words = _("Next shows the first piece.") if current is None else self._words(current)
+        if self.ui.pieceLabel.text != words:
+            self.ui.pieceLabel.text = words
+
+    def step(self, by: int) -> None:
+        """To the next piece, or the one before; from none to the first, or the last."""
+        numbers = list(self._pieces)
+        if not numbers:
+            return
+        now = self._running.view.piece
+        at = (0 if by > 0 else -1) if now not in numbers else (numbers.index(now) + by) % len(numbers)
+        self.goTo(numbers[at])
+
+    def goTo(self, piece: int) -> None:
+        """All slices and the 3D view to that piece, with a mark around it. The pointer moves the views no more."""
+        place = self._running.view.goTo(piece)
+        if place is None:
+            return
+        self._page.parameters.followPointer = False
+        manager = slicer.app.layoutManager()
+        for name in manager.sliceViewNames():
+            manager.sliceWidget(name).mrmlSliceNode().JumpSliceByCentering(*place)
+        threeD = manager.threeDWidget(0)
+        if threeD is not None:
+            view = threeD.threeDView()
+            renderer = view.renderWindow().GetRenderers().GetFirstRenderer()
+            camera = renderer.GetActiveCamera()
+            # As it was turned and as near: only its middle moves.
+            before, at = camera.GetFocalPoint(), camera.GetPosition()
+            camera.SetPosition(*(p + new - old for p, new, old in zip(at, place, before, strict=True)))
+            camera.SetFocalPoint(*place)
+            renderer.ResetCameraClippingRange()
+            view.scheduleRender()
+        self._page.panel.refresh()
+
+    def judge(self) -> None:
+        """The surgeon judges the current piece not to be tumour, or to be it again; for this scan."""
+        current = self._current
+        if current is None:
+            return
+        tumour = current.number in self._running.view.judged
+        try:
+            self._running.session.judge_piece(current.number, tumour, self._page.parameters.surgeon)
+        except IntraopError as error:
+            self._running.problem = str(error)
+        # A report that was written says what counted before.
+        self._running.reportPath = ""
+        self._page.panel.refresh()
+
+    def _onSelected(self) -> None:
+        row, numbers = self.ui.pieceTable.currentRow(), list(self._pieces)
+        if 0 <= row < len(numbers) and numbers[row] != self._running.view.piece:
+            self.goTo(numbers[row])
+
+    def _words(self, piece: Any) -> str:
+        """The current piece, its size large; what speaks against it in amber."""
+        view = self._running.view
+        doubt = view.doubt(piece)
+        head = _("Piece {number} of {count}").format(number=piece.number, count=len(self._pieces))
+        value = spread(piece.volume)
+        lines = [
+            f"{sized(head, 15)}&nbsp;&nbsp;{sized(value, 18) if doubt else colored(value, DANGER, 18)}",
+            sized(piece.place[:1].upper() + piece.place[1:], 15),
+            escape(_("Longest diameter {value}").format(value=spread(piece.longest))),
+        ]
+        tip = view.tipToPiece(piece.number)
+        if tip is not None:
+            lines.append(_beside(_("Tip to it"), tip))
+        near = view.near.get(piece.number)
+        if near is not None:
+            lines.append(_beside(near.name.partition(" to ")[2].strip(), near))
+        if doubt:
+            judged = view.judged.get(piece.number)
+            by = _(": {name}, for this scan").format(name=judged.by) if judged is not None else ""
+            lines.append(colored(doubt[:1].upper() + doubt[1:] + by, CHECK, 14))
+        return "<br>".join(lines)
+
+    def _tip(self, piece: Any) -> list[str]:
+        sure = self._running.view.doubt(piece) or Sure.SURE.value
+        return [f"{m.name}: {spread(m)}. {m.definition}." for m in (piece.volume, piece.longest)] + [sure]
+
+
+def _beside(what: str, measurement: Measurement) -> str:
+    if measurement.value is None:
+        return f"{escape(what)}: –&nbsp;&nbsp;{escape(measurement.missing_because)}"
+    return f"{escape(what)}: <b>{escape(spread(measurement))}</b>"
