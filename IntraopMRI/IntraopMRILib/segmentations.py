@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ SEG, CONTOURS = "SEG", "RTSTRUCT"
 MOST_LABELS = 255
 #: Points of a contour may be so far from the slice that it was drawn on, in slices: positions are rounded.
 ON_SLICE = 0.1
+#: So much of a label lies within the volume that it was drawn on: a volume may cut it at a side.
+LEAST_INSIDE = 0.5
 #: So many names are shown in an error.
 SHOWN = 8
 #: Kinds of contours that enclose something (PS3.3, C.8.8.6.3).
@@ -37,11 +40,15 @@ CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """``number``: its value or number in the file; ``name``: empty where the file gives none; ``mask``: makes it."""
+    """``number``: its value or number in the file; ``name``: empty where the file gives none; ``mask``: makes it.
+
+    ``empty``: it has a name and no voxel.
+    """
 
     number: str
     name: str
     mask: Callable[[], Image]
+    empty: bool = False
 
     @property
     def text(self) -> str:
@@ -50,7 +57,7 @@ class Structure:
 
 
 def read_segmentation(path: Path, drawn_on: Image | None = None) -> list[Structure]:
-    """The structures of a file, or of the only DICOM object of structures in a folder; none when nothing is outlined.
+    """The structures of a file, or of the only DICOM object of structures in a folder; none when there are none.
 
     ``drawn_on``: the volume that they were outlined on: contours need it, and a DICOM object must be of its patient and
     its frame of reference. Raises DataError when the file is no segmentation or is not of that volume.
@@ -68,7 +75,7 @@ def read_structure(path: Path, which: str, drawn_on: Image | None, option: str) 
 
     Raises DataError as :func:`read_segmentation`, and when several or none can be meant: ``option`` is how to say it.
     """
-    found = read_segmentation(path, drawn_on)
+    found = [structure for structure in read_segmentation(path, drawn_on) if which or not structure.empty]
     listed = ", ".join(structure.text for structure in found[:SHOWN]) + (" ..." if len(found) > SHOWN else "")
     if not found:
         raise DataError(f"{path} is empty: nothing is outlined in it; save the segmentation again")
@@ -77,33 +84,58 @@ def read_structure(path: Path, which: str, drawn_on: Image | None, option: str) 
         raise DataError(f"{path} holds no structure '{which}', only {listed}: name one of them with {option}")
     if len(meant) > 1:
         raise DataError(f"{path} holds {len(meant)} structures ({listed}): name the one that is meant with {option}")
-    return meant[0].mask()
+    if meant[0].empty:
+        raise DataError(f"{path} holds no voxel of {meant[0].text}: segment it, or name another one of {listed}")
+    label = meant[0].mask()
+    if drawn_on is not None:
+        check_within(label, drawn_on, str(path))
+    return label
+
+
+def check_within(label: Image, drawn_on: Image, what: str) -> None:
+    """Raises DataError when most of a label lies beyond the volume: it was drawn on another one, or lost its place."""
+    voxels = np.argwhere(label.array)[:, ::-1].astype(np.float64)
+    if not len(voxels):
+        return
+    there = apply(invert(drawn_on.ras_from_ijk) @ label.ras_from_ijk, voxels)
+    inside = ((there > -1.0) & (there < drawn_on.array.shape[::-1])).all(axis=1).mean()
+    if inside < LEAST_INSIDE:
+        raise DataError(
+            f"{what} lies outside of the volume '{drawn_on.name}' ({100 * inside:.0f} % of it is inside): name the "
+            "volume that it was drawn on, or save it with its place"
+        )
 
 
 def _of_layers(path: Path, layers: Sequence[Image], header: Mapping[str, str]) -> list[Structure]:
     """A layer holds a value for each structure; Slicer names them, and uses more layers where they overlap."""
-    told = [(re.sub("_Name$", "", key), name.strip()) for key, name in header.items() if key.endswith("_Name")]
+    keys = [key.removesuffix("_Name") for key in header if re.fullmatch(r"Segment\d+_Name", key)]
     named = {
-        (int(header.get(f"{key}_Layer", "0")), float(header.get(f"{key}_LabelValue", "1"))): name
-        for key, name in told
-        if re.fullmatch(r"Segment\d+", key)
+        (int(header.get(f"{key}_Layer", "0")), float(header.get(f"{key}_LabelValue", "1"))): header[
+            f"{key}_Name"
+        ].strip()
+        for key in sorted(keys, key=lambda key: int(key.removeprefix("Segment")))
     }
-    found = []
+    there = []
     for number, layer in enumerate(layers):
         values = [float(value) for value in np.unique(layer.array) if value != 0]
         if len(values) > MOST_LABELS:
             raise DataError(f"{path} holds {len(values)} values, so it is no segmentation: name that of the structure")
-        found += [(number, value) for value in values]
-    several = len(layers) > 1
+        there += [(number, value) for value in values]
 
-    def mask(number: int, value: float) -> Callable[[], Image]:
+    def mask(number: int, value: float, name: str) -> Image:
         layer = layers[number]
-        name = named.get((number, value), "") or path.name.split(".")[0]
-        return lambda: Image((layer.array == value).astype(np.uint8), layer.ras_from_ijk, name)
+        inside = (layer.array == value).astype(np.uint8)
+        return Image(inside, layer.ras_from_ijk, name or path.name.split(".")[0])
 
+    several = len(layers) > 1
     return [
-        Structure(str(count) if several else f"{value:g}", named.get((number, value), ""), mask(number, value))
-        for count, (number, value) in enumerate(found, start=1)
+        Structure(
+            str(count) if several else f"{key[1]:g}",
+            named.get(key, ""),
+            partial(mask, *key, named.get(key, "")),
+            key not in there,
+        )
+        for count, key in enumerate(dict.fromkeys([*named, *there]), start=1)
     ]
 
 
@@ -152,13 +184,13 @@ def _segments(content: Any) -> Iterator[Structure]:
     for number in objects.segment_numbers:
         name = str(objects.get_segment_description(number).segment_label)
 
-        def mask(number: int = number, name: str = name) -> Image:
+        def mask(number: int, name: str) -> Image:
             volume = objects.get_volume(segment_numbers=[number], dtype=np.float32)
             # Its indices are k, j, i and the segment.
             lps_from_ijk = np.asarray(volume.affine)[:, [2, 1, 0, 3]]
             return Image((volume.array[..., 0] >= 0.5).astype(np.uint8), RAS_FROM_LPS @ lps_from_ijk, name)
 
-        yield Structure(str(number), name, mask)
+        yield Structure(str(number), name, partial(mask, number, name))
 
 
 def _contours(file: Path, content: Any, drawn_on: Image | None) -> Iterator[Structure]:
@@ -175,7 +207,7 @@ def _contours(file: Path, content: Any, drawn_on: Image | None) -> Iterator[Stru
         ]
         if closed:
             name = names.get(number, "")
-            yield Structure(str(number), name, lambda c=closed, n=name: _filled(c, drawn_on, f"{file}: '{n}'", n))  # type: ignore[misc]
+            yield Structure(str(number), name, partial(_filled, closed, drawn_on, f"{file}: '{name}'", name))
 
 
 def _filled(contours: Sequence[npt.NDArray[np.float64]], grid: Image, what: str, name: str) -> Image:

@@ -130,7 +130,7 @@ def test_dicom_folders_say_time_patient_and_agent(
         ({"native_taken": "noon"}, "'noon' is no time"),
         ({"native": Path("gone.nii")}, "there is no volume at gone.nii"),
         ({"tumour": Path("preop")}, r"preop.nii.gz holds \d+ values, so it is no segmentation"),
-        ({"label": 7}, "no voxel of the value 7"),
+        ({"label": "7"}, "holds no structure '7', only 1: name one of them with --label"),
     ],
 )
 def test_what_is_missing_is_said(files: dict[str, Path], changes: dict[str, object], said: str) -> None:
@@ -232,11 +232,11 @@ def test_a_segmentation_of_several_values_needs_the_one_that_is_meant(
 ) -> None:
     path = tmp_path / "parts.nrrd"
     write_volume(brain.tumour, path)
-    case = CaseFiles(files["native"], files["preop"], path, files["contrast"], None, "P-1")
+    case = CaseFiles(files["native"], files["preop"], path, files["contrast"], "", "P-1")
     case = replace(case, native_taken="2025-01-31 10:00", contrast_taken="2025-01-31 10:20")
-    with pytest.raises(IntraopError, match="name that of the enhancing tumour with --label"):
+    with pytest.raises(IntraopError, match=r"3 structures \(1, 2, 3\): name the one that is meant with --label"):
         read_case_files(case)
-    plan, _scans = read_case_files(replace(case, label=1))
+    plan, _scans = read_case_files(replace(case, label="1"))
     assert plan.tumour is not None
     np.testing.assert_array_equal(plan.tumour.array, brain.tumour.array == 1)
 
@@ -247,6 +247,6 @@ def test_a_four_dimensional_file_is_refused(files: dict[str, Path], tmp_path: Pa
     path = tmp_path / "series.nii.gz"
     image = SimpleITK.ReadImage(str(files["native"]))
     SimpleITK.WriteImage(SimpleITK.JoinSeries([image, image]), str(path))
-    case = CaseFiles(path, files["preop"], files["tumour"], files["contrast"], None, "P-1", "10:00")
+    case = CaseFiles(path, files["preop"], files["tumour"], files["contrast"], "", "P-1", "10:00")
     with pytest.raises(DataError, match="three axes"):
         read_case_files(case)

@@ -160,16 +160,16 @@ def test_segments_of_a_file_keep_their_names(layers: bool, tmp_path: Path, direc
         volume.SetMetaData(f"Segment{number}_Layer", str(number if layers else 0))
         volume.SetMetaData(f"Segment{number}_LabelValue", str(1 if layers else number + 1))
     SimpleITK.WriteImage(volume, str(tmp_path / "spine.seg.nrrd"))
-    read = read_structures(str(tmp_path / "spine.seg.nrrd"))
+    read = read_structures(str(tmp_path / "spine.seg.nrrd"), Image(first, grid))
     assert list(read) == list(parts)
     for name, array in parts.items():
         np.testing.assert_array_equal(read[name].array, array)
         np.testing.assert_allclose(read[name].ras_from_ijk, grid, atol=1e-5)
     write_volume(Image(first, grid), tmp_path / "bone.nii.gz")
-    (named,) = read_structures(f"L3={tmp_path / 'bone.nii.gz'}").values()
+    (named,) = read_structures(f"L3={tmp_path / 'bone.nii.gz'}", Image(first, grid)).values()
     assert named.name == "L3"
     np.testing.assert_array_equal(named.array, first)
     with pytest.raises(DataError, match=r"does not say how its segments are called.*NAME=LABEL"):
-        read_structures(str(tmp_path / "bone.nii.gz"))
-    with pytest.raises(DataError, match="cannot be read"):
-        read_structures(str(tmp_path / "absent.seg.nrrd"))
+        read_structures(str(tmp_path / "bone.nii.gz"), Image(first, grid))
+    with pytest.raises(DataError, match=r"there is no volume at .*absent.seg.nrrd"):
+        read_structures(str(tmp_path / "absent.seg.nrrd"), Image(first, grid))

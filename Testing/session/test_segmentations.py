@@ -217,6 +217,33 @@ def test_labels_in_volumes_and_what_is_none(tmp_path: Path) -> None:
             read_structure(tmp_path / f"{name}.nrrd", "", truth, "--label")
 
 
+def test_a_label_that_lies_elsewhere_is_refused(directions: np.ndarray, tmp_path: Path) -> None:
+    """As after a tool that keeps voxels and loses their place; a volume that cuts the tumour at a side is one."""
+    on = scan(directions)
+    for offset, inside in ((0.0, True), (8.0, True), (300.0, False)):
+        matrix = on.ras_from_ijk.copy()
+        matrix[:3, 3] += offset * directions[:, 0]
+        write_volume(replace(on, array=TUMOUR, ras_from_ijk=matrix), tmp_path / "mask.nii.gz")
+        if inside:
+            assert read_structure(tmp_path / "mask.nii.gz", "", on, "--label").array.sum() == TUMOUR.sum()
+            continue
+        with pytest.raises(DataError, match=r"mask.nii.gz lies outside of the volume 'T1' \(0 % of it is inside\)"):
+            read_structure(tmp_path / "mask.nii.gz", "", on, "--label")
+
+
+def test_an_empty_segment_is_in_the_way_of_none(tmp_path: Path) -> None:
+    image = sitk_from_image(scan(np.eye(3)), TUMOUR)
+    for number, name in enumerate(("edema", "tumour")):
+        for key, text in (("Name", name), ("Layer", 0), ("LabelValue", 2 - number)):
+            image.SetMetaData(f"Segment{number}_{key}", str(text))
+    path = tmp_path / "t.seg.nrrd"
+    SimpleITK.WriteImage(image, str(path))
+    assert [(s.name, s.empty) for s in read_segmentation(path)] == [("edema", True), ("tumour", False)]
+    assert read_structure(path, "", None, "--label").name == "tumour"
+    with pytest.raises(DataError, match="holds no voxel of 2 'edema'"):
+        read_structure(path, "edema", None, "--label")
+
+
 def test_two_objects_in_a_folder_are_named(tmp_path: Path) -> None:
     on = scan(np.eye(3))
     for name in ("a", "b"):

@@ -174,20 +174,22 @@ def _parser() -> argparse.ArgumentParser:
         ("contrast", "the scan with contrast agent, for a tumour"),
         ("native", "intraoperative scan without contrast agent"),
     ):
-        assess.add_argument(f"--{name}", type=Path, required=name == "native", help=f"{text} (NIfTI, NRRD or DICOM)")
+        text += " (NIfTI, NRRD or DICOM" + (", SEG and RTSTRUCT too)" if name == "tumour" else ")")
+        assess.add_argument(f"--{name}", type=Path, required=name == "native", help=text)
     text = "implant planned on the preoperative volume, a line from entry to tip; again for each"
     assess.add_argument("--planned", type=Path, action="append", default=[], metavar="MRK.JSON", help=text)
     assess.add_argument("--diameter", type=positive, metavar="MM", help="of the planned implants")
     assess.add_argument("--metal", choices=tuple(METALS_PPM), default="", help="of the planned implants")
     text = (
-        "structures outlined on the preoperative volume: a segmentation of Slicer with its names, or a label with one; "
+        "structures outlined on the preoperative volume: a segmentation (Slicer, DICOM) with names, or a label and its; "
         "vertebrae are called C1 to S1, pedicles have that word in their name, others are at risk; again for each"
     )
-    assess.add_argument("--outlined", action="append", default=[], metavar="SEG.NRRD|NAME=LABEL", help=text)
+    assess.add_argument("--outlined", action="append", default=[], metavar="SEG|NAME=LABEL", help=text)
     text = "case folder with what is known before the operation, in the place of --preop and what was drawn on it"
     assess.add_argument("--case", type=Path, help=text)
     assess.add_argument("--procedure", choices=("brain", "spine", *RECIPES), default="brain", help="of the case folder")
-    assess.add_argument("--label", type=int, help="value of the enhancing tumour, when --tumour holds several")
+    text = "number or name of the enhancing tumour, when --tumour holds several"
+    assess.add_argument("--label", default="", metavar="NUMBER|NAME", help=text)
     assess.add_argument("--patient", default="", help="identifier of the patient, where no DICOM header says it")
     for name in ("native", "contrast"):
         text = "when it was taken, by this computer's clock, where no DICOM header says it"

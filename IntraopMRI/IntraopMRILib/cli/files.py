@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.simulate.volumes import read_volume
@@ -15,14 +14,13 @@ from IntraopMRIReconstructionLib.simulate.volumes import read_volume
 from ..assess.implant import METALS_PPM, Trajectory
 from ..dicom_series import is_dicom, read_series
 from ..scan_facts import TAKEN_FROM, DicomFacts, local_text, local_utc_s
+from ..segmentations import read_structure
 from ..session import Plan, Session
 from ..session.files import read_points, read_structures
 from ..session.implants import implanted_of, pedicles_among, vertebrae_among
 from ..session.updates import Role
 from .run import Outcome, follow
 
-#: More values than this no segmentation has.
-MOST_LABELS = 255
 PROCEDURE, IMPLANTS = "Tumour resection, control on files", "Implants, control on files"
 
 
@@ -30,10 +28,11 @@ PROCEDURE, IMPLANTS = "Tumour resection, control on files", "Implants, control o
 class CaseFiles:
     """NIfTI, NRRD or DICOM (folder with one volume, or a slice of it) each; and ``tumour``, ``planned`` or ``plan``.
 
-    ``tumour``: drawn on the preoperative volume; ``label``: value of the enhancing tumour in it, None when there is
-    only one; it needs ``contrast``. ``planned``: lines from entry to tip (.mrk.json) of implants of ``diameter_mm`` and
-    ``metal`` (one of METALS_PPM, empty when unknown). ``outlined``: segmentations (.seg.nrrd) or 'NAME=LABEL' on the
-    preoperative volume, beside them: vertebrae, pedicles, structures at risk. ``plan``: what a case folder knows, in the place of all these.
+    ``tumour``: drawn on the preoperative volume, a label or as :mod:`..segmentations` reads it; ``label``: number or
+    name of the enhancing tumour in it, empty when there is only one; it needs ``contrast``. ``planned``: lines from
+    entry to tip (.mrk.json) of implants of ``diameter_mm`` and ``metal`` (one of METALS_PPM, empty when unknown).
+    ``outlined``: segmentations or 'NAME=LABEL' on the preoperative volume, beside them: vertebrae, pedicles, structures
+    at risk. ``plan``: what a case folder knows, in the place of all these.
     ``patient_id``: empty to take that of the DICOM headers. ``native_taken``, ``contrast_taken``: as a person enters
     them, where no header says.
     """
@@ -42,7 +41,7 @@ class CaseFiles:
     preop: Path | None = None
     tumour: Path | None = None
     contrast: Path | None = None
-    label: int | None = None
+    label: str = ""
     patient_id: str = ""
     native_taken: str = ""
     contrast_taken: str = ""
@@ -94,9 +93,9 @@ def read_case_files(files: CaseFiles) -> tuple[Plan, dict[Role, Image]]:
     patient = next((name for name in named if name), "")
     if not patient:
         raise SessionError("no file says whose images these are: name the patient with --patient")
-    structures = _outlined(files.outlined)
+    structures = _outlined(files.outlined, preop)
     if files.tumour is not None:
-        tumour = _tumour(files.tumour, files.label)
+        tumour = read_structure(files.tumour, files.label, preop, "--label")
         return Plan(patient, PROCEDURE, preop, tumour, at_risk=structures, patient=known), scans
     implants = tuple(_planned(path, files) for path in files.planned)
     names = [implant.name for implant in implants]
@@ -118,11 +117,11 @@ def read_case_files(files: CaseFiles) -> tuple[Plan, dict[Role, Image]]:
     return plan, scans
 
 
-def _outlined(named: Iterable[str]) -> dict[str, Image]:
+def _outlined(named: Iterable[str], preop: Image) -> dict[str, Image]:
     """All structures by their names. Raises SessionError when two have one name."""
     found: dict[str, Image] = {}
     for each in named:
-        more = read_structures(each)
+        more = read_structures(each, preop)
         if both := sorted(set(found) & set(more)):
             raise SessionError(f"two structures of --outlined are called '{both[0]}': name them apart")
         found |= more
@@ -176,20 +175,3 @@ def _scan(image: Image, header: DicomFacts, role: Role, entered: str, pair: bool
         acquired_utc_s=taken,
         metadata={**image.metadata, **({} if taken is None else {TAKEN_FROM: source})},
     )
-
-
-def _tumour(path: Path, label: int | None) -> Image:
-    """The enhancing tumour as 1; what other values of a segmentation mean differs from one tool to the next."""
-    image, _header = _read(path)
-    values = [value for value in np.unique(image.array).tolist() if value != 0]
-    if len(values) > MOST_LABELS:
-        raise SessionError(f"{path} holds {len(values)} values, so it is no segmentation: name that of the tumour")
-    if label is None and len(values) > 1:
-        shown = ", ".join(f"{value:g}" for value in values[:8])
-        raise SessionError(
-            f"{path} holds {len(values)} values besides 0 ({shown}): name that of the enhancing tumour with --label"
-        )
-    if label is not None and label not in values:
-        raise SessionError(f"{path} holds no voxel of the value {label}: its values are {values[:8]}")
-    inside = image.array != 0 if label is None else image.array == label
-    return image.with_array(inside.astype(np.uint8))

@@ -8,7 +8,6 @@ frame. Markups are LPS on disk unless they say RAS; a correction is {"preop_from
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK
 from IntraopMRIReconstructionLib.data import Image, Matrix, checked_rigid
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
 from IntraopMRIReconstructionLib.geometry import RAS_FROM_LPS, apply
 
 from ..dicom_series import is_dicom, read_series
+from ..segmentations import check_within, read_segmentation, read_structure
 from .measures import RECIPES
 from .plan import Plan
 
@@ -32,8 +31,6 @@ DRAWN_BEFORE = {
     "centreline": "centreline.mrk.json",
     "correction": "correction.json",
 }
-#: Where Slicer writes the name of a segment in the header of its file.
-SEGMENT = re.compile(r"Segment\d+_Name")
 Points = tuple[tuple[str, npt.NDArray[np.float64]], ...]
 
 
@@ -73,52 +70,48 @@ def _plan(patient_id: str, preop: Image, kind: str, files: Mapping[str, Path]) -
         preop,
         landmarks={} if landmarks is None else named(read_points(landmarks), landmarks),
         measures=(kind,),
-        nidus=None if nidus is None else read_outline(nidus),
+        nidus=None if nidus is None else read_outline(nidus, preop),
         centreline=None if line is None else np.array([point for _name, point in read_points(line)]),
         correction=None if correction is None else read_correction(correction),
     )
 
 
-def read_outline(path: Path) -> Image:
-    """A label (0 outside) that was saved from the Segment Editor; empty when nothing is left. Raises DataError."""
+def read_outline(path: Path, drawn_on: Image | None = None) -> Image:
+    """A label (0 outside) as the Segment Editor saves it, empty when nothing is left; or the only structure of a DICOM
+    object. ``drawn_on``: see :func:`.segmentations.read_segmentation`. Raises DataError.
+    """
     from IntraopMRIReconstructionLib.simulate.volumes import read_volume
 
+    if is_dicom(path):
+        return read_structure(path, "", drawn_on, "a file that holds it alone")
     label = read_volume(path, smallest=1)
-    if label.array.dtype.kind not in "ui":
+    if not np.array_equal(label.array, np.rint(label.array)):
         raise DataError(f"{path} holds {label.array.dtype}, expected a label of whole numbers: save the segmentation")
-    return label
+    return label.with_array(label.array.astype(np.int32))
 
 
-def read_structures(named: str) -> dict[str, Image]:
-    """Outlined structures (0 outside) by their names: of a segmentation that Slicer saved (.seg.nrrd, its path), or of
-    one label volume with the name that is given to it ('L3=label.nii.gz'). Raises DataError.
+def read_structures(named: str, drawn_on: Image) -> dict[str, Image]:
+    """Outlined structures (0 outside) by their names: all that a segmentation of Slicer (.seg.nrrd) or a DICOM object
+    names (its path), or a file of one with the name that is given to it ('L3=label.nii.gz'). Raises DataError.
     """
-    from IntraopMRIReconstructionLib.simulate.volumes import ras_from_sitk
-
     name, given, file = named.rpartition("=")
     path = Path(file)
     if given:
-        return {name.strip(): replace(read_outline(path), name=name.strip())}
-    try:
-        volume = SimpleITK.ReadImage(str(path))
-    except RuntimeError as error:
-        raise DataError(f"{path} cannot be read as a segmentation: name a .seg.nrrd, or NAME=LABEL") from error
-    header = {key: volume.GetMetaData(key) for key in volume.GetMetaDataKeys()}
-    array = SimpleITK.GetArrayFromImage(volume)
-    grid, found = ras_from_sitk(volume), {}
-    for key in sorted(key for key in header if SEGMENT.fullmatch(key)):
-        segment, name = key.removesuffix("_Name"), header[key].strip()
-        layer, value = (int(header.get(f"{segment}_{what}", "0")) for what in ("Layer", "LabelValue"))
-        if name in found:
-            raise DataError(f"two segments of {path} are called '{name}': name them apart")
-        inside = (array[..., layer] if array.ndim == 4 else array) == value
-        found[name] = Image(inside.astype(np.uint8), grid, name)
-    if not found:
+        one = read_structure(path, "", drawn_on, "a file that holds it alone")
+        return {name.strip(): replace(one, name=name.strip())}
+    found = read_segmentation(path, drawn_on)
+    if not found or not all(structure.name for structure in found):
         raise DataError(
             f"{path} does not say how its segments are called: name a segmentation that Slicer saved as .seg.nrrd, or "
             "give the name with NAME=LABEL"
         )
-    return found
+    labels: dict[str, Image] = {}
+    for structure in found:
+        if structure.name in labels:
+            raise DataError(f"two segments of {path} are called '{structure.name}': name them apart")
+        labels[structure.name] = structure.mask()
+        check_within(labels[structure.name], drawn_on, f"'{structure.name}' of {path}")
+    return labels
 
 
 def read_points(path: Path) -> Points:
