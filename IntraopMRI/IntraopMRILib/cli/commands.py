@@ -181,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     assess.add_argument("--diameter", type=positive, metavar="MM", help="of the planned implants")
     assess.add_argument("--metal", choices=tuple(METALS_PPM), default="", help="of the planned implants")
     text = (
-        "structures outlined on the preoperative volume: a segmentation (Slicer, DICOM) with names, or a label and its; "
+        "structures outlined on the preoperative volume: a segmentation (Slicer, DICOM) with names, or a label; "
         "vertebrae are called C1 to S1, pedicles have that word in their name, others are at risk; again for each"
     )
     assess.add_argument("--outlined", action="append", default=[], metavar="SEG|NAME=LABEL", help=text)
