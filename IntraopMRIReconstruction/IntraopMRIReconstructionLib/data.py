@@ -149,6 +149,8 @@ class Pose:
     """A tracked tool at one moment. ``ras_from_tool``: (4, 4) rigid, mm; the tool's tip is its origin, +z its shaft.
 
     ``valid`` False means that the tracker says it does not see the tool: such a pose is never shown as a position.
+    ``sent_utc_s``: when it was sent, None when that is not known. ``stamp_s``: what the sender has stamped it with, by
+    a clock that may be wrong by years; only that it advances means something.
     """
 
     ras_from_tool: Matrix
@@ -157,6 +159,7 @@ class Pose:
     received_utc_s: float
     sent_utc_s: float | None = None
     valid: bool = True
+    stamp_s: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ras_from_tool", checked_rigid(self.ras_from_tool, f"pose of tool '{self.tool}'"))
@@ -165,6 +168,11 @@ class Pose:
     def tip_ras_mm(self) -> npt.NDArray[np.float64]:
         """Tip of the tool, shape (3,), RAS, mm."""
         return np.asarray(self.ras_from_tool[:3, 3])
+
+    @property
+    def progress_s(self) -> float | None:
+        """What advances from one pose to the next of a sender that is alive; None when it stamps nothing."""
+        return self.sent_utc_s if self.stamp_s is None else self.stamp_s
 
     def age_s(self, now_monotonic_s: float | None = None) -> float:
         """Seconds since the pose was received, by the monotonic clock."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from IntraopMRILib.navigate.watch import PoseWatch
 from IntraopMRILib.session import links as module
 from IntraopMRILib.session.journal import Journal
 from IntraopMRILib.session.links import Link, Links
@@ -265,3 +266,27 @@ def test_a_night_of_a_flapping_link_is_a_few_lines_and_loses_no_count() -> None:
     # A person hears of it at first, and then at every doubling.
     said = [update.text for update in told if isinstance(update, Problem) and "does not answer" in update.text]
     assert [text.partition(" (")[2] for text in said] == ["", "", "", "4 times by now)", "8 times by now)"]
+
+
+@pytest.mark.parametrize("clock_s", [1000.0, 4.2e9], ids=["1970", "2103"])
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_frozen_tracker_is_not_live_although_its_clock_is_wrong_by_years(clock_s: float, bound: bool) -> None:
+    """Its stamps tell no time, but that they stand still is told by any clock."""
+    with linked("tracker") as (links, server):
+        watch, seen = PoseWatch("pointer", lambda: now_s), []
+        now_s = 0.0
+        for step in range(40):
+            stamp = codec.timestamp_of(clock_s + min(step, 20) / 60)
+            moved: codec.Message = replace(transform("pointer", float(step)), timestamp=0 if bound else stamp)
+            if bound:
+                moved = codec.BindMessage(device="tools", timestamp=stamp, children=(moved,))
+            server.send(moved)
+            poses: list[Pose | None] = []
+            until(lambda poses=poses: poses.append(links.pose()) or poses[-1] is not None)  # type: ignore[misc]
+            assert poses[-1] is not None
+            assert poses[-1].sent_utc_s is None
+            now_s += 1 / 60
+            watch.update(replace(poses[-1], received_monotonic_s=now_s))
+            seen.append(watch.state().live)
+    assert all(seen[10:20])
+    assert not any(seen[-2:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -123,7 +124,7 @@ class PoseSmoother:
         matrix = np.eye(4)
         matrix[:3, :3] = self._rotation
         matrix[:3, 3] = self._position
-        return Pose(matrix, pose.tool, pose.received_monotonic_s, pose.received_utc_s, pose.sent_utc_s, pose.valid)
+        return replace(pose, ras_from_tool=matrix)
 
 
 def _cross(a: Vector, b: Vector) -> Vector:

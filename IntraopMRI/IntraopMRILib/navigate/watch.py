@@ -40,7 +40,7 @@ class PoseState:
 class PoseWatch:
     """Follows the poses of one tool. ``clock`` gives monotonic seconds, as in :meth:`Pose.age_s`.
 
-    The age counts from the last pose whose ``sent_utc_s`` advanced: one that is repeated on a live link is not fresh.
+    The age counts from the last pose whose stamp advanced: one that is repeated on a live link is not fresh.
     Every pose counts when the sender sets no time stamps (None).
     """
 
@@ -61,7 +61,7 @@ class PoseWatch:
         last = self._pose
         if last is not None and pose.received_monotonic_s < last.received_monotonic_s:
             raise DataError(f"the pose of '{pose.tool}' is older than the last one: poses must come in order")
-        before_s, self._alive_s = self._alive_s, self._heart.note(pose.sent_utc_s, pose.received_monotonic_s)
+        before_s, self._alive_s = self._alive_s, self._heart.note(pose.progress_s, pose.received_monotonic_s)
         if not pose.valid:
             self._fresh = 0
         elif last is not None and self._alive_s > before_s:

@@ -113,8 +113,9 @@ def poses_from_message(message: Message, received: Times | None = None, profile:
     elif isinstance(message, BindMessage):
         children = (child for child in message.children if isinstance(child, POSES))
         poses = [pose for child in children for pose in poses_from_message(child, received, profile)]
-        # Only the bind carries metadata.
-        return [replace(pose, valid=pose.valid and _is_valid(message, pose.tool)) for pose in poses]
+        # Only the bind carries metadata and a time stamp.
+        stamp_s = message.sent_utc_s
+        return [replace(pose, valid=pose.valid and _is_valid(message, pose.tool), stamp_s=stamp_s) for pose in poses]
     else:
         raise WireError(f"{message.type_name} '{message.device}' is no pose; expected TRANSFORM, POSITION or TDATA")
     monotonic_s, utc_s = _times(received)
@@ -126,6 +127,7 @@ def poses_from_message(message: Message, received: Times | None = None, profile:
             received_utc_s=utc_s,
             sent_utc_s=message.sent_utc_s if received is None else received.sent_utc_s,
             valid=_is_valid(message, name),
+            stamp_s=message.sent_utc_s,
         )
         for name, matrix in matrices
     ]

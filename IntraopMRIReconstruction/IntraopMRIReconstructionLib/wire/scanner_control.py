@@ -223,7 +223,7 @@ class ScannerControl:
             if pose.tool not in self._pointers:
                 # One pointer steers; what was known of another one means nothing for it.
                 self._pointers = {pose.tool: Heartbeat()}
-            alive_s = self._pointers[pose.tool].note(pose.sent_utc_s, pose.received_monotonic_s)
+            alive_s = self._pointers[pose.tool].note(pose.progress_s, pose.received_monotonic_s)
             if not pose.valid or self._now() - alive_s > POSE_STALE_S or not self.may_steer:
                 self._plane = None
                 return False

@@ -111,9 +111,13 @@ class _Tool:
     source: str
     pose: Pose
     alive_s: float
+    #: Who else sends a tool of this name, and when last.
+    rivals: dict[str, float] = field(default_factory=dict)
     heart: Heartbeat = field(default_factory=Heartbeat)
-    rival: str = ""
-    rival_s: float = float("-inf")
+
+    def others(self, now_s: float, source: str = "") -> dict[str, float]:
+        """Rivals that were there a moment ago, but for ``source``."""
+        return {other: at for other, at in self.rivals.items() if now_s - at <= HANDOVER_S and other != source}
 
 
 class PoseBoard:
@@ -147,10 +151,13 @@ class PoseBoard:
         taken = []
         for pose in poses:
             tool = self._tools.get(pose.tool)
-            if tool is None or (tool.source != source and now_s - tool.pose.received_monotonic_s > HANDOVER_S):
+            if tool is None:
                 tool = self._tools[pose.tool] = _Tool(source, pose, now_s)
+            elif tool.source != source and now_s - tool.pose.received_monotonic_s > HANDOVER_S:
+                # One of several that are left is no more to be believed than before.
+                tool = self._tools[pose.tool] = _Tool(source, pose, now_s, tool.others(now_s, source))
             elif tool.source != source:
-                tool.rival, tool.rival_s = source, now_s
+                tool.rivals = {**tool.others(now_s), source: now_s}
                 continue
             tool.pose, tool.alive_s = pose, tool.heart.note(message.timestamp or None, now_s)
             taken.append(pose)
@@ -167,8 +174,8 @@ class PoseBoard:
         now = time.monotonic() if now_monotonic_s is None else now_monotonic_s
         age_s = now - followed.alive_s
         reason = ""
-        if now - followed.rival_s <= HANDOVER_S:
-            reason = f"two trackers send '{tool}': {followed.source} and {followed.rival}; rename or disconnect one"
+        if rivals := followed.others(now):
+            reason = f"two trackers send '{tool}': {followed.source} and {list(rivals)[-1]}; rename or disconnect one"
         elif not pose.valid:
             reason = f"the tracker does not see '{tool}'"
         elif age_s > self.stale_after_s:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,6 +150,25 @@ def test_tools_of_two_trackers_do_not_mix(other: dict[str, str]) -> None:
     np.testing.assert_allclose(state.pose.tip_ras_mm[0], 10.03)
     assert _usable(board, 10.03, "needle")
     assert _usable(board, 10.03, "drill")
+
+
+def test_of_two_trackers_that_are_left_neither_is_shown_when_the_first_has_gone() -> None:
+    """Not for a single pose: the first of them that may take its place is no more to be believed than before."""
+    board = timing.PoseBoard()
+    board.update(_tdata(10.0, "probe"))
+    usable, now_s = [], 10.0
+    for step in range(150):
+        now_s = 10.0 + 0.02 * (step + 1)
+        with contextlib.suppress(WireError):
+            board.update(_tdata(now_s, "probe", peer="bc"[step % 2] + ":1"))
+        usable.append(_usable(board, now_s))
+    assert not any(usable)
+    # One of them alone, for long enough.
+    for _ in range(250):
+        now_s += 0.02
+        with contextlib.suppress(WireError):
+            board.update(_tdata(now_s, "probe", peer="b:1"))
+    assert _usable(board, now_s)
 
 
 def test_a_tool_may_come_back_from_another_port() -> None:
