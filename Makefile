@@ -65,6 +65,7 @@ bench-%: setup-bench
 soak: setup
 	$(PY) Testing/benchmarks/soak.py
 	$(PY) Testing/benchmarks/soak_links.py
+	$(PY) Testing/benchmarks/soak_storm.py
 
 # The modules in a window, without Slicer; pictures of it where there is no screen.
 app: setup
