@@ -159,15 +159,15 @@ def test_words_can_be_read_on_light_and_dark_panels() -> None:
         return (bright + 0.05) / (dark + 0.05)
 
     try:
-        for panel, lightness in (("#efefef", 239), ("#323232", 50)):
-            style.suit(lightness)
+        for panel, dark in (("#efefef", False), ("#323232", True)):
+            style.suit(dark)
             # WCAG 2.1: 4.5 for words, 3 for what is large or a border.
             for color in (style.GOOD, style.CHECK, style.DANGER):
                 assert contrast(style.readable(color), panel) >= 4.5, (color, panel)
             for color in style.READINESS_COLORS.values():
                 assert contrast(style.readable(color), panel) >= 3.0, (color, panel)
     finally:
-        style.suit(239)
+        style.suit(False)
 
 
 def test_a_dark_style_is_followed(operation: Operation, app: Any) -> None:

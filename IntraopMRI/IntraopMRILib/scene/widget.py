@@ -10,6 +10,7 @@ from typing import Any
 import qt
 import slicer
 import vtk
+from IntraopMRIReconstructionLib.scene.look import nextButton, notice
 from IntraopMRIReconstructionLib.scene.panel import Panel
 from slicer.i18n import tr as _
 
@@ -39,6 +40,8 @@ CHOSEN_NODES = (
     "preopVolume", "tumourSegmentation", "riskSegmentation", "plannedTarget", "plannedImplant", "plannedLandmarks",
     "sceneScan", "heatedPlace",
 )  # fmt: skip
+#: Room for a message of two lines above two about the page: what a person is about to press must not move then.
+MESSAGES_PX = 70
 PAGES: tuple[type[Page], ...] = (CasePage, ConnectPage, RegisterPage, ScanPage, NavigatePage, DecidePage)
 
 
@@ -70,9 +73,6 @@ class SessionPanel(Panel):
             self._steps[phase].connect("clicked()", lambda phase=phase: self.open(phase))
         self.ui.nextButton.connect("clicked()", self._onNext)
         self.ui.cancelButton.connect("clicked()", self.running.cancel)
-        self.ui.nextButton.setStyleSheet(style.NEXT_BUTTON)
-        self.ui.bannerLabel.setStyleSheet(style.BANNER)
-        self.ui.patientLabel.setStyleSheet(style.PATIENT)
         self._gone: list[tuple[str, str]] = []
         self._torn: list[str] = []
         self.stored = StoredSession(slicer.mrmlScene)
@@ -142,7 +142,7 @@ class SessionPanel(Panel):
         if self.parameters is None or self._refreshing or not hasattr(self, "_steps"):
             return
         self._refreshing, self._asked, self._refreshed_s = True, False, time.monotonic()
-        style.suit(self.widget.palette.color(qt.QPalette.Window).lightness())
+        self._suit()
         try:
             self._showFrame()
             self._showPage()
@@ -168,13 +168,23 @@ class SessionPanel(Panel):
 
     # inside
 
+    def _suit(self) -> bool:
+        """Follow the style of the application. Whether it has changed."""
+        changed = self.suited()
+        style.suit(self.suited.dark, self.suited.scale)
+        if changed:
+            self.ui.nextButton.setStyleSheet(nextButton(self.suited.scale))
+            self.ui.bannerLabel.setStyleSheet(notice(style.pixels(13)))
+            self.ui.messageArea.minimumHeight = style.pixels(MESSAGES_PX)
+        return changed
+
     def _showFrame(self) -> None:
         p = self.parameters
         register: Any = self.pages[Phase.REGISTER]
         self.running.scannerFromTracker = register.scannerFromTracker()
         self.running.toolFromTip = register.toolFromTip()
         identity = _("{name}  ·  {id}").format(name=p.patientName or _("no name"), id=p.patientId or _("no identifier"))
-        self.ui.patientLabel.text = identity if p.patientName or p.patientId else _("No patient")
+        self.ui.patientLabel.text = style.sized(identity if p.patientName or p.patientId else _("No patient"), 15)
         self.ui.bannerLabel.text = self.running.problem
         self.ui.bannerLabel.visible = bool(self.running.problem)
         for phase, button in self._steps.items():
@@ -315,6 +325,8 @@ class SessionPanel(Panel):
             self.refresh()
         elif now - self._slow_s > SLOW_TICK_S:
             self._slow_s = now
+            if self._suit():
+                self.askRefresh()
             if self._shownPage is not None:
                 self._shownPage.tick()
             self.annotate()

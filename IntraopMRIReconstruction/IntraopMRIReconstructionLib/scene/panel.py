@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from ..errors import IntraopError
+from .look import Suited
 
 
 class Panel(VTKObservationMixin):
@@ -30,6 +31,8 @@ class Panel(VTKObservationMixin):
         self.widget = slicer.util.loadUI(uiPath)
         self.ui = slicer.util.childWidgetVariables(self.widget)
         self.widget.setMRMLScene(slicer.mrmlScene)
+        #: Colours and sizes after the style of the application.
+        self.suited = Suited(self.widget)
         for event, method in (
             (slicer.mrmlScene.StartCloseEvent, self._onSceneStartClose),
             (slicer.mrmlScene.EndCloseEvent, self._onSceneReplaced),

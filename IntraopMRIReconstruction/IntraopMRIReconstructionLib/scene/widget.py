@@ -19,6 +19,7 @@ from ..reconstruct.quantity_image import DEFINITION, QUANTITY, UNIT
 from ..reconstruct.result import LEFT_OUT, Reconstruction
 from .attributes import PROVENANCE_ATTRIBUTE
 from .choices import offer, viewAngle, wantedFrom
+from .look import nextButton, notice
 from .news import Asked, Dropped, Failed, News, Previewed, Progressed, Received, Streamed
 from .panel import Panel, ensurePackages
 from .parameters import Source
@@ -35,12 +36,6 @@ SOURCE_ROWS = {
     Source.MRD: ("listenLabel", "listenHost", "listenPort"),
     Source.FILE: ("recordingLabel", "recording"),
 }
-#: Amber: something that a person must know.
-ASSUMED_LOOK = "QLabel { background: #f2b233; color: black; font-weight: bold; border-radius: 4px; padding: 6px; }"
-NEXT_BUTTON = (
-    "QPushButton { background: #1f6fb2; color: white; font-weight: bold; font-size: 16px; border: none; "
-    "border-radius: 6px; padding: 8px; } QPushButton:disabled { background: #c9ced3; color: #3f454b; }"
-)
 
 
 class ReconstructionPanel(Panel):
@@ -63,8 +58,8 @@ class ReconstructionPanel(Panel):
         self.ui.connectButton.connect("clicked()", self.toggle)
         self.ui.nextButton.connect("clicked()", self._onNext)
         self.ui.cancelButton.connect("clicked()", self._onCancel)
-        self.ui.nextButton.setStyleSheet(NEXT_BUTTON)
-        self.ui.assumedLabel.setStyleSheet(ASSUMED_LOOK)
+        #: Whether its next step is the one prominent action of what is on the screen.
+        self.prominent = True
         self.ui.answerBox.connect("currentIndexChanged(int)", lambda _index: self.refresh())
         self._timer = qt.QTimer()
         self._timer.setInterval(TICK_MS)
@@ -88,6 +83,9 @@ class ReconstructionPanel(Panel):
         p = self.parameters
         if p is None or not hasattr(self, "_timer"):
             return
+        if self.suited():
+            self.ui.nextButton.setStyleSheet(nextButton(self.suited.scale) if self.prominent else "")
+            self.ui.assumedLabel.setStyleSheet(notice(12 * self.suited.scale))
         for source, names in SOURCE_ROWS.items():
             for name in names:
                 getattr(self.ui, name).visible = p.source is source

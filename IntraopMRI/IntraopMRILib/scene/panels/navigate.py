@@ -22,10 +22,12 @@ from ..roles import AT_RISK, RESIDUAL
 from .layouts import DUAL, FOUR_UP, show
 from .overlay import Guidance
 from .page import Page, State, blocked, connectFirst, done, ready
-from .style import CHECK, DANGER, GOOD, colored, graded, sized
+from .style import CHECK, DANGER, GOOD, colored, graded, pixels, sized
 
 #: The tone is repeated this often while a structure is too near, s.
 TONE_S = 0.7
+#: Height of two lines of the alarm.
+ALARM_PX = 46
 
 
 class NavigatePage(Page):
@@ -44,6 +46,8 @@ class NavigatePage(Page):
         #: What a distance was measured to, by the name of the measurement.
         self._measured: dict[str, Carried] = {}
         self._toned_s = 0.0
+        #: What is said large above the numbers, and not again at each of them.
+        self._headline = ""
         self.ui.fourUpButton.connect("clicked()", lambda: show(FOUR_UP))
         self.ui.dualButton.connect("clicked()", lambda: show(DUAL))
         self.ui.keysLabel.text = panel.keyWords()
@@ -141,6 +145,7 @@ class NavigatePage(Page):
         if guide is not None:
             guide.refresh(self.parameters.riskAlarmMm)
         nothing = self._nothingBecause(guide)
+        self._headline = "" if guide is None else guide.why
         self._distance(
             self.ui.residualDistanceLabel,
             None if guide is None else guide.residual,
@@ -203,13 +208,13 @@ class NavigatePage(Page):
 
     def _local(self, label: Any, point: Any, why: str) -> None:
         found = why or self._shiftAt(point)
-        text = sized(words(found), 16) if isinstance(found, LocalShift) else dash(found)
+        text = sized(words(found), 16) if isinstance(found, LocalShift) else self._dash(found)
         self._say(label, text, "" if isinstance(found, LocalShift) else found)
 
     def _distance(self, label: Any, measurement: Measurement | None, behind: str, why: str, below: str = "") -> None:
         if measurement is None or measurement.value is None:
             why = measurement.missing_because if measurement is not None else why
-            self._say(label, dash(why), why)
+            self._say(label, self._dash(why), why)
             return
         text = sized(number(measurement.value, measurement.unit), 24)
         if behind:
@@ -217,6 +222,10 @@ class NavigatePage(Page):
         if below:
             text += "<br>" + below
         self._say(label, text, "")
+
+    def _dash(self, why: str) -> str:
+        """No number, and why unless that stands above them all, as rich text."""
+        return sized("–", 16) + (f"&nbsp;&nbsp;{escape(why)}" if why != self._headline else "")
 
     def _say(self, label: Any, text: str, why: str) -> None:
         """A number, or a dash with its reason beside it and in the tooltip."""
@@ -267,6 +276,8 @@ class NavigatePage(Page):
         if self.ui.alarmLabel.text != text:
             self.ui.alarmLabel.text = text
         self.ui.alarmLabel.visible = bool(text)
+        # Room for a reason of two lines: what stands below must not move each time that the pointer is out of sight.
+        self.ui.alarmLabel.minimumHeight = pixels(ALARM_PX)
 
     def _named(self, risk: Measurement) -> str:
         item = self._measured.get(risk.name)
@@ -336,7 +347,7 @@ def _row(measurement: Measurement, name: str, size: int) -> str:
     what = measurement.name.removeprefix(f"{name}: ").replace(" deviation", "")
     value = spread(measurement) if measurement.value is not None else "–"
     why = f" ({measurement.missing_because})" if measurement.value is None else ""
-    cell = f"<span style='font-size:{size}px'>{escape(what + why)}</span>"
+    cell = f"<span style='font-size:{pixels(size)}px'>{escape(what + why)}</span>"
     return f"<tr><td align='right' style='white-space:nowrap'>{sized(value, size)}</td><td>&nbsp;&nbsp;{cell}</td></tr>"
 
 
@@ -345,11 +356,6 @@ def cursor() -> Any:
     node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
     place = [0.0, 0.0, 0.0]
     return place if node is not None and node.GetCursorPositionRAS(place) else None
-
-
-def dash(why: str) -> str:
-    """No number, and why, as rich text."""
-    return f"{sized('–', 16)}&nbsp;&nbsp;{escape(why)}"
 
 
 def words(found: LocalShift) -> str:

@@ -18,7 +18,7 @@ from IntraopMRIReconstructionLib.errors import IntraopError
 from slicer.i18n import tr as _
 
 from .page import Action
-from .style import CHOICE_BUTTON, LEVEL_COLORS, readable
+from .style import LEVEL_COLORS, choiceButton, quietButton, readable
 
 
 class Things(Protocol):
@@ -219,7 +219,7 @@ class OneByOne:
         may = not blocked and named and item is not None and item.offered
         ui.acceptButton.enabled = bool(may and item and item.accepted is not True)
         ui.rejectButton.enabled = bool(may and item and item.accepted is not False)
-        style = CHOICE_BUTTON if may and item and item.accepted is None and not self.left else ""
+        style = choiceButton() if may and item and item.accepted is None and not self.left else quietButton()
         for button in (ui.acceptButton, ui.rejectButton):
             if button.styleSheet != style:
                 button.setStyleSheet(style)

@@ -34,7 +34,8 @@ class RawDataSection:
             logic = slicer.util.getModuleLogic(MODULE)
             self.panel = ReconstructionPanel(str(ui), logic, lambda: self.isShown)
             # One action of the page is prominent, and it is the session's.
-            self.panel.ui.nextButton.setStyleSheet("")
+            self.panel.prominent = False
+            self.panel.ui.noticeLabel.visible = False
             self._section.layout().addWidget(self.panel.widget)
         self.panel.enter()
 

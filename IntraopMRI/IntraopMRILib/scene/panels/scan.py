@@ -220,8 +220,12 @@ class ScanPage(Page):
             words = _("Nothing received yet.")
         else:
             taken = image.image.acquired_utc_s
-            old = _("age unknown") if taken is None else _("{age} old").format(age=age(time.time() - taken))
+            old_s = None if taken is None else time.time() - taken
+            old = _("age unknown") if old_s is None else _("{age} old").format(age=age(old_s))
             words = f"{image.image.name or image.role}, {old}"
+            # As on page 6: in amber what a person should look at before deciding.
+            doubtful = old_s is None or old_s > 60.0 * self.parameters.imageOldAfterMin
+            words = colored(words, CHECK, 13) if doubtful else escape(words)
             k, j, i = image.image.array.shape[:3]
             x, y, z = image.image.spacing_mm
             self.ui.imageLabel.toolTip = _(

@@ -6,49 +6,38 @@ from html import escape
 from typing import Any
 
 from IntraopMRIReconstructionLib.data import Level
+from IntraopMRIReconstructionLib.scene.look import BLUE, QUIET, QUIET_ON_DARK
 
-from .. import colors
 from .page import Readiness
 
-
-def code(color: colors.Color) -> str:
-    """``#RRGGBB``."""
-    return "#" + "".join(f"{round(255 * part):02x}" for part in color)
-
-
-#: Of the words on a light panel.
+#: Of the words on a light panel. A style sheet names its colour: Qt does not let it follow that of the panel.
+WORDS = "#000000"
 GOOD, CHECK, DANGER = "#0a775a", "#8a5f00", "#c4161c"
 LEVEL_COLORS = {Level.GOOD: GOOD, Level.CHECK: CHECK, Level.REFUSED: DANGER}
 #: Colours of the grades that leave no doubt; a range, or a breach beside a good band, has to be looked at.
 GRADES = {"optimal": GOOD, "unacceptable": DANGER}
-READINESS_COLORS = {Readiness.DONE: GOOD, Readiness.READY: "#1f6fb2", Readiness.BLOCKED: "#767676"}
+READINESS_COLORS = {Readiness.DONE: GOOD, Readiness.READY: BLUE, Readiness.BLOCKED: QUIET}
 #: What stands for each of them on a dark panel: none can be read on both.
-ON_DARK = {GOOD: "#3fd0a4", CHECK: "#f2b740", DANGER: "#ff8a85", "#1f6fb2": "#6db3f2", "#767676": "#a8a8a8"}
-#: Darker panels than this, of 255, are dark.
-MIDDLE = 128
-_on_dark = False
-NEXT_BUTTON = (
-    "QPushButton { background: #1f6fb2; color: white; font-weight: bold; font-size: 16px; border: none; "
-    "border-radius: 6px; padding: 8px; } QPushButton:disabled { background: #c9ced3; color: #3f454b; font-size: 14px; }"
-    " QPushButton:pressed { background: #18578c; }"
-)
-#: Two ways to decide, as prominent as the next step and as one another.
-CHOICE_BUTTON = (
-    "QPushButton { border: 2px solid #1f6fb2; color: #1f6fb2; background: white; font-weight: bold; font-size: 15px; "
-    "border-radius: 6px; } QPushButton:disabled { border: 1px solid #a0a0a0; color: #767676; background: transparent; }"
-    " QPushButton:pressed { background: #dbe9f5; }"
-)
-#: What went wrong has to be read, but is no danger: those stand in the views, in red.
-BANNER = (
-    f"QLabel {{ background: {code(colors.CAUTION)}; color: black; font-weight: bold; font-size: 15px; padding: 8px; }}"
-)
-PATIENT = "QLabel { font-weight: bold; font-size: 15px; padding: 2px; }"
+ON_DARK = {
+    GOOD: "#3fd0a4",
+    CHECK: "#f2b740",
+    DANGER: "#ff8a85",
+    BLUE: "#6db3f2",
+    QUIET: QUIET_ON_DARK,
+    WORDS: "#ffffff",
+}
+_on_dark, _scale = False, 1.0
 
 
-def suit(lightness: int) -> None:
-    """From now on colours are made for a panel of that ``lightness``, 0 to 255: Slicer has light and dark styles."""
-    global _on_dark
-    _on_dark = lightness < MIDDLE
+def suit(dark: bool, scale: float = 1.0) -> None:
+    """From now on words are made for a dark or light panel, and ``scale`` times as large as their sizes here say."""
+    global _on_dark, _scale
+    _on_dark, _scale = dark, scale
+
+
+def pixels(size: float) -> int:
+    """Height of letters of a ``size`` of this file on the panel."""
+    return round(size * _scale)
 
 
 def readable(color: str) -> str:
@@ -56,18 +45,34 @@ def readable(color: str) -> str:
     return ON_DARK[color] if _on_dark else color
 
 
+def choiceButton() -> str:
+    """Two ways to decide, as prominent as the next step and as one another."""
+    blue = readable(BLUE)
+    return (
+        f"QPushButton {{ border: 2px solid {blue}; color: {blue}; background: palette(base); font-weight: bold; "
+        f"font-size: {pixels(15)}px; border-radius: 6px; }} QPushButton:focus {{ border-width: 4px; }} "
+        "QPushButton:pressed { background: palette(midlight); }"
+    )
+
+
+def quietButton() -> str:
+    """One of these two when there is nothing to decide: as any other."""
+    return f"QPushButton {{ color: {readable(WORDS)}; }} QPushButton:disabled {{ color: {readable(QUIET)}; }}"
+
+
 def step(readiness: Readiness, current: bool) -> str:
     """Style of a step's button."""
     color = readable(READINESS_COLORS[readiness])
-    border = f"3px solid {color}" if current else "1px solid #a0a0a0"
+    border = f"3px solid {color}" if current else "1px solid #808080"
     weight = "bold" if current else "normal"
-    box = f"text-align: left; padding: 5px 8px; border: {border}; border-radius: 5px; font-weight: {weight};"
-    return f"QPushButton {{ {box} }}"
+    box = f"text-align: left; padding: 5px 8px; border: {border}; border-radius: 5px; font-weight: {weight}; "
+    box += f"color: {readable(WORDS)};"
+    return f"QPushButton {{ {box} }} QPushButton:focus {{ text-decoration: underline; }}"
 
 
 def colored(text: str, color: str, size: int) -> str:
     """Rich text in one colour."""
-    return f'<span style="color:{readable(color)}; font-size:{size}px; font-weight:bold">{escape(text)}</span>'
+    return f'<span style="color:{readable(color)}; font-size:{pixels(size)}px; font-weight:bold">{escape(text)}</span>'
 
 
 def graded(name: str, found: Any, size: int) -> str:
@@ -77,4 +82,4 @@ def graded(name: str, found: Any, size: int) -> str:
 
 def sized(text: str, size: int) -> str:
     """Rich text in the panel's own colour, which a dark theme changes."""
-    return f'<span style="font-size:{size}px; font-weight:bold">{escape(text)}</span>'
+    return f'<span style="font-size:{pixels(size)}px; font-weight:bold">{escape(text)}</span>'
