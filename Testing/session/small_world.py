@@ -112,6 +112,7 @@ class SmallWorld:
         """Replace what is expensive: registrations and the search for an implant."""
         patch.setattr("IntraopMRILib.session.session.register_rigid", self._rigid)
         patch.setattr("IntraopMRILib.session.session.register_deformable", self._deformable)
+        patch.setattr("IntraopMRILib.session.ahead.register_deformable", self._deformable)
         patch.setattr("IntraopMRILib.session.implants.register_vertebrae", self._vertebrae)
         patch.setattr("IntraopMRILib.session.implants.find_implant", self._implant)
 

@@ -4,30 +4,56 @@ Coarse to fine on a cubic B-spline lattice (see :mod:`.matching`). A coarse pass
 carries the preoperative image over; what is dark now and was tissue then is the cavity; the second pass fits with the
 cavity and its rim masked, so that nothing is dragged into the hole. That better fit shows the cavity again, sharper,
 and the blood on its wall; last, the cavity's surroundings alone are fitted at twice the resolution.
+
+What was found in an earlier scan of the same position may take the place of both passes: cavity, wall, last steps,
+uncertainty and verdict are those of the new scan all the same, and a start that does not hold there is dropped.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from IntraopMRIReconstructionLib.data import Image, Matrix, Progress, Verdict, checked_rigid, no_progress
+from IntraopMRIReconstructionLib.data import Image, Level, Matrix, Progress, Verdict, checked_rigid, no_progress
 from IntraopMRIReconstructionLib.errors import DataError
 from IntraopMRIReconstructionLib.geometry import apply, invert
 from scipy import ndimage
 
 from .deformable_verdict import LIKENESS_MM, Findings, deformable_verdict
 from .deformable_work import LEVELS, MASK_MM, STIFFNESS, Work
+from .lattice import Lattice
 from .matching import LevelFit
 from .rigid import RigidRegistration
+from .sampling import Float32Array
 from .uncertainty import distance_mm, uncertainty_mm
 
 #: Levels of the first pass, before the cavity is known.
 FIRST_PASS = 2
 #: Steps of the last level again, with the cavity and its wall as the second pass shows them.
 STEPS_AGAIN = 3
+#: The last steps move a sound start by less than this, mm, in all of the brain but one hundredth; a longer way is not
+#: gone to its end in so few, and the start is of a brain that lay otherwise.
+LARGEST_CHANGE_MM, ALL_BUT = 1.0, 0.99
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """What another scan of the same position and grid can begin from. ``brain``, ``moving_brain``: both outlines, each
+    on the grid on which it was made; ``shape``, ``ras_from_ijk``: grid of the intraoperative image.
+    """
+
+    coefficients: Float32Array
+    lattice: Lattice
+    brain: Image
+    moving_brain: Image
+    shape: tuple[int, ...]
+    ras_from_ijk: Matrix
+
+    def suits(self, fixed: Image) -> bool:
+        """Whether the nodes lie in ``fixed`` where they lay in the scan that this was found in."""
+        return self.shape == fixed.array.shape and np.allclose(self.ras_from_ijk, fixed.ras_from_ijk, atol=1e-4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +63,8 @@ class DeformableRegistration:
     ``shift``: Image (k, j, i, 3), RAS mm in the intraoperative frame. A point y of the intraoperative image shows the
     tissue that the rigid pose alone would have put at y + shift(y): the preoperative point is
     preop_from_intraop (y + shift(y)). ``inverse_shift``: from there back: tissue expected at z is now at
-    z + inverse_shift(z). ``cavity``, ``brain``: uint8 Images on the same grid.
+    z + inverse_shift(z). ``cavity``, ``brain``: uint8 Images on the same grid. ``fit``: see :class:`Fit`.
+    ``begun_from``: uid of the earlier scan that it was begun from, empty when from nothing.
     """
 
     intraop_from_preop: Matrix
@@ -51,6 +78,8 @@ class DeformableRegistration:
     seconds: float
     fixed_uid: str = ""
     moving_uid: str = ""
+    fit: Fit | None = None
+    begun_from: str = ""
 
     def preop_from_intraop(self, points_ras: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Preoperative RAS (n, 3) of what the intraoperative image shows at ``points_ras`` (n, 3), mm."""
@@ -89,6 +118,7 @@ def register_deformable(
     tumour: Image | None = None,
     cavity: Image | None = None,
     finest_mm: float = 2.0,
+    start: DeformableRegistration | None = None,
     progress: Progress = no_progress,
     threads: int = 2,
 ) -> DeformableRegistration:
@@ -97,22 +127,56 @@ def register_deformable(
     ``rigid``: the pose to start from. ``fixed_mask`` / ``moving_mask``: brain in either image, made when None.
     ``tumour``: preoperative tumour, not trusted in the coarse pass. ``cavity``: resection cavity in the
     intraoperative image, found when None. ``finest_mm``: 2 for seconds (with 1 around the cavity), 1 for
-    the last tenths of a millimetre everywhere.
+    the last tenths of a millimetre everywhere. ``start``: of the same ``moving`` to an earlier scan in which the
+    patient lay in the same position; dropped when its grid is another one or when it does not hold in ``fixed``.
     Raises DataError for images or masks that cannot be used, RegistrationError when no brain is found, Cancelled.
     """
-    started = time.perf_counter()
+    began_s = time.perf_counter()
     pose = checked_rigid(rigid.intraop_from_preop if isinstance(rigid, RigidRegistration) else rigid, "rigid")
     if finest_mm not in (1.0, 2.0, 4.0):
         raise DataError(f"finest_mm must be 1, 2 or 4, got {finest_mm}")
-    work = Work(fixed, moving, pose, fixed_mask, moving_mask, tumour, progress, threads)
     levels = [level for level in LEVELS if level[0] >= finest_mm]
-    if cavity is None:
-        lattice, coefficients = work.fit(levels[:FIRST_PASS], None, (0.1, 0.35))
-        work.look(lattice, coefficients)
-    else:
+
+    def found(begin: Fit | None) -> tuple[DeformableRegistration, float]:
+        # Its nodes lie in the box around its own outline.
+        outlines = (fixed_mask, moving_mask) if begin is None else (begin.brain, begin.moving_brain)
+        work = Work(fixed, moving, pose, *outlines, tumour, progress, threads)
+        return _found(work, fixed, moving, pose, levels, tumour, cavity, begin, threads)
+
+    fit = None if start is None else start.fit
+    if start is not None and fit is not None and start.moving_uid == moving.uid and fit.suits(fixed):
+        result, change_mm = found(fit)
+        if change_mm < LARGEST_CHANGE_MM and _doubts(result.verdict) <= _doubts(start.verdict):
+            return replace(result, seconds=time.perf_counter() - began_s, begun_from=start.fixed_uid)
+    return replace(found(None)[0], seconds=time.perf_counter() - began_s)
+
+
+def _doubts(verdict: Verdict) -> set[tuple[str, Level]]:
+    return {(reason.name, reason.level) for reason in verdict.reasons if reason.level is not Level.GOOD}
+
+
+def _found(
+    work: Work,
+    fixed: Image,
+    moving: Image,
+    pose: Matrix,
+    levels: list[tuple[float, float, int]],
+    tumour: Image | None,
+    cavity: Image | None,
+    begin: Fit | None,
+    threads: int,
+) -> tuple[DeformableRegistration, float]:
+    """The registration, and how far (mm) its last steps went from ``begin``; 0 without."""
+    if cavity is not None:
         work.use_cavity(cavity)
-    seen_from = [level for level in levels if level[0] >= MASK_MM]
-    lattice, coefficients = work.fit(seen_from, None, (0.4, 0.7))
+    if begin is not None:
+        lattice, coefficients = begin.lattice, begin.coefficients
+    else:
+        if cavity is None:
+            lattice, coefficients = work.fit(levels[:FIRST_PASS], None, (0.1, 0.35))
+            work.look(lattice, coefficients)
+        seen_from = [level for level in levels if level[0] >= MASK_MM]
+        lattice, coefficients = work.fit(seen_from, None, (0.4, 0.7))
     work.look(lattice, coefficients, cavity is None, wall=True)
     spacing, nodes_mm, steps = levels[-1]
     last = (spacing, nodes_mm, STEPS_AGAIN if spacing >= MASK_MM else steps)
@@ -140,17 +204,15 @@ def register_deformable(
         likeness=LevelFit(work.images(LIKENESS_MM), lattice, STIFFNESS, threads).likeness(coefficients),
         from_cavity_mm=from_cavity,
     )
+    verdict = deformable_verdict(findings)
+    change_mm = 0.0
+    if begin is not None:
+        change = np.linalg.norm(work.moved_mm(lattice, coefficients - begin.coefficients), axis=0)
+        change_mm = float(np.quantile(change[work.brain & ~work.cavity], ALL_BUT))
     still(1.0, "done")
-    return DeformableRegistration(
-        pose,
-        shift,
-        inverse,
-        found_cavity,
-        brain,
-        radius,
-        deformable_verdict(findings),
-        work.remapped,
-        time.perf_counter() - started,
-        fixed.uid,
-        moving.uid,
+    fit = Fit(coefficients, lattice, *work.outlines, fixed.array.shape, fixed.ras_from_ijk)
+    uids = (fixed.uid, moving.uid)
+    result = DeformableRegistration(
+        pose, shift, inverse, found_cavity, brain, radius, verdict, work.remapped, 0.0, *uids, fit
     )
+    return result, change_mm

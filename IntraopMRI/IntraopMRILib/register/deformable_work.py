@@ -64,6 +64,8 @@ class Work:
         other = Volume(checked_volume(moving, "preoperative"), moving.ras_from_ijk).shrunk(1.0)
         brain = _brain(whole.shrunk(MASK_MM), fixed_mask, "intraoperative")
         moving_brain = _brain(other.shrunk(MASK_MM), moving_mask, "preoperative")
+        #: Both brains, each on the grid of its own image at 2 mm.
+        self.outlines = brain, moving_brain
         self.fixed = _boxed(whole, brain)
         self.moving = Volume(
             resampled(
@@ -245,6 +247,10 @@ class Work:
         per_voxel = (1.0 / voxel).astype(np.float32)[:, None, None, None]
         return Basis(lattice, self.masks.values.shape, voxel).evaluated(coefficients) * per_voxel
 
+    def moved_mm(self, lattice: Lattice, coefficients: Float32Array) -> Float32Array:
+        """The displacement (3, k, j, i) on the masks' grid, mm along its axes."""
+        return Basis(lattice, self.masks.values.shape, self.masks.spacing_kji_mm).evaluated(coefficients)
+
     def _leave_out(self, displacement: Float32Array) -> None:
         """What is gone takes no part in the grey values around the preoperative tissue either."""
         self._taken = before_moving(self._gone, displacement, self._threads)
@@ -283,6 +289,15 @@ class Work:
             Image(self.cavity.astype(np.uint8), grid.ras_from_ijk, "cavity"),
             Image(self.brain.astype(np.uint8), grid.ras_from_ijk, "brain"),
         )
+
+
+def preoperative_brain(image: Image) -> Image:
+    """Brain in a preoperative volume, as every registration of it outlines it: a mask for all of them.
+
+    Raises DataError for what is no volume, RegistrationError when no brain is found.
+    """
+    whole = Volume(checked_volume(image, "preoperative"), image.ras_from_ijk)
+    return _brain(whole.shrunk(1.0).shrunk(MASK_MM), None, "preoperative")
 
 
 def _brain(volume: Volume, mask: Image | None, what: str) -> Image:

@@ -183,10 +183,11 @@ class Journal:
 
     def shift(self, found: ShiftFound, moving: Image) -> None:
         """The brain shift was followed: the registration that counts from now on."""
+        begun = ", begun from what was found ahead in the native scan" if found.deformable.begun_from else ""
         entry = RegistrationEntry(
             fixed_uid=found.image.uid,
             moving_uid=moving.uid,
-            method="rigid, then cubic B-spline lattice with the cavity masked",
+            method=f"rigid, then cubic B-spline lattice with the cavity masked{begun}",
             intraop_from_preop=_matrix(found.rigid.intraop_from_preop),
             error_mm=found.rigid.residual_mm,
             verdict=found.verdict,

@@ -24,6 +24,7 @@ from ..register.deformable import DeformableRegistration, register_deformable
 from ..register.rigid import RigidRegistration, register_rigid
 from ..register.vertebrae import VertebraRegistration
 from ..workflow.record import utc_text
+from .ahead import Ahead
 from .bones import Bone, bones_of
 from .decide import Decisions
 from .heat import Thermometry
@@ -86,6 +87,7 @@ class Session:
         self._teller = Teller(self.journal, self._cancelled)
         self._tell = self._teller.tell
         self._decisions = Decisions(plan, self.journal, self._tell)
+        self._ahead = Ahead(plan, self.journal, self._tell)
         self._links = Links(plan.patient_id, self.journal, self._tell, dict(taps or {}))
         self._control: ScannerControl | None = None
         #: Where it is heated, and what each frame of a temperature scan says of it.
@@ -204,7 +206,11 @@ class Session:
         An implant that was found is compared anew with its plan. Raises SessionError when a newer image has withdrawn
         the item, RegistrationError when it was not offered or nobody is named.
         """
-        return self._decisions.decide(item, accepted, by)
+        decided = self._decisions.decide(item, accepted, by)
+        if item.offered and not accepted:
+            # Whoever does not trust where it lies gets the next scan registered from the beginning.
+            self._ahead.drop()
+        return decided
 
     def judge_piece(self, number: int, tumour: bool, by: str) -> None:
         """A person judges a listed piece of the residual not to be ``tumour`` (vessel, dura, clot), or to be it again.
@@ -255,6 +261,7 @@ class Session:
         for thread in self._workers:
             thread.join()
         self._workers.clear()
+        self._ahead.close()
         while not self._scans.empty():
             self._scans.get_nowait().close()
 
@@ -303,13 +310,21 @@ class Session:
                 scan = self._scans.get(timeout=0.1)
             except queue.Empty:
                 continue
+            self._ahead.stop()
             self._cancelled.clear()
             if not self._closing.is_set():
                 self._working.set()
                 self._work_on(scan)
                 self._working.clear()
             scan.close()
+            self._work_ahead()
             self._scans.task_done()
+
+    def _work_ahead(self) -> None:
+        """While the scan with agent is still to come, what it will need is worked out in the one without."""
+        pair, waits = self._pair, self._scans.empty() and not self._closing.is_set()
+        if waits and self.plan.tumour is not None and pair.newest == "native" and "native" in pair.placed:
+            self._ahead.begin(pair.images["native"], pair.placed["native"].rigid)
 
     def _work_on(self, scan: ArrivedScan) -> None:
         """One scan through its stages; the first one that fails is the last, unless it is about one number alone."""
@@ -422,7 +437,9 @@ class Session:
                 image,
                 self.plan.preoperative,
                 rigid,
+                moving_mask=self._ahead.brain(),
                 tumour=tumour,
+                start=self._begun_ahead(),
                 progress=self._teller.progress(stage),
                 threads=self._threads,
             )
@@ -436,6 +453,19 @@ class Session:
             return
         pair.follow(scan.role, found, shift_at(found, tumour)[1])
         self._shifted(rigid, found, image)
+
+    def _begun_ahead(self) -> DeformableRegistration | None:
+        """What was found ahead in the native scan, where that is one of the same position and look; else None."""
+        native = self._pair.images.get("native")
+        found = None if native is None else self._ahead.found_in(native)
+        if native is None or found is None:
+            return None
+        try:
+            self._pair.native()
+        except SessionError:
+            self.journal.event("ahead", f"what was found ahead in '{native.name}' is not used: the scans are no pair")
+            return None
+        return found
 
     def _shifted(self, rigid: RigidRegistration, found: DeformableRegistration, image: Image) -> None:
         assert self.plan.tumour is not None
