@@ -62,6 +62,12 @@ class Piece:
     label: Image
     left: LeftOpen
 
+    def around(self, room_mm: float) -> tuple[Points, float]:
+        """Middle (3,) RAS mm and radius of a ball that holds it with so much room."""
+        points = _middles(self.label.array != 0, self.label)
+        middle = (points.min(axis=0) + points.max(axis=0)) / 2.0
+        return middle, float(np.linalg.norm(points - middle, axis=1).max()) + room_mm
+
 
 @dataclass(frozen=True, eq=False)
 class Bed:

@@ -11,7 +11,7 @@ from IntraopMRIReconstructionLib.data import Level
 from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
 
 from ..report.html import Picture, render
-from ..session.dicom import DICOM, REPORT, renew_report
+from ..session.dicom import DICOM, PIECE, REPORT, renew_report
 from ..session.files import plan_of_files, plan_of_volume, read_outline, read_points
 from ..session.journal import Journal
 from ..session.measures import Drawn, Found, Scan, measured, rano_of
@@ -74,8 +74,15 @@ def add_measure(
 
 def renew_results(record: SessionRecord, results: Path) -> None:
     """The record and the report of a finished session anew, with its pictures. Raises SessionError."""
-    pictures = [Picture(path.read_bytes(), path.stem) for path in sorted(results.glob("*.png"), key=os.path.getmtime)]
+    pictures = [_picture(path) for path in sorted(results.glob("*.png"), key=os.path.getmtime)]
     write_results(record, render(as_document(record), pictures), results)
+
+
+def _picture(path: Path) -> Picture:
+    """A picture of the results; the name of the file says which piece it shows."""
+    number = path.stem.removeprefix(PIECE)
+    piece = int(number) if path.stem.startswith(PIECE) and number.isdecimal() else 0
+    return Picture(path.read_bytes(), f"Piece {piece}" if piece else path.stem, piece)
 
 
 def _renew_dicom(journal: Journal, folder: Path) -> bool:

@@ -22,7 +22,7 @@ from ..register.carry_over import Carried
 from ..report.html import Picture
 from ..report.html import render as render_report
 from ..session import Link, Plan, Session
-from ..session.dicom import DICOM, Gathered, possible, save
+from ..session.dicom import DICOM, PIECE, Gathered, possible, save
 from ..session.links import PARTS, RECORDING
 from ..session.updates import (
     ALIGNMENT,
@@ -368,6 +368,7 @@ class _Run:
 
     def _ablate(self, bars: Any, views: Any, heat: Heat) -> Picture:
         """Follow the temperature scan to its end; a picture of the dose then, the scan dimmed around it."""
+        from ..scene.map_scale import MapScale
         from ..scene.offscreen import writePng
         from ..scene.roles import AROUND
 
@@ -378,7 +379,7 @@ class _Run:
         self.bridge.surround(True, self.view.volume())
         shown, around = node("map.1") or node("map.0"), node(AROUND)
         views.show(node("map.picture"), shown, MAP_OPACITY, centre, HEAT_HEIGHT_MM, around=around)
-        views.annotate(self.view.readout(), self.bridge.legend())
+        views.annotate(self.view.readout(), self.bridge.legend(), MapScale().of(shown))
         path = writePng(views.fourUp(), self.folder / "heat.png")
         caption = "Thermal dose at the end of the temperature scan; outline: above 240 CEM43"
         if around is not None:
@@ -437,7 +438,10 @@ class _Run:
         self.session.journal.finish()
         self._write_dicom()
         record = self.outcome.record = self.session.journal.record
-        write_results(record, render_report(as_document(record), pictures), self.folder)
+        pieces = self.gathered.pictures()
+        for picture in pieces:
+            (self.folder / f"{PIECE}{picture.piece}.png").write_bytes(picture.data)
+        write_results(record, render_report(as_document(record), [*pictures, *pieces]), self.folder)
 
     def _write_dicom(self) -> None:
         """The same as DICOM objects, as far as this computer and this patient allow; a line says what came of it."""

@@ -6,35 +6,25 @@ A number is never shown without its definition, nor at all when it was withdrawn
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
-from typing import Any
+from collections.abc import Sequence
 
 from IntraopMRIReconstructionLib.errors import DataError
 
 from . import drawings
+from .parts import Document, Picture, data_uri, table
+from .parts import escaped as _e
+from .resection import excluded_words, looks_section, margin_section, rano_range, residual_section
 from .style import STYLE
 from .text import clock, day, interval_text, joined, level_of, value_text
 from .trust import WITHHELD, checked, found_parts
 
-_MIME = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+__all__ = ["Picture", "render"]
+
 _LEVEL_WORDS = {"good": "Good", "check": "Check", "refused": "Refused"}
 #: How the names of numbers end that a plan asks for: the reason why one is missing belongs where it would stand.
 _DEVIATION = ": deviation from its plan"
 _ASKED = (_DEVIATION, "Residual enhancing tumour", "Change of alignment", "Temperature scan")
 _KINDS = {"target": "target", "plan": "planned path or implant", "risk": "structure at risk", "landmark": "landmark"}
-
-Document = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A PNG or JPEG file's bytes with the caption under it."""
-
-    data: bytes
-    caption: str
 
 
 def render(document: Document, pictures: Sequence[Picture] = ()) -> str:
@@ -49,10 +39,10 @@ def render(document: Document, pictures: Sequence[Picture] = ()) -> str:
     body = [
         _header(document),
         _summary(document),
-        _pictures(pictures),
-        _residual(document),
-        _margin(document),
-        _looks(document),
+        _pictures([picture for picture in pictures if not picture.piece]),
+        residual_section(document, pictures),
+        margin_section(document),
+        looks_section(document),
         _heating(document),
         _drawn(document),
         _implants(document),
@@ -72,10 +62,6 @@ def render(document: Document, pictures: Sequence[Picture] = ()) -> str:
         + "\n".join(part for part in body if part)
         + "\n</main></body></html>\n"
     )
-
-
-def _e(value: Any) -> str:
-    return escape(str(value), quote=True)
 
 
 def _header(document: Document) -> str:
@@ -104,12 +90,14 @@ def _summary(document: Document) -> str:
         cards.append(_card("Residual enhancing tumour", None, "not assessed in this session"))
     elif residual is not None:
         volume, extent = (checked(residual[key], document) for key in ("volume", "extent_of_resection"))
-        cards += [_measured_card(volume), _measured_card(extent)]
+        less, count = excluded_words(residual), len(residual.get("pieces", ()))
+        more = "; ".join(words for words in (f"in {count} pieces" if count > 1 else "", less) if words)
+        cards += [_measured_card(volume, more), _measured_card(extent, less)]
         if volume["value"] is None:
             cards.append(_card("RANO class", None, volume["missing_because"]))
         else:
             cards.append(
-                _card("RANO class", _e(residual["rano"]), f"{residual['rano_meaning']}; {_rano_range(residual)}")
+                _card("RANO class", _e(residual["rano"]), f"{residual['rano_meaning']}; {rano_range(residual)}")
             )
             scale = drawings.residual_scale(volume["value"], volume["interval"])
     implants = document.get("implants", ())
@@ -173,85 +161,11 @@ def _pictures(pictures: Sequence[Picture]) -> str:
     if not pictures:
         return ""
     figures = "".join(
-        f'<figure><img alt="{_e(picture.caption)}" src="{_data_uri(picture)}"><figcaption>{_e(picture.caption)}'
+        f'<figure><img alt="{_e(picture.caption)}" src="{data_uri(picture)}"><figcaption>{_e(picture.caption)}'
         "</figcaption></figure>"
         for picture in pictures
     )
     return f'<section class="views"><h2>Views</h2><div class="pictures">{figures}</div></section>'
-
-
-def _data_uri(picture: Picture) -> str:
-    for magic, mime in _MIME.items():
-        if picture.data.startswith(magic):
-            return f"data:{mime};base64," + base64.b64encode(picture.data).decode("ascii")
-    raise DataError(f"the picture '{picture.caption}' is neither PNG nor JPEG: it starts with {picture.data[:4]!r}")
-
-
-def _table(measurements: Sequence[Document], document: Document) -> str:
-    rows = []
-    sources = {m["source"] for m in measurements}
-    # One source for all is named once, under the table.
-    common = sources.pop() if len(sources) == 1 and len(measurements) > 2 else ""
-    for one in (checked(m, document) for m in measurements):
-        if one["value"] is None:
-            shown = f'<td colspan="2" class="none">No value: {_e(one["missing_because"])}</td>'
-        else:
-            number, unit = value_text(one["value"], one["unit"])
-            shown = (
-                f'<td class="number">{_e(joined(number, unit))}</td><td class="number">{_e(interval_text(one))}</td>'
-            )
-        source = f'<span class="source">{_e(one["source"])}</span>' if one["source"] and not common else ""
-        rows.append(f"<tr><th>{_e(one['name'])}</th>{shown}<td>{_e(one['definition'])}{source}</td></tr>")
-    return (
-        '<table><thead><tr><th>Measurement</th><th class="number">Value</th><th class="number">Interval</th>'
-        f"<th>Definition and source</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
-        + (f'<p class="note">Source: {_e(common)}</p>' if common else "")
-    )
-
-
-def _residual(document: Document) -> str:
-    residual = document.get("residual")
-    if residual is None:
-        return ""
-    rows = _table([residual["volume"], residual["extent_of_resection"], *residual["other"]], document)
-    notes = "".join(f'<p class="note">{_e(note)}</p>' for note in residual["notes"])
-    rano = f"Class {residual['rano']}, {_rano_range(residual)}. {residual['rano_definition']}."
-    if checked(residual["volume"], document)["value"] is None:
-        rano = f"RANO class not given. {residual['rano_definition']}."
-    return (
-        f'<section><h2>Residual and resection</h2>{rows}<p class="note">{_e(rano)} '
-        f'<span class="source">{_e(residual["rano_source"])}</span></p>'
-        + (f"<ul>{notes}</ul>" if notes else "")
-        + "</section>"
-    )
-
-
-def _margin(document: Document) -> str:
-    """How far the cavity reaches beyond the tumour's border, and where it does not."""
-    margin = document.get("margin")
-    if not margin:
-        return ""
-    rows = _table([margin["closest"], margin["outside"]], document)
-    known = checked(margin["closest"], document)["value"] is not None
-    words = f'<p class="note">{_e(margin["text"])}</p>' if known else ""
-    return f"<section><h2>Resection margin</h2>{rows}{words}</section>"
-
-
-def _looks(document: Document) -> str:
-    """What earlier scans of the operation said, before a newer one replaced them."""
-    parts = []
-    for look in document.get("looks", ()):
-        confirmed = "Registration confirmed" if look["confirmed"] else "Registration not confirmed by a person"
-        said = [look["rano"], confirmed, f"Decision then: {'; '.join(look['decisions']) or 'none'}"]
-        parts.append(
-            f"<h3>{_e(look['image_name'] or 'unnamed')}, taken {_e(clock(look['acquired_utc'] or ''))} UTC</h3>"
-            # It rests on the registration of then, which was not refused.
-            f'{_table(look["measurements"], {})}<p class="note">{_e(". ".join(words for words in said if words))}.</p>'
-        )
-    if not parts:
-        return ""
-    note = '<p class="note">How it was before a newer scan, not how it is now.</p>'
-    return f"<section><h2>Earlier scans of this operation</h2>{note}{''.join(parts)}</section>"
 
 
 def _heating(document: Document) -> str:
@@ -271,7 +185,7 @@ def _heating(document: Document) -> str:
         parts.append(
             f"<h3>{_e(heat['scan'])}</h3>{drawings.heat_course(heat['course'])}"
             # It rests on no registration: where a structure at risk is, its definition says.
-            f'{_table(heat["measurements"], {})}<p class="note">{_e(facts)}</p>{notes}'
+            f'{table(heat["measurements"], {})}<p class="note">{_e(facts)}</p>{notes}'
         )
     return f"<section><h2>Ablation</h2>{''.join(parts)}</section>" if parts else ""
 
@@ -284,7 +198,7 @@ def _drawn(document: Document) -> str:
         by = f"Drawn by {entry['drawn_by']} at {clock(entry['utc'])}." if entry["drawn_by"] else ""
         note = " ".join(words for words in (entry["note"] if known else "", by) if words)
         parts.append(
-            f"<h3>{_e(entry['title'])}</h3>{_table(entry['measurements'], document)}"
+            f"<h3>{_e(entry['title'])}</h3>{table(entry['measurements'], document)}"
             + (f'<p class="note">{_e(note)}</p>' if note else "")
         )
     parts += [
@@ -312,11 +226,6 @@ def _open(document: Document) -> list[Document]:
     ]
 
 
-def _rano_range(residual: Document) -> str:
-    best, worst = residual["rano_best"], residual["rano_worst"]
-    return "the same over the whole interval" if best == worst else f"{best} to {worst} over the interval"
-
-
 def _implants(document: Document) -> str:
     parts = []
     for implant in document.get("implants", ()):
@@ -330,7 +239,7 @@ def _implants(document: Document) -> str:
         parts.append(
             f'<div class="implant"><h3>{_e(name)} {band}<span class="level {level}">detection '
             f'{_LEVEL_WORDS[level].lower()}</span></h3><div class="beside"><div>{target}</div>'
-            f'<div>{_table(short, document)}<p class="note">Diameter {implant["diameter_mm"]:.1f} mm, '
+            f'<div>{table(short, document)}<p class="note">Diameter {implant["diameter_mm"]:.1f} mm, '
             f"uncertainty of the actual ends {implant['uncertainty_mm']:.2f} mm. "
             f"Planned position: {_e(implant.get('planned_basis', 'rigid pose'))}.</p></div></div></div>"
         )
@@ -382,7 +291,7 @@ def _carried(document: Document) -> str:
 
 def _more_measurements(document: Document) -> str:
     more = [m for m in document.get("measurements", ()) if not m["name"].endswith(_DEVIATION)]
-    return f"<section><h2>Further measurements</h2>{_table(more, document)}</section>" if more else ""
+    return f"<section><h2>Further measurements</h2>{table(more, document)}</section>" if more else ""
 
 
 def _registration(document: Document) -> str:

@@ -53,6 +53,11 @@ figcaption{margin-top:5px;color:var(--soft);font-size:12.5px}
 .implant{margin:14px 0 20px;break-inside:avoid}
 .implant h3{font-size:15px;margin-bottom:8px}
 .beside{display:grid;grid-template-columns:200px 1fr;gap:22px;align-items:start}
+.pieces{margin:18px 0 6px}
+.piece img{display:block;width:330px;background:#000;border-radius:3px}
+.piece p{margin:3px 0}
+.piece th{min-width:0}
+.piece .number{white-space:normal;min-width:8.5em}
 .course{display:grid;grid-template-columns:1fr 1fr;gap:36px}
 .course>:only-child{grid-column:1/-1}
 .events th{min-width:0}

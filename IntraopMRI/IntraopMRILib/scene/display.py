@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 HUGE, LARGE, MIDDLE, READ, SMALL = 0.125, 0.085, 0.06, 0.05, 0.036
 #: Characters and lines that a reason may take in a corner.
 _WRAP, _MAX_LINES = 27, 4
+#: And so many that of a piece, which has its size above it.
+MOST_PLACE_LINES = 3
 _UNITS = {"cm3": "cm³", "ml": "cm³", "mL": "cm³", "deg": "°", "percent": "%"}
 #: Measurements of an implant that fit beside a picture, by the end of their name; the report has all of them.
 SHOWN_OF_IMPLANT = ("entry deviation", "tip deviation", "radial deviation", "angular deviation", "pedicle breach")
@@ -175,7 +177,9 @@ def corners(readout: Readout) -> Corners:
     if readout.stored:
         return Corners(banners=banners(readout), footer=NOT_CLINICAL)
     needsRegistration = readout.registration_problem
-    topLeft = block("RESIDUAL", readout.residual, needsRegistration, colors.RESIDUAL, HUGE)
+    # Where the views stand at a piece, the whole makes room for it.
+    size = HUGE if readout.piece is None else LARGE
+    topLeft = block("RESIDUAL", readout.residual, needsRegistration, colors.RESIDUAL, size)
     resected = block("RESECTED", readout.extent_of_resection, needsRegistration, colors.TEXT, LARGE)
     if readout.rano_class and not needsRegistration and _value(readout.extent_of_resection):
         resected += (Line(f"RANO class {readout.rano_class}"),)
@@ -306,7 +310,7 @@ def _pieceLines(piece: PieceText) -> tuple[Line, ...]:
     color = colors.TEXT if piece.sure else colors.RESIDUAL
     size = block(f"PIECE {piece.number} OF {piece.count}", piece.volume, "", color, LARGE)
     doubt = (Line(piece.sure, READ, colors.CAUTION, bold=True),) if piece.sure else ()
-    return (*size, *wrapped(piece.place), *doubt)
+    return (*size, *wrapped(piece.place)[:MOST_PLACE_LINES], *doubt)
 
 
 def _implantLines(readout: Readout, problem: str) -> tuple[Line, ...]:

@@ -43,7 +43,7 @@ POINTER, POINTER_POSE = "pointer", "pointer.pose"
 #: What the colours of the slices mean, by the prefix of the roles that have them.
 _KINDS = {
     RESIDUAL: ("Residual", colors.RESIDUAL),
-    PIECE: ("Piece gone to", colors.MARK),
+    PIECE: ("Chosen piece", colors.MARK),
     f"{PREOP}tumour": ("Tumour before", colors.TUMOUR),
     recipes.CAVITY: ("Cavity", colors.CAVITY),
     AT_RISK: ("At risk", colors.AT_RISK),

@@ -208,8 +208,7 @@ class SessionView:
         if piece is None:
             self.bridge.setPieceMark(0, None)
             return None
-        half = (piece.longest.value or 0.0) / 2.0
-        self.bridge.setPieceMark(piece.number, piece.at_ras_mm, half + MARK_ROOM_MM)
+        self.bridge.setPieceMark(piece.number, *piece.around(MARK_ROOM_MM))
         return piece.at_ras_mm
 
     def doubt(self, piece: Piece) -> str:

@@ -23,9 +23,12 @@ from .updates import ImageReady, PlanCarried, ResidualFound, Role, ShiftFound, U
 if TYPE_CHECKING:
     from ..report.dicom.case import Case, Structure
     from ..report.dicom.write import Written
+    from ..report.parts import Picture
 
 #: Folder of the objects beside the report, and the report among them.
 DICOM, REPORT = "dicom", "report.dcm"
+#: What names of pictures of a piece of the residual begin with, before its number.
+PIECE = "piece-"
 
 
 class Gathered:
@@ -54,6 +57,19 @@ class Gathered:
         made = copy.copy(self)
         made._scans = dict(self._scans)
         return made
+
+    def pictures(self) -> list[Picture]:
+        """A small picture of each listed piece of the residual, for the report."""
+        from ..report.pictures import piece_picture
+
+        scan = self._scans.get("contrast")
+        if self._residual is None or scan is None:
+            return []
+        judged = self._residual.judged
+        return [
+            piece_picture(piece.number, scan, piece.label, piece.number not in judged)
+            for piece in self._residual.assessment.listed
+        ]
 
     def case(self, record: SessionRecord, plan: Plan) -> Case:
         """What is to be written. Raises DataError for an unknown patient, or when it is not of one session."""

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 from IntraopMRILib.report.dicom.codes import own, unit
 from IntraopMRILib.report.dicom.write import write
-from IntraopMRILib.workflow.record import DrawnEntry, SessionRecord, as_document
+from IntraopMRILib.workflow.record import DrawnEntry, PieceEntry, SessionRecord, as_document
 from IntraopMRIReconstructionLib.data import Level
 from peers.dicom_case import case, number, record_of, scan
 from pydicom.dataset import Dataset
@@ -198,3 +198,35 @@ def test_own_codes_fit_and_differ() -> None:
 
 def test_the_document_is_the_record() -> None:
     assert case(RAS).document == as_document(record())
+
+
+def test_each_piece_of_the_residual_is_a_group_with_its_place(tmp_path: Path) -> None:
+    """One segment stays one; a piece that a person has excluded is no neoplasm."""
+    told = record()
+    assert told.residual is not None
+    place = "left wall of the cavity"
+    pieces = tuple(
+        PieceEntry(
+            n, place, "residual", number(f"Piece {n}: volume", 0.5 / n, "cm3"),
+            number(f"Piece {n}: longest diameter", 9.0 / n), (4.0, 3.0, 2.0),
+            number(f"Piece {n} to Tract", 6.0), by, "2026-01-01T00:30:00+00:00" if by else "",
+        )
+        for n, by in ((1, ""), (2, "Dr. X"))
+    )  # fmt: skip
+    found = written(tmp_path, replace(told, residual=replace(told.residual, pieces=pieces)))
+    shown = numbers(found)
+    assert shown["Piece 1: Volume"][:2] == (0.5, "cm3")
+    assert shown["Piece 2: Longest diameter"][:2] == (4.5, "mm")
+    assert shown["Piece 1: Piece 1 to Tract"][0] == 6.0
+    groups = {
+        next(str(c.TextValue) for c in group.ContentSequence if meaning(c) == "Tracking Identifier"): group
+        for group in walk(found)
+        if meaning(group) == "Measurement Group"
+    }
+    findings = [[meaning(c) for c in groups[name].ContentSequence].count("Finding") for name in ("Piece 1", "Piece 2")]
+    assert findings == [1, 0]
+    (point,) = (item for item in walk(groups["Piece 1"]) if item.ValueType == "SCOORD3D")
+    assert point.GraphicType == "POINT"
+    assert [float(x) for x in point.GraphicData] == [-4.0, -3.0, 2.0]
+    words = " ".join(str(c.TextValue) for c in groups["Piece 2"].ContentSequence if c.ValueType == "TEXT")
+    assert "Judged not tumour by Dr. X" in words

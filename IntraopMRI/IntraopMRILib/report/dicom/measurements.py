@@ -169,6 +169,15 @@ def _residual(document: Document, segments: Dataset | None) -> Iterator[Group]:
     words = (*residual["notes"], f"{residual['rano_definition']}. {residual['rano_source']}" if classes else "")
     segment = segment_of(segments, "residual")
     yield Group("Residual enhancing tumour", numbers, segment, NEOPLASM, classes, words)
+    for piece in residual.get("pieces", ()):
+        judged, near = piece["excluded_by"], piece["near"]
+        words = (
+            f"{piece['place']}; {piece['sure']}",
+            f"Judged not tumour by {judged} at {piece['excluded_utc']} for this scan: not counted" if judged else "",
+        )
+        numbers = [piece["volume"], piece["longest"], *([] if near is None else [near])]
+        finding, at = None if judged else NEOPLASM, np.array([piece["at_ras_mm"]], dtype=np.float64)
+        yield Group(f"Piece {piece['number']}", numbers, finding=finding, words=words, points=at)
 
 
 def _margin(document: Document) -> Iterator[Group]:
@@ -253,7 +262,8 @@ def _measured(case: Case, group: Group, scan: list[Dataset], segments: Dataset |
 def _measurement(case: Case, measurement: Document, group: Group) -> Any:
     hd = highdicom()
     name = _short(measurement, group)
-    volume = measurement["unit"] == "cm3" and group.segment is not None and measurement is group.measurements[0]
+    about = group.segment is not None or group.finding is not None
+    volume = measurement["unit"] == "cm3" and about and measurement is group.measurements[0]
     properties = None
     if measurement["interval"] is not None:
         low, high = measurement["interval"]
@@ -266,10 +276,10 @@ def _measurement(case: Case, measurement: Document, group: Group) -> Any:
             bound.MeasuredValueSequence[0].MeasurementUnitsCodeSequence = [item(unit(measurement["unit"]))]
     places = None
     if group.points is not None and measurement is group.measurements[0]:
-        line = hd.sr.CoordinatesForMeasurement3D(
-            "POLYLINE", apply(RAS_FROM_LPS, group.points), case.frames[case.scan.uid]
-        )
-        places = [line]
+        kind = "POINT" if len(group.points) == 1 else "POLYLINE"
+        places = [
+            hd.sr.CoordinatesForMeasurement3D(kind, apply(RAS_FROM_LPS, group.points), case.frames[case.scan.uid])
+        ]
     return hd.sr.Measurement(
         name=hd.sr.CodedConcept(*(VOLUME if volume else own(name))),
         value=float(measurement["value"]),

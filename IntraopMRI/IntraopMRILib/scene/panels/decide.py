@@ -160,6 +160,7 @@ class DecidePage(Page):
                 pictures = [Picture(png, name) for name, png in pictures_of_views()]
             with self._scan.heat.dose() as shown:
                 pictures += [Picture(_png(window), caption) for caption, window in shown]
+            pictures += self.running.gathered.pictures()
             write_results(record, render(as_document(record), pictures), folder)
         except (IntraopError, OSError) as error:
             self.running.problem = str(error)

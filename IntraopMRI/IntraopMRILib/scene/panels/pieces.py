@@ -12,8 +12,11 @@ from IntraopMRIReconstructionLib.errors import IntraopError
 from slicer.i18n import tr as _
 
 from ...assess.pieces import Sure
-from ..display import number, spread
+from ..display import interval, number, spread
 from .style import CHECK, DANGER, colored, sized
+
+#: So many rows are seen at once; more are scrolled to.
+MOST_ROWS = 6
 
 
 class PieceSection:
@@ -64,12 +67,16 @@ class PieceSection:
         table.blockSignals(True)
         table.setRowCount(len(pieces))
         for row, piece in enumerate(pieces.values()):
-            texts = (str(piece.number), number(piece.volume.value, "cm3"), "", piece.place)
+            doubt = view.doubt(piece)
+            where = f"{doubt}; {piece.place}" if doubt else piece.place
+            texts = (str(piece.number), number(piece.volume.value, "cm3"), "", where)
             for column, text in enumerate(texts):
                 item = qt.QTableWidgetItem(text)
                 item.setToolTip("\n".join(self._tip(piece)))
                 table.setItem(row, column, item)
         table.resizeRowsToContents()
+        rows = sum(table.rowHeight(row) for row in range(min(len(pieces), MOST_ROWS)))
+        table.setFixedHeight(table.horizontalHeader().height + rows + 4)
         if current is not None:
             table.selectRow(list(pieces).index(current.number))
         table.blockSignals(False)
@@ -154,10 +161,11 @@ class PieceSection:
         view = self._running.view
         doubt = view.doubt(piece)
         head = _("Piece {number} of {count}").format(number=piece.number, count=len(self._pieces))
-        value = spread(piece.volume)
+        value, between = number(piece.volume.value, "cm3"), interval(piece.volume.interval, "cm3", piece.volume.value)
+        size = sized(value, 18) if doubt else colored(value, DANGER, 18)
         lines = [
-            f"{sized(head, 15)}&nbsp;&nbsp;{sized(value, 18) if doubt else colored(value, DANGER, 18)}",
-            sized(piece.place[:1].upper() + piece.place[1:], 15),
+            f"{sized(head, 15)}&nbsp;&nbsp;{size}&nbsp;&nbsp;{escape(between)}",
+            sized(piece.place[:1].upper() + piece.place[1:], 14),
             escape(_("Longest diameter {value}").format(value=spread(piece.longest))),
         ]
         tip = view.tipToPiece(piece.number)
