@@ -290,3 +290,23 @@ def test_a_frozen_tracker_is_not_live_although_its_clock_is_wrong_by_years(clock
             seen.append(watch.state().live)
     assert all(seen[10:20])
     assert not any(seen[-2:])
+
+
+def test_a_noisy_cable_does_not_hide_that_the_patient_is_another_one() -> None:
+    """Each damaged message has a text of its own; they are told a few times, then counted, each reason by itself."""
+    told: list[Update] = []
+    with linked("scanner", told) as (links, server):
+        assert links.scanner is not None
+        client = links.scanner
+        for number in range(200):
+            good = bytearray(codec.encode(codec.StringMessage(device="noise", text=str(number))))
+            good[-1] ^= 0xFF
+            for connection in list(server._connections.values()):
+                connection.send([bytes(good)])
+        server.send(codec.StringMessage(device="scan", version=2, metadata={"PatientID": "somebody else"}, text="x"))
+        until(lambda: client.counters.refused["patient"] == 1)
+        assert client.counters.refused["crc"] == 200
+    texts = [update.text for update in told if isinstance(update, Problem)]
+    assert "is of patient 'somebody else'" in texts[-1]
+    assert len(texts) < 20
+    assert any("(128 times by now)" in text for text in texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,8 +30,9 @@ from .updates import Problem, Update
 PARTS = ("scanner", "tracker", "live")
 #: Folder of a recorded session's wire traffic.
 RECORDING = "recording"
-#: Different refusals that are told one by one; a peer that invents new ones would flood the screen.
-TOLD_REFUSALS = 50
+#: Different refusals of one reason that are told one by one: a damaged message has a text of its own each time, and
+#: must not hide that another one is of another patient.
+TOLD_REFUSALS = 3
 #: Commands and planes are sent from the thread of the window: a peer that takes none for so long is cut off. It has
 #: megabytes of them unread then, which it must not carry out later.
 LIMITS = Limits(send_s=0.5)
@@ -81,7 +83,9 @@ class Links:
     ) -> None:
         self._journal, self._tell, self._taps = journal, tell, taps
         self._open = ExitStack()
-        self._refused: set[tuple[str, str]] = set()
+        #: How often each link was refused for a reason, and which texts of it were told.
+        self._refused: Counter[tuple[str, str]] = Counter()
+        self._refusals: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         self.identity = IdentityGuard()
         self.identity.accept(patient_id=patient_id)
         self.scanner: Client | None = None
@@ -223,12 +227,9 @@ class Links:
             raise WireError(f"{part}: {error}") from error
 
     def _heard(self, part: str, event: LinkEvent, recorded: bool) -> None:
-        """Links that came and went, and the first refusal of each kind; the counters have all of them."""
+        """Links that came and went, and what was refused; the counters have all of it."""
         if event.kind == "refused":
-            if (part, event.text) in self._refused or len(self._refused) >= TOLD_REFUSALS:
-                return
-            self._refused.add((part, event.text))
-            self._tell(Problem("receive", f"the {part} sent what is not used: {event.text}", fatal=False))
+            self._tell_refused(part, event)
             return
         if event.kind == "lost" and recorded:
             self._journal.event("link", f"the recording of the {part} is over")
@@ -239,6 +240,22 @@ class Links:
             self._tell(Problem("record the wire", f"{part}: {event.text}", fatal=False))
         if event.kind == "lost" and part == "scanner" and self.control is not None:
             self.control.link_lost(event.text)
+
+    def _tell_refused(self, part: str, event: LinkEvent) -> None:
+        """Each text once; of a reason that has a new one each time the first ones, and then at every doubling."""
+        key = part, event.reason
+        self._refused[key] += 1
+        times, texts = self._refused[key], self._refusals[key]
+        if event.text in texts:
+            return
+        again = ""
+        if len(texts) < TOLD_REFUSALS:
+            texts.add(event.text)
+        elif times.bit_count() == 1:
+            again = f" ({times} times by now)"
+        else:
+            return
+        self._tell(Problem("receive", f"the {part} sent what is not used: {event.text}{again}", fatal=False))
 
     def _turned(self, transition: Transition) -> None:
         """The scanner's state has changed, or a command of ours."""

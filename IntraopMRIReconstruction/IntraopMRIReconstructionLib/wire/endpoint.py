@@ -45,12 +45,16 @@ PART_BYTES = 600
 
 @dataclass(frozen=True)
 class LinkEvent:
-    """Something a person may want to know. ``kind``: connected, lost, refused, listening, ..."""
+    """Something a person may want to know. ``kind``: connected, lost, refused, listening, ...
+
+    ``reason``: of what was refused, the word that it is counted under.
+    """
 
     utc_s: float
     peer: str
     kind: str
     text: str
+    reason: str = ""
 
 
 @dataclass
@@ -268,8 +272,8 @@ class Endpoint(ABC):
             return "; the peer is connected but silent: is it an OpenIGTLink sender, and is it sending?"
         return f"; {counters.received} other messages came"
 
-    def _tell(self, peer: str, kind: str, text: str) -> None:
-        event = LinkEvent(time.time(), peer, kind, text)
+    def _tell(self, peer: str, kind: str, text: str, reason: str = "") -> None:
+        event = LinkEvent(time.time(), peer, kind, text, reason)
         self.events.append(event)
         if self._on_event is not None:
             try:
@@ -388,7 +392,7 @@ class Endpoint(ABC):
         except RefusedMessage as refused:
             with self._lock:
                 self._counters.refused[refused.reason] += 1
-            self._tell(connection.peer, "refused", str(refused))
+            self._tell(connection.peer, "refused", str(refused), refused.reason)
             return
         except Exception as error:
             # A defect of ours costs this message, not the link; MemoryError of a volume that is begun as well.
@@ -396,7 +400,10 @@ class Endpoint(ABC):
             with self._lock:
                 self._counters.refused["defect"] += 1
             self._tell(
-                connection.peer, "refused", f"a message could not be read ({error!r}): a defect in this software"
+                connection.peer,
+                "refused",
+                f"a message could not be read ({error!r}): a defect in this software",
+                "defect",
             )
             return
         with self._lock:
