@@ -396,6 +396,11 @@ def test_the_picture_of_the_dose_has_the_scan_dimmed_around_it(tmp_path: Path, m
     assert 20 < outside.min() <= outside.max() < 0.6 * inside.max(), "seen, and only for bearings"
     assert beyond.max() < 5, "outside of the head"
     assert np.ptp(at(0, 0)) > 30 > np.ptp(inside), "the dose has its colour"
+    # The scale stands at the right edge, between its bar of length and the patient's side: dark to light upwards.
+    column = axial[axial.shape[0] // 2 :, axial.shape[1] - round(0.05 * axial.shape[0])]
+    coloured = np.flatnonzero(np.ptp(column, axis=1) > 60)
+    assert len(coloured) > 0.15 * axial.shape[0]
+    assert column[coloured[0]].sum() > 2 * column[coloured[-1]].sum()
     edge = axial[round(axial.shape[0] / 2), : axial.shape[1] // 2]
     amber = (edge[:, 0] > 150) & (edge[:, 1] > 100) & (edge[:, 2] < 100)
     assert abs(axial.shape[1] / 2 - np.flatnonzero(amber).mean() - 20 * per_mm) < per_mm

@@ -19,7 +19,7 @@ from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from . import colors
 from .corner_text import ViewTexts, orientationLetters
-from .display import READ, Banner, Corners, Line, Readout, banners, corners
+from .display import READ, Banner, ColorBar, Corners, Line, Readout, banners, corners
 from .headless import useOffscreenOpenGL
 
 Picture = npt.NDArray[np.uint8]
@@ -159,15 +159,15 @@ class SliceView(View):
         self._slice.GetMapper().SetInputConnection(connection)
         self._slice.SetVisibility(connection is not None)
 
-    def annotate(self, readout: Readout, legend: tuple[Line, ...] = ()) -> None:
-        """Name and place of the plane, legend, orientation letters, scale bar, alarms."""
+    def annotate(self, readout: Readout, legend: tuple[Line, ...] = (), colorBar: ColorBar | None = None) -> None:
+        """Name and place of the plane, legend, orientation letters, scale bar, scale of a map, alarms."""
         toRas = slicer.util.arrayFromVTKMatrix(self.node.GetSliceToRAS())
         offset = self.logic.GetSliceOffset()
         letter = orientationLetters(np.sign(offset or 1.0) * toRas[:3, 2])
         name = Line(f"{self.node.GetOrientation().upper()}  {letter} {abs(offset):.0f} mm", READ, colors.TEXT_QUIET)
         millimetres = self.node.GetFieldOfView()[1] / self.window.GetSize()[1]
         alarms = tuple(Banner(banner.title, tone=banner.tone) for banner in banners(readout))
-        texts = Corners(topLeft=legend, bottomLeft=(name,), banners=alarms)
+        texts = Corners(topLeft=legend, bottomLeft=(name,), banners=alarms, colorBar=colorBar)
         self.texts.update(texts, toRas, millimetres)
 
     def close(self) -> None:
@@ -278,10 +278,13 @@ class OffscreenViews:
         towards = (side, 0.35, 0.7) if direction is None else direction
         self.threeD.look((middle + body) / 2.0, towards, float(np.ptp(bounds, axis=1).max()))
 
-    def annotate(self, readout: Readout, legend: tuple[Line, ...] = ()) -> None:
-        """Write numbers into the 3D view, names and scale bars into the slices, alarms into all."""
+    def annotate(self, readout: Readout, legend: tuple[Line, ...] = (), colorBar: ColorBar | None = None) -> None:
+        """Write numbers into the 3D view, names and scales into the slices, alarms into all.
+
+        ``colorBar``: what the colours of a map mean, see :class:`.map_scale.MapScale`.
+        """
         for orientation, view in self.slices.items():
-            view.annotate(readout, legend if orientation == "Axial" else ())
+            view.annotate(readout, legend if orientation == "Axial" else (), colorBar)
         self.threeD.texts.update(corners(readout))
 
     def fourUp(self) -> Picture:

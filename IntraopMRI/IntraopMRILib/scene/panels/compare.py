@@ -11,16 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import slicer
 from IntraopMRIReconstructionLib.data import Image
-from IntraopMRIReconstructionLib.reconstruct.quantity_image import BASELINE
 from slicer.i18n import tr as _
 
 from ...register.carry_over import CarryOver
 from .. import colors, recipes
-from ..contents import ATTRIBUTE
 from ..display import ColorBar, Line, age
+from ..map_scale import MapScale
 from ..parameters import Comparison, Pair, ShiftMap
 from ..roles import AROUND, UNMOVED
-from ..scan_nodes import SOURCE, takenOf
+from ..scan_nodes import takenOf
 from .layouts import FOUR_UP, SIDE_BY_SIDE, THREE_ABREAST, show
 
 #: Edge of a checkerboard tile in mm: wide enough to follow a sulcus across its edge.
@@ -29,8 +28,6 @@ TILE_MM = 15.0
 FLICKER_S = 0.6
 #: A map lets the tissue below it show through.
 MAP_OPACITY = 0.55
-#: Steps of the colours of a map's scale.
-_SHADES = 48
 #: So much of a scan's name fits into a corner.
 _NAME_LETTERS = 14
 MAPS = {
@@ -52,6 +49,7 @@ class Compare:
         self._laid: Any = None
         #: The map of a quantity whose scale stands in the slices.
         self._scaled: Any = None
+        self._scale = MapScale()
         self._board: Any = None
         self._boardOf: Any = None
         #: What each slice view shows, where that is not the same in all of them.
@@ -155,20 +153,7 @@ class Compare:
 
     def colorBar(self) -> ColorBar | None:
         """The scale of the map of a quantity that is laid over the slices."""
-        node = self._scaled
-        if node is None or node.GetScene() is None:
-            return None
-        display = node.GetScalarVolumeDisplayNode()
-        low, high = display.GetWindowLevelMin(), display.GetWindowLevelMax()
-        table, shades = display.GetColorNode().GetLookupTable(), []
-        for index in range(_SHADES):
-            *color, opacity = table.GetTableValue(round(index / (_SHADES - 1) * (table.GetNumberOfTableValues() - 1)))
-            shades.append(tuple(opacity * part for part in color))
-        unit, before = node.GetAttribute(f"{ATTRIBUTE}Unit") or "", node.GetAttribute(f"{SOURCE}{BASELINE}") or ""
-        # A rise is said as the temperature that it leads to: that is what a limit is given in.
-        offset = float(before.split()[0]) if unit == "°C" and before.endswith("°C") else 0.0
-        numbers = tuple(f"{offset + value:.3g}" for value in (low, (low + high) / 2, high))
-        return ColorBar(unit if offset or not before else f"{unit} above {before}", tuple(shades), numbers)
+        return self._scale.of(self._scaled)
 
     @contextmanager
     def opaque(self, centre: npt.ArrayLike | None) -> Iterator[None]:
