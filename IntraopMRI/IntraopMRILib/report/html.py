@@ -90,7 +90,8 @@ def _summary(document: Document) -> str:
         cards.append(_card("Residual enhancing tumour", None, "not assessed in this session"))
     elif residual is not None:
         volume, extent = (checked(residual[key], document) for key in ("volume", "extent_of_resection"))
-        less, count = excluded_words(residual), len(residual.get("pieces", ()))
+        less = excluded_words(residual)
+        count = sum(not piece["excluded_by"] for piece in residual.get("pieces", ()))
         more = "; ".join(words for words in (f"in {count} pieces" if count > 1 else "", less) if words)
         cards += [_measured_card(volume, more), _measured_card(extent, less)]
         if volume["value"] is None:

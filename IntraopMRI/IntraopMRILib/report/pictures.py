@@ -25,7 +25,7 @@ PLANES = (
     ((-1.0, 0.0, 0.0), (0.0, 0.0, 1.0)),
     ((0.0, -1.0, 0.0), (0.0, 0.0, 1.0)),
 )
-RED, WHITE, BAR_MM = (255, 45, 45), (221, 227, 234), 10.0
+RED, BLUE, WHITE, BAR_MM = (255, 45, 45), (86, 180, 233), (221, 227, 234), 10.0
 #: Darkest and brightest part of the voxels around, %.
 WINDOW = (1.0, 99.5)
 
@@ -51,10 +51,10 @@ def piece_picture(number: int, scan: Image, label: Image, counts: bool) -> Pictu
     for index, (values, inside) in enumerate(planes):
         tile = strip[:, index * (SIDE + GAP) :][:, :SIDE]
         tile[:] = (255.0 * np.clip((values - low) / max(high - low, 1e-9), 0.0, 1.0)).astype(np.uint8)[..., None]
-        tile[inside & ~ndimage.binary_erosion(inside, iterations=2)] = RED if counts else WHITE
+        tile[inside & ~ndimage.binary_erosion(inside, iterations=2)] = RED if counts else BLUE
     bar = round(BAR_MM / (2.0 * half) * SIDE)
     strip[-10:-6, -8 - bar : -8] = WHITE
-    words = "outline red" if counts else "outline white, not counted"
+    words = "outline red" if counts else "outline blue, not counted"
     return Picture(_png(strip), f"Piece {number}: axial, coronal and sagittal, {words}", number)
 
 

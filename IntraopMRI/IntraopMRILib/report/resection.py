@@ -43,7 +43,7 @@ def _pieces(residual: Document, document: Document, pictures: Sequence[Picture])
         judged = f"<p>{_e(piece['sure'].capitalize())}</p>"
         if piece["excluded_by"]:
             at = f"{piece['excluded_by']} at {clock(piece['excluded_utc'])} UTC"
-            judged = f'<p class="none">Not tumour, judged by {_e(at)} for this scan: not counted</p>'
+            judged = f'<p class="judged">Not tumour, judged by {_e(at)} for this scan: not counted</p>'
         rows += (
             f'<tr class="piece"><th>{piece["number"]}</th><td>{image}</td><td><strong>'
             f"{_e(piece['place'].capitalize())}</strong>{judged}<p>Nearest structure at risk: {_e(beside)}</p></td>"
@@ -53,11 +53,14 @@ def _pieces(residual: Document, document: Document, pictures: Sequence[Picture])
     if not rows:
         return ""
     first = residual["pieces"][0]
-    words = [f"Volume: {first['volume']['definition']}", f"Longest diameter: {first['longest']['definition']}"]
+    words = [
+        f"Volume: {first['volume']['definition'].partition('; likely')[0]}",
+        f"Longest diameter: {first['longest']['definition']}",
+    ]
     if any(piece["near"] for piece in residual["pieces"]):
         words.append("Nearest structure: as it was decided on, see what was carried over")
     seen = (
-        "Pictures: axial, coronal and sagittal through the piece, its outline in red, in white when it does not count; "
+        "Pictures: axial, coronal and sagittal through the piece, its outline in red, in blue when it does not count; "
         "the patient's right, or anterior, on the left; bar 10 mm. "
         if shown
         else ""

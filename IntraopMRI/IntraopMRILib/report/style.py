@@ -56,6 +56,7 @@ figcaption{margin-top:5px;color:var(--soft);font-size:12.5px}
 .pieces{margin:18px 0 6px}
 .piece img{display:block;width:330px;background:#000;border-radius:3px}
 .piece p{margin:3px 0}
+.piece .judged{color:var(--check);font-weight:600}
 .piece th{min-width:0}
 .piece .number{white-space:normal;min-width:8.5em}
 .course{display:grid;grid-template-columns:1fr 1fr;gap:36px}

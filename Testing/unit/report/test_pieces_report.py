@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from IntraopMRILib.report.html import render
 from IntraopMRILib.report.parts import Picture
-from IntraopMRILib.report.pictures import RED, WHITE, piece_picture
+from IntraopMRILib.report.pictures import BLUE, RED, piece_picture
 from IntraopMRILib.workflow.record import PieceEntry, as_document
 from IntraopMRIReconstructionLib.data import Image, Level
 from IntraopMRIReconstructionLib.geometry import apply
@@ -58,6 +58,7 @@ def test_every_piece_has_its_row() -> None:
 def test_what_a_person_excluded_is_said_where_the_numbers_stand() -> None:
     html = render(document("Dr. <X>"))
     assert "Not tumour, judged by Dr. &lt;X&gt; at 00:40:00 UTC for this scan: not counted" in html
+    assert "in 2 pieces" not in html
     # Beside the volume and the extent of resection.
     assert html.count("without 1 piece that a person has excluded") == 2
 
@@ -80,7 +81,7 @@ def test_a_picture_stands_in_its_row_and_not_among_the_views() -> None:
     assert '<section class="views">' not in html
 
 
-@pytest.mark.parametrize(("counts", "colour"), [(True, RED), (False, WHITE)])
+@pytest.mark.parametrize(("counts", "colour"), [(True, RED), (False, BLUE)])
 def test_the_outline_lies_where_the_piece_is(directions: np.ndarray, counts: bool, colour: Any) -> None:
     """A bright landmark right, anterior and superior of the piece shows the sides of all three planes."""
     matrix = np.eye(4)
