@@ -63,3 +63,11 @@ def profile(text: str) -> tuple[str, PeerProfile]:
         return part or PARTS[0], profile_named(name)
     except WireError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def choice(text: str) -> tuple[str, int | str]:
+    """A name with its value, which is a number where it looks like one."""
+    name, _, value = text.partition("=")
+    if not name or not value:
+        raise argparse.ArgumentTypeError(f"'{text}' is no NAME=VALUE, for example group=dataset")
+    return name, int(value) if value.lstrip("-").isdecimal() else value

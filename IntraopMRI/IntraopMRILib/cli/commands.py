@@ -3,7 +3,7 @@
 ``demo`` makes a simulated theatre, runs the session against it and compares with the truth. ``session`` runs against
 any OpenIGTLink scanner and tracker, ``replay`` against what such a session recorded; ``measure`` adds what a person
 has drawn on its scan since. ``send`` brings its DICOM objects to an archive. ``assess`` takes finished volumes from
-files. ``lab`` only makes a case and keeps the theatre open for others to connect.
+files; ``reconstruct`` makes them of raw data. ``lab`` only makes a case and keeps the theatre open for others.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
+from IntraopMRIReconstructionLib.reconstruct.methods import METHODS
+from IntraopMRIReconstructionLib.reconstruct.products import Wanted
 from IntraopMRIReconstructionLib.wire.trust import PROFILES
 
 from ..assess.implant import METALS_PPM
@@ -27,7 +29,7 @@ from ..session import Plan
 from ..session.files import DRAWN_BEFORE
 from ..session.links import PARTS, RECORDING
 from ..session.measures import RECIPES
-from .arguments import address, finite, positive, profile, spot, zero_or_more
+from .arguments import address, choice, finite, positive, profile, spot, zero_or_more
 from .results import finished_or_nothing, kept_when_it_fails
 
 if TYPE_CHECKING:
@@ -196,6 +198,15 @@ def _parser() -> argparse.ArgumentParser:
         assess.add_argument(f"--{name}-taken", default="", metavar="TIME", help=text)
     assess.add_argument("--out", type=Path, default=Path("session-output"), help="folder for the results")
     assess.set_defaults(run=_assess)
+    raw = commands.add_parser("reconstruct", help="volumes of raw data from a file (MRD), by one method or several")
+    raw.add_argument("raw", type=Path, metavar="RAW.H5", help="raw data in MRD (ISMRMRD)")
+    raw.add_argument("--out", type=Path, required=True, metavar="VOLUME", help="NRRD, NIfTI or MetaImage to write")
+    raw.add_argument("--method", action="append", choices=("auto", *METHODS), help="again for each that is compared")
+    raw.add_argument("--echo", type=int, help="number of the echo, from 0")
+    raw.add_argument("--frame", type=int, help="number of the repetition, from 0; the last when left out")
+    text = "what the file leaves open, as its error names it; again for each"
+    raw.add_argument("--choose", type=choice, action="append", default=[], metavar="NAME=VALUE", help=text)
+    raw.set_defaults(run=_reconstruct)
     measure = commands.add_parser("measure", help="numbers from what was drawn on a session's scan since")
     measure.add_argument("kind", choices=tuple(RECIPES))
     measure.add_argument("--results", type=Path, default=Path("session-output"), help="folder of a finished session")
@@ -303,6 +314,25 @@ def _assess(options: argparse.Namespace) -> int:
     with finished_or_nothing(o.out) as folder:
         outcome = run_files(files, folder)
     return _told(outcome, o.out)
+
+
+def _reconstruct(options: argparse.Namespace) -> int:
+    from rich.progress import Progress
+
+    from .raw import print_made, reconstruct_file
+
+    wanted = Wanted(contrast=options.echo, repetition=options.frame)
+    methods = tuple(dict.fromkeys(options.method or ["auto"]))
+    with Progress(transient=True) as bars:
+        bar = bars.add_task("read", total=1.0)
+
+        def show(fraction: float, what: str) -> bool:
+            bars.update(bar, completed=fraction, description=what)
+            return True
+
+        made, refused = reconstruct_file(options.raw, options.out, methods, wanted, dict(options.choose), show)
+    print_made(made, refused)
+    return INCOMPLETE if refused else 0
 
 
 def _told(outcome: Outcome, out: Path) -> int:
