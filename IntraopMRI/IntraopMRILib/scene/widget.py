@@ -19,6 +19,7 @@ from .panels import style
 from .panels.case import CasePage
 from .panels.connect import ConnectPage
 from .panels.decide import DecidePage
+from .panels.emergency import Emergency
 from .panels.layouts import DUAL, FOUR_UP, show
 from .panels.navigate import NavigatePage
 from .panels.overlay import Overlay
@@ -60,6 +61,7 @@ class SessionPanel(Panel):
         self._asked = False
         self._slow_s = self._refreshed_s = 0.0
         self.overlay = Overlay()
+        self.emergency = Emergency(self)
         self.running = Running(self.askRefresh)
         self.pages: dict[Phase, Page] = {kind.phase: kind(self) for kind in PAGES}
         self._steps = {phase: getattr(self.ui, f"{phase.name.lower()}StepButton") for phase in Phase}
@@ -302,6 +304,7 @@ class SessionPanel(Panel):
     def _tick(self) -> None:
         before, sent = self.running.pose, self.running.rawPose
         worked = self.running.tick()
+        self.emergency.tick()
         now = time.monotonic()
         if self.parameters is None:
             # The session goes on while another module is open: what stands in the views must not stand still.

@@ -9,6 +9,7 @@ import slicer
 from IntraopMRIReconstructionLib.errors import IntraopError
 from IntraopMRIReconstructionLib.scene.panel import ensurePackages
 from IntraopMRIReconstructionLib.scene.parameters import Peer as Dialect
+from IntraopMRIReconstructionLib.wire.scanner_dialect import ScannerState
 from slicer.i18n import tr as _
 
 from ..parameters import Phase
@@ -112,6 +113,9 @@ class ConnectPage(Page):
         if part == "tracker":
             words += self._poseWords()
         elif part == "scanner" and self.running.heard_s is not None:
+            control = self.running.session.control
+            if control is not None and control.state is not ScannerState.UNKNOWN:
+                words.append(control.text)
             words.append(_("last message {age:.0f} s ago").format(age=time.monotonic() - self.running.heard_s))
         words.append(_("frame RAS, mm"))
         return ", ".join(words)

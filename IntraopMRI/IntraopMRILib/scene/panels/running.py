@@ -88,8 +88,10 @@ class Running:
 
     @property
     def hasScanner(self) -> bool:
-        """Whether a scanner sends the scans of this session; otherwise a person chooses them among volumes."""
-        return self.session is not None and "scanner" in self.session.links()
+        """Whether a scanner sends the scans of this session; otherwise, as beside a robot, a person chooses them."""
+        if self.session is None or "scanner" not in self.session.links():
+            return False
+        return self.session.control is None or self.session.control.dialect.start is not None
 
     @property
     def busy(self) -> bool:
