@@ -12,6 +12,7 @@ from ..data import ASSUMED, READ_AS, Acquisition, Encoding, LineFlag, assumed_ge
 from ..errors import ReconstructionError
 from ..operators.sampling import PARTIAL_SHARE
 from .grid import full_matrix
+from .interference import spikes
 from .noise import NoiseSums, whitening_matrix
 from .scan_input import ScanInput
 
@@ -25,6 +26,10 @@ LEAST_ENERGY = 1e-30
 MAX_AVERAGES = int(np.iinfo(np.uint8).max)
 #: What is said of readouts that :func:`cut_of` finds.
 CUT = "readouts begin or end in zeros, discarded or lost: blurred"
+#: What is said of samples that :func:`.interference.spikes` finds.
+SPIKES = "samples were sparks from outside the patient, far stronger than those around them, and count as zero"
+#: Cycles per field of view from the centre of k-space within which no sample is taken for a spark.
+CENTRAL = 3
 #: More coils lost than this share of the array, and the image is no longer the one that was planned.
 MAX_DEAD_SHARE = 0.5
 
@@ -89,7 +94,7 @@ class Arrivals:
     @property
     def left_out(self) -> tuple[str, ...]:
         """Readouts that are in no image, with their number and why."""
-        unused = {what: number for what, number in self._events.items() if what != CUT}
+        unused = {what: number for what, number in self._events.items() if what not in (CUT, SPIKES)}
         return tuple(f"{number} {what}" for what, number in {**self._taken.left_out, **unused}.items())
 
     @property
@@ -147,6 +152,19 @@ class Arrivals:
         if noise.any():
             self._noise.add(np.moveaxis(acquisition.samples[noise], 1, 0).reshape(self._source.coils, -1))
         self.complete |= acquisition.last or bool((flags & LineFlag.LAST_IN_SCAN).any())
+
+    def without_spikes(
+        self, samples: npt.NDArray[np.complex64], use: npt.NDArray[np.bool_], central: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.complex64]:
+        """``samples`` (lines, coils, readout) with the sparks of the lines to ``use`` set to 0, which are counted.
+
+        ``central`` as for :func:`.interference.spikes`.
+        """
+        found = spikes(samples, central) & use[:, None]
+        if not found.any():
+            return samples
+        self._events[SPIKES] += int(found.sum())
+        return np.where(found[:, None], np.complex64(0), samples)
 
     def _check_alive(self) -> None:
         """Raises ReconstructionError when more than half of the coils failed."""

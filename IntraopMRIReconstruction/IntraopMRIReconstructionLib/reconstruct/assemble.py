@@ -15,7 +15,8 @@ import numpy.typing as npt
 from ..data import Acquisition, Encoding, KSpace, LineFlag
 from ..errors import ReconstructionError
 from ..operators.sampling import begun_offset, describe, lacking_lines, planned_mask
-from .arrivals import CUT, MAX_AVERAGES, MAX_FRAME_BYTES, Arrivals, cut_of, flags_of, silent_of
+from .arrivals import CENTRAL, CUT, MAX_AVERAGES, MAX_FRAME_BYTES, Arrivals, cut_of, flags_of, silent_of
+from .interference import zipper_words
 from .noise import mixed
 from .readouts import Readouts
 from .scan_input import ScanInput
@@ -144,11 +145,11 @@ class Assembler(Arrivals):
         if not use.any():
             return
         self._begin_whitening()
-        samples, good, energy = self._screened(acquisition.samples, use)
+        reverse = flags & LineFlag.REVERSED > 0
+        samples, good, energy = self._screened(acquisition.samples, use, reverse)
         z = acquisition.kz.astype(np.int64) + self._shift[0]
         y = acquisition.ky.astype(np.int64) + self._shift[1]
         frame = self._frame(acquisition)
-        reverse = flags & LineFlag.REVERSED > 0
         calibrates = good & (flags & (LineFlag.CALIBRATION | LineFlag.CALIBRATION_AND_IMAGE) > 0)
         for_image = (flags & LineFlag.CALIBRATION == 0) | (flags & LineFlag.CALIBRATION_AND_IMAGE > 0)
         if (use & for_image).any():
@@ -232,6 +233,8 @@ class Assembler(Arrivals):
         frame.judged = frame.stored
         frame.unsteady, words = suspicions(frame.energy * self._working, frame.order, frame.samples, self._source.is_3d)
         self._unsteady = frame.unsteady
+        if zipper := zipper_words(frame.samples, frame.counts > 0, self.encoding):
+            words.append(zipper)
         lacking = lacking_lines(frame.counts > 0, self._source)
         if lacking:
             words.append(f"{lacking} lines that the header announces did not come")
@@ -302,10 +305,11 @@ class Assembler(Arrivals):
         self._readouts.check(acquisition.samples.shape[2])
 
     def _screened(
-        self, samples: npt.NDArray[np.complex64], use: npt.NDArray[np.bool_]
+        self, samples: npt.NDArray[np.complex64], use: npt.NDArray[np.bool_], reverse: npt.NDArray[np.bool_]
     ) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
-        """(samples with broken coils set to 0, which lines may be used, energy of each in each coil)."""
-        values, broken, silent, energy = silent_of(samples)
+        """(samples with broken coils and sparks set to 0, which lines may be used, energy of each in each coil)."""
+        central = self._readouts.central(samples.shape[2], reverse, CENTRAL)
+        values, broken, silent, energy = silent_of(self.without_spikes(samples, use, central))
         lost = use & silent.all(axis=1)
         nan_lines = int((lost & broken.any(axis=1)).sum())
         if nan_lines:

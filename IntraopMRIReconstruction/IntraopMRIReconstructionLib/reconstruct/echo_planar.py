@@ -14,6 +14,7 @@ from ..data import Acquisition, Encoding, KSpace, LineFlag
 from ..errors import ReconstructionError
 from ..operators.fourier import ComplexArray, image_from_kspace, kspace_from_image, resized
 from ..operators.sampling import describe
+from .arrivals import CENTRAL
 from .assemble import Assembler
 from .epi import Ghost, Trapezoid, ghost_from_entropy, ghost_from_navigators, regridding, without_ghost
 from .methods import Ghost as GhostChoice
@@ -166,7 +167,11 @@ class EpiAssembler:
                 self._sort_in(_part(acquisition, flags, ~noise))
             return
         backward = flags & LineFlag.REVERSED > 0
-        samples = self._on_grid(acquisition.samples, backward)
+        # Before the readouts are made even: that would spread a spark.
+        length, kept = acquisition.samples.shape[2], self._lines.encoding.encoded_matrix[2]
+        middle = np.abs(np.arange(length) - (length - 1) / 2) <= CENTRAL * length / kept
+        clean = self._lines.without_spikes(acquisition.samples, np.ones(len(flags), bool), middle)
+        samples = self._on_grid(clean, backward)
         navigator = flags & LineFlag.NAVIGATOR > 0
         # The assembler would turn round what already is.
         plain = (flags & ~np.uint32(LineFlag.REVERSED)).astype(np.uint32)

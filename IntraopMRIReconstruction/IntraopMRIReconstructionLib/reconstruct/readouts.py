@@ -54,6 +54,12 @@ class Readouts:
             raise ReconstructionError(f"readouts of one scan must have one length, got {length} samples now")
         self._length = length
 
+    def central(self, length: int, reverse: npt.NDArray[np.bool_], cycles: float) -> npt.NDArray[np.bool_]:
+        """Which samples (lines, length) lie within ``cycles`` per field of view of the centre of k-space; lines marked
+        ``reverse`` (lines,) were read backwards."""
+        near: npt.NDArray[np.bool_] = np.abs(np.arange(length) - self._centre) <= cycles * self._size / self.kept
+        return np.where(reverse[:, None], near[::-1], near)
+
     def on_grid(self, lines: ComplexArray, reverse: npt.NDArray[np.bool_]) -> ComplexArray:
         """Lines (n, coils, kept) from (n, coils, samples); those marked ``reverse`` (n,) were read backwards."""
         if reverse.any():

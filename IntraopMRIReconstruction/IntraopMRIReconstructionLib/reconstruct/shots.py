@@ -16,7 +16,7 @@ from ..data import Acquisition, Encoding
 from ..errors import ReconstructionError
 from ..operators.fourier import ComplexArray
 from ..operators.trajectory import GOLDEN_ANGLE_RAD, in_all_directions, radial
-from .arrivals import CUT, MAX_FRAME_BYTES, Arrivals, cut_of, flags_of, silent_of
+from .arrivals import CENTRAL, CUT, MAX_FRAME_BYTES, Arrivals, cut_of, flags_of, silent_of
 from .stack import is_flat, slices_of
 from .suspicion import changed_parts
 
@@ -132,7 +132,7 @@ class ShotAssembler(Arrivals):
                 f"the slice must be within 0..{source.encoded_matrix[0] - 1} by the header, got {wrong[:5].tolist()}"
             )
         self._record(acquisition, flags, noise)
-        samples, good, energy = self._screened(acquisition.samples[use])
+        samples, good, energy = self._screened(acquisition.samples[use], k)
         if not good.any():
             return
         self._koosh = k.shape[-1] == 3
@@ -284,10 +284,11 @@ class ShotAssembler(Arrivals):
             self._kept_bytes -= gone.size
 
     def _screened(
-        self, samples: npt.NDArray[np.complex64]
+        self, samples: npt.NDArray[np.complex64], k: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
-        """(samples with broken coils set to 0, which lines may be used, energy (lines, coils))."""
-        values, _broken, silent, energy = silent_of(samples)
+        """(samples with broken coils and sparks set to 0, which lines may be used, energy (lines, coils))."""
+        central = np.linalg.norm(k, axis=-1) <= CENTRAL
+        values, _broken, silent, energy = silent_of(self.without_spikes(samples, np.ones(len(k), bool), central))
         lost = np.asarray(silent.all(axis=1))
         if lost.any():
             self._events["readouts left out because they carry only zeros, NaN or infinity"] += int(lost.sum())
