@@ -28,6 +28,7 @@ class PieceSection:
         self._page, self._running = page, page.running
         self._widget = slicer.util.loadUI(page.panel.resourcePath("UI/PieceSection.ui"))
         self.ui = slicer.util.childWidgetVariables(self._widget)
+        self._widget.setMRMLScene(slicer.mrmlScene)
         layout.insertWidget(place, self._widget)
         vars(page.ui).update(vars(self.ui))
         table = self.ui.pieceTable
