@@ -144,6 +144,30 @@ def test_cup_by_the_definitions_of_murray() -> None:
         holds(next(m for m in radiographic if "anteversion" in m.name.lower()), 17.0, 1e-4)
 
 
+def test_a_leg_before_and_now_with_intervals_and_with_what_its_scan_does_not_show() -> None:
+    def knee(mpta: float) -> Named:
+        slope = np.deg2rad(90.0 - mpta)
+        aside = 35.0 * np.array([np.cos(slope), 0.0, np.sin(slope)])
+        ankle = ("Ankle", np.array([0.0, 0.0, -360.0]))
+        return [("Knee", np.zeros(3)), ankle, ("Plateau medial", -aside), ("Plateau lateral", aside)]
+
+    values = named(measured(plan_of("leg", before=knee(82.0)), "leg", drawn(knee(89.0)), SCAN))
+    holds(values["mMPTA, right"], 89.0, 1e-4)
+    holds(values["mMPTA, right: change"], 7.0, 1e-4)
+    assert values["Hip-knee-ankle angle HKA, right"].missing_because == "not placed: femoral head"
+
+
+def test_the_operated_leg_against_the_other_one() -> None:
+    pelvis = [("Teardrop right", np.array([55.0, 0, 0])), ("Teardrop left", np.array([-55.0, 0, 0]))]
+    legs = [("Trochanter right", np.array([70.0, 0, -46])), ("Trochanter left", np.array([-70.0, 0, -40]))]
+    found = measured(plan_of("length", before=pelvis), "length", drawn(legs), SCAN)
+    values = named(found)
+    holds(values["Leg length difference, right operated"], 6.0, 1e-4)
+    assert values["Femoral offset, right"].value is None
+    other = named(measured(plan_of("length", before=pelvis), "length", drawn(legs, "left"), SCAN))
+    holds(other["Leg length difference, left operated"], -6.0, 1e-4)
+
+
 def test_sagittal_balance_with_and_without_the_neck() -> None:
     slope, tilt = np.deg2rad(40.0), np.deg2rad(15.0)
     corners = np.array([[0, -17 * np.cos(slope), 17 * np.sin(slope)], [0, 17 * np.cos(slope), -17 * np.sin(slope)]])
@@ -301,7 +325,7 @@ def test_plans_need_what_their_procedure_needs() -> None:
         plan_of("knee")
     with pytest.raises(SessionError, match="neither a tumour nor an implant"):
         plan_of()
-    assert set(RECIPES) == {"vascular", "cord", "cobb", "sagittal", "hip", "osteotomy", "nonenhancing"}
+    assert set(RECIPES) == {"vascular", "cord", "cobb", "sagittal", "hip", "leg", "length", "osteotomy", "nonenhancing"}
 
 
 @pytest.fixture

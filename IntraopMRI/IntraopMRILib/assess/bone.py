@@ -94,8 +94,8 @@ def sagittal_balance(
     posterior, anterior = corners
     if anterior[1] <= posterior[1]:
         raise AssessmentError("the first corner of S1 must be the posterior one: swap the two points")
-    _require_length(corners[0] - corners[1], S1_MM, "the corners of S1")
-    _require_length(heads[0] - heads[1], HEADS_MM, "the femoral heads")
+    require_length(corners[0] - corners[1], S1_MM, "the corners of S1")
+    require_length(heads[0] - heads[1], HEADS_MM, "the femoral heads")
     # In the sagittal plane an angle is measured from superior, positive when the normal leans to anterior.
     slope = float(np.rad2deg(np.arctan2(posterior[2] - anterior[2], anterior[1] - posterior[1])))
     to_hips = heads.mean(axis=0) - corners.mean(axis=0)
@@ -143,7 +143,7 @@ def pelvic_frame(right_asis: npt.ArrayLike, left_asis: npt.ArrayLike, pubis: npt
     across = right - left
     if across[0] <= 0:
         raise AssessmentError("the right iliac spine must lie to the right of the left one: swap the two points")
-    _require_length(across, SPINES_MM, "the anterior superior iliac spines")
+    require_length(across, SPINES_MM, "the anterior superior iliac spines")
     x = across / np.linalg.norm(across)
     up = (right + left) / 2.0 - low
     up -= (up @ x) * x
@@ -276,7 +276,8 @@ def _require_error(value_deg: float, name: str) -> None:
         raise AssessmentError(f"{name} must be zero or more degrees, got {value_deg}")
 
 
-def _require_length(between: Vector, least_most_mm: tuple[float, float], what: str) -> None:
+def require_length(between: Vector, least_most_mm: tuple[float, float], what: str) -> None:
+    """Raise AssessmentError when a vector, mm, is shorter or longer than that of any patient."""
     length, (least, most) = float(np.linalg.norm(between)), least_most_mm
     if not least <= length <= most:
         raise AssessmentError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from IntraopMRIReconstructionLib.data import Image, Level, Matrix, Measurement, Progress, Reason, Verdict
@@ -18,6 +19,7 @@ from ..assess.implant_detection import DetectedImplant, find_implant
 from ..assess.pedicle import Breach, pedicle_breach, pedicle_of
 from ..register.rigid import RigidRegistration
 from ..register.vertebrae import VertebraRegistration, register_vertebrae
+from .clearance import clearances
 from .plan import Plan
 from .updates import ImplantFound, own_motion
 
@@ -133,10 +135,17 @@ def _without_the_whole(found: tuple[VertebraRegistration, ...]) -> tuple[Vertebr
     return tuple(result)
 
 
-def found_implant(image: Image, trajectory: Trajectory, carrier: Carrier, pedicle: Image | str | None) -> ImplantFound:
+def found_implant(
+    image: Image,
+    trajectory: Trajectory,
+    carrier: Carrier,
+    pedicle: Image | str | None,
+    around: Mapping[str, Image] = MappingProxyType({}),
+) -> ImplantFound:
     """Find a planned implant (preoperative RAS) in ``image`` and measure it against its plan.
 
-    ``pedicle``: its label, or why there is none (see :func:`pedicle_for`).
+    ``pedicle``: its label, or why there is none (see :func:`pedicle_for`). ``around``: structures (preoperative RAS) to
+    keep clear of, that move with what carries the implant.
     Raises SessionError when its vertebra or the implant itself was not found with certainty: no number then.
     """
     name = trajectory.name
@@ -152,7 +161,12 @@ def found_implant(image: Image, trajectory: Trajectory, carrier: Carrier, pedicl
         raise SessionError(f"'{name}' was not found with certainty ({detected.verdict.text}): no number is shown")
     breach = _breach(detected, carrier, pedicle) if isinstance(pedicle, Image) else pedicle or None
     drawn = None if carrier.own_motion is None else trajectory.moved(carrier.own_motion)
-    return replace(compared(planned, detected, (image.uid,), carrier.basis, carrier.error_mm, breach), drawn=drawn)
+    found = compared(planned, detected, (image.uid,), carrier.basis, carrier.error_mm, breach)
+    may = detected.spread.widened(carrier.error_mm)
+    clear = clearances(
+        detected.trajectory, may, around, carrier.intraop_from_preop, carrier.basis, found.measurements[0].based_on
+    )
+    return replace(found, measurements=(*found.measurements, *clear), drawn=drawn)
 
 
 def _breach(detected: DetectedImplant, carrier: Carrier, pedicle: Image) -> Breach | str:

@@ -20,6 +20,7 @@ from IntraopMRIReconstructionLib.geometry import apply, invert
 from scipy.spatial import KDTree
 
 from ..assess.bone import cobb_angle, cup_orientation, osteotomy_deviation, pelvic_frame, plane_normal, sagittal_balance
+from ..assess.leg import leg_axes, leg_length
 from ..assess.lesion import cord_residual, non_enhancing_residual, vascular_residual
 from ..assess.resection import RanoClass, with_non_enhancing
 from ..register.landmarks import fit_rigid, register_landmarks
@@ -263,6 +264,18 @@ def _cup(points: Groups, option: str) -> tuple[Measurement, ...]:
     return cup_orientation(plane_normal(points["rim"], outward), side, frame)
 
 
+def _of_a_leg(
+    measure: Callable[[Groups, Literal["right", "left"]], tuple[Measurement, ...]],
+) -> Callable[[Groups, str], tuple[Measurement, ...]]:
+    """A measure that takes one point of each name, and a side."""
+
+    def work(points: Groups, option: str) -> tuple[Measurement, ...]:
+        single = {name: places.mean(axis=0) for name, places in points.items()}
+        return measure(single, "left" if option == "left" else "right")
+
+    return work
+
+
 def _osteotomy(plan: Plan, drawn: Drawn, scan: Scan) -> Numbers:
     """The fragment's own motion against that of the bone which carries the registration."""
     if plan.correction is None:
@@ -341,6 +354,14 @@ def _voxels(label: Image) -> Points:
 _COBB = {"upper": 3, "lower": 3}
 _SAGITTAL = {"l1": 3, "s1 posterior": 1, "s1 anterior": 1, "hip": 2, "c7": 0}
 _CUP = {"rim": 3, "asis right": 1, "asis left": 1, "pubis": 1}
+_LEG = {
+    "knee": 1, "femoral head": 0, "ankle": 0, "condyle medial": 0, "condyle lateral": 0, "plateau medial": 0,
+    "plateau lateral": 0,
+}  # fmt: skip
+_LENGTH = {
+    "teardrop right": 1, "teardrop left": 1, "trochanter right": 1, "trochanter left": 1, "head": 0, "shaft upper": 0,
+    "shaft lower": 0,
+}  # fmt: skip
 #: Every measure by its kind.
 RECIPES: Mapping[str, Recipe] = {
     "vascular": Recipe(
@@ -378,6 +399,22 @@ RECIPES: Mapping[str, Recipe] = {
         groups=_CUP,
         options=("right", "left"),
         work=_by_landmarks(_CUP, _cup, unmoved=("asis right", "asis left", "pubis")),
+    ),
+    "leg": Recipe(
+        "Axes of a leg",
+        "'knee', 'femoral head' and 'ankle' in their middles; 'condyle medial' and 'condyle lateral' at the lowest "
+        "points of the femur, 'plateau medial' and 'plateau lateral' on the tibia: as far as they are in the scan",
+        groups=_LEG,
+        options=("right", "left"),
+        work=_by_landmarks(_LEG, _of_a_leg(leg_axes)),
+    ),
+    "length": Recipe(
+        "Leg length and offset",
+        "'teardrop right' and 'teardrop left', 'trochanter right' and 'trochanter left' (lesser); for the offset "
+        "'head' in the middle of the operated one, 'shaft upper' and 'shaft lower' in its femur",
+        groups=_LENGTH,
+        options=("right", "left"),
+        work=_by_landmarks(_LENGTH, _of_a_leg(leg_length), unmoved=("teardrop right", "teardrop left")),
     ),
     "osteotomy": Recipe(
         "Correction of a bone",

@@ -25,7 +25,9 @@ PATH_STEP_MM = 1.0
 #: Voxels around a carried-over structure, so that its surface closes.
 MARGIN_VOXELS = 3
 #: What a plan may be about beside tumour and implants; all but the last one need a person who draws.
-MEASURES = ("vascular", "cord", "cobb", "sagittal", "hip", "osteotomy", "nonenhancing", "alignment")
+MEASURES = (
+    "vascular", "cord", "cobb", "sagittal", "hip", "leg", "length", "osteotomy", "nonenhancing", "alignment",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

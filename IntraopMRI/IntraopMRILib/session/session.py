@@ -517,10 +517,13 @@ class Session:
         for measurement in found.measurements:
             self.journal.measurement(measurement)
         self.journal.parts(found.vertebrae)
+        # Beside a tumour a person decides where each structure is now: nothing is measured to it before.
+        around = plan.at_risk if plan.tumour is None else {}
         for trajectory in plan.trajectories if levels != {Level.REFUSED} else ():
             name = trajectory.name
             with self._teller.reporting("assess implants", True, scan.protocol, deviation(name)):
-                implant = found_implant(image, trajectory, found.by_name[name], pedicle_for(plan, trajectory))
+                pedicle = pedicle_for(plan, trajectory)
+                implant = found_implant(image, trajectory, found.by_name[name], pedicle, around)
                 self._decisions.implant(implant)
                 if unknown := unknown_of(implant):
                     self._tell(Problem("assess implants", unknown, fatal=False))

@@ -16,7 +16,7 @@ from .nodes import Segments, pointsOf
 from .style import CHECK, colored
 
 #: Which recipes read the points, and which the planned motion.
-POINTS, CORRECTION = ("cord", "cobb", "sagittal", "hip", "osteotomy"), ("osteotomy",)
+POINTS, CORRECTION = ("cord", "cobb", "sagittal", "hip", "leg", "length", "osteotomy"), ("osteotomy",)
 
 
 class MeasureSection:
