@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from IntraopMRILib.cli.measure import _picture
 from IntraopMRILib.register.deformable import DeformableRegistration
 from IntraopMRILib.register.rigid import RigidRegistration
 from IntraopMRILib.session import Plan, Session
-from IntraopMRILib.session.updates import PlanCarried, ResidualFound
+from IntraopMRILib.session.dicom import PIECE, Gathered
+from IntraopMRILib.session.updates import ImageReady, PlanCarried, ResidualFound
 from IntraopMRILib.workflow.record import from_json, to_json
 from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import SessionError
@@ -162,6 +166,22 @@ def test_what_cannot_be_judged_is_refused(session: Session) -> None:
     session._decisions.forget()
     with pytest.raises(SessionError, match="a newer image"):
         session.judge_piece(1, False, "Dr. X")
+
+
+def test_each_piece_has_a_picture_that_a_later_report_finds_again(session: Session, tmp_path: Path) -> None:
+    image, _ = found(session)
+    gathered = Gathered()
+    gathered.take(ImageReady(image, "contrast", None, None))
+    assert gathered.pictures() == []
+    session.judge_piece(2, False, "Dr. X")
+    gathered.take(newest(session))
+    first, second = gathered.pictures()
+    assert (first.piece, second.piece) == (1, 2)
+    assert "not counted" in second.caption
+    for name, number in ((f"{PIECE}2", 2), ("overview", 0), (f"{PIECE}wise", 0)):
+        path = tmp_path / f"{name}.png"
+        path.write_bytes(b"PNG")
+        assert _picture(path).piece == number
 
 
 def test_a_piece_in_a_structure_at_risk_touches_it(session: Session) -> None:

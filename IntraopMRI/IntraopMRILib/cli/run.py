@@ -68,6 +68,9 @@ SHOWN = {
 REGISTRATION, HEAT = "Registration", "Temperature scan"
 #: A picture waits this long for a pose that may be shown (s): the tracker went on while the main thread was busy.
 STEADY_S = 1.0
+#: That of the pointer is taken within this distance of the residual (mm) where the tip was there while it was followed,
+#: and waits this long for it to come back (s): from afar nothing is seen of what it points at.
+NEAR_MM, RETURN_S = 12.0, 8.0
 #: Seconds between two samples of the pointer that are kept.
 SAMPLE_S = 0.1
 
@@ -395,7 +398,9 @@ class _Run:
         """
         from ..scene.offscreen import writePng
 
-        self._settle()
+        self._settle(near=at_tip)
+        # What is said belongs to the pose that is drawn, however long drawing takes.
+        readout = self.view.readout()
         started = time.perf_counter()
         tip = self.view.tip() if at_tip else None
         centre = self.view.centroid if tip is None else tip
@@ -405,17 +410,22 @@ class _Run:
             opacity,
             centre=np.zeros(3) if centre is None else centre,
         )
-        views.annotate(self.view.readout(), self.bridge.legend())
+        views.annotate(readout, self.bridge.legend())
         path = writePng(views.fourUp(), self.folder / name)
         self.session.journal.timing(f"render {name}", time.perf_counter() - started)
         return Picture(path.read_bytes(), caption)
 
-    def _settle(self) -> None:
-        """Take poses until the pointer may be shown again, but not for long: it may be out of sight."""
-        started = time.monotonic()
-        while time.monotonic() - started < STEADY_S:
+    def _settle(self, near: bool) -> None:
+        """Take poses until the pointer may be shown again, but not for long: it may be out of sight.
+
+        ``near``: until it is near the residual as well, where it has been there.
+        """
+        comes_back = near and any(_is_near(sample.distance_mm) for sample in self.outcome.samples)
+        end_s = time.monotonic() + (RETURN_S if comes_back else STEADY_S)
+        while time.monotonic() < end_s:
             self._listen()
-            if not self.view.waitsForPose():
+            shown = self.view.tipToResidual()
+            if not self.view.waitsForPose() and (not comes_back or _is_near(None if shown is None else shown.value)):
                 return
             time.sleep(TICK_S)
 
@@ -438,6 +448,10 @@ class _Run:
         self.session.journal.finish()
         self._write_dicom()
         record = self.outcome.record = self.session.journal.record
+        for piece in record.residual.pieces if record.residual is not None else ():
+            bounds = piece.volume.interval or (piece.volume.value or 0.0,) * 2
+            size = f"{piece.volume.value:.2f} cm3 ({bounds[0]:.2f} to {bounds[1]:.2f})"
+            print(f"  piece {piece.number} of the residual: {size}, {piece.place}; {piece.sure}")
         pieces = self.gathered.pictures()
         for picture in pieces:
             (self.folder / f"{PIECE}{picture.piece}.png").write_bytes(picture.data)
@@ -455,3 +469,7 @@ class _Run:
         journal.event("dicom", text)
         journal.timing("write DICOM", time.perf_counter() - started)
         print(f"  {text}")
+
+
+def _is_near(distance_mm: float | None) -> bool:
+    return distance_mm is not None and distance_mm <= NEAR_MM

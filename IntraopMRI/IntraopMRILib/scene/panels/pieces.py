@@ -88,8 +88,11 @@ class PieceSection:
         why = "" if named or current is None else _("Enter the surgeon below before judging a piece.")
         small = next((m for m in self._running.residual.measurements if m.name.startswith("Smaller than")), None)
         rest = "" if small is None else f"{small.name}: {spread(small)}"
-        ui.pieceNote.text = "<br>".join(escape(words) for words in (why, rest) if words)
-        ui.pieceNote.visible = bool(why or rest)
+        still = current is not None and self._page.parameters.tracker.used and not self._page.parameters.followPointer
+        stays = _("The views stand still here: F lets them follow the pointer again.") if still else ""
+        notes = [escape(words) for words in (why, stays, rest) if words]
+        ui.pieceNote.text = "<br>".join(notes)
+        ui.pieceNote.visible = bool(notes)
         self.tick()
 
     def tick(self) -> None:
