@@ -130,6 +130,23 @@ def test_the_dialect_of_the_live_slices_says_where_they_lie(theatre: Theatre, na
     np.testing.assert_allclose(slicer.util.arrayFromVTKMatrix(matrix), meant, atol=0.01)
 
 
+def test_a_live_slice_that_no_other_follows_says_so(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{type(theatre.panel.running).__module__}.LIVE_OLD_S", 0.2)
+    theatre.connect()
+    bridge, message = theatre.panel.running.view.bridge, message_from_image(Image(np.ones((1, 4, 5), np.float32), LPS))
+    assert theatre.live.wait_for_peer(20.0)
+
+    def name() -> str:
+        return bridge.node("live").GetName() if bridge.node("live") is not None else ""
+
+    for _ in range(2):
+        theatre.live.send(message)
+        wait_until(lambda: name() == "Live slice", 30, "the live slice")
+        theatre.page.tick()
+        assert ", last slice " in theatre.page.ui.liveStateLabel.text
+        wait_until(lambda: name().startswith("Live slice (none since "), 30, "the end of the stream")
+
+
 def test_the_dialect_of_the_scanner_is_its_own_and_in_the_record(theatre: Theatre) -> None:
     theatre.page.ui.scannerDialectBox.currentIndex = NAMES.index("mrigtlbridge")
     theatre.connect()

@@ -356,7 +356,15 @@ def test_live_slice(bridge: SceneBridge, directions: np.ndarray) -> None:
     flat = Image(np.ones((1, 8, 8), np.float32), grid(directions))
     bridge.setLiveSlice(flat)
     assert bridge.node("live").GetImageData().GetDimensions() == (8, 8, 1)  # type: ignore[union-attr]
+    bridge.stopLiveSlice("none since 12:00:00")
+    node = bridge.node("live")
+    assert node is not None
+    assert (node.GetName(), node.GetImageData().GetDimensions()) == ("Live slice (none since 12:00:00)", (8, 8, 1))
+    bridge.setLiveSlice(flat)
+    assert node.GetName() == "Live slice"
     bridge.setLiveSlice(None)
+    assert bridge.node("live") is None
+    bridge.stopLiveSlice("none since 12:00:00")
     assert bridge.node("live") is None
     with pytest.raises(DataError, match=r"must have shape \(1, j, i\)"):
         bridge.setLiveSlice(image())

@@ -159,6 +159,12 @@ class SceneBridge:
             raise DataError(f"a live slice must have shape (1, j, i), got {image.array.shape}")
         self._put("live", recipes.volume(image, "Live slice") if image else None)
 
+    def stopLiveSlice(self, words: str) -> None:
+        """Say behind the name of the live slice that it stands still: views and lists show the name, not the time."""
+        content = self._wanted.get("live")
+        if content is not None:
+            self._put("live", replace(content, attributes={**content.attributes, "Position": words}))
+
     def setPreview(self, content: Content | None) -> None:
         """Show a coarse picture of a scan that still arrives, see :func:`.recipes.preview`; None takes it away."""
         self._put("preview", content)

@@ -117,6 +117,8 @@ class ConnectPage(Page):
             if control is not None and control.state is not ScannerState.UNKNOWN:
                 words.append(control.text)
             words.append(_("last message {age:.0f} s ago").format(age=time.monotonic() - self.running.heard_s))
+        elif part == "live" and self.running.slice_s is not None:
+            words.append(_("last slice {age:.0f} s ago").format(age=time.monotonic() - self.running.slice_s))
         words.append(_("frame RAS, mm"))
         return ", ".join(words)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,9 @@ from ...session.updates import (
     StageProgress,
     Update,
 )
+
+#: A stream of slices that brings none for so long (s) stands still.
+LIVE_OLD_S = 3.0
 
 
 class Running:
@@ -60,6 +64,9 @@ class Running:
         self.warnings: list[str] = []
         self.said = ""
         self.heard_s: float | None = None
+        #: When the newest live slice came (monotonic s), and whether its name says that none has followed.
+        self.slice_s: float | None = None
+        self._stopped = False
         #: As the tracker sent it; with the calibrated tip, in the tracker's frame; in the scanner's frame.
         self.rawPose: Pose | None = None
         self.tipPose: Pose | None = None
@@ -280,6 +287,11 @@ class Running:
             live = self.session.live_slice()
             if live is not None:
                 self.view.bridge.setLiveSlice(live)
+                self.slice_s, self._stopped = time.monotonic(), False
+            elif self.slice_s is not None and not self._stopped and time.monotonic() - self.slice_s > LIVE_OLD_S:
+                self._stopped = True
+                at = datetime.now() - timedelta(seconds=time.monotonic() - self.slice_s)
+                self.view.bridge.stopLiveSlice(_("none since {time}").format(time=f"{at:%H:%M:%S}"))
             pose = self.session.pose()
             if pose is not None:
                 self.place(pose)
