@@ -110,8 +110,8 @@ def bed_of(carried_ras_mm: Points, cavity: Image | None, brain: Image | None) ->
     points = _middles(hole, cavity)
     opening: Points = np.zeros((0, 3))
     if brain is not None and brain.array.shape == hole.shape:
-        # Outside of the grid as well: it ends where the brain does.
-        tissue = np.pad((brain.array != 0) | hole, 1)
+        # Outside of the grid as well: it ends where the brain does. A ventricle is no way in.
+        tissue = ndimage.binary_fill_holes(np.pad((brain.array != 0) | hole, 1))
         meets = hole & ndimage.binary_dilation(~tissue)[1:-1, 1:-1, 1:-1]
         parts, count = ndimage.label(meets, _ALL)
         sizes = np.sort(np.bincount(parts.reshape(-1))[1:])[::-1]

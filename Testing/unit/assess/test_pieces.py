@@ -178,6 +178,16 @@ def test_two_openings_of_one_size_are_none() -> None:
     assert opening[:, 1].min() == 39.0
 
 
+def test_a_ventricle_is_no_opening() -> None:
+    """The cavity reaches it, but not the surface of the brain."""
+    grid = np.eye(4)
+    k, j, i = np.indices((40, 40, 40)) - 20
+    ventricle = (np.abs(i) < 4) & (np.abs(k) < 4) & (np.abs(j + 8) < 4)
+    hole = (np.abs(i) < 5) & (np.abs(k) < 5) & (np.abs(j) < 5)
+    cavity, brain = (Image(mask.astype(np.uint8), grid) for mask in (hole, (np.abs(j) < 18) & ~ventricle))
+    assert len(bed_of(np.zeros((1, 3)), cavity, brain).opening) == 0
+
+
 def test_what_a_person_excludes_changes_the_number_and_its_definition() -> None:
     whole = head("LPS").found
     rest = excluding(whole, frozenset({2}))
