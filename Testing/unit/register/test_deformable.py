@@ -12,6 +12,7 @@ from IntraopMRILib.register import deformable_work
 from IntraopMRILib.register.deformable import DeformableRegistration, register_deformable
 from IntraopMRILib.register.deformable_verdict import Findings, deformable_verdict, jacobian_determinant
 from IntraopMRILib.register.inverse import before_moving
+from IntraopMRILib.register.uncertainty import distance_mm
 from IntraopMRIReconstructionLib.data import Image, Level
 from IntraopMRIReconstructionLib.errors import Cancelled, DataError, RegistrationError
 from IntraopMRIReconstructionLib.geometry import apply, corner_from_centre, invert
@@ -335,3 +336,24 @@ def test_verdict_rules(findings: Findings) -> None:
     rng = np.random.default_rng(0)
     torn = Image(rng.normal(0, 4, (40, 40, 40, 3)), matrix)
     assert "folded" in deformable_verdict(replace(findings, shift=torn, inverse_shift=torn)).text
+
+
+def test_the_radius_holds_the_error_near_the_cavity_and_far(make: Any) -> None:
+    case = make(spacing=(2.0, 2.0, 2.0))
+    found = register_deformable(
+        case.intraop, case.preop, case.pose, fixed_mask=case.brain, moving_mask=case.preop_brain
+    )
+    radius, from_cavity = (
+        ndimage.map_coordinates(values, _index(found.shift, case.intraop_points), order=1, mode="nearest")
+        for values in (found.uncertainty.array, distance_mm(found.cavity))
+    )
+    inside, near = case.errors(found) <= radius, from_cavity < 15.0
+    assert inside[near].mean() >= 0.95
+    assert inside[~near].mean() >= 0.95
+    # A radius of a voxel and more near the cavity would say little.
+    assert radius[near].mean() < 0.7
+    assert radius[from_cavity < 4.0].mean() > 1.1 * radius[~near].mean()
+
+
+def _index(image: Image, points: np.ndarray) -> np.ndarray:
+    return np.asarray(apply(invert(image.ras_from_ijk), points)[:, ::-1].T)

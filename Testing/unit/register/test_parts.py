@@ -19,7 +19,7 @@ from IntraopMRILib.register.matching import LevelFit, LevelImages
 from IntraopMRILib.register.normalise import locally_normalised
 from IntraopMRILib.register.sampling import Volume, resampled, sample
 from IntraopMRILib.register.tones import Tones
-from IntraopMRILib.register.uncertainty import distance_mm
+from IntraopMRILib.register.uncertainty import distance_mm, uncertainty_mm
 from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import Cancelled, RegistrationError
 from IntraopMRIReconstructionLib.geometry import apply, corner_from_centre, resample_matrix
@@ -134,30 +134,57 @@ def test_steps_settle_where_nothing_moved() -> None:
     assert np.sqrt((again - found) ** 2).mean() < 0.1, "and has little left to do"
 
 
+class Ball:
+    """A ball of 16 mm is gone, its wall has drawn in by ``drawn_in_mm``; nothing is matched within 3 mm of the wall."""
+
+    def __init__(self, drawn_in_mm: float) -> None:
+        rng, size, radius = np.random.default_rng(0), 48, 16.0
+        anatomy = ndimage.gaussian_filter(rng.standard_normal((size + 8,) * 3), 1.2).astype(np.float32)
+        anatomy /= anatomy.std()
+        self.offset = 2.0 * (np.indices((size,) * 3) - (size - 1) / 2.0)
+        self.away = np.sqrt((self.offset**2).sum(axis=0))
+        # Where tissue was: farther out, around the cavity without change of volume.
+        self.pull = self.offset * drawn_in_mm * radius**2 / np.maximum(self.away, radius / 2) ** 3
+        before = (np.indices((size,) * 3) + self.pull / 2.0 + 4.0).astype(np.float32)
+        fixed = ndimage.map_coordinates(anatomy, before, order=1).astype(np.float32)
+        gone = self.away < radius + 3.0
+        self.images = LevelImages(fixed, anatomy[4:-4, 4:-4, 4:-4], (~gone).astype(np.float32), np.full(3, 2.0))
+        self.lattice, self.gone = Lattice(8.0, (2.0 * size,) * 3), gone
+        self.wall = (self.away > radius) & (self.away < radius + 1.5)
+
+    def fitted(self, loose: float) -> tuple[LevelFit, np.ndarray]:
+        firm = firm_nodes(self.lattice, self.gone, self.images.voxel_mm, loose)
+        fit = LevelFit(self.images, self.lattice, 0.05, 2, firm=firm)
+        return fit, fit.fitted(np.zeros((3, *self.lattice.shape), np.float32), 10, lambda _: None)
+
+
 def test_the_wall_of_a_collapsed_cavity_is_not_held_back_by_the_other_one() -> None:
-    """A ball of 16 mm is gone, its wall has drawn in by 2.5 mm; nothing is matched within 3 mm of the wall."""
-    rng, size, radius = np.random.default_rng(0), 48, 16.0
-    anatomy = ndimage.gaussian_filter(rng.standard_normal((size + 8,) * 3), 1.2).astype(np.float32)
-    anatomy /= anatomy.std()
-    offset = 2.0 * (np.indices((size,) * 3) - (size - 1) / 2.0)
-    away = np.sqrt((offset**2).sum(axis=0))
-    # Where tissue was: farther out, around the cavity without change of volume.
-    pull = offset * 2.5 * radius**2 / np.maximum(away, radius / 2) ** 3
-    before = (np.indices((size,) * 3) + pull / 2.0 + 4.0).astype(np.float32)
-    fixed = ndimage.map_coordinates(anatomy, before, order=1).astype(np.float32)
-    moving = anatomy[4:-4, 4:-4, 4:-4]
-    gone = away < radius + 3.0
-    images = LevelImages(fixed, moving, (~gone).astype(np.float32), np.full(3, 2.0))
-    lattice = Lattice(8.0, (2.0 * size,) * 3)
-    wall = (away > radius) & (away < radius + 1.5)
+    ball = Ball(2.5)
 
     def lacking(loose: float) -> float:
-        fit = LevelFit(images, lattice, 0.05, 2, firm=firm_nodes(lattice, gone, images.voxel_mm, loose))
-        found = fit.basis.evaluated(fit.fitted(np.zeros((3, *lattice.shape), np.float32), 10, lambda _: None))
-        return float((((pull - found) * offset).sum(axis=0) / away)[wall].mean())
+        fit, coefficients = ball.fitted(loose)
+        found = fit.basis.evaluated(coefficients)
+        return float((((ball.pull - found) * ball.offset).sum(axis=0) / ball.away)[ball.wall].mean())
 
     loose, firm = lacking(LOOSE), lacking(1.0)
     assert 0.0 < loose < 0.9 * firm
+
+
+def test_the_radius_is_wide_where_walls_drew_in() -> None:
+    """The fit cannot follow a wall that it does not see: the radius has to say so, and only there."""
+
+    def seen(drawn_in_mm: float) -> tuple[np.ndarray, np.ndarray]:
+        ball = Ball(drawn_in_mm)
+        fit, coefficients = ball.fitted(LOOSE)
+        grid = np.diag([2.0, 2.0, 2.0, 1.0])
+        shift, brain = Image(np.zeros((*ball.gone.shape, 3), np.float32), grid), Image(np.ones(ball.gone.shape), grid)
+        radius = uncertainty_mm(fit, coefficients, shift, brain, np.maximum(ball.away - 16.0, 0.0)).array
+        error = np.sqrt(((fit.basis.evaluated(coefficients) - ball.pull) ** 2).sum(axis=0))
+        return radius[ball.wall], error[ball.wall]
+
+    (still, _), (radius, error) = seen(0.0), seen(2.5)
+    assert (error <= radius).mean() >= 0.95
+    assert radius.mean() > 1.4 * still.mean()
 
 
 def test_only_a_cavity_that_drew_in_lets_go_of_its_walls() -> None:
