@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,14 @@ from host.fixtures import ROOT, running, wait_until
 
 FOLDER = ROOT / "Resources" / "Screenshots"
 SIZE = (1280, 800)
+#: Where the pointer is in a picture: its tip beside the residual, and not in it.
+NEAREST_MM, NEAR_MM = 2.0, 12.0
+#: The ablation is shown when so much has reached the lethal dose.
+LETHAL_CM3 = 0.3
 NAMES = {
     "CASE": "1-case", "CONNECT": "2-connect", "REGISTER": "3-register", "SCAN": "4-scan", "NAVIGATE": "5-navigate",
     "DECIDE": "6-decide", "PLAN": "4-plan", "CROSS-CHECK": "4-cross-check", "IMPLANT": "5-implant",
+    "ABLATION": "4-ablation",
 }  # fmt: skip
 
 
@@ -40,9 +46,12 @@ class Session:
         wait_until(condition, 300, what)
 
     def guided(self) -> bool:
-        """Whether the pointer guides now."""
+        """Whether the pointer guides now, beside the residual."""
         guidance = self.pages["NAVIGATE"].guidance
-        return guidance is not None and guidance.residual is not None and not self.running.view.readout().pose_problem
+        if guidance is None or guidance.residual is None or self.running.view.readout().pose_problem:
+            return False
+        # From afar nothing is seen of what it points at.
+        return bool(guidance.residual.value is not None and NEAREST_MM <= guidance.residual.value <= NEAR_MM)
 
     def pose_is_live(self) -> bool:
         """Whether the views may show the pointer, where there is one."""
@@ -77,6 +86,8 @@ class Session:
 
     def run(self) -> None:
         case = self.pages["CASE"].ui
+        # A frame of thermometry takes three seconds, and a scan forty of them.
+        self.panel.theatreOptions = {"scanner": ["--frame-seconds", "0.7"]}
         case.simulateButton.click()
         self.wait(lambda: self.running.theatre is not None and self.running.task is None, "the theatre")
         self.take(NAMES["CASE"], lambda: not self.running.busy and self.panel.ui.nextButton.enabled)
@@ -101,13 +112,36 @@ class Session:
             scan.acceptButton.click()
         self.cross_check(scan)
         self.open("NAVIGATE")
-        label = self.pages["NAVIGATE"].ui.residualDistanceLabel
-        self.wait(lambda: "5." in label.text, "the pointer near the residual")
-        self.take(NAMES["NAVIGATE"], lambda: "mm" in label.text and self.guided())
+        self.take(NAMES["NAVIGATE"], self.guided)
         self.open("DECIDE")
         self.pages["DECIDE"].ui.decisionBox.currentIndex = 1
         self.pages["DECIDE"].ui.reportFolderEdit.currentPath = "~/IntraopMRI-report"
         self.take(NAMES["DECIDE"], self.guided)
+        self.ablate()
+
+    def ablate(self) -> None:
+        """What is left is heated: temperature, dose, and what has reached the lethal one."""
+        from IntraopMRILib.scene.heat_texts import gone
+        from IntraopMRILib.scene.panels.scan import PROTOCOLS
+
+        scan = self.pages["SCAN"].ui
+        self.open("SCAN")
+        self.panel.parameters.followPointer = False
+        scan.protocolBox.currentIndex = [protocol for protocol, *_ in PROTOCOLS].index("Thermometry")
+        scan.scanButton.click()
+        self.wait(lambda: scan.markHottestButton.enabled, "the heat")
+        spot = self.running.heat.hottest_ras_mm
+        scan.markHottestButton.click()
+        for name in self.app.layoutManager().sliceViewNames():
+            self.app.layoutManager().sliceWidget(name).mrmlSliceNode().JumpSliceByCentering(*spot)
+
+        def telling() -> bool:
+            heat = self.running.heat
+            lethal = None if heat is None else heat.numbers.volume.value
+            return lethal is not None and lethal > LETHAL_CM3 and not gone(heat, time.monotonic())
+
+        self.wait(telling, "the lethal dose")
+        self.take(NAMES["ABLATION"], telling)
 
     def cross_check(self, scan: Any) -> None:
         """Where another program finds the tissue elsewhere, where that program is installed."""

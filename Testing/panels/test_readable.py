@@ -176,6 +176,27 @@ def test_larger_letters_make_what_is_large_larger(app: Any) -> None:
         wait_until(lambda: panel.suited.scale == 1.0, 5, "the letters as before")
 
 
+def test_every_field_has_a_name_to_be_read_aloud_and_a_tooltip(app: Any) -> None:
+    for module in ("IntraopMRI", "IntraopMRIReconstruction"):
+        slicer.util.selectModule(module)
+        panel = slicer.util.getModuleWidget(module).panel.widget
+        kinds = (QtWidgets.QLineEdit, QtWidgets.QComboBox, QtWidgets.QAbstractSpinBox, QtWidgets.QTableWidget)
+        fields = [widget for kind in kinds for widget in panel.findChildren(kind)]
+        named = 0
+        for field in fields:
+            # A field of a larger one (slider, path, selector) goes by the name of that.
+            while field.objectName.startswith("qt_") or not field.objectName:
+                field = field.parentWidget()
+            assert field.accessibleName, field.objectName
+            assert "<" not in field.accessibleName, field.objectName
+            assert field.toolTip, field.objectName
+            named += 1
+        assert named > 15
+        for button in panel.findChildren(QtWidgets.QAbstractButton):
+            if button.objectName and not button.objectName.startswith("qt_"):
+                assert button.text or button.accessibleName, button.objectName
+
+
 def tops(app: Any, page: Any, names: tuple[str, ...]) -> dict[str, int]:
     for _ in range(5):
         app.processEvents()

@@ -10,7 +10,7 @@ import slicer
 import slicer.util
 import vtk
 from IntraopMRILib.register.deformable import DeformableRegistration
-from IntraopMRILib.scene import recipes
+from IntraopMRILib.scene import colors, recipes
 from IntraopMRILib.scene.bridge import SceneBridge
 from IntraopMRILib.scene.headless import HeadlessScene
 from IntraopMRILib.scene.offscreen import OffscreenViews
@@ -142,6 +142,16 @@ def test_a_new_registration_takes_back_what_was_accepted(bridge: SceneBridge, di
     bridge.setRegistration(pose(), GOOD, "image", shift.uid, shift)
     np.testing.assert_allclose(place(bridge.node("preop.target.lead")), apply(pose(), TARGET), atol=1e-6)
     assert bridge.node("result.shift") is None, "the map belongs to the registration before"
+
+
+def test_a_stored_cavity_is_grey(bridge: SceneBridge) -> None:
+    """The display has the colour of a session, and is not stored; the segment's own is what another Slicer shows."""
+    node = bridge.node(recipes.CAVITY)
+    assert node is not None
+    assert list(node.GetDisplayNode().GetSegmentColor("cavity")) == pytest.approx(colors.CAVITY, abs=1e-3)
+    own = list(node.GetSegmentation().GetSegment("cavity").GetColor())
+    assert own == pytest.approx(colors.STORED_RESECTED, abs=1e-3)
+    assert not node.GetDisplayNode().GetSaveWithScene()
 
 
 def test_without_a_brain_shift_nothing_can_follow(bridge: SceneBridge) -> None:

@@ -13,13 +13,16 @@ import pytest
 import slicer
 import slicer.util
 import vtk
-from IntraopMRILib.scene import colors
+from IntraopMRILib.scene import colors, recipes
 from IntraopMRILib.scene.bridge import SceneBridge
 from IntraopMRILib.scene.headless import HeadlessScene
 from IntraopMRILib.scene.scene_io import loadScene, saveScene
-from IntraopMRIReconstructionLib.data import Image, Level, Pose, Reason, Verdict
+from IntraopMRILib.session.updates import HeatMeasured
+from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Pose, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
 from IntraopMRIReconstructionLib.geometry import apply, invert, rotation_about
+from IntraopMRIReconstructionLib.reconstruct.ablation import HeatNumbers
+from IntraopMRIReconstructionLib.reconstruct.quantities import Heating
 
 VERDICT = Verdict((Reason('edge "distance"; ü', 0.6, "mm", "below 1.5", Level.GOOD),))
 
@@ -148,6 +151,22 @@ def test_a_slicer_without_this_extension_shows_no_red_of_an_earlier_session(
     grey = {name: list(display.GetSegmentColor(name)) for name in ("residual", "resected")}
     assert grey["residual"] == pytest.approx(colors.STORED, abs=1e-3)
     assert grey["resected"] == pytest.approx(colors.STORED_RESECTED, abs=1e-3)
+
+
+def test_neither_does_it_show_the_dose_of_an_earlier_session_in_its_colour(tmp_path: Path) -> None:
+    label = Image(np.zeros((9, 11, 13), np.uint8), np.eye(4))
+    label.array[3:6, 3:6, 3:6] = 1
+    unknown = Measurement("Peak", None, "°C", "test", missing_because="not asked")
+    numbers = HeatNumbers(unknown, unknown, unknown, label)
+    found = HeatMeasured("heat", 0, numbers, (), Heating(), None, 0.0, 0.0, 1.0, True)
+    bridge = SceneBridge(HeadlessScene().scene)
+    bridge.setHeat(recipes.heat(found))
+    node: Any = bridge.node("heat.lethal")
+    assert list(node.GetDisplayNode().GetSegmentColor("lethal")) == pytest.approx(colors.LETHAL, abs=1e-3)
+    other = HeadlessScene()
+    loadScene(other.scene, written(bridge.scene, tmp_path, "bundle"))
+    display = other.scene.GetFirstNodeByName(node.GetName()).GetDisplayNode()
+    assert list(display.GetSegmentColor("lethal")) == pytest.approx(colors.STORED, abs=1e-3)
 
 
 def test_what_was_withdrawn_is_not_seen_in_a_stored_scene(session: SceneBridge, tmp_path: Path) -> None:

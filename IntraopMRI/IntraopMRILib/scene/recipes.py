@@ -78,8 +78,9 @@ def heat(found: HeatMeasured) -> dict[str, Content]:
     """What is drawn of an ablation, by role: what has reached the lethal dose, and what a person has marked."""
     result = {}
     if found.numbers.lethal is not None:
-        segments = {1: ("lethal", "Above the lethal dose", colors.LETHAL)}
-        result["lethal"] = segmentation(found.numbers.lethal, "Lethal dose (240 CEM43)", segments, looks.lethal)
+        segments, tints = {1: ("lethal", "Above the lethal dose", colors.STORED)}, {"lethal": colors.LETHAL}
+        dose = segmentation(found.numbers.lethal, "Lethal dose (240 CEM43)", segments, looks.lethal)
+        result["lethal"] = replace(dose, tints=tints)
     if found.heating.spot_ras_mm is not None:
         mesh = conversion.sphere(found.heating.spot_ras_mm, found.heating.radius_mm)
         result["mark"] = model("Heat, as marked", mesh, looks.mark)
@@ -235,8 +236,10 @@ def brain_shift(found: DeformableRegistration) -> dict[str, Content]:
     result[f"colors.{ARROWS}"] = _oneColor("Brain shift arrows colour", colors.ARROW)
     result[ARROWS] = _arrows(shown_arrows(found))
     if np.any(found.cavity.array):
-        segments = {1: ("cavity", "Cavity", colors.CAVITY)}
-        result[CAVITY] = segmentation(found.cavity, "Resection cavity", segments, looks.cavity)
+        # Darker than the residual: beside it both are grey in a Slicer without a session.
+        segments, tints = {1: ("cavity", "Cavity", colors.STORED_RESECTED)}, {"cavity": colors.CAVITY}
+        cavity = segmentation(found.cavity, "Resection cavity", segments, looks.cavity)
+        result[CAVITY] = replace(cavity, tints=tints)
     return result
 
 

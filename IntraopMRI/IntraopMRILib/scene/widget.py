@@ -11,7 +11,7 @@ import qt
 import slicer
 import vtk
 from IntraopMRIReconstructionLib.scene.look import nextButton, notice
-from IntraopMRIReconstructionLib.scene.panel import Panel
+from IntraopMRIReconstructionLib.scene.panel import Panel, nameAll
 from slicer.i18n import tr as _
 
 from .display import Readout
@@ -72,6 +72,7 @@ class SessionPanel(Panel):
             self.ui.pageArea.layout().addWidget(page.widget)
             page.widget.visible = False
             tabInOrder(page.widget)
+            nameAll(page.widget)
             self._steps[phase].connect("clicked()", lambda phase=phase: self.open(phase))
         self.ui.nextButton.connect("clicked()", self._onNext)
         self.ui.cancelButton.connect("clicked()", self.running.cancel)

@@ -1,7 +1,7 @@
 """What both panels have in common: a .ui file, a typed parameter node, and a scene that may close at any time."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
@@ -30,6 +30,7 @@ class Panel(VTKObservationMixin):
         self._guiTags: list[int] = []
         self.widget = slicer.util.loadUI(uiPath)
         self.ui = slicer.util.childWidgetVariables(self.widget)
+        nameAll(self.widget)
         self.widget.setMRMLScene(slicer.mrmlScene)
         #: Colours and sizes after the style of the application.
         self.suited = Suited(self.widget)
@@ -96,6 +97,31 @@ class Panel(VTKObservationMixin):
     def _onSceneReplaced(self, _caller: Any, _event: Any) -> None:
         if self._isShown():
             self.enter()
+
+
+def nameAll(widget: Any) -> None:
+    """Name each field after the words before it, for those who have the panel read to them, and for scripts."""
+    words = ""
+    for each in inOrder(widget.layout()):
+        if each.inherits("QLabel"):
+            words = each.text.rstrip(":")
+        elif each.inherits("QAbstractButton"):
+            words = each.text
+        elif each.toolTip and not each.accessibleName:
+            each.accessibleName = words or each.toolTip
+            each.accessibleDescription = each.toolTip
+
+
+def inOrder(layout: Any) -> Iterator[Any]:
+    """Widgets of a layout and of those in it, from top to bottom."""
+    for index in range(layout.count()):
+        item = layout.itemAt(index)
+        inner = item.layout()
+        if item.widget() is not None:
+            yield item.widget()
+            inner = item.widget().layout()
+        if inner is not None:
+            yield from inOrder(inner)
 
 
 #: Set once all packages were there: what is installed does not go away while the application runs.

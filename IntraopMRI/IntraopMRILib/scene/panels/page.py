@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
+from IntraopMRIReconstructionLib.scene.panel import inOrder
 from slicer.i18n import tr as _
 
 from ..parameters import Phase
@@ -104,22 +105,11 @@ def leadTo(widget: Any) -> None:
 def tabInOrder(widget: Any) -> None:
     """Let the Tab key go from top to bottom: sections that were put into a page would come after all of it."""
     before = None
-    for each in _inOrder(widget.layout()):
+    for each in inOrder(widget.layout()):
         if each.focusPolicy != qt.Qt.NoFocus:
             if before is not None:
                 qt.QWidget.setTabOrder(before, each)
             before = each
-
-
-def _inOrder(layout: Any) -> Iterator[Any]:
-    for index in range(layout.count()):
-        item = layout.itemAt(index)
-        inner = item.layout()
-        if item.widget() is not None:
-            yield item.widget()
-            inner = item.widget().layout()
-        if inner is not None:
-            yield from _inOrder(inner)
 
 
 def blocked(text: str) -> State:
