@@ -29,9 +29,9 @@ PATCH_VOXELS = 3
 PULL_SMOOTHING_MM = 4.0
 #: 95 % radius = root of the sum of squares of FLOOR_MM, DATA x data deviation, PRIOR x prior deviation, PULL x the pull
 #: of the prior, WHOLE x that of whole tissue and WALL_MM x exp(-distance to the cavity / WALL_REACH_MM). Calibrated on
-#: sixteen cases of three heads, held against eighteen of three others (sinking, bulging, drawn in; a third of the shifts
-#: solved by elasticity), none of them the benchmark's: within 15 mm of the cavity it covers 98 to 100 % of each, with
-#: 0.56 mm on average; farther away 97 %, of each 93 to 100 %, with 0.31 mm.
+#: cases of three heads (sinking, bulging, drawn in; a third of the shifts solved by elasticity), held against cases of
+#: three others, none of them the benchmark's: within 15 mm of the cavity it covers 98 to 100 % of each of seven, with
+#: 0.56 mm on average; farther away 97 % of eighteen, 93 to 100 % of each, with 0.31 mm.
 FLOOR_MM, DATA, PRIOR, PULL, WHOLE, WALL_MM, WALL_REACH_MM = 0.05, 7.5, 4.0, 9.0, 3.0, 0.8, 1.5
 #: The factors belong to this resolution. Neighbours share information (point spread, interpolation), so a finer grid
 #: knows less than the number of its voxels says: both deviations grow with the root of its inverse.
