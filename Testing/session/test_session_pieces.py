@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,18 @@ def test_each_piece_has_a_picture_that_a_later_report_finds_again(session: Sessi
         path = tmp_path / f"{name}.png"
         path.write_bytes(b"PNG")
         assert _picture(path).piece == number
+
+
+def test_a_structure_outside_of_the_scan_does_not_cost_the_residual(session: Session) -> None:
+    """Its label is empty there: no distance can be measured, and the residual is told all the same."""
+    image, carried = found(session)
+    rigid, now = carried.labels["Tract"]
+    empty = rigid.with_array(np.zeros_like(rigid.array))
+    session._decisions.carried(replace(carried, labels={"Tract": (empty, now)}))
+    tumour = ball(image, LARGE[0], 9)
+    session._decisions.residual(ResidualFound(assessed(image, [ball(image, *LARGE)], tumour)))
+    assert session.journal.record.residual is not None
+    assert [piece.near for piece in session.journal.record.residual.pieces] == [None]
 
 
 def test_a_piece_in_a_structure_at_risk_touches_it(session: Session) -> None:

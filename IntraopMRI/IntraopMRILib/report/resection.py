@@ -37,7 +37,7 @@ def _pieces(residual: Document, document: Document, pictures: Sequence[Picture])
         picture = shown.get(piece["number"])
         image = "" if picture is None else f'<img alt="{_e(picture.caption)}" src="{data_uri(picture)}">'
         near = piece["near"]
-        beside = "none planned" if near is None else near["missing_because"]
+        beside = "none planned in this scan" if near is None else near["missing_because"]
         if near is not None and near["value"] is not None:
             beside = f"{near['name'].partition(' to ')[2]}: {_value(near)}"
         judged = f"<p>{_e(piece['sure'].capitalize())}</p>"

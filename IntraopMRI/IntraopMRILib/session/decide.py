@@ -65,11 +65,9 @@ class Decisions:
         """See :meth:`.session.Session.judge_piece`."""
         with self.lock:
             found = require_listed(self._residual, number, by)
-            excluded = {key: one for key, one in self._excluded.items() if key != number}
+            self._excluded.pop(number, None)
             if not tumour:
-                excluded[number] = Judged(by.strip(), utc_now())
-            judged(found, excluded)
-            self._excluded = excluded
+                self._excluded[number] = Judged(by.strip(), utc_now())
             volume = next(piece.volume.value or 0.0 for piece in found.assessment.listed if piece.number == number)
             words = "counted as residual again" if tumour else "judged not tumour, excluded for this scan"
             self._journal.event("piece", f"{number} of {volume:.2f} cm3 {words}, by {by.strip()}")

@@ -22,9 +22,11 @@ Distances = Mapping[int, Mapping[str, tuple[float, float | None, float]]]
 
 def distances(pieces: Iterable[Piece], labels: Mapping[str, tuple[Image, Image | None]]) -> Distances:
     """How far each piece lies from each structure; ``labels`` as of :class:`.updates.PlanCarried`."""
+    # Nothing is near to a structure that the scan does not reach.
     surfaces = {
-        name: tuple(None if label is None else SurfaceDistance(label, name) for label in both)
-        for name, both in labels.items()
+        name: tuple(None if label is None else SurfaceDistance(label, name) for label in (rigid, now))
+        for name, (rigid, now) in labels.items()
+        if rigid.array.any() and (now is None or now.array.any())
     }
     found: dict[int, dict[str, tuple[float, float | None, float]]] = {}
     for piece in pieces:
