@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -216,14 +216,12 @@ class Checker:
         self.wrong: list[str] = []
         self.came: Counter[str] = Counter()
         self.late_s: list[float] = []
-        self.peers: dict[str, set[str]] = defaultdict(set)
         self._board = PoseBoard()
         self._rivals: dict[str, float] = {}
 
     def take(self, received: Received) -> None:
         """One message."""
         message = received.message
-        self.peers[message.device].add(received.peer)
         if isinstance(message, codec.StringMessage) and message.device == "count":
             number, sent_s = message.text.split()
             self.late_s.append(received.received_utc_s - float(sent_s))

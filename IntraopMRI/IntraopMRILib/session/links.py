@@ -17,7 +17,7 @@ from IntraopMRIReconstructionLib.wire.messages_array import ImageMessage
 from IntraopMRIReconstructionLib.wire.messages_tracking import MOST_TOOLS
 from IntraopMRIReconstructionLib.wire.recorder import ByteTap
 from IntraopMRIReconstructionLib.wire.scanner_control import ScannerControl
-from IntraopMRIReconstructionLib.wire.scanner_dialect import Transition, dialect_of
+from IntraopMRIReconstructionLib.wire.scanner_dialect import ScannerState, Transition, dialect_of
 from IntraopMRIReconstructionLib.wire.timing import HANDOVER_S
 from IntraopMRIReconstructionLib.wire.transport import LATEST_TYPES, Client, Received
 from IntraopMRIReconstructionLib.wire.trust import AS_SENT, PeerProfile
@@ -260,10 +260,12 @@ class Links:
     def _turned(self, transition: Transition) -> None:
         """The scanner's state has changed, or a command of ours."""
         said, times = f"{transition.after.value}: {transition.reason}", 1
-        if transition.by_command or transition.is_urgent:
-            self._journal.event("scanner", said)
-        else:
+        states = transition.before, transition.after
+        flaps = ScannerState.NO_ANSWER in states or transition.before is transition.after
+        if flaps and not transition.by_command and not transition.is_urgent:
             times = self._journal.repeated("scanner", said)
+        else:
+            self._journal.event("scanner", said)
         # Of what comes again and again a person hears now and then, at every doubling.
         if transition.is_trouble and (times <= LINES_OF_TROUBLE or times.bit_count() == 1):
             again = f" ({times} times by now)" if times > LINES_OF_TROUBLE else ""
