@@ -20,6 +20,8 @@ from .scan_input import ScanInput
 MAX_FRAME_BYTES = 8 * 2**30
 #: A coil whose line has less energy than this share of the others' is disconnected: receiver noise alone is stronger.
 DEAD_ENERGY_SHARE = 1e-10
+#: Samples of a readout that are compared to see whether a receiver stands still.
+STUCK_SAMPLES = 8
 #: A line with less than this carries nothing: its square is at the end of single precision.
 LEAST_ENERGY = 1e-30
 #: What the count of a line's averages can hold.
@@ -54,6 +56,8 @@ class Arrivals:
         self._noise = NoiseSums(encoding.coils)
         self._taken, self._keeps = taken or ScanInput(encoding), taken is None
         self._events: Counter[str] = Counter()
+        #: Of the line that came last, see :func:`stuck_of`.
+        self._before: npt.NDArray[np.complex64] | None = None
         self._released = 0
         #: (contrast, repetition) of every frame that has begun, released ones as well.
         self._begun: set[tuple[int, int]] = set()
@@ -153,18 +157,22 @@ class Arrivals:
             self._noise.add(np.moveaxis(acquisition.samples[noise], 1, 0).reshape(self._source.coils, -1))
         self.complete |= acquisition.last or bool((flags & LineFlag.LAST_IN_SCAN).any())
 
-    def without_spikes(
+    def cleaned(
         self, samples: npt.NDArray[np.complex64], use: npt.NDArray[np.bool_], central: npt.NDArray[np.bool_]
     ) -> npt.NDArray[np.complex64]:
-        """``samples`` (lines, coils, readout) with the sparks of the lines to ``use`` set to 0, which are counted.
+        """``samples`` (lines, coils, readout) with what no patient sent set to 0: coils whose receiver stands still,
+        and the sparks of the lines to ``use``, which are counted.
 
         ``central`` as for :func:`.interference.spikes`.
         """
+        stuck, self._before = stuck_of(samples, self._before)
+        if stuck.any():
+            samples = np.where(stuck[:, :, None], np.complex64(0), samples)
         found = spikes(samples, central) & use[:, None]
-        if not found.any():
-            return samples
-        self._events[SPIKES] += int(found.sum())
-        return np.where(found[:, None], np.complex64(0), samples)
+        if found.any():
+            self._events[SPIKES] += int(found.sum())
+            samples = np.where(found[:, None], np.complex64(0), samples)
+        return samples
 
     def _check_alive(self) -> None:
         """Raises ReconstructionError when more than half of the coils failed."""
@@ -181,6 +189,25 @@ def flags_of(acquisition: Acquisition) -> tuple[npt.NDArray[np.uint32], npt.NDAr
     flags = np.zeros(len(acquisition.ky), np.uint32) if acquisition.flags is None else acquisition.flags
     noise = flags & LineFlag.NOISE > 0
     return flags, noise, ~noise & (flags & LineFlag.NAVIGATOR == 0)
+
+
+def stuck_of(
+    samples: npt.NDArray[np.complex64], before: npt.NDArray[np.complex64] | None
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.complex64]]:
+    """(which coils (lines, coils) of ``samples`` (lines, coils, readout) give the same number all along a readout, or
+    the same readout again, while others do not; what to compare the next block with).
+
+    Noise is never the same twice: such a receiver stands still. A line that comes twice is the same in all coils.
+    """
+    some = samples[:, :, :: max(1, samples.shape[2] // STUCK_SAMPLES)]
+    if before is None or before.shape != some.shape[1:]:
+        before = np.full(some.shape[1:], np.nan, np.complex64)
+    if samples.shape[2] < STUCK_SAMPLES or not len(some):
+        return np.zeros(some.shape[:2], dtype=bool), before
+    same = (some == some[:, :, :1]).all(axis=2) | (some == np.concatenate([before[None], some[:-1]])).all(axis=2)
+    nothing: npt.NDArray[np.bool_] = ~np.asarray(some.any(axis=2))
+    stuck: npt.NDArray[np.bool_] = np.asarray(same & ~nothing)
+    return np.asarray(stuck & ~(stuck | nothing).all(axis=1, keepdims=True)), some[-1].copy()
 
 
 def silent_of(

@@ -309,7 +309,7 @@ class Assembler(Arrivals):
     ) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
         """(samples with broken coils and sparks set to 0, which lines may be used, energy of each in each coil)."""
         central = self._readouts.central(samples.shape[2], reverse, CENTRAL)
-        values, broken, silent, energy = silent_of(self.without_spikes(samples, use, central))
+        values, broken, silent, energy = silent_of(self.cleaned(samples, use, central))
         lost = use & silent.all(axis=1)
         nan_lines = int((lost & broken.any(axis=1)).sum())
         if nan_lines:

@@ -170,7 +170,7 @@ class EpiAssembler:
         # Before the readouts are made even: that would spread a spark.
         length, kept = acquisition.samples.shape[2], self._lines.encoding.encoded_matrix[2]
         middle = np.abs(np.arange(length) - (length - 1) / 2) <= CENTRAL * length / kept
-        clean = self._lines.without_spikes(acquisition.samples, np.ones(len(flags), bool), middle)
+        clean = self._lines.cleaned(acquisition.samples, np.ones(len(flags), bool), middle)
         samples = self._on_grid(clean, backward)
         navigator = flags & LineFlag.NAVIGATOR > 0
         # The assembler would turn round what already is.

@@ -288,7 +288,7 @@ class ShotAssembler(Arrivals):
     ) -> tuple[npt.NDArray[np.complex64], npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
         """(samples with broken coils and sparks set to 0, which lines may be used, energy (lines, coils))."""
         central = np.linalg.norm(k, axis=-1) <= CENTRAL
-        values, _broken, silent, energy = silent_of(self.without_spikes(samples, np.ones(len(k), bool), central))
+        values, _broken, silent, energy = silent_of(self.cleaned(samples, np.ones(len(k), bool), central))
         lost = np.asarray(silent.all(axis=1))
         if lost.any():
             self._events["readouts left out because they carry only zeros, NaN or infinity"] += int(lost.sum())

@@ -189,6 +189,22 @@ def test_a_spark_is_said_and_leaves_the_picture_right(kind: str) -> None:
         assert "sparks" in text or strength < 1
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "GRAPPA 2x2"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_receiver_that_stands_still_is_no_coil(kind: str, frozen: bool) -> None:
+    """On one number, or on one readout. (Three coils are too few for an acceleration of 2 x 2.)"""
+
+    def stands(case: Mrd) -> None:
+        first = middle(case) - 3
+        kept = case.line(first)[0].copy()
+        for row in range(first, len(case.data)):
+            case.line(row)[0] = kept if frozen else np.abs(kept).max() * (0.6 - 0.8j)
+
+    outcome, text = verdict(kind, Mrd, stands)
+    assert outcome != "WRONG"
+    assert "coils dropped because they failed during the scan: 0" in text
+
+
 def spark(strength: float) -> Callable[[Mrd], None]:
     def change(case: Mrd) -> None:
         rng = np.random.default_rng(int(strength))
