@@ -12,6 +12,7 @@ from IntraopMRILib.scene import colors
 from IntraopMRILib.scene.display import (
     READ,
     Corners,
+    PieceText,
     Readout,
     Tone,
     age,
@@ -19,6 +20,7 @@ from IntraopMRILib.scene.display import (
     corners,
     interval,
     number,
+    pieceHead,
     spread,
 )
 from IntraopMRIReconstructionLib.data import Level, Measurement, Reason, Verdict
@@ -250,3 +252,51 @@ def test_a_tool_that_comes_back_blanks_its_number_without_a_band() -> None:
     readout = Readout(pose_age_s=0.01, pose_trust="returning")
     assert readout.pose_problem == "tool coming back"
     assert not banners(readout)
+
+
+PIECE = PieceText(
+    2,
+    3,
+    measured("Piece 2: volume", 0.42, "cm3", (0.2, 0.7)),
+    "left posterior wall of the cavity, 14 mm deep of the opening",
+    tip=measured("Tip to piece 2", 12.3, "mm", (11.8, 12.8)),
+)
+
+
+def test_where_the_views_stand_at_a_piece_its_place_is_said_beside_the_whole() -> None:
+    shown = corners(replace(SOUND, piece=PIECE))
+    said = words(shown)
+    for text in ("5.4 cm³", "PIECE 2 OF 3", "0.42 cm³", "0.20 to 0.70 cm³", "TIP TO PIECE 2", "12.3 mm", "6.3 mm"):
+        assert text in said
+    place = " ".join(line.text for line in shown.bottomLeft[3:])
+    assert place == PIECE.place
+    # Read from three metres; together with what stands above and below it they fit into the view, with a band above.
+    lines = (*shown.topLeft, *shown.bottomLeft)
+    assert min(line.size for line in lines) >= READ
+    assert sum(1.22 * line.size for line in lines) < 0.85
+    assert pieceHead(replace(SOUND, piece=PIECE))[0].text == "PIECE 2 OF 3"
+
+
+def test_a_piece_in_doubt_is_not_red() -> None:
+    def colors_of(piece: PieceText) -> set[colors.Color]:
+        return {line.color for line in corners(replace(SOUND, piece=piece)).bottomLeft}
+
+    assert colors.RESIDUAL in colors_of(PIECE)
+    doubtful = replace(PIECE, sure="may be nothing")
+    assert colors.RESIDUAL not in colors_of(doubtful)
+    assert "may be nothing" in words(corners(replace(SOUND, piece=doubtful)))
+
+
+def test_the_tip_to_a_piece_goes_with_the_pose_and_all_of_it_with_the_registration() -> None:
+    stale = words(corners(replace(SOUND, piece=PIECE, pose_trust="stale", pose_age_s=3.0)))
+    assert "TIP TO PIECE" not in stale
+    assert "PIECE 2 OF 3" in stale
+    refused = replace(SOUND, piece=PIECE, verdict=REFUSED)
+    assert "PIECE" not in words(corners(refused))
+    assert pieceHead(refused) == ()
+
+
+def test_what_a_person_excluded_stands_beside_both_numbers() -> None:
+    shown = corners(replace(SOUND, excluded="1 piece excluded by a person"))
+    for corner in (shown.topLeft, shown.bottomLeft):
+        assert corner[-1].text == "1 piece excluded by a person"

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 HUGE, LARGE, MIDDLE, READ, SMALL = 0.125, 0.085, 0.06, 0.05, 0.036
 #: Characters and lines that a reason may take in a corner.
 _WRAP, _MAX_LINES = 27, 4
-#: And so many that of a piece, which has its size above it.
-MOST_PLACE_LINES = 3
+#: And the place of a piece, which has its size above it and the state of the session beside it.
+_PLACE_WRAP, _MAX_PLACE_LINES = 23, 3
 _UNITS = {"cm3": "cm³", "ml": "cm³", "mL": "cm³", "deg": "°", "percent": "%"}
 #: Measurements of an implant that fit beside a picture, by the end of their name; the report has all of them.
 SHOWN_OF_IMPLANT = ("entry deviation", "tip deviation", "radial deviation", "angular deviation", "pedicle breach")
@@ -310,7 +310,7 @@ def _pieceLines(piece: PieceText) -> tuple[Line, ...]:
     color = colors.TEXT if piece.sure else colors.RESIDUAL
     size = block(f"PIECE {piece.number} OF {piece.count}", piece.volume, "", color, LARGE)
     doubt = (Line(piece.sure, READ, colors.CAUTION, bold=True),) if piece.sure else ()
-    return (*size, *wrapped(piece.place)[:MOST_PLACE_LINES], *doubt)
+    return (*size, *wrapped(piece.place, _PLACE_WRAP, _MAX_PLACE_LINES), *doubt)
 
 
 def _implantLines(readout: Readout, problem: str) -> tuple[Line, ...]:
@@ -365,7 +365,7 @@ def _shouted(text: str) -> str:
     return letters.upper() + text[len(letters) :]
 
 
-def wrapped(text: str) -> tuple[Line, ...]:
+def wrapped(text: str, width: int = _WRAP, most: int = _MAX_LINES) -> tuple[Line, ...]:
     """A reason in quiet lines that fit into a corner."""
-    rows = textwrap.wrap(text, _WRAP, max_lines=_MAX_LINES, placeholder=" …")
+    rows = textwrap.wrap(text, width, max_lines=most, placeholder=" …")
     return tuple(Line(row, READ, colors.TEXT_QUIET) for row in rows)
