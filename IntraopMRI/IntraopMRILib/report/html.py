@@ -97,9 +97,8 @@ def _summary(document: Document) -> str:
         if volume["value"] is None:
             cards.append(_card("RANO class", None, volume["missing_because"]))
         else:
-            cards.append(
-                _card("RANO class", _e(residual["rano"]), f"{residual['rano_meaning']}; {rano_range(residual)}")
-            )
+            said = (residual["rano_meaning"], rano_range(residual), less)
+            cards.append(_card("RANO class", _e(residual["rano"]), "; ".join(words for words in said if words)))
             scale = drawings.residual_scale(volume["value"], volume["interval"])
     implants = document.get("implants", ())
     cards += [_implant_card(implant, document) for implant in implants]

@@ -59,8 +59,8 @@ def test_what_a_person_excluded_is_said_where_the_numbers_stand() -> None:
     html = render(document("Dr. <X>"))
     assert "Not tumour, judged by Dr. &lt;X&gt; at 00:40:00 UTC for this scan: not counted" in html
     assert "in 2 pieces" not in html
-    # Beside the volume and the extent of resection.
-    assert html.count("without 1 piece that a person has excluded") == 2
+    # Beside the volume, the extent of resection and the class.
+    assert html.count("without 1 piece that a person has excluded") == 3
 
 
 def test_of_a_refused_registration_no_piece_is_listed() -> None:
