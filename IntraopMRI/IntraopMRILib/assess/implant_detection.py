@@ -31,6 +31,14 @@ DIAMETER_GOOD, DIAMETER_LEAST = (0.75, 1.6), (0.5, 3.0)
 LENGTH_GOOD, LENGTH_LEAST = (0.85, 1.15), (0.6, 1.5)
 #: Trajectories that the first search tries at each end, across the search radius.
 COARSE_STEPS = 9
+#: Tissue must be seen beside the void on each of so many sides, within this distance, so many voxels or the void's own
+#: radius (none is round beside strong metal), along these parts of its shaft: what is dark as far as the edge of the
+#: image is air, or where the scan ends.
+SIDES = 16
+BESIDE_MM, BESIDE_VOXELS = 4.0, 2.0
+BESIDE_GOOD, BESIDE_LEAST = 0.6, 0.35
+#: A void is fitted in about 20 steps; where there is none, a thousand lead nowhere.
+MOST_STEPS = 100
 #: An ideal fit of a sharp edge still errs by this part of a voxel.
 EDGE_VOXELS = 0.15
 #: Two errors that are alike likely up to their bounds, and know nothing of one another, stay within this times the root
@@ -110,7 +118,7 @@ def find_implant(
     remaining = _relative_signal(np.asarray(image.array[box], dtype=np.float64), image.spacing_mm[::-1])
     start = _search(remaining, grid, near, search_radius_mm)
     fit = _fit(remaining, grid, start, near, float(image.spacing_mm.max()))
-    verdict = _verdict(fit, near, float(image.spacing_mm.max()))
+    verdict = _verdict(fit, near, float(image.spacing_mm.max()), _beside(remaining, grid, fit))
     if verdict.level is Level.REFUSED:
         raise AssessmentError(
             f"no signal void like '{near.name}' lies within {search_radius_mm:g} mm of its planned place "
@@ -282,6 +290,7 @@ def _fit(remaining: Array, grid: Array, start: tuple[Array, Array], near: Trajec
         bounds=(low, high),
         loss="soft_l1",
         f_scale=noise,
+        max_nfev=MOST_STEPS,
     )
     p = fitted.x
     covariance = np.linalg.pinv(fitted.jac.T @ fitted.jac) * float(np.mean((model(p) - data) ** 2))
@@ -301,7 +310,22 @@ def _edge(distance: Array, width: float) -> Array:
     return np.asarray(0.5 + 0.5 * np.tanh(distance / (1.25 * width)))
 
 
-def _verdict(fit: _Fit, near: Trajectory, voxel_mm: float) -> Verdict:
+def _beside(remaining: Array, grid: Array, fit: _Fit) -> float:
+    """Part of the shaft beside which there is tissue, on the side where that is least."""
+    axis = fit.tip - fit.entry
+    across = _across(axis / np.linalg.norm(axis))
+    voxel_mm = float(np.linalg.norm(grid[:3, :3], axis=0).max())
+    turn = np.linspace(0.0, 2.0 * np.pi, SIDES, endpoint=False)
+    ring = np.cos(turn)[:, None] * across[0] + np.sin(turn)[:, None] * across[1]
+    out = fit.radius + np.linspace(0.0, max(BESIDE_MM, BESIDE_VOXELS * voxel_mm, fit.radius), 9)
+    shaft = fit.entry + np.linspace(0.1, 0.9, 17)[:, None] * axis
+    places = shaft[:, None, None] + ring[:, None] * out[:, None]
+    index = apply(invert(grid), places.reshape(-1, 3))[:, ::-1]
+    signal = ndimage.map_coordinates(remaining, index.T, order=1, mode="constant").reshape(places.shape[:3])
+    return float((signal > 1.0 - 0.5 * fit.depth).any(axis=2).mean(axis=0).min())
+
+
+def _verdict(fit: _Fit, near: Trajectory, voxel_mm: float, beside: float) -> Verdict:
     def level(value: float, good: tuple[float, float], least: tuple[float, float]) -> Level:
         if good[0] <= value <= good[1]:
             return Level.GOOD
@@ -332,6 +356,13 @@ def _verdict(fit: _Fit, near: Trajectory, voxel_mm: float) -> Verdict:
                 "",
                 f"{LENGTH_GOOD[0]} to {LENGTH_GOOD[1]}",
                 level(length, LENGTH_GOOD, LENGTH_LEAST),
+            ),
+            Reason(
+                "part of the shaft with tissue on every side",
+                beside,
+                "",
+                f"at least {BESIDE_GOOD}",
+                level(beside, (BESIDE_GOOD, 1.0), (BESIDE_LEAST, 1.0)),
             ),
         )
     )
