@@ -173,3 +173,20 @@ def test_segments_of_a_file_keep_their_names(layers: bool, tmp_path: Path, direc
         read_structures(str(tmp_path / "bone.nii.gz"), Image(first, grid))
     with pytest.raises(DataError, match=r"there is no volume at .*absent.seg.nrrd"):
         read_structures(str(tmp_path / "absent.seg.nrrd"), Image(first, grid))
+
+
+def test_the_void_of_a_neighbour_is_not_taken_for_an_implant_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Needles 7 mm apart: where one was not placed, the void of the other gave it a deviation of 7 mm."""
+    first = replace(SCREW, name="Needle 1", diameter_mm=2.0)
+    by = np.array([7.0, 0.0, 0.0])
+    second = replace(first, name="Needle 2", entry_ras_mm=first.entry_ras_mm + by, tip_ras_mm=first.tip_ras_mm + by)
+    scan, both = Image(np.ones(SHAPE, np.float32), GRID, "scan"), (first, second)
+    placed = replace(second, entry_ras_mm=second.entry_ras_mm - 0.2 * by, tip_ras_mm=second.tip_ras_mm - 0.2 * by)
+    detected = DetectedImplant(placed, Spread(0.1), None, verdict_of("void", Level.GOOD), scan, 2.0)
+    monkeypatch.setattr("IntraopMRILib.session.implants.find_implant", lambda *_, **__: detected)
+    with pytest.raises(SessionError, match=r"lies 5.6 mm from it and 1.4 mm from that of 'Needle 2'"):
+        found_implant(scan, first, Carrier(np.eye(4), 0.1), None, others=both)
+    there = found_implant(scan, second, Carrier(np.eye(4), 0.1), None, others=both)
+    assert there.measurements[1].value == pytest.approx(1.4)

@@ -141,11 +141,12 @@ def found_implant(
     carrier: Carrier,
     pedicle: Image | str | None,
     around: Mapping[str, Image] = MappingProxyType({}),
+    others: Iterable[Trajectory] = (),
 ) -> ImplantFound:
     """Find a planned implant (preoperative RAS) in ``image`` and measure it against its plan.
 
     ``pedicle``: its label, or why there is none (see :func:`pedicle_for`). ``around``: structures (preoperative RAS) to
-    keep clear of, that move with what carries the implant.
+    keep clear of, that move with what carries the implant. ``others``: planned as well (preoperative RAS).
     Raises SessionError when its vertebra or the implant itself was not found with certainty: no number then.
     """
     name = trajectory.name
@@ -159,6 +160,13 @@ def found_implant(
     detected = find_implant(image, planned, shift=shift)
     if detected.verdict.level is Level.REFUSED:
         raise SessionError(f"'{name}' was not found with certainty ({detected.verdict.text}): no number is shown")
+    own_mm = _apart_mm(detected.trajectory, planned)
+    for other in (each.moved(carrier.intraop_from_preop) for each in others if each.name != name):
+        if (other_mm := _apart_mm(detected.trajectory, other)) < own_mm:
+            raise SessionError(
+                f"what was found near the plan of '{name}' lies {own_mm:.1f} mm from it and {other_mm:.1f} mm from "
+                f"that of '{other.name}': it is perhaps the other one, no number is shown; check which of both is placed"
+            )
     breach = _breach(detected, carrier, pedicle) if isinstance(pedicle, Image) else pedicle or None
     drawn = None if carrier.own_motion is None else trajectory.moved(carrier.own_motion)
     found = compared(planned, detected, (image.uid,), carrier.basis, carrier.error_mm, breach)
@@ -167,6 +175,14 @@ def found_implant(
         detected.trajectory, may, around, carrier.intraop_from_preop, carrier.basis, found.measurements[0].based_on
     )
     return replace(found, measurements=(*found.measurements, *clear), drawn=drawn)
+
+
+def _apart_mm(one: Trajectory, other: Trajectory) -> float:
+    """Mean distance of two shafts: an implant that is too deep or too short is still the same one."""
+    along = np.linspace(0.0, 1.0, SAMPLES)[:, None]
+    points = one.entry_ras_mm + along * (one.tip_ras_mm - one.entry_ras_mm) - other.entry_ras_mm
+    depth = np.clip(points @ other.direction, 0.0, other.length_mm)
+    return float(np.linalg.norm(points - depth[:, None] * other.direction, axis=1).mean())
 
 
 def _breach(detected: DetectedImplant, carrier: Carrier, pedicle: Image) -> Breach | str:

@@ -523,7 +523,7 @@ class Session:
             name = trajectory.name
             with self._teller.reporting("assess implants", True, scan.protocol, deviation(name)):
                 pedicle = pedicle_for(plan, trajectory)
-                implant = found_implant(image, trajectory, found.by_name[name], pedicle, around)
+                implant = found_implant(image, trajectory, found.by_name[name], pedicle, around, plan.trajectories)
                 self._decisions.implant(implant)
                 if unknown := unknown_of(implant):
                     self._tell(Problem("assess implants", unknown, fatal=False))
