@@ -66,24 +66,28 @@ def test_no_word_is_cut_off(app: Any, window: Any, name: str) -> None:
             assert words <= widget.width, f"'{widget.text}' of page {name} takes {words}, has {widget.width}"
 
 
+@pytest.mark.parametrize("larger_by", [1.25, 1.5])
 @pytest.mark.parametrize("name", PAGES)
-def test_letters_a_quarter_larger_fit_across_the_panel(app: Any, window: Any, name: str) -> None:
+def test_larger_letters_fit_across_the_panel(app: Any, window: Any, name: str, larger_by: float) -> None:
     panel = slicer.util.getModuleWidget("IntraopMRI").panel
     before = QtWidgets.QApplication.font()
     larger = QtWidgets.QApplication.font()
-    larger.setPointSizeF(1.25 * before.pointSizeF())
+    larger.setPointSizeF(larger_by * before.pointSizeF())
     QtWidgets.QApplication.setFont(larger)
     try:
         panel.open(next(phase for phase in panel.pages if phase.name == name))
         for widget in vars(panel.pages[panel.parameters.phase].ui).values():
             if type(widget).__name__ == "ctkCollapsibleButton" and widget.name in FOLDED:
                 widget.collapsed = True
+        wait_until(lambda: panel.suited.scale > 1.0, 5, "the larger letters")
+        panel.refresh()
         for _ in range(5):
             app.processEvents()
         scroll = window.findChild(QtWidgets.QScrollArea)
         assert scroll.horizontalScrollBar().maximum == 0
     finally:
         QtWidgets.QApplication.setFont(before)
+        wait_until(lambda: panel.suited.scale == 1.0, 5, "the letters as before")
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from IntraopMRIReconstructionLib.data import Level
-from IntraopMRIReconstructionLib.scene.look import BLUE, QUIET, QUIET_ON_DARK
+from IntraopMRIReconstructionLib.scene.look import BLUE, LETTERS_PX, QUIET, QUIET_ON_DARK
 
 from .page import Readiness
 
@@ -26,6 +26,8 @@ ON_DARK = {
     QUIET: QUIET_ON_DARK,
     WORDS: "#ffffff",
 }
+#: Letters of a step are no larger than this.
+MOST_OF_STEP_PX = 15
 _on_dark, _scale = False, 1.0
 
 
@@ -67,6 +69,9 @@ def step(readiness: Readiness, current: bool) -> str:
     weight = "bold" if current else "normal"
     box = f"text-align: left; padding: 5px 8px; border: {border}; border-radius: 5px; font-weight: {weight}; "
     box += f"color: {readable(WORDS)};"
+    if _scale > 1.0:
+        # Two of them have to stand beside one another.
+        box += f" font-size: {min(pixels(LETTERS_PX), MOST_OF_STEP_PX)}px;"
     return f"QPushButton {{ {box} }} QPushButton:focus {{ text-decoration: underline; }}"
 
 
