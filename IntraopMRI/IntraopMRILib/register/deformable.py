@@ -11,13 +11,14 @@ uncertainty and verdict are those of the new scan all the same, and a start that
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image, Level, Matrix, Progress, Verdict, checked_rigid, no_progress
-from IntraopMRIReconstructionLib.errors import DataError
+from IntraopMRIReconstructionLib.errors import DataError, RegistrationError
 from IntraopMRIReconstructionLib.geometry import apply, invert
 from scipy import ndimage
 
@@ -40,14 +41,13 @@ LARGEST_CHANGE_MM, ALL_BUT = 1.0, 0.99
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """What another scan of the same position and grid can begin from. ``brain``, ``moving_brain``: both outlines, each
-    on the grid on which it was made; ``shape``, ``ras_from_ijk``: grid of the intraoperative image.
+    """What another scan of the same position and grid can begin from. ``frame``: brain, around which the nodes lie;
+    ``shape``, ``ras_from_ijk``: grid of the intraoperative image.
     """
 
     coefficients: Float32Array
     lattice: Lattice
-    brain: Image
-    moving_brain: Image
+    frame: Image
     shape: tuple[int, ...]
     ras_from_ijk: Matrix
 
@@ -138,16 +138,16 @@ def register_deformable(
     levels = [level for level in LEVELS if level[0] >= finest_mm]
 
     def found(begin: Fit | None) -> tuple[DeformableRegistration, float]:
-        # Its nodes lie in the box around its own outline.
-        outlines = (fixed_mask, moving_mask) if begin is None else (begin.brain, begin.moving_brain)
-        work = Work(fixed, moving, pose, *outlines, tumour, progress, threads)
+        frame = None if begin is None else begin.frame
+        work = Work(fixed, moving, pose, fixed_mask, moving_mask, tumour, progress, threads, frame)
         return _found(work, fixed, moving, pose, levels, tumour, cavity, begin, threads)
 
     fit = None if start is None else start.fit
     if start is not None and fit is not None and start.moving_uid == moving.uid and fit.suits(fixed):
-        result, change_mm = found(fit)
-        if change_mm < LARGEST_CHANGE_MM and _doubts(result.verdict) <= _doubts(start.verdict):
-            return replace(result, seconds=time.perf_counter() - began_s, begun_from=start.fixed_uid)
+        with contextlib.suppress(RegistrationError):
+            result, change_mm = found(fit)
+            if change_mm < LARGEST_CHANGE_MM and _doubts(result.verdict) <= _doubts(start.verdict):
+                return replace(result, seconds=time.perf_counter() - began_s, begun_from=start.fixed_uid)
     return replace(found(None)[0], seconds=time.perf_counter() - began_s)
 
 
@@ -210,7 +210,7 @@ def _found(
         change = np.linalg.norm(work.moved_mm(lattice, coefficients - begin.coefficients), axis=0)
         change_mm = float(np.quantile(change[work.brain & ~work.cavity], ALL_BUT))
     still(1.0, "done")
-    fit = Fit(coefficients, lattice, *work.outlines, fixed.array.shape, fixed.ras_from_ijk)
+    fit = Fit(coefficients, lattice, work.frame, fixed.array.shape, fixed.ras_from_ijk)
     uids = (fixed.uid, moving.uid)
     result = DeformableRegistration(
         pose, shift, inverse, found_cavity, brain, radius, verdict, work.remapped, 0.0, *uids, fit

@@ -5,6 +5,7 @@ Volumes at every resolution, masks, the cavity once it is seen, and the fits of 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -57,25 +58,30 @@ class Work:
         tumour: Image | None,
         progress: Progress,
         threads: int,
+        frame: Image | None = None,
     ) -> None:
+        """``frame``: brain of an earlier scan on the same grid, around which the box lies instead."""
         self._progress, self._threads = progress, threads
         self.still(0.0, "cutting out the brain")
         whole = Volume(checked_volume(fixed, "intraoperative"), fixed.ras_from_ijk).shrunk(1.0)
         other = Volume(checked_volume(moving, "preoperative"), moving.ras_from_ijk).shrunk(1.0)
-        brain = _brain(whole.shrunk(MASK_MM), fixed_mask, "intraoperative")
-        moving_brain = _brain(other.shrunk(MASK_MM), moving_mask, "preoperative")
-        #: Both brains, each on the grid of its own image at 2 mm.
-        self.outlines = brain, moving_brain
-        self.fixed = _boxed(whole, brain)
-        self.moving = Volume(
-            resampled(
-                other.values,
-                self.fixed.values.shape,
-                resample_matrix(self.fixed.ras_from_ijk, other.ras_from_ijk, invert(pose)),
-                threads=threads,
-            ),
-            self.fixed.ras_from_ijk,
-        )
+        # What the outline is not needed for goes on beside it.
+        with ThreadPoolExecutor(1) as pool:
+            outline = pool.submit(_brain, whole.shrunk(MASK_MM), fixed_mask, "intraoperative")
+            moving_brain = _brain(other.shrunk(MASK_MM), moving_mask, "preoperative")
+            #: Around it lies the box.
+            self.frame = outline.result() if frame is None else frame
+            self.fixed = _boxed(whole, self.frame)
+            self.moving = Volume(
+                resampled(
+                    other.values,
+                    self.fixed.values.shape,
+                    resample_matrix(self.fixed.ras_from_ijk, other.ras_from_ijk, invert(pose)),
+                    threads=threads,
+                ),
+                self.fixed.ras_from_ijk,
+            )
+            brain = outline.result()
         self._reduced: dict[float, tuple[Volume, Volume]] = {}
         self._moving_seen: dict[float, Float32Array] = {}
         self.masks, _ = self._at(MASK_MM)
