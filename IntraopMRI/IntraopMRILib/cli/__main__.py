@@ -2,6 +2,7 @@
 
 import io
 import sys
+import warnings
 
 from .commands import main
 
@@ -10,4 +11,6 @@ if __name__ == "__main__":
         # A name that the terminal cannot show must not end a session.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # Headers are seldom to the letter of the standard; what matters in them is checked where it is read.
+    warnings.filterwarnings("ignore", module="pydicom")
     sys.exit(main())
