@@ -13,6 +13,7 @@ from IntraopMRIReconstructionLib.wire import adapters
 from IntraopMRIReconstructionLib.wire.connection import Limits
 from IntraopMRIReconstructionLib.wire.endpoint import LinkEvent
 from IntraopMRIReconstructionLib.wire.intake import IdentityGuard
+from IntraopMRIReconstructionLib.wire.message import Message
 from IntraopMRIReconstructionLib.wire.messages_array import ImageMessage
 from IntraopMRIReconstructionLib.wire.messages_tracking import MOST_TOOLS
 from IntraopMRIReconstructionLib.wire.recorder import ByteTap
@@ -103,10 +104,11 @@ class Links:
     def connect(self, scanner: Link | None, tracker: Link | None, live: Link | None) -> None:
         """Raises WireError, with nothing left open, when a peer cannot be reached."""
         try:
-            self.scanner = self._client("scanner", scanner, LATEST_TYPES)
-            if scanner is not None and self.scanner is not None:
+            if scanner is not None:
+                # Before the link: it hears what comes, and an answer to a stop must not wait behind scans.
                 dialect = dialect_of(scanner.profile.name)
-                self.control = ScannerControl(self.scanner.send, dialect, on_transition=self._turned)
+                self.control = ScannerControl(self._command, dialect, on_transition=self._turned)
+            self.scanner = self._client("scanner", scanner, LATEST_TYPES)
             self.tracker = self._client("tracker", tracker, LATEST_TYPES)
             self._tool = tracker.tool if tracker is not None else ""
             self._is_chosen = bool(self._tool)
@@ -219,12 +221,18 @@ class Links:
             tap=self._taps.get(part),
             identity=self.identity,
             on_event=lambda event: self._heard(part, event, link.recorded),
+            overhear=self.control.on_message if part == "scanner" and self.control is not None else None,
         )
         try:
             return self._open.enter_context(client)
         except WireError as error:
             # All links of a computer have the same host: which one it is has to be said.
             raise WireError(f"{part}: {error}") from error
+
+    def _command(self, message: Message) -> None:
+        if self.scanner is None:
+            raise WireError("the scanner is not connected yet: try again")
+        self.scanner.send(message)
 
     def _heard(self, part: str, event: LinkEvent, recorded: bool) -> None:
         """Links that came and went, and what was refused; the counters have all of it."""

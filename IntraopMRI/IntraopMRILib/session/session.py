@@ -279,12 +279,9 @@ class Session:
             received = scanner.receive(0.1)
             with self._teller.reporting("receive", fatal=False):
                 if received is not None:
-                    if self._control is not None:
-                        self._control.on_message(received.message)
                     reception.take(received)
             with self._teller.reporting("receive", fatal=False):
                 if self._control is not None:
-                    # After the message: an answer that has waited here for us is not late.
                     self._control.poll()
                 reception.check()
             if ended and received is None and not self._over.is_set():

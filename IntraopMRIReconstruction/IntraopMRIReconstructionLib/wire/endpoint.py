@@ -60,7 +60,7 @@ class LinkEvent:
 @dataclass
 class Counters:
     """What an endpoint has seen. ``refused``, ``lost`` and ``suspect`` (time stamps) count by reason, ``dropped`` by
-    (type, device), ``callback_errors`` by what failed: on_event, tap or a provider.
+    (type, device), ``callback_errors`` by what failed: on_event, overhear, tap or a provider.
     ``left_out_tools``: tools of TDATA and QTDATA that could not be true, by reason; the others were delivered.
     ``held_back``: how often a connection waited longer than ``HELD_BACK_S`` because a lossless queue was full.
     """
@@ -90,6 +90,7 @@ class Options(TypedDict, total=False):
     identity: IdentityGuard | None
     tap: ByteTap | None
     on_event: Callable[[LinkEvent], None] | None
+    overhear: Callable[[Message], None] | None
 
 
 class Endpoint(ABC):
@@ -99,7 +100,8 @@ class Endpoint(ABC):
     them may wait (more than 1 only for consumers that want to see all of them and keep up).
     ``answer_queries``: GET_, STT_ and STP_ are answered from what was offered (see :meth:`offer`), not delivered.
     ``identity``: refuses another patient or frame of reference; share one between the links of a session.
-    ``tap``: sees all bytes, for a recorder. ``on_event``: called from a connection's thread.
+    ``tap``: sees all bytes, for a recorder. ``on_event``: called from a connection's thread; so is ``overhear``, with
+    each message that may be delivered, before it waits for its turn: for answers that must not wait behind others.
     A callback, tap or provider that fails ends no link: it is counted in ``callback_errors`` and told once.
     """
 
@@ -114,6 +116,7 @@ class Endpoint(ABC):
         identity: IdentityGuard | None = None,
         tap: ByteTap | None = None,
         on_event: Callable[[LinkEvent], None] | None = None,
+        overhear: Callable[[Message], None] | None = None,
     ) -> None:
         self.profile = profile
         self.limits = limits or Limits()
@@ -122,7 +125,7 @@ class Endpoint(ABC):
         self._answer_queries = answer_queries
         self.identity = identity or IdentityGuard()
         self._offers = Offers()
-        self._tap, self._on_event = tap, on_event
+        self._tap, self._on_event, self._overhear = tap, on_event, overhear
         self._inbox: Inbox[Received] = Inbox(self.limits.stream_messages, self.limits.queued_bytes)
         self._bodies = BodyPool(self._idle_room)
         self._counters = Counters()
@@ -414,6 +417,11 @@ class Endpoint(ABC):
         if received is None:
             return
         message = received.message
+        if self._overhear is not None:
+            try:
+                self._overhear(message)
+            except Exception as error:  # noqa: BLE001 (see _tell)
+                self._callback_failed("overhear", repr(error))
         for reason in left_out(message):
             self._left_out(connection.peer, reason)
         if isinstance(message, Query) and message.verb != "RTS" and self._answer_queries:
