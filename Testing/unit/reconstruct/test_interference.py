@@ -94,6 +94,19 @@ def test_what_is_cut_away_with_the_oversampled_part_is_not_said() -> None:
     assert zipper_words(kspace, acquired, encoding) == ""
 
 
+def test_what_one_coil_alone_sees_of_thin_plates_is_no_spark() -> None:
+    plates = (
+        Ellipsoid((0.0, 0.0), (71.6, 55.7), 1.0, 44.6), Ellipsoid((-14.0, 46.8), (1.6, 71.2), 0.62, 86.7),
+        Ellipsoid((-54.5, 29.6), (0.8, 53.5), -0.16), Ellipsoid((-1.2, -52.3), (1.5, 97.7), 2.57, 118.9),
+        Ellipsoid((5.2, -20.3), (1.7, 69.6), -0.56),
+    )  # fmt: skip
+    kspace = cartesian_kspace((SIZE, SIZE), (FIELD, FIELD), plates, ())
+    alone = np.broadcast_to(kspace, (SIZE, SIZE))[:, None].astype(np.complex64)
+    assert not spikes(alone, CENTRAL).any()
+    alone[60, 0, 80] += np.abs(alone).max()
+    assert spikes(alone, CENTRAL).sum() == 3
+
+
 def test_sparks_are_found_to_the_sample_and_what_is_broken_is_left_to_others() -> None:
     lines = np.ascontiguousarray(scan(HEAD_2D, 0.003).swapaxes(0, 1))
     lines[5, :, 11] += 3
