@@ -12,7 +12,7 @@ import pytest
 from IntraopMRILib.register.deformable import DeformableRegistration
 from IntraopMRILib.session import Session
 from IntraopMRILib.session.updates import ImageReady, PlanCarried, Problem, ResidualFound, Role, ShiftFound, Update
-from IntraopMRIReconstructionLib.data import Image, Level, Progress
+from IntraopMRIReconstructionLib.data import Image, Level, Progress, no_progress
 from session.small_world import BEGUN_S, SmallWorld, Truth
 
 PATIENCE_S = 30.0
@@ -25,7 +25,8 @@ class Theatre:
         self.world = SmallWorld()
         self.world.stand_in(patch)
         self.begun: list[tuple[str, str | None]] = []
-        self.hold: Callable[[Image, Progress], None] = lambda _image, _progress: None
+        #: What is done before a shift is followed; returns what its progress is told to.
+        self.hold: Callable[[Image, Progress], Progress] = lambda _image, progress: progress
         for place in ("session", "ahead"):
             patch.setattr(f"IntraopMRILib.session.{place}.register_deformable", self._follow)
         self.session = Session(self.world.brain())
@@ -35,17 +36,21 @@ class Theatre:
     def _follow(
         self, fixed: Image, *args: Any, start: DeformableRegistration | None = None, progress: Progress, **more: Any
     ) -> DeformableRegistration:
-        self.hold(fixed, progress)
-        found = self.world._deformable(fixed, *args, progress=progress, **more)
+        found = self.world._deformable(fixed, *args, progress=self.hold(fixed, progress), **more)
         self.begun.append((fixed.name, None if start is None else start.fixed_uid))
         return found if start is None else replace(found, begun_from=start.fixed_uid)
 
     def scan(self, role: Role, truth: Truth | None = None, after_s: float = 300.0) -> Image:
         """Chosen by a person; done when the worker is."""
+        image = self.offer(role, truth, after_s)
+        self.until(lambda: not self.session.working)
+        return image
+
+    def offer(self, role: Role, truth: Truth | None = None, after_s: float = 300.0) -> Image:
+        """The same without waiting."""
         self.taken_s += after_s
         image = self.world.scan(role, truth or Truth(), self.taken_s)
         self.session.offer_scan(image, role)
-        self.until(lambda: not self.session.working)
         return image
 
     def ahead(self) -> None:
@@ -130,15 +135,27 @@ def test_a_defect_in_the_work_ahead_is_said_and_is_not_fatal(theatre: Theatre) -
 def test_an_exchanged_native_scan_takes_its_work_with_it(theatre: Theatre) -> None:
     first = theatre.scan("native")
     theatre.ahead()
-    theatre.hold = lambda image, progress: _wait(progress) if image.name != first.name else None
+    theatre.hold = lambda image, progress: progress if image.name == first.name else _wait(progress)
     theatre.scan("native")
-    theatre.hold = lambda _image, _progress: None
+    theatre.hold = lambda _image, progress: progress
     contrast = theatre.scan("contrast")
     # That of the second one was not done, that of the first one is nobody's.
     assert theatre.start_of(contrast) is None
     third = theatre.scan("native")
     theatre.ahead()
     assert theatre.start_of(theatre.scan("contrast")) == third.uid
+
+
+def test_an_exchanged_native_scan_with_the_contrast_scan_on_its_heels(theatre: Theatre) -> None:
+    theatre.scan("native")
+    theatre.ahead()
+    both_came = threading.Event()
+    theatre.world.during = lambda _stage: _until(both_came)
+    theatre.offer("native")
+    contrast = theatre.offer("contrast")
+    both_came.set()
+    theatre.until(lambda: not theatre.session.working)
+    assert theatre.start_of(contrast) is None
 
 
 def test_a_native_scan_of_another_patient_changes_nothing(theatre: Theatre) -> None:
@@ -167,11 +184,13 @@ def test_who_rejects_what_was_carried_over_gets_the_next_scan_from_the_beginning
 def test_a_scan_that_comes_stops_the_work_and_does_not_wait_for_it(theatre: Theatre) -> None:
     stopped, go_on = threading.Event(), threading.Event()
 
-    def deaf(image: Image, progress: Progress) -> None:
-        if "native" in image.name:
-            _wait(progress)
-            stopped.set()
-            assert go_on.wait(PATIENCE_S)
+    def deaf(image: Image, progress: Progress) -> Progress:
+        if "contrast" in image.name:
+            return progress
+        _wait(progress)
+        stopped.set()
+        _until(go_on)
+        return no_progress
 
     theatre.hold = deaf
     theatre.scan("native")
@@ -203,9 +222,14 @@ def test_the_work_ahead_is_not_told_as_work(theatre: Theatre) -> None:
     assert theatre.session._ahead._thread is not None
 
 
-def _wait(progress: Progress) -> None:
+def _until(event: threading.Event) -> None:
+    assert event.wait(PATIENCE_S)
+
+
+def _wait(progress: Progress) -> Progress:
     """Works on until told to stop."""
     deadline = time.monotonic() + PATIENCE_S
     while progress(0.5, "waiting"):
         assert time.monotonic() < deadline
         time.sleep(0.005)
+    return progress
