@@ -173,8 +173,11 @@ class PieceSection:
             escape(_("Longest diameter {value}").format(value=spread(piece.longest))),
         ]
         tip = view.tipToPiece(piece.number)
-        if tip is not None:
-            lines.append(_beside(_("Tip to it"), tip))
+        if self._page.parameters.tracker.used:
+            # One line with a number and without: a pose that comes and goes moves no button.
+            known = tip is not None and tip.value is not None
+            said = f"<b>{escape(spread(tip))}</b>" if known else escape(_("– no live pose"))
+            lines.append(f"{escape(_('Tip to it'))}: {said}")
         near = view.near.get(piece.number)
         if near is not None:
             lines.append(_beside(near.name.partition(" to ")[2].strip(), near))
