@@ -136,6 +136,8 @@ class Series:
         first = self.headers[0]
         if not first.get("Rows"):
             raise DataError("holds no pictures")
+        if self.told[0].modality == "SEG":
+            raise DataError("is a segmentation, no scan")
         if int(first.get("SamplesPerPixel") or 1) != 1:
             raise DataError("is in colour: a screenshot, no scan")
         computed = {str(value).upper() for value in _list(first.get("ImageType"))} & set(COMPUTED)

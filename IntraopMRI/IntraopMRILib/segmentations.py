@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -109,12 +109,15 @@ def check_within(label: Image, drawn_on: Image, what: str) -> None:
 def _of_layers(path: Path, layers: Sequence[Image], header: Mapping[str, str]) -> list[Structure]:
     """A layer holds a value for each structure; Slicer names them, and uses more layers where they overlap."""
     keys = [key.removesuffix("_Name") for key in header if re.fullmatch(r"Segment\d+_Name", key)]
-    named = {
-        (int(header.get(f"{key}_Layer", "0")), float(header.get(f"{key}_LabelValue", "1"))): header[
-            f"{key}_Name"
-        ].strip()
-        for key in sorted(keys, key=lambda key: int(key.removeprefix("Segment")))
-    }
+    named = {}
+    for key in sorted(keys, key=lambda key: int(key.removeprefix("Segment"))):
+        try:
+            place = int(header.get(f"{key}_Layer", "0")), float(header.get(f"{key}_LabelValue", "1"))
+        except ValueError as error:
+            raise DataError(
+                f"{path} does not say which voxels are {key} ({error}): save the segmentation again"
+            ) from error
+        named[place] = header[f"{key}_Name"].strip()
     there = []
     for number, layer in enumerate(layers):
         values = [float(value) for value in np.unique(layer.array) if value != 0]
@@ -146,7 +149,8 @@ def _of_dicom(path: Path, drawn_on: Image | None) -> list[Structure] | None:
     there = []
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if file.is_file() and is_dicom(file):
-            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Modality"])
+            told = {"stop_before_pixels": True, "specific_tags": ["Modality"], "force": True}
+            header = _said(file, partial(pydicom.dcmread, file, **told))
             if header.get("Modality") in (SEG, CONTOURS):
                 there.append(file)
     if not there:
@@ -154,13 +158,22 @@ def _of_dicom(path: Path, drawn_on: Image | None) -> list[Structure] | None:
     if len(there) > 1:
         shown = ", ".join(str(file.relative_to(path)) for file in there[:SHOWN])
         raise DataError(f"{path} holds {len(there)} DICOM objects of structures: name one of the files {shown}")
+    file = there[0]
+    content = _said(file, partial(pydicom.dcmread, file, force=True))
+    if drawn_on is not None:
+        _check_origin(file, content, drawn_on)
+    work = _segments(content) if content.Modality == SEG else _contours(file, content, drawn_on)
+    return [
+        replace(structure, mask=partial(_said, file, structure.mask)) for structure in _said(file, lambda: list(work))
+    ]
+
+
+def _said(file: Path, work: Callable[[], Any]) -> Any:
+    """What ``work`` returns. Raises DataError that names the file for what the libraries raise about its content."""
     try:
-        content = pydicom.dcmread(there[0])
-        if drawn_on is not None:
-            _check_origin(there[0], content, drawn_on)
-        return list(_segments(content) if content.Modality == SEG else _contours(there[0], content, drawn_on))
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{there[0]} cannot be read as DICOM {SEG} or {CONTOURS} ({error}): export it again") from error
+        return work()
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, OSError, EOFError) as error:
+        raise DataError(f"{file} cannot be read as DICOM {SEG} or {CONTOURS} ({error}): export it again") from error
 
 
 def _check_origin(file: Path, content: Any, drawn_on: Image) -> None:

@@ -129,6 +129,7 @@ def test_a_dicom_segmentation_lies_where_it_was_drawn(directions: np.ndarray, tm
     # In the folder of the pictures too, as an archive exports it.
     path.rename(series / "s.dcm")
     assert_at(read_structure(series, "core", on, "--label"), CORE, scan(directions))
+    assert read_series(series)[0].array.shape == SHAPE
 
 
 def test_contours_are_filled_on_the_volume_that_they_were_drawn_on(directions: np.ndarray, tmp_path: Path) -> None:
@@ -242,6 +243,39 @@ def test_an_empty_segment_is_in_the_way_of_none(tmp_path: Path) -> None:
     assert read_structure(path, "", None, "--label").name == "tumour"
     with pytest.raises(DataError, match="holds no voxel of 2 'edema'"):
         read_structure(path, "edema", None, "--label")
+
+
+def test_a_single_segment_among_pictures_is_no_scan(tmp_path: Path) -> None:
+    series = write_series(tmp_path / "mr", scan(np.eye(3)))
+    write_segments(series / "seg.dcm", series, {"all": np.ones(SHAPE, np.uint8)})
+    assert read_series(series)[1].modality == "MR"
+    with pytest.raises(DataError, match="is a segmentation, no scan"):
+        read_series(series / "seg.dcm")
+
+
+def test_damaged_structures_are_named(tmp_path: Path) -> None:
+    series = write_series(tmp_path / "mr", scan(np.eye(3)))
+    path = write_segments(tmp_path / "seg.dcm", series, {"tumour": TUMOUR})
+    whole = path.read_bytes()
+    header = pydicom.dcmread(path)
+    for group in header.PerFrameFunctionalGroupsSequence[1:2]:
+        group.PlanePositionSequence[0].ImagePositionPatient = [0.0, 0.0, 0.37]
+    for damage in (lambda: save(header, path), lambda: path.write_bytes(whole[: len(whole) // 2])):
+        damage()
+        with pytest.raises(DataError, match=r"seg.dcm cannot be read as DICOM SEG or RTSTRUCT .*: export it again"):
+            read_structure(path, "tumour", None, "--label")
+    path = write_contours(tmp_path / "rs.dcm", scan(np.eye(3)), {"tumour": outlines(TUMOUR)}, "1.2.3")
+    header = pydicom.dcmread(path)
+    header.ROIContourSequence[0].ContourSequence[0].ContourData = ["1.0", "2.0"]
+    save(header, path)
+    with pytest.raises(DataError, match=r"rs.dcm cannot be read as DICOM"):
+        read_structure(path, "", scan(np.eye(3)), "--label")
+    image = sitk_from_image(scan(np.eye(3)), TUMOUR)
+    for key, text in (("Name", "tumour"), ("LabelValue", "one")):
+        image.SetMetaData(f"Segment0_{key}", text)
+    SimpleITK.WriteImage(image, str(tmp_path / "t.seg.nrrd"))
+    with pytest.raises(DataError, match="does not say which voxels are Segment0"):
+        read_structure(tmp_path / "t.seg.nrrd", "", None, "--label")
 
 
 def test_two_objects_in_a_folder_are_named(tmp_path: Path) -> None:
