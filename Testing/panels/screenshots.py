@@ -15,7 +15,7 @@ SIZE = (1280, 800)
 #: Where the pointer is in a picture: its tip beside the residual, and not in it.
 NEAREST_MM, NEAR_MM = 2.0, 12.0
 #: The ablation is shown when so much has reached the lethal dose.
-LETHAL_CM3 = 0.3
+LETHAL_CM3 = 0.1
 NAMES = {
     "CASE": "1-case", "CONNECT": "2-connect", "REGISTER": "3-register", "SCAN": "4-scan", "NAVIGATE": "5-navigate",
     "DECIDE": "6-decide", "PLAN": "4-plan", "CROSS-CHECK": "4-cross-check", "IMPLANT": "5-implant",
@@ -87,7 +87,7 @@ class Session:
     def run(self) -> None:
         case = self.pages["CASE"].ui
         # A frame of thermometry takes three seconds, and a scan forty of them.
-        self.panel.theatreOptions = {"scanner": ["--frame-seconds", "0.7"]}
+        self.panel.theatreOptions = {"scanner": ["--frame-seconds", "1.2"]}
         case.simulateButton.click()
         self.wait(lambda: self.running.theatre is not None and self.running.task is None, "the theatre")
         self.take(NAMES["CASE"], lambda: not self.running.busy and self.panel.ui.nextButton.enabled)
@@ -138,7 +138,9 @@ class Session:
         def telling() -> bool:
             heat = self.running.heat
             lethal = None if heat is None else heat.numbers.volume.value
-            return lethal is not None and lethal > LETHAL_CM3 and not gone(heat, time.monotonic())
+            # At the end of a scan the dose stays, and no fresher temperature comes.
+            fresh = heat is not None and (heat.ended or not gone(heat, time.monotonic()))
+            return fresh and lethal is not None and lethal > LETHAL_CM3
 
         self.wait(telling, "the lethal dose")
         self.take(NAMES["ABLATION"], telling)
