@@ -18,6 +18,9 @@ TISSUE = 0.70
 TYPICAL_MM, ORDINARY = 10.0, (0.6, 1.6)
 #: Smaller ones are sulci that opened, not resections.
 SMALLEST_ML = 0.4
+#: A part of the cavity of which less was tissue before is the necrosis of a tumour that nobody has taken out: of it
+#: 0.01 was seen to have changed, of resected tumours 0.6 and more; of a cyst taken out with its thin wall it is less.
+CHANGED = 0.1
 #: Dark voxels between parts of the cavity that lie nearer than twice this belong to it, mm.
 CLOSED_MM = 8.0
 #: The cavity's wall is as thick as this, mm; blood on it may be thicker and is seen.
@@ -50,15 +53,17 @@ def find_cavity(
     """
     voxel, both = np.asarray(voxel_mm, dtype=float), brain & carried_brain
     now = _relative(fixed, both, voxel)
-    dark = (now < DARK) & carried_brain
-    gone = carried_brain & ((_relative(carried, both, voxel) > TISSUE) | carried_tumour)
+    dark = (now < DARK) & carried_brain & scanned(fixed)
+    was_tissue = _relative(carried, both, voxel) > TISSUE
+    gone = carried_brain & (was_tissue | carried_tumour)
     candidate = dark & gone
     # One voxel of opening removes what half a voxel of misfit leaves along every sulcus.
     candidate = np.asarray(ndimage.binary_opening(candidate, iterations=max(1, round(2.0 / float(voxel.max())))))
     labels, _ = ndimage.label(candidate)
     sizes = np.bincount(labels.ravel()) * float(np.prod(voxel)) / 1000.0
     sizes[0] = 0.0
-    kept = np.flatnonzero(sizes >= max(SMALLEST_ML, 0.15 * float(sizes.max())))
+    changed = np.bincount(labels[was_tissue], minlength=len(sizes)) * float(np.prod(voxel)) / 1000.0
+    kept = np.flatnonzero((sizes >= max(SMALLEST_ML, 0.15 * float(sizes.max()))) & (changed > CHANGED * sizes))
     # Sulci that the resection opened and the necrosis of a tumour were dark before: what the found parts embrace
     # within CLOSED_MM and is dark now belongs to the cavity too.
     found, result = np.isin(labels, kept), np.zeros_like(brain)
@@ -113,6 +118,23 @@ def _more_than_half(now: Float32Array, cavity: BoolArray) -> BoolArray:
     """
     wall = ndimage.grey_dilation(now, footprint=ndimage.generate_binary_structure(3, 1))
     return np.asarray(now < (float(np.median(now[cavity])) + wall) / 2.0, dtype=bool)
+
+
+def scanned(fixed: Float32Array) -> BoolArray:
+    """Where ``fixed`` was scanned: an image that ends in the brain is filled up with zeros, which look like fluid.
+
+    One voxel less where it ends, for that may be filled up in part.
+    """
+    result = np.zeros(fixed.shape, dtype=bool)
+    if fixed.any():
+        box = bounding_box(fixed != 0)
+        result[
+            tuple(
+                slice(s.start + (s.start > 0), s.stop - (s.stop < count))
+                for s, count in zip(box, fixed.shape, strict=True)
+            )
+        ] = True
+    return result
 
 
 def _relative(values: Float32Array, both: BoolArray, voxel: npt.NDArray[np.float64]) -> Float32Array:

@@ -203,6 +203,7 @@ def _found(
         thickest_mm=float(max(fixed.spacing_mm.max(), moving.spacing_mm.max())),
         likeness=LevelFit(work.images(LIKENESS_MM), lattice, STIFFNESS, threads).likeness(coefficients),
         from_cavity_mm=from_cavity,
+        missing=work.missing(),
     )
     verdict = deformable_verdict(findings)
     change_mm = 0.0

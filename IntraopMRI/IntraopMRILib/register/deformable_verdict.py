@@ -35,6 +35,10 @@ CHECK_CAVITY_ML = 150.0
 CHECK_INVERSE_MM = 1.0
 #: Parts of the intraoperative brain that the preoperative volume covers; the rest follows its neighbours only.
 CHECK_COVERED, REFUSED_COVERED = 0.95, 0.3
+#: Part of the preoperative brain that the intraoperative outline may lack: sound outlines lack 0.02 to 0.04, of a slab
+#: whose scalp was taken for brain, and the other way round, 0.36. What it lacks is not matched, and a cavity in it not
+#: seen.
+CHECK_MISSING = 0.1
 #: Across thicker slices the shift is a guess between them, mm.
 CHECK_SPACING_MM = 4.0
 
@@ -47,7 +51,7 @@ class Findings:
     ``cavity``, made when None.
 
     ``matched``: the part of ``brain`` inside the preoperative volume; all of it when None. ``thickest_mm``: largest
-    voxel edge.
+    voxel edge. ``missing``: part of the preoperative brain, where it was scanned, that ``brain`` lacks.
     """
 
     shift: Image
@@ -62,6 +66,7 @@ class Findings:
     thickest_mm: float = 1.0
     likeness: float = 1.0
     from_cavity_mm: npt.NDArray[np.floating] | None = None
+    missing: float = 0.0
 
 
 def deformable_verdict(found: Findings) -> Verdict:
@@ -116,6 +121,9 @@ def deformable_verdict(found: Findings) -> Verdict:
             Level.REFUSED if covered < REFUSED_COVERED else Level.CHECK if covered < CHECK_COVERED else Level.GOOD,
         ),
     ]
+    reasons.append(
+        _reason("preoperative brain outside of the outline", 100 * found.missing, "%", 100 * CHECK_MISSING, np.inf)
+    )
     away = distance_mm(found.cavity) if found.from_cavity_mm is None else found.from_cavity_mm
     far = tissue & (away > FAR_MM)
     if np.any(found.cavity.array) and np.count_nonzero(far) > 1000:

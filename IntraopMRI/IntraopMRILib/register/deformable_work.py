@@ -16,7 +16,7 @@ from IntraopMRIReconstructionLib.errors import Cancelled, RegistrationError
 from IntraopMRIReconstructionLib.geometry import invert, resample_matrix
 
 from .brain_mask import brain_of
-from .cavity import RIM_MM, find_cavity, find_stains, hold_of, with_rim
+from .cavity import RIM_MM, find_cavity, find_stains, hold_of, scanned, with_rim
 from .inverse import before_moving, inverse_of
 from .lattice import LOOSE, Basis, Lattice, firm_nodes
 from .matching import LevelFit, LevelImages
@@ -276,6 +276,11 @@ class Work:
             voxel = self.masks.spacing_kji_mm
             box = bounding_box(self.cavity, np.ceil(RIM_MM / voxel).astype(int))
             self._gone[box] = with_rim(self.cavity[box], voxel)
+
+    def missing(self) -> float:
+        """Part of the preoperative brain, as far as it was scanned, that the intraoperative outline does not hold."""
+        before = self.moving_brain & scanned(self.masks.values)
+        return float((before & ~self.brain).sum() / max(1, before.sum()))
 
     def result(self, lattice: Lattice, coefficients: Float32Array) -> tuple[Image, Image, Image, Image]:
         """Shift, inverse shift, cavity and brain on the grid of 2 mm."""

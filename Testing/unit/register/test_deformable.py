@@ -332,6 +332,7 @@ def test_verdict_rules(findings: Findings) -> None:
     assert deformable_verdict(replace(findings, remapped=True)).level is Level.CHECK
     assert deformable_verdict(replace(findings, thickest_mm=6.0)).level is Level.CHECK
     assert deformable_verdict(replace(findings, likeness=0.7)).level is Level.CHECK
+    assert "outside of the outline 20 %" in deformable_verdict(replace(findings, missing=0.2)).text
     assert deformable_verdict(replace(findings, likeness=float("nan"))).level is Level.REFUSED
     rng = np.random.default_rng(0)
     torn = Image(rng.normal(0, 4, (40, 40, 40, 3)), matrix)

@@ -245,6 +245,24 @@ def test_cavity_with_and_without_a_dark_tumour() -> None:
         assert 2 * (found & hole).sum() / (found.sum() + hole.sum()) > 0.9
 
 
+def test_necrosis_that_nobody_took_out_and_what_was_not_scanned_are_no_cavity() -> None:
+    shape, voxel = (48, 48, 48), (2.0, 2.0, 2.0)
+    offset = np.moveaxis(np.indices(shape), 0, -1) - 24.0
+    brain, tumour = (np.linalg.norm(offset - at, axis=-1) < r for at, r in ((0, 22), ((0, 0, 10), 8)))
+    fixed, carried = (np.random.default_rng(n).normal(100.0, 6.0, shape).astype(np.float32) for n in (0, 1))
+    core = np.linalg.norm(offset - (0, 0, 10), axis=-1) < 6
+    fixed[core] = carried[core] = 30.0
+    assert not find_cavity(fixed, carried, brain, brain, tumour, voxel).any(), "as dark before"
+    fixed[tumour] = 30.0
+    found = find_cavity(fixed, carried, brain, brain, tumour, voxel)
+    assert 2 * (found & tumour).sum() / (found.sum() + tumour.sum()) > 0.9, "its rim is gone"
+    # The scan ends in the brain; what fills the box up, and half of the slice before, is dark.
+    fixed[36:], fixed[35] = 0.0, 0.5 * fixed[35]
+    found = find_cavity(fixed, carried, brain, brain, tumour, voxel)
+    assert not found[35:].any()
+    assert found.any()
+
+
 def test_the_wall_of_the_cavity_lies_half_way_to_what_is_bright_beside_it() -> None:
     """Voxels that are fluid by 60 %, the rest clot twice as bright as brain: theirs is no dark grey value."""
     shape, voxel = (48, 48, 48), (2.0, 2.0, 2.0)
