@@ -31,6 +31,8 @@ DIAMETER_GOOD, DIAMETER_LEAST = (0.75, 1.6), (0.5, 3.0)
 LENGTH_GOOD, LENGTH_LEAST = (0.85, 1.15), (0.6, 1.5)
 #: Trajectories that the first search tries at each end, across the search radius.
 COARSE_STEPS = 9
+#: From so many of them it is refined; voids that are as dark as this part of the darkest one may be the implant's.
+STARTS, ALIKE = 4, 0.8
 #: Tissue must be seen beside the void on each of so many sides, within this distance, so many voxels or the void's own
 #: radius (none is round beside strong metal), along these parts of its shaft: what is dark as far as the edge of the
 #: image is air, or where the scan ends.
@@ -238,23 +240,32 @@ def _search(remaining: Array, grid: Array, near: Trajectory, radius_mm: float) -
     likely = np.linalg.norm(shifts[first] - shifts[second], axis=1) <= radius_mm
     first, second = first[likely], second[likely]
     scores = score(shifts[first], shifts[second])
-    candidates = np.argsort(scores)[::-1][:4]
+    both = np.concatenate([shifts[first], shifts[second]], axis=1)
+    candidates: list[int] = []
+    for index in np.argsort(scores)[::-1]:
+        # Places that are apart: the darkest four are often all of one void, and that may be a neighbour's.
+        if all(
+            np.linalg.norm(both[index] - both[other]) > near.diameter_mm + steps[1] - steps[0] for other in candidates
+        ):
+            candidates.append(int(index))
+        if len(candidates) == STARTS:
+            break
 
     def cost(parameters: Array) -> float:
         return -float(score((parameters[:2] @ across)[None], (parameters[2:] @ across)[None])[0])
 
-    best = min(
-        (
-            optimize.minimize(
-                cost,
-                np.concatenate([across @ shifts[first[c]], across @ shifts[second[c]]]),
-                method="Nelder-Mead",
-                options={"xatol": 0.05, "fatol": 1e-4, "maxfev": 250},
-            )
-            for c in candidates
-        ),
-        key=lambda result: float(result.fun),
-    )
+    found = [
+        optimize.minimize(
+            cost,
+            np.concatenate([across @ shifts[first[c]], across @ shifts[second[c]]]),
+            method="Nelder-Mead",
+            options={"xatol": 0.05, "fatol": 1e-4, "maxfev": 250},
+        )
+        for c in candidates
+    ]
+    darkest = min(float(each.fun) for each in found)
+    # Of voids that are nearly alike it is the one that lies as planned, and not its neighbour's.
+    best = min((each for each in found if each.fun <= ALIKE * darkest), key=lambda each: float(np.linalg.norm(each.x)))
     return near.entry_ras_mm + best.x[:2] @ across, near.tip_ras_mm + best.x[2:] @ across
 
 

@@ -165,7 +165,7 @@ def found_implant(
         if (other_mm := _apart_mm(detected.trajectory, other)) < own_mm:
             raise SessionError(
                 f"what was found near the plan of '{name}' lies {own_mm:.1f} mm from it and {other_mm:.1f} mm from "
-                f"that of '{other.name}': it is perhaps the other one, no number is shown; check which of both is placed"
+                f"that of '{other.name}': it is perhaps the other one, no number is shown; check which one is placed"
             )
     breach = _breach(detected, carrier, pedicle) if isinstance(pedicle, Image) else pedicle or None
     drawn = None if carrier.own_motion is None else trajectory.moved(carrier.own_motion)

@@ -72,3 +72,25 @@ def test_a_needle_that_comes_in_from_outside_is_found(outside_mm: float) -> None
     found = find_implant(Image(np.abs(tissue).astype(np.float32), grid), plan, search_radius_mm=5.0)
     assert found.verdict.reasons[-1].value == pytest.approx(1.0 - outside_mm / truth.length_mm, abs=0.15)
     np.testing.assert_allclose(found.trajectory.tip_ras_mm, truth.tip_ras_mm, atol=1.0)
+
+
+@pytest.mark.parametrize(("diameter", "apart_mm"), [(5.0, 9.0), (2.5, 7.0)], ids=["screws", "needles"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_of_two_alike_the_one_that_lies_as_planned_is_found(
+    directions: np.ndarray, diameter: float, apart_mm: float, which: int
+) -> None:
+    """The darker of both was taken, a 'good' void 8 mm from where it was planned."""
+    tissue, grid, ras = scene(directions)
+    by = np.array([apart_mm, 0.0, 0.0])
+    first = Trajectory(np.array([-4.0, -17, 1]), np.array([-3.0, 18, 0]), diameter)
+    both = [first, Trajectory(first.entry_ras_mm + by, first.tip_ras_mm + by, diameter)]
+    for number, each in enumerate(both):
+        off = np.moveaxis(ras, 0, -1) - each.entry_ras_mm
+        along = off @ each.direction
+        away = np.linalg.norm(off - along[..., None] * each.direction, axis=-1)
+        # The neighbour is the darker one.
+        tissue[(away < diameter / 2 + 0.4) & (along > 0) & (along < each.length_mm)] = 3.0 + 6.0 * (number == which)
+    truth = both[which]
+    plan = Trajectory(truth.entry_ras_mm + OFF, truth.tip_ras_mm - 0.5 * OFF, diameter)
+    found = find_implant(Image(np.abs(tissue).astype(np.float32), grid), plan)
+    np.testing.assert_allclose(found.trajectory.tip_ras_mm, truth.tip_ras_mm, atol=0.9)

@@ -51,15 +51,22 @@ def drawn(seed: int) -> MetalScan:
 
 @pytest.mark.slow
 def test_the_truth_is_inside_the_interval_in_every_orientation() -> None:
-    """Four orientations, each with other bandwidths, polarities, fields and metals: 5 numbers of each."""
-    inside = []
+    """Four orientations, each with other bandwidths, polarities, fields and metals: 5 numbers of each.
+
+    Where strong metal leaves no tissue beside the void, it is refused: 8 mm off, its intervals held no truth.
+    """
+    inside, refused = [], []
     for seed in range(16):
         scan = drawn(seed)
         image, plan, truth = scanned(seed, ORIENTATIONS[sorted(ORIENTATIONS)[seed % 4]], scan)
         true = {m.name: m.value for m in compare(plan, truth)}
         for ppm in (scan.susceptibility_ppm, None):
             shift = implant_shift(image, plan.direction, DIAMETER, ppm)
-            found = find_implant(image, plan, shift=shift)
+            try:
+                found = find_implant(image, plan, shift=shift)
+            except AssessmentError as error:
+                refused.append((scan.field_t, scan.susceptibility_ppm, "tissue on every side" in str(error)))
+                continue
             for measured in compare(plan, found.trajectory, spread=found.spread)[:5]:
                 assert measured.interval is not None
                 low, high = measured.interval
@@ -67,6 +74,8 @@ def test_the_truth_is_inside_the_interval_in_every_orientation() -> None:
                 assert expected is not None
                 inside.append(low <= expected <= high)
     assert np.mean(inside) >= 0.95
+    assert set(refused) <= {(3.0, 900.0, True)}, "cobalt-chromium at 3 T"
+    assert len(refused) <= 2
 
 
 def test_without_the_void_the_interval_would_be_wrong() -> None:
