@@ -1,7 +1,9 @@
 """From the last byte of k-space to the overlay on screen, stage by stage, beside the plain libraries.
 
-The chain is ours from the wire to the rendered views, at 1 mm, 8 coils, on loopback. The peers do one stage each on
-the same data: scipy's FFT with root sum of squares, and SimpleITK's mutual information at 2 mm for the rigid pose.
+The chain is ours from the wire to the rendered views, at 1 mm, 8 coils, on loopback: once with the contrast scan on the
+heels of the native one, once with time between them, in which the brain shift is worked out ahead. The peers do one
+stage each on the same data: scipy's FFT with root sum of squares, and SimpleITK's mutual information at 2 mm for the
+rigid pose.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import scipy.fft
 import SimpleITK as sitk
 from benchmarks.common import Row, report
 from IntraopMRILib.cli import plan_of_case
-from IntraopMRILib.cli.run import run_session
+from IntraopMRILib.cli.run import Outcome, run_session
 from IntraopMRILib.register.rigid import register_rigid
 from IntraopMRILib.session import Link
 from IntraopMRIReconstructionLib.data import Image, KSpace
@@ -33,6 +35,10 @@ from IntraopMRIReconstructionLib.simulate.volumes import sitk_from_image
 
 SEED = 4
 GOAL_S = 20.0
+#: The lines of a scan take this long: 0 is as fast as they are received, the other is a tenth of a real scan.
+AT_ONCE_S, UNHURRIED_S = 0.0, 30.0
+#: Part of the time without work ahead.
+AHEAD_GOAL = 0.7
 POSE_GOAL_MM = 0.5
 Result = TypeVar("Result")
 
@@ -83,25 +89,39 @@ def simpleitk_rigid(fixed: Image, moving: Image) -> npt.NDArray[np.float64]:
     return np.asarray(np.linalg.inv(flip @ lps @ flip))
 
 
+def chain(case: Path, scan_s: float, out: Path) -> Outcome:
+    """One session of the case, whose scans take ``scan_s`` each."""
+    out.mkdir()
+    with Theatre(case, servers=("scanner",), options={"scanner": ["--scan-seconds", str(scan_s)]}) as theatre:
+        return run_session(plan_of_case(case, "brain"), Link("127.0.0.1", theatre.ports["scanner"]), None, None, out)
+
+
+def error_percent(outcome: Outcome, true_ml: float) -> float:
+    """Of the residual volume."""
+    assert outcome.record.residual is not None
+    return 100.0 * abs((outcome.record.residual.volume.value or 0.0) - true_ml) / true_ml
+
+
+def timeline(before: Outcome, after: Outcome) -> None:
+    """Seconds of every stage of both."""
+    seconds = [{timing.stage: timing.seconds for timing in each.record.timings} for each in (before, after)]
+    print(f"{'stage':44}{'at once, s':>12}{'ahead, s':>12}")
+    for stage in dict.fromkeys([*seconds[0], *seconds[1]]):
+        print(f"{stage:44}" + "".join(f"{each[stage]:12.2f}" if stage in each else f"{'-':>12}" for each in seconds))
+
+
 def main() -> None:
-    """Run the chain once, then its two heaviest stages beside the libraries."""
+    """Run the chain twice, then its two heaviest stages beside the libraries."""
     brain = make_brain_case(SEED)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
-        case, out = Path(name) / "case", Path(name) / "out"
-        out.mkdir()
+        case = Path(name) / "case"
         write_case(case, brain, None)
-        with Theatre(case, servers=("scanner",)) as theatre:
-            plan = plan_of_case(case, "brain")
-            outcome = run_session(plan, Link("127.0.0.1", theatre.ports["scanner"]), None, None, out)
-        truth = read_truth(case)[0]["brain"]
-    print(f"{'stage':32}{'s':>8}")
-    for timing in outcome.record.timings:
-        print(f"{timing.stage:32}{timing.seconds:8.2f}")
-    assert outcome.record.residual is not None
-    residual = outcome.record.residual.volume.value or 0.0
-    error = 100.0 * abs(residual - truth["residual_ml"]) / truth["residual_ml"]
-    seconds = outcome.overlay_s
+        outcome = chain(case, AT_ONCE_S, Path(name) / "at once")
+        ahead = chain(case, UNHURRIED_S, Path(name) / "ahead")
+        true_ml = read_truth(case)[0]["brain"]["residual_ml"]
+    timeline(outcome, ahead)
+    seconds, error = outcome.overlay_s, error_percent(outcome, true_ml)
     rows.append(
         Row(
             "last byte of k-space to overlay (s; peer: the goal; error: residual volume, %)",
@@ -111,6 +131,18 @@ def main() -> None:
             f"<= {GOAL_S:g} s",
             seconds <= GOAL_S,
             error_ours=error,
+        )
+    )
+    rows.append(
+        Row(
+            "the same, brain shift worked out ahead in the native scan (s; peer: scans at once)",
+            ahead.overlay_s,
+            seconds,
+            seconds / ahead.overlay_s,
+            f"<= {AHEAD_GOAL:g} of it, residual volume within a percent as good",
+            ahead.overlay_s <= AHEAD_GOAL * seconds and error_percent(ahead, true_ml) <= error + 1.0,
+            error_ours=error_percent(ahead, true_ml),
+            error_peer=error,
         )
     )
 
