@@ -16,7 +16,7 @@ def vessel(directions: np.ndarray, spacing: tuple[float, float, float] = (0.7, 0
     grid = np.eye(4)
     grid[:3, :3] = directions @ np.diag(spacing)
     grid[:3, 3] = -grid[:3, :3] @ ((size - 1) / 2)
-    k, j, i = np.indices(size[::-1])
+    k, j, i = np.indices(tuple(size[::-1].tolist()))
     ras = apply(grid, np.stack([i, j, k], axis=-1))
     tube = (np.hypot(ras[..., 0] - 10.0, ras[..., 1]) <= 3.0) & (np.abs(ras[..., 2]) <= 16.0)
     return Image(tube.astype(np.uint8), grid)

@@ -21,7 +21,7 @@ def grid_of(
     grid = np.eye(4)
     grid[:3, :3] = directions @ np.diag(spacing)
     grid[:3, 3] = -grid[:3, :3] @ ((size - 1) / 2)
-    k, j, i = np.indices(size[::-1])
+    k, j, i = np.indices(tuple(size[::-1].tolist()))
     return grid, apply(grid, np.stack([i, j, k], axis=-1))
 
 
