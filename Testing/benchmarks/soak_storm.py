@@ -322,7 +322,8 @@ def trends(delays_s: list[float], late_s: float, states: list[float], flat_mb: f
     """Print delays and memory and say what is wrong with them."""
     late = np.percentile(delays_s or [np.inf], [50, 99, 100])
     quarter = max(len(states) // 4, 1)
-    memory = [float(np.median(part)) for part in (states[quarter : 2 * quarter], states[-quarter:])]
+    # The least: volumes that are on their way are no growth.
+    memory = [min(part) for part in (states[quarter : 2 * quarter], states[-quarter:])]
     wrong = []
     print(f"texts: delay p50, p99, largest {np.round(1e3 * late, 1)} ms; memory {memory[0]:.0f} -> {memory[1]:.0f} MB")
     if late[2] > late_s:

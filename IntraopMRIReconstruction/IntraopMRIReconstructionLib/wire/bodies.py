@@ -6,6 +6,9 @@ more than to receive it. A body that nothing refers to any more is therefore kep
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import mmap
 import threading
 import time
 import weakref
@@ -17,6 +20,9 @@ from ..data import AnyArray
 
 #: Smaller bodies come from the heap of Python, which is warm by itself.
 SMALLEST_KEPT = 2**16
+#: Larger ones are asked of the system itself. The allocator of C keeps what has been freed for the thread that freed
+#: it, and every link that comes has a thread of its own: a link that flaps all night would fill the memory.
+SMALLEST_MAPPED = 2**20
 #: An idle block may be so much larger than the body that takes it.
 MOST_SLACK = 1.25
 #: More idle blocks are not kept: one that fills, some that wait, one that is looked at.
@@ -62,7 +68,7 @@ class BodyPool:
             while self._idle and self._idle_bytes + size > self._room():
                 self._remove(0)
         if block is None:
-            block = np.empty(size, np.uint8).data
+            block = _block(size)
         lent = np.frombuffer(block, np.uint8, size)
         lease = _Lease(lent, self._take_back)
         lease.block = block
@@ -104,3 +110,20 @@ class BodyPool:
                 self._idle_bytes += len(block)
         finally:
             self._lock.release()
+
+
+def _block(size: int) -> memoryview:
+    """Fresh memory. Raises MemoryError."""
+    if size < SMALLEST_MAPPED or not hasattr(mmap, "MAP_PRIVATE"):
+        return np.empty(size, np.uint8).data
+    try:
+        mapped = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        raise MemoryError(f"there are no {size} bytes for a message") from error
+    # Large pages are cleared several times as fast; not every kernel has them.
+    with contextlib.suppress(OSError):
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            mapped.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(mapped)
