@@ -127,9 +127,10 @@ def resection_margin(
         "Tumour border outside the cavity",
         _percent(margin < 0, weights),
         "%",
-        "Part of the carried-over border that lies outside the cavity: left, by geometry; interval as of the margin",
+        "Part of the carried-over border that lies outside the cavity: left, by geometry; interval: "
+        f"{wall.common:.0%} of the margin's at each point, as much as goes the same way on all sides",
         SOURCE,
-        (_percent(margin + error < 0, weights), _percent(margin - error < 0, weights)),
+        (_percent(margin + wall.common * error < 0, weights), _percent(margin - wall.common * error < 0, weights)),
         based_on=based_on,
     )
     return Margin(closest, outside, sides[worst], now[worst], _not_reached(sides, margin + error < 0, weights))

@@ -29,6 +29,9 @@ CLOT_MM = 4.0
 #: A thin layer of clot that is no brighter than tissue looks like tissue: so much of it may be there anywhere, mm.
 #: Set on eighteen simulated heads, held against eighteen others.
 UNSEEN_MM = 1.3
+#: What errs at one side errs otherwise at another: this part of each point's error goes the same way all over the
+#: border. Set on six simulated heads, held against five others. Masks are rounded off on all sides alike.
+COMMON = 0.5
 #: What is not tissue among what was called brain is darker than this part of its median.
 TISSUE = 0.5
 #: Smoothing (voxels) that shows clot against noise.
@@ -42,13 +45,14 @@ class Wall:
     """Labels (k, j, i) on one grid: ``fluid`` of the cavity, the same ``with_clot`` on its wall, ``brain`` with both.
 
     Where clot lies over the wall, the wall is somewhere between the surfaces of the first two. ``error_mm``: how far
-    off it may be besides.
+    off it may be besides. ``common``: part of a point's error that goes the same way on all sides.
     """
 
     fluid: Image
     with_clot: Image
     brain: Image
     error_mm: float
+    common: float = 1.0
 
 
 def plain_wall(cavity: Image, brain: Image) -> Wall:
@@ -95,6 +99,7 @@ def sharp_wall(cavity: Image, brain: Image, native: Image) -> Wall:
         Image(covered.astype(np.uint8), grid),
         Image(inside.astype(np.uint8), grid),
         error_mm,
+        COMMON,
     )
 
 

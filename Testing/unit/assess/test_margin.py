@@ -28,7 +28,12 @@ def ball(
     return Image((value * (np.linalg.norm(points - at, axis=-1) < radius_mm)).astype(np.uint8), grid)
 
 
-def operated(directions: np.ndarray, offset_mm: np.ndarray, radius_mm: float, error_mm: float = 0.5) -> Margin:
+def operated(
+    directions: np.ndarray,
+    offset_mm: np.ndarray,
+    radius_mm: float,
+    error_mm: float = 0.5,
+) -> Margin:
     """A tumour whose middle lies ``offset_mm`` (preoperative RAS) from that of the cavity."""
     there = CAVITY_AT + TURN @ offset_mm
     before = TURN.T @ (there - INTRAOP_FROM_PREOP[:3, 3])
@@ -59,9 +64,7 @@ def test_spheres(directions: np.ndarray, offset_mm: tuple[float, ...], radius_mm
     assert found.at_ras_mm is not None
     expected = CAVITY_AT + TURN @ (offset * (1 + radius_mm / away))
     assert np.linalg.norm(found.at_ras_mm - expected) < 4.0
-    # Of a sphere, the part beyond a plane is the height of the cap over the diameter.
-    cut = (CAVITY_MM**2 - radius_mm**2 - away**2) / (2 * away)
-    part = 50.0 * (1 - np.clip(cut / radius_mm, -1, 1))
+    part = beyond(away, radius_mm)
     assert found.outside.value == pytest.approx(part, abs=2.5)
     assert found.outside.interval is not None
     assert found.outside.interval[0] <= part <= found.outside.interval[1]
@@ -70,6 +73,12 @@ def test_spheres(directions: np.ndarray, offset_mm: tuple[float, ...], radius_mm
     assert [name.split()[0] for name in found.not_reached][:1] == ([side] if certain else [])
     words = f"not reached in: {side}" if certain else "cannot be told" if true < 1.5 else "encloses"
     assert words in found.text
+
+
+def beyond(away_mm: float, radius_mm: float) -> float:
+    """Part of a border outside the cavity, %: of a sphere beyond a plane it is the cap's height over the diameter."""
+    cut = (CAVITY_MM**2 - radius_mm**2 - away_mm**2) / (2 * away_mm)
+    return 50.0 * float(1 - np.clip(cut / radius_mm, -1, 1))
 
 
 def test_the_opening_to_the_outside_is_no_wall() -> None:
@@ -159,15 +168,24 @@ def native_scan(directions: np.ndarray, radius_mm: float, clot_mm: float, spacin
     return Image(((FLUID * fluid + TISSUE * (1 - fluid)) * (1 - clot) + CLOT * clot + noise).astype(np.float32), grid)
 
 
-def seen(directions: np.ndarray, tumour_mm: np.ndarray, radius_mm: float, clot_mm: float) -> tuple[Margin, Margin]:
-    """Margin by masks of 2.5 mm that end before the clot, and by the native scan."""
+def seen(
+    directions: np.ndarray,
+    tumour_mm: np.ndarray,
+    radius_mm: float,
+    clot_mm: float,
+    carried_off_mm: np.ndarray | None = None,
+) -> tuple[Margin, Margin]:
+    """Margin by masks of 2.5 mm that end before the clot, and by the native scan; the radius is that of the error."""
+    pose, off = np.eye(4), np.zeros(3) if carried_off_mm is None else carried_off_mm
+    pose[:3, 3] = off
     at = np.array([0.4, -0.7, 0.9])
     cavity = ball(directions, np.zeros(3), CAVITY_MM - clot_mm / 2, 2.5, at)
     brain = ball(directions, np.zeros(3), 42.0, 2.5, at)
     tumour = ball(np.diag([-1.0, 1.0, 1.0]), tumour_mm, radius_mm, 1.0, tumour_mm)
     native = native_scan(directions, CAVITY_MM, clot_mm)
     coarse, sharp = (
-        resection_margin(tumour, cavity, brain, np.eye(4), lambda p: np.zeros(len(p)), scan) for scan in (None, native)
+        resection_margin(tumour, cavity, brain, pose, lambda p: np.full(len(p), np.linalg.norm(off)), scan)
+        for scan in (None, native)
     )
     return coarse, sharp
 
@@ -181,6 +199,16 @@ def test_the_scan_shows_the_wall_sharper_than_the_mask(directions: np.ndarray) -
     assert sharp.closest.value == pytest.approx(true, abs=0.35)
     assert np.diff(sharp.closest.interval or (0, 9))[0] < np.diff(coarse.closest.interval or (0, 9))[0] - 1.0
     assert sharp.side == "left"
+
+
+@pytest.mark.parametrize("way", [*np.eye(3), *-np.eye(3)])
+def test_the_share_outside_holds_the_truth_of_a_border_carried_wrong(way: np.ndarray) -> None:
+    """One side lies too far out then, the other too far in: not all of the border errs the same way."""
+    coarse, sharp = seen(np.eye(3), np.array([-7.0, 0.0, 0.0]), 13.0, 0.0, 1.2 * way)
+    for found in (coarse, sharp):
+        assert found.outside.interval is not None
+        assert found.outside.interval[0] <= beyond(7.0, 13.0) <= found.outside.interval[1]
+    assert np.diff(sharp.outside.interval or (0, 99))[0] < 0.55 * np.diff(coarse.outside.interval or (0, 0))[0]
 
 
 def test_clot_on_the_wall_is_open_and_its_middle_is_taken(directions: np.ndarray) -> None:
