@@ -76,6 +76,7 @@ class Session:
         # Drawing has held up the poses, which the next look says: page and views show one that is live, and the same.
         self.panel._tick()
         self.wait(settled or self.pose_is_live, name)
+        self.panel.refresh()
         self.panel._slow_s = 0.0
         self.panel._tick()
         for view in views:

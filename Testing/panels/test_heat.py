@@ -137,6 +137,7 @@ def test_the_hottest_spot_is_marked_by_one_click_and_told_when_it_rests(operatio
     assert ui.markHottestButton.enabled
     ui.markHottestButton.click()
     node = p.heatedPlace
+    assert node.GetDisplayNode().GetSelectedColor() == pytest.approx(product("scene.colors").MARK)
     assert node is not None
     np.testing.assert_allclose(slicer.util.arrayFromMarkupsControlPoints(node)[0], SPOT)
     operation.page("SCAN").heat.tick()

@@ -14,6 +14,7 @@ from IntraopMRIReconstructionLib.errors import IntraopError
 from IntraopMRIReconstructionLib.reconstruct.quantities import Heating
 from slicer.i18n import tr as _
 
+from .. import colors
 from ..display import interval, number
 from ..heat_texts import dose_gone, dose_words, gone, shown
 from .style import CHECK, DANGER, colored, sized
@@ -64,6 +65,9 @@ class HeatSection:
         if node is None:
             node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", MARK_NAME)
             node.CreateDefaultDisplayNodes()
+            # Slicer's own is red, which is what is left or dangerous.
+            node.GetDisplayNode().SetColor(*colors.MARK)
+            node.GetDisplayNode().SetSelectedColor(*colors.MARK)
             node.SetMaximumNumberOfControlPoints(1)
         node.RemoveAllControlPoints()
         node.AddControlPoint(*found.hottest_ras_mm.tolist(), _("heat"))
