@@ -30,7 +30,7 @@ CLOT_MM = 4.0
 #: Set on eighteen simulated heads, held against eighteen others.
 UNSEEN_MM = 1.3
 #: What errs at one side errs otherwise at another: this part of each point's error goes the same way all over the
-#: border. Set on six simulated heads, held against five others. Masks are rounded off on all sides alike.
+#: border. Set on six simulated heads, held against four others. Masks are rounded off on all sides alike.
 COMMON = 0.5
 #: What is not tissue among what was called brain is darker than this part of its median.
 TISSUE = 0.5

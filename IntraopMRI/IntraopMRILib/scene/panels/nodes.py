@@ -73,8 +73,8 @@ def planLater(parameters: Any) -> Callable[[], Any]:
     That call may be made in any thread: it copies and counts voxels, for which the main thread has no time. Both raise
     an IntraopError that says what is missing or wrong. Structures that are called as a vertebra (C1 to S1) are no
     risks: each is registered on its own and carries the implant that is planned in it; a pedicle, with that word in its
-    name, grades the screw that is planned through it; one that is called Nidus is what shall be gone. Landmarks that are named for a measure, and the planned motion of a bone, say what the procedure is
-    about.
+    name, grades the screw that is planned through it; one that is called Nidus is what shall be gone. Landmarks that
+    are named for a measure, and the planned motion of a bone, say what the procedure is about.
     """
     volume, line = parameters.preopVolume, parameters.plannedImplant
     if volume is None:
