@@ -163,7 +163,7 @@ def test_a_tool_taken_away_blanks_what_rests_on_it_and_another_one_takes_over(co
     connected.point((10.0, 0.0, 0.0), valid=False, count=1)
     page("NAVIGATE").tick()
     assert "mm" not in label.text
-    assert "the tracker does not see" in label.text
+    assert "the tracker does not see" in page("NAVIGATE").ui.alarmLabel.text, "once, above all numbers"
     assert panel().running.view.bridge.node("pointer").GetDisplayNode().GetVisibility() == 0
     connected.point((10.0, 0.0, 0.0), tool="Suction")
     page("NAVIGATE").tick()
