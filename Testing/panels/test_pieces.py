@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 import slicer
 from host.fixtures import app, wait_until
+from IntraopMRIReconstructionLib.data import Pose
 from panels.operation import Operation, ball, product, texts
 from peers.pieces_case import assessed
 
@@ -100,6 +102,25 @@ def test_the_distance_of_the_tip_goes_with_its_pose(operation: Operation) -> Non
     operation.panel.refresh()
     assert ui.pieceTable.item(0, 2).text() == "–"
     assert "Tip to it: –" in ui.pieceLabel.text
+
+
+def test_a_piece_and_the_residual_are_measured_from_one_place(operation: Operation) -> None:
+    confirmed(operation)
+    operation.open("NAVIGATE")
+    operation.open("DECIDE")
+    rng, view, running = np.random.default_rng(0), operation.running.view, operation.running
+    # A hand that moves and trembles: the pose that guides is steadier than the one that came.
+    began = time.monotonic() - 0.1
+    for step in range(20):
+        matrix = np.eye(4)
+        matrix[:3, 3] = LARGE + np.array([0.0, 0.0, 30.0 - 0.5 * step]) + rng.normal(0.0, 0.5, 3)
+        running.place(Pose(matrix, "Pointer", began + 0.005 * step, time.time()))
+        running._move()
+        operation.page("NAVIGATE").poseArrived()
+    assert np.linalg.norm(view.tip() - running.pose.tip_ras_mm) > 0.05
+    whole, piece = operation.page("NAVIGATE").guidance.residual, view.tipToPiece(1)
+    assert piece.value == pytest.approx(whole.value, abs=1e-6)
+    assert view.readout().tip_to_residual.value == pytest.approx(whole.value, abs=1e-6)
 
 
 def test_the_nearest_structure_is_said_once_somebody_has_decided_on_it(operation: Operation) -> None:

@@ -68,10 +68,12 @@ class SessionView:
         self.bridge = bridge
         self._clock, self._wall = clock, wall
         self._watch: PoseWatch | None = None
+        self._steady: Pose | None = None
         self._readout = Readout()
         #: The newest frame of thermometry, while no newer scan has come.
         self.heat: HeatMeasured | None = None
-        self._distance: ResidualDistance | None = None
+        #: To the residual, where one was found.
+        self.distance: ResidualDistance | None = None
         self._image: Image | None = None
         self._preview = ""
         self._deformable: DeformableRegistration | None = None
@@ -176,30 +178,39 @@ class SessionView:
         """Whether a tool was tracked but its last pose may not be shown now."""
         return self._watch is not None and not self._watch.state().live
 
+    def steady(self, pose: Pose) -> None:
+        """The last pose without the tremor of the hand: from there all distances are measured."""
+        self._steady = pose
+
     def tip(self) -> npt.NDArray[np.float64] | None:
-        """Where the tip is now, (3,) RAS mm; None while no pose may be shown."""
+        """Where the tip is now, (3,) RAS mm, steady where it is known; None while no pose may be shown."""
         pose = None if self._watch is None else self._watch.pose
-        return None if pose is None else pose.tip_ras_mm
+        if pose is None:
+            return None
+        steady = self._steady
+        if steady is not None and (steady.tool, steady.received_monotonic_s) == (pose.tool, pose.received_monotonic_s):
+            return steady.tip_ras_mm
+        return pose.tip_ras_mm
 
     def tipToResidual(self) -> Measurement | None:
         """Distance of the pointer's tip to the residual; without value and with the reason while it cannot be told."""
-        if self._distance is None or self._watch is None:
+        if self.distance is None or self._watch is None:
             return None
-        pose = self._watch.pose
-        if pose is None:
+        tip = self.tip()
+        if tip is None:
             missing = self._watch.state().reason
             return Measurement("Tip to residual", None, "mm", "not shown", missing_because=missing)
-        return self._distance.measure(pose.tip_ras_mm)
+        return self.distance.measure(tip)
 
     def tipToPiece(self, number: int) -> Measurement | None:
         """The same to one piece of the residual; None without a tracked tool."""
         if self._watch is None or number not in self._toPieces:
             return None
-        pose = self._watch.pose
-        if pose is None:
+        tip = self.tip()
+        if tip is None:
             missing = self._watch.state().reason
             return Measurement(f"Tip to piece {number}", None, "mm", "not shown", missing_because=missing)
-        return self._toPieces[number].measure(pose.tip_ras_mm)
+        return self._toPieces[number].measure(tip)
 
     def goTo(self, number: int | None) -> npt.NDArray[np.float64] | None:
         """Mark the piece of that number, and say where it is, (3,) RAS mm; None marks none."""
@@ -310,7 +321,7 @@ class SessionView:
         found = update.assessment
         self.bridge.setResidual(found.residual, update.resected, ready.content)
         self.centroid = found.residual_centroid_ras_mm
-        self._distance = ready.distance
+        self.distance = ready.distance
         self.pieces, self.judged = {piece.number: piece for piece in found.listed}, update.judged
         self.near = update.near
         self._toPieces = ready.pieces
@@ -358,6 +369,6 @@ class SessionView:
         self.bridge.setPieceMark(0, None)
 
     def _forget(self, verdict: Any | None = None) -> None:
-        self._distance, self.centroid = None, None
+        self.distance, self.centroid = None, None
         self._forgetPieces()
         self._readout = Readout(verdict=verdict)

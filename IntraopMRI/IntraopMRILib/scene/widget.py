@@ -354,10 +354,9 @@ class SessionPanel(Panel):
         readout = replace(
             self.running.view.readout(),
             tracked="tracker" in self.running.session.links(),
+            # Nothing watches a structure at risk while another module is open.
             unwatched=self.parameters is None and bool(self.running.view.risks),
         )
-        # Nothing watches a structure at risk, nor smooths the pose, while another module is open.
-        guidance = None if self.parameters is None else self.pages[Phase.NAVIGATE].guidance  # type: ignore[attr-defined]
         if self.running.image is None and not readout.withdrawn:
             # The chosen volume is on the screen and a pointer beside it, each in a frame of its own.
             readout = replace(readout, unplaced=True)
@@ -370,8 +369,6 @@ class SessionPanel(Panel):
                 readout,
                 tip_to_residual=replace(readout.tip_to_residual, value=None, interval=None, missing_because=why),
             )
-        if guidance is not None and guidance.residual is not None:
-            return replace(readout, tip_to_residual=guidance.residual)
         return readout
 
     def _makeShortcuts(self) -> list[Any]:

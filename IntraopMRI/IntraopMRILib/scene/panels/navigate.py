@@ -6,13 +6,11 @@ import time
 from html import escape
 from typing import Any
 
-import numpy as np
 import qt
 import slicer
 from IntraopMRIReconstructionLib.data import Measurement
 from slicer.i18n import tr as _
 
-from ...navigate.distance import ResidualDistance
 from ...navigate.watch import AlarmLevel
 from ...register.carry_over import Carried, LocalShift
 from .. import colors, looks
@@ -135,6 +133,8 @@ class NavigatePage(Page):
             return
         p = self.parameters
         guide.process(pose, p.reslice, p.riskAlarmMm, time.monotonic)
+        if guide.pose is not None:
+            self.running.view.steady(guide.pose)
         if p.followPointer and guide.pose is not None and not guide.why:
             self.panel.overlay.follow(guide.pose, guide.planes)
 
@@ -304,10 +304,8 @@ class NavigatePage(Page):
             return
         items = running.view.items
         self._undecided = tuple(item for item in items.values() if item.undecided)
-        residual = None
-        self._hasResidual = running.residual is not None and bool(np.any(running.residual.residual.array))
-        if self._hasResidual:
-            residual = ResidualDistance(running.residual.residual)
+        residual = running.view.distance if running.residual is not None else None
+        self._hasResidual = residual is not None
         risks = []
         for name, (rigid, now) in running.view.risks.items():
             item = items[f"risk.{name}"]
