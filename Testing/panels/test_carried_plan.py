@@ -14,7 +14,20 @@ from host.fixtures import app, wait_until
 from IntraopMRIReconstructionLib.data import Pose
 from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.geometry import apply
-from panels.operation import DEEP, MOVED, REFUSED, RISK, SHIFT_MM, SPACING_MM, TARGET, Operation, markups, pose, product
+from panels.operation import (
+    DEEP,
+    MOVED,
+    REFUSED,
+    RISK,
+    SHIFT_MM,
+    SPACING_MM,
+    TARGET,
+    Operation,
+    markups,
+    pose,
+    product,
+    texts,
+)
 
 __all__ = ["app"]
 
@@ -408,3 +421,21 @@ def test_points_of_one_name_are_refused(app: Any) -> None:
     node.AddControlPoint(*DEEP, "A")
     with pytest.raises(SessionError, match="'A'"):
         product("scene.panels.nodes").pointsOf(node)
+
+
+@pytest.mark.parametrize("page", ["SCAN", "NAVIGATE", "DECIDE"])
+def test_too_near_is_said_in_every_view_whatever_page_is_open(confirmed: Operation, page: str) -> None:
+    confirmed.open("SCAN")
+    confirmed.page("SCAN").choices.acceptGood()
+    confirmed.open(page)
+
+    def said_at(place: Any) -> set[bool]:
+        confirmed.point(apply(pose(), place))
+        views = ("Red", "Green", "Yellow", "3D")
+        return {any("TOO NEAR: MOTOR TRACT" in words for words in texts(confirmed, view)) for view in views}
+
+    wait_until(lambda: said_at(RISK) == {True}, 10, "the alarm")
+    wait_until(lambda: said_at(TARGET) == {False}, 10, "its end")
+    wait_until(lambda: said_at(RISK) == {True}, 10, "the alarm again")
+    wait_until(lambda: "POSE STALE" in " ".join(texts(confirmed, "Red")), 5, "the pose to be stale")
+    assert not any("TOO NEAR" in words for words in texts(confirmed, "Red"))

@@ -124,6 +124,7 @@ class Readout:
     ``piece``: the piece of the residual that the views stand at. ``excluded``: what a person has judged not to be
     tumour, so that the numbers leave it out, in words.
     ``tracked``: whether a tracker is part of the session. ``unwatched``: no alarm is given for structures at risk.
+    ``too_near``: the structure at risk that the tip is too near to.
     """
 
     residual: Measurement | None = None
@@ -145,6 +146,7 @@ class Readout:
     excluded: str = ""
     tracked: bool = True
     unwatched: bool = False
+    too_near: str = ""
 
     @property
     def refused(self) -> bool:
@@ -214,6 +216,8 @@ def banners(readout: Readout) -> tuple[Banner, ...]:
     if readout.stored:
         return (Banner("STORED SCENE, NOT VERIFIED", readout.stored, Tone.CAUTION),)
     result = [] if readout.heat is None else list(readout.heat.banners)
+    if readout.too_near and not readout.pose_problem:
+        result.append(Banner(_shouted(f"too near: {readout.too_near}"), tone=Tone.DANGER))
     if readout.preview:
         detail = "coarse, not registered, not for measurements"
         result.append(Banner(f"PREVIEW, {readout.preview} ACQUIRED", detail, Tone.CAUTION))

@@ -333,6 +333,8 @@ class SessionPanel(Panel):
                 self.askRefresh()
             if self._shownPage is not None:
                 self._shownPage.tick()
+            if self._shownPage is not (navigate := self.pages[Phase.NAVIGATE]):
+                navigate.watch()  # type: ignore[attr-defined]
             self.annotate()
 
     def annotate(self) -> None:
@@ -369,7 +371,9 @@ class SessionPanel(Panel):
                 readout,
                 tip_to_residual=replace(readout.tip_to_residual, value=None, interval=None, missing_because=why),
             )
-        return readout
+        if self.parameters is None:
+            return readout
+        return replace(readout, too_near=self.pages[Phase.NAVIGATE].tooNear())  # type: ignore[attr-defined]
 
     def _makeShortcuts(self) -> list[Any]:
         window = slicer.util.mainWindow()

@@ -138,12 +138,29 @@ class NavigatePage(Page):
         if p.followPointer and guide.pose is not None and not guide.why:
             self.panel.overlay.follow(guide.pose, guide.planes)
 
-    def tick(self) -> None:
-        """Numbers, large; a dash where nothing may be said."""
+    def watch(self) -> None:
+        """Distances and alarm of this moment, whatever page is open: the pointer moves on each of them."""
         self._prepare()
         guide = self.guidance
-        if guide is not None:
-            guide.refresh(self.parameters.riskAlarmMm)
+        if guide is None:
+            return
+        guide.refresh(self.parameters.riskAlarmMm)
+        now = time.monotonic()
+        if guide.level is AlarmLevel.TOO_NEAR and self.parameters.soundAlarm and now - self._toned_s > TONE_S:
+            self._toned_s = now
+            qt.QApplication.beep()
+
+    def tooNear(self) -> str:
+        """The structure at risk that the tip is too near to now, empty for none."""
+        guide = self.guidance
+        if guide is None or guide.risk is None or guide.level is not AlarmLevel.TOO_NEAR:
+            return ""
+        return self._named(guide.risk)
+
+    def tick(self) -> None:
+        """Numbers, large; a dash where nothing may be said."""
+        self.watch()
+        guide = self.guidance
         nothing = self._nothingBecause(guide)
         self._headline = "" if guide is None else guide.why
         self._distance(
@@ -269,10 +286,6 @@ class NavigatePage(Page):
                 AlarmLevel.UNKNOWN: (_("Unknown"), CHECK),
             }[guide.level]
             text = colored(*words, 18)
-            now = time.monotonic()
-            if guide.level is AlarmLevel.TOO_NEAR and self.parameters.soundAlarm and now - self._toned_s > TONE_S:
-                self._toned_s = now
-                qt.QApplication.beep()
         if self.ui.alarmLabel.text != text:
             self.ui.alarmLabel.text = text
         self.ui.alarmLabel.visible = bool(text)
