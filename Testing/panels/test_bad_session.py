@@ -192,7 +192,13 @@ def test_a_scanner_that_dies_in_mid_scan_is_said_and_the_panel_goes_on(app: Any,
     theatre = panel().running.theatre
     panel().open(page("CONNECT").phase)
     page("CONNECT").ui.connectButton.click()
-    wait_until(lambda: panel().running.connected and panel().running.progress is not None, 120, "a scan")
+
+    def arrives() -> bool:
+        """Whether a scan has begun and most of it is still to come: it dies in the middle of it."""
+        fraction, what = panel().running.progress or (1.0, "")
+        return panel().running.connected and what.startswith("receiv") and fraction < 0.5
+
+    wait_until(arrives, 120, "a scan")
     theatre._processes["scanner"].kill()
     wait_until(lambda: "Lost: scanner" in page("CONNECT").state().text, 30, "the lost link")
     wait_until(lambda: "lost, connecting again" in page("CONNECT").ui.scannerStateLabel.text, 5, "the words")
