@@ -30,7 +30,7 @@ def assessed(scan: Image, pieces: Sequence[npt.NDArray[np.bool_]], tumour: npt.N
     places = (scan.ras_from_ijk @ np.c_[np.argwhere(tumour)[:, ::-1], np.ones(int(tumour.sum()))].T).T[:, :3]
     whole = parts.pieces_of(found, everywhere, box, scan, parts.bed_of(places, None, None))
     before = float(tumour.sum()) * scan.voxel_volume_ml
-    numbers = residual._numbers(
+    numbers, shown = residual._numbers(
         sum(volumes) * scan.voxel_volume_ml, left, scan.voxel_volume_ml, spacing, before, None, "", (scan.uid,)
     )
     return residual.ResidualAssessment(
@@ -39,5 +39,6 @@ def assessed(scan: Image, pieces: Sequence[npt.NDArray[np.bool_]], tumour: npt.N
         residual_centroid_ras_mm=whole[0].at_ras_mm,
         pieces=whole,
         left=left,
+        measurements=shown,
         **numbers,
     )

@@ -151,7 +151,7 @@ def assess_residual(
     bed = bed_of(apply(contrast.ras_from_ijk, points), cavity, brain)
     pieces = pieces_of(found, sure, box, contrast, bed)
     _tell(progress, 1.0, "residual assessed")
-    numbers = _numbers(
+    numbers, shown = _numbers(
         volume, left, voxel_cm3, spacing, float(enhancing.sum()) * tumour.voxel_volume_ml, nce_cm3, doubt, based_on
     )
     thin_cm3 = float((found.thin & ~found.mask).sum()) * voxel_cm3
@@ -170,7 +170,7 @@ def assess_residual(
         residual_centroid_ras_mm=pieces[0].at_ras_mm if pieces else None,
         pieces=pieces,
         left=left,
-        measurements=(*numbers.pop("measurements"), thin, *((small,) if small is not None else ())),
+        measurements=(*shown, thin, *((small,) if small is not None else ())),
         **numbers,
     )
 
@@ -197,7 +197,7 @@ def excluding(whole: ResidualAssessment, numbers: frozenset[int]) -> ResidualAss
     out_cm3 = sum(piece.volume.value or 0.0 for piece in out)
     words = f"excluding {counted(len(out))} of {out_cm3:.2f} cm3 judged not tumour by a person"
     extent, rest = whole.measurements[1], whole.measurements[2:]
-    made = _numbers(
+    made, shown = _numbers(
         sum(piece.volume.value or 0.0 for piece in kept),
         left,
         whole.residual.voxel_volume_ml,
@@ -222,7 +222,7 @@ def excluding(whole: ResidualAssessment, numbers: frozenset[int]) -> ResidualAss
         residual=whole.residual.with_array(residual),
         residual_centroid_ras_mm=kept[0].at_ras_mm if kept else None,
         excluded=frozenset(numbers),
-        measurements=(*made.pop("measurements"), judged, *rest),
+        measurements=(*shown, judged, *rest),
         **made,
     )
 
@@ -237,8 +237,11 @@ def _numbers(
     doubt: str,
     based_on: tuple[str, ...],
     excluded: str = "",
-) -> dict[str, Any]:
-    """The numbers of an assessment that rest on the volume; ``excluded``: what it leaves out, in words."""
+) -> tuple[dict[str, Any], tuple[Measurement, Measurement]]:
+    """The fields of an assessment that rest on the volume, and the first two of its measurements, for a person.
+
+    ``excluded``: what the volume leaves out, in words.
+    """
     known = volume, left, voxel_cm3, spacing
     interval, likely = interval_cm3(*known), likely_cm3(*known)
     extent, rano = extent_of_resection(preop, volume, interval, based_on), rano_class(volume, preop, interval, nce_cm3)
@@ -261,15 +264,15 @@ def _numbers(
         interval,
         based_on=based_on,
     )
-    return {
+    fields = {
         "volume_cm3": volume,
         "interval_cm3": interval,
         "likely_cm3": likely,
         "preop_volume_cm3": preop,
         "nce_cm3": nce_cm3,
         "rano": rano,
-        "measurements": (residual, extent),
     }
+    return fields, (residual, extent)
 
 
 def _not_shown_gone(enhancement: Enhancement, carried: Mask, residual: Mask) -> str:

@@ -43,7 +43,7 @@ class Decisions:
         """A new scan: whatever was found and decided belongs to the one before."""
         with self.lock:
             self._items, self._implants, self._bones = {}, {}, {}
-            self._residual, self._labels, self._excluded = None, {}, {}
+            self._forget_residual({})
 
     def carried(self, carried: PlanCarried) -> None:
         """The plan was carried over anew: what was decided about an older registration is void."""
@@ -51,7 +51,7 @@ class Decisions:
             # Bone does not follow a brain shift: without a tumour there is nothing to decide.
             if self._plan.tumour is not None:
                 self._items = {item.key: item for item in carried.items}
-                self._residual, self._labels, self._excluded = None, carried.labels, {}
+                self._forget_residual(carried.labels)
                 self._journal.carried(carried)
 
     def residual(self, found: ResidualFound) -> None:
@@ -72,6 +72,10 @@ class Decisions:
             words = "counted as residual again" if tumour else "judged not tumour, excluded for this scan"
             self._journal.event("piece", f"{number} of {volume:.2f} cm3 {words}, by {by.strip()}")
             self._pieces()
+
+    def _forget_residual(self, labels: Mapping[str, tuple[Image, Image | None]]) -> None:
+        """What was found rests on an older registration; ``labels``: structures at risk by the newest one."""
+        self._residual, self._labels, self._distances, self._excluded = None, labels, {}, {}
 
     def _pieces(self) -> None:
         """Write down and tell the residual as it counts now."""

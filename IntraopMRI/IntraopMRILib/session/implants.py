@@ -14,7 +14,7 @@ from IntraopMRIReconstructionLib.geometry import apply, invert, middle_of
 from IntraopMRIReconstructionLib.reconstruct.metal import implant_shift
 
 from ..assess.bone import alignment_change
-from ..assess.implant import Trajectory, band, compare
+from ..assess.implant import Spread, Trajectory, band, compare
 from ..assess.implant_detection import DetectedImplant, find_implant
 from ..assess.pedicle import Breach, pedicle_breach, pedicle_of
 from ..register.rigid import RigidRegistration
@@ -167,10 +167,10 @@ def found_implant(
                 f"what was found near the plan of '{name}' lies {own_mm:.1f} mm from it and {other_mm:.1f} mm from "
                 f"that of '{other.name}': it is perhaps the other one, no number is shown; check which one is placed"
             )
-    breach = _breach(detected, carrier, pedicle) if isinstance(pedicle, Image) else pedicle or None
+    may = detected.spread.widened(carrier.error_mm)
+    breach = _breach(detected.trajectory, may, carrier, pedicle) if isinstance(pedicle, Image) else pedicle or None
     drawn = None if carrier.own_motion is None else trajectory.moved(carrier.own_motion)
     found = compared(planned, detected, (image.uid,), carrier.basis, carrier.error_mm, breach)
-    may = detected.spread.widened(carrier.error_mm)
     clear = clearances(
         detected.trajectory, may, around, carrier.intraop_from_preop, carrier.basis, found.measurements[0].based_on
     )
@@ -185,13 +185,13 @@ def _apart_mm(one: Trajectory, other: Trajectory) -> float:
     return float(np.linalg.norm(points - depth[:, None] * other.direction, axis=1).mean())
 
 
-def _breach(detected: DetectedImplant, carrier: Carrier, pedicle: Image) -> Breach | str:
+def _breach(actual: Trajectory, may: Spread, carrier: Carrier, pedicle: Image) -> Breach | str:
     """Of the pedicle at its place in the scan, or why it cannot be told."""
     place = Image(pedicle.array, carrier.intraop_from_preop @ pedicle.ras_from_ijk, pedicle.name)
     # A patient seldom lies in the middle of the scanner: only the vertebra shows where its midline is.
     midline = None if carrier.middle_mm is None else float(carrier.middle_mm[0])
     try:
-        return pedicle_breach(detected.trajectory, place, midline, detected.spread.widened(carrier.error_mm))
+        return pedicle_breach(actual, place, midline, may)
     except AssessmentError as error:
         return str(error)
 

@@ -80,17 +80,17 @@ def judged(whole: ResidualFound, excluded: Mapping[int, Judged]) -> ResidualFoun
     rest = excluding(whole.assessment, frozenset(excluded))
     if not excluded:
         return replace(whole, judged={})
-    all_, left = whole.assessment, rest
-    out_cm3 = sum(piece.volume.value or 0.0 for piece in all_.listed if piece.number in excluded)
+    before = whole.assessment
+    out_cm3 = sum(piece.volume.value or 0.0 for piece in before.listed if piece.number in excluded)
     by = ", ".join(dict.fromkeys(one.by for one in excluded.values()))
     which = ", ".join(str(number) for number in sorted(excluded))
     note = (
         f"{counted(len(excluded))} of {out_cm3:.2f} cm3 (number {which}) judged not tumour by {by}, for this scan: "
-        f"residual {left.volume_cm3:.2f} cm3, with it {all_.volume_cm3:.2f} cm3 "
-        f"({all_.interval_cm3[0]:.2f} to {all_.interval_cm3[1]:.2f})."
+        f"residual {rest.volume_cm3:.2f} cm3, with it {before.volume_cm3:.2f} cm3 "
+        f"({before.interval_cm3[0]:.2f} to {before.interval_cm3[1]:.2f})."
     )
     alone = "That nothing is left rests on this exclusion alone: the scan shows enhancement."
-    notes = (*whole.notes, note, *((alone,) if left.volume_cm3 == 0 else ()))
+    notes = (*whole.notes, note, *((alone,) if rest.volume_cm3 == 0 else ()))
     return replace(whole, assessment=rest, notes=notes, judged=dict(excluded))
 
 
