@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import SimpleITK
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.geometry import apply, invert
 from scipy import ndimage
@@ -72,11 +73,8 @@ def _sampled(image: Image, places: npt.NDArray[np.float64]) -> npt.NDArray[np.fl
 
 
 def _png(pixels: Pixels) -> bytes:
-    """Red, green, blue (height, width, 3) as a PNG file (ISO/IEC 15948)."""
-    height, width = pixels.shape[:2]
-    rows = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
+    """Red, green, blue (height, width, 3) as a PNG file."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "piece.png"
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(pixels, isVector=True), str(file))
+        return file.read_bytes()

@@ -193,8 +193,9 @@ def corners(readout: Readout) -> Corners:
         if readout.piece is not None and not problem:
             topRight += block(f"TIP TO PIECE {readout.piece.number}", readout.piece.tip, "", colors.TEXT, LARGE)
     if readout.excluded and not needsRegistration:
-        topLeft += (Line(readout.excluded, READ, colors.CAUTION, bold=True),)
-        resected += (Line(readout.excluded, READ, colors.CAUTION, bold=True),) if resected else ()
+        less = (Line(readout.excluded, READ, colors.CAUTION, bold=True),)
+        topLeft += less
+        resected += less if resected else ()
     if readout.piece is not None and not needsRegistration:
         # Who goes on has decided: where to go takes the place of what is done.
         resected = _pieceLines(readout.piece)

@@ -194,23 +194,19 @@ class SessionView:
 
     def tipToResidual(self) -> Measurement | None:
         """Distance of the pointer's tip to the residual; without value and with the reason while it cannot be told."""
-        if self.distance is None or self._watch is None:
-            return None
-        tip = self.tip()
-        if tip is None:
-            missing = self._watch.state().reason
-            return Measurement("Tip to residual", None, "mm", "not shown", missing_because=missing)
-        return self.distance.measure(tip)
+        return self._fromTip(self.distance, "Tip to residual")
 
     def tipToPiece(self, number: int) -> Measurement | None:
         """The same to one piece of the residual; None without a tracked tool."""
-        if self._watch is None or number not in self._toPieces:
+        return self._fromTip(self._toPieces.get(number), f"Tip to piece {number}")
+
+    def _fromTip(self, distance: SurfaceDistance | None, name: str) -> Measurement | None:
+        if distance is None or self._watch is None:
             return None
         tip = self.tip()
         if tip is None:
-            missing = self._watch.state().reason
-            return Measurement(f"Tip to piece {number}", None, "mm", "not shown", missing_because=missing)
-        return self._toPieces[number].measure(tip)
+            return Measurement(name, None, "mm", "not shown", missing_because=self._watch.state().reason)
+        return distance.measure(tip)
 
     def goTo(self, number: int | None) -> npt.NDArray[np.float64] | None:
         """Mark the piece of that number, and say where it is, (3,) RAS mm; None marks none."""
