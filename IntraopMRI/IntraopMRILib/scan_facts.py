@@ -27,6 +27,7 @@ AGENT, FRAME, TAKEN_FROM = "ContrastBolusAgent", "FrameOfReferenceUID", "TakenFr
 NO_AGENT = ("", "none", "no", "n", "0", "no contrast", "without", "without contrast")
 #: Times of acquisition in the order in which they are believed: tag of both, or of date and time.
 ACQUIRED = (("AcquisitionDateTime",), ("AcquisitionDate", "AcquisitionTime"))
+FRAME_TAKEN = ("FrameAcquisitionDateTime",)
 #: Who the patient is beside the identifier, and which study the scan is of: what is written goes into that.
 PATIENT = ("PatientName", "PatientBirthDate", "PatientSex", "IssuerOfPatientID")
 ZONE = "TimezoneOffsetFromUTC"
@@ -86,9 +87,13 @@ class DicomFacts:
         return ""
 
 
-def facts_of(header: Any) -> DicomFacts:
-    """Facts of one object from its header, with its sequences where it has several frames."""
-    return _facts(header, *_enhanced(header))
+def facts_of(header: Any, frames: Sequence[int] = ()) -> DicomFacts:
+    """Facts of one object from its header, with its sequences where it has several frames.
+
+    ``frames``: numbers, from 1, of those that are meant; none for all. Of some, only their own time is believed: that
+    of the object is of its first ones.
+    """
+    return _facts(header, *_enhanced(header, frames), (FRAME_TAKEN,) if frames else (*ACQUIRED, FRAME_TAKEN))
 
 
 def combined(all_of: Sequence[DicomFacts], name: str) -> DicomFacts:
@@ -152,21 +157,21 @@ def local_utc_s(text: str, now_s: float | None = None) -> float | None:
     raise DataError(f"'{text}' is no time: enter it as 2025-01-31 14:05, or as 14:05 for today")
 
 
-def _facts(header: Any, moment: str = "", agent: str = "") -> DicomFacts:
+def _facts(header: Any, moment: str, agent: str | None, times: Sequence[tuple[str, ...]]) -> DicomFacts:
     def text(tag: str) -> str:
         value = header.get(tag)
         return "" if value is None else str(value).strip()
 
     offset = text(ZONE)
     taken, source = None, ""
-    for tags in (*ACQUIRED, ("FrameAcquisitionDateTime",)):
-        written = moment if tags[0].startswith("Frame") else "".join(text(tag) for tag in tags)
+    for tags in times:
+        written = moment if tags == FRAME_TAKEN else "".join(text(tag) for tag in tags)
         taken = utc_of(written, offset)
         if taken is not None:
             zoned = bool(OFFSET.search(written[8:]) or OFFSET.fullmatch(offset))
             source = f"DICOM {' and '.join(tags)}" + ("" if zoned else ", clock of this computer assumed")
             break
-    named = text(AGENT) or agent
+    named = "" if agent is None else text(AGENT) or agent
     return DicomFacts(
         patient_id=text("PatientID"),
         series=text("SeriesDescription"),
@@ -185,13 +190,23 @@ def _taken_utc_s(facts: DicomFacts) -> float:
     return facts.taken_utc_s or 0.0
 
 
-def _enhanced(header: Any) -> tuple[str, str]:
-    """Acquisition of the first frame and agent of an enhanced object (PS3.3, C.7.6.16.2.2 and C.7.6.4b)."""
-    frames = header.get("PerFrameFunctionalGroupsSequence") or []
-    content = (frames[0].get("FrameContentSequence") or []) if frames else []
-    moment = str(content[0].get("FrameAcquisitionDateTime") or "") if content else ""
-    agents = header.get("ContrastBolusAgentSequence") or []
-    return moment, " and ".join(str(agent.get("CodeMeaning") or agent.get("CodeValue") or "") for agent in agents)
+def _enhanced(header: Any, numbers: Sequence[int]) -> tuple[str, str | None]:
+    """Earliest acquisition of these frames of an enhanced object, and its agent; None when they had none yet (PS3.3,
+    C.7.6.16.2.2, C.7.6.4b and C.7.6.16.2.12).
+    """
+    frames = list(header.get("PerFrameFunctionalGroupsSequence") or [])
+    frames = [frames[number - 1] for number in numbers] if numbers else frames
+
+    def told(sequence: str, tag: str) -> list[str]:
+        return [str(item.get(tag) or "") for frame in frames for item in frame.get(sequence) or []]
+
+    given = told("ContrastBolusUsageSequence", "ContrastBolusAgentAdministered")
+    if given and set(given) == {"NO"}:
+        agent = None
+    else:
+        agents = header.get("ContrastBolusAgentSequence") or []
+        agent = " and ".join(str(agent.get("CodeMeaning") or agent.get("CodeValue") or "") for agent in agents)
+    return min((moment for moment in told("FrameContentSequence", FRAME_TAKEN[0]) if moment), default=""), agent
 
 
 def _zone(offset: str) -> timezone | None:

@@ -2,15 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
+import SimpleITK
+from IntraopMRILib.report.dicom.source import UNKNOWN, Source, source_of
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.geometry import RAS_FROM_LPS
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.sequence import Sequence
-from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    JPEGLSLossless,
+    MRImageStorage,
+    RLELossless,
+    generate_uid,
+)
+
+from .dicom_case import grid
+
+
+def picture(directions: np.ndarray | None = None, shape: tuple[int, ...] = (9, 12, 15)) -> Image:
+    """A small scan of whole numbers."""
+    values = np.random.default_rng(3).integers(0, 3000, shape).astype(np.float64)
+    return Image(values, grid(np.eye(3) if directions is None else directions), "T1", None, "P-1")
+
+
+def change(folder: Path, work: Callable[[int, Dataset], None]) -> Path:
+    """Rewrite every file of a series."""
+    for number, path in enumerate(sorted(folder.glob("*.dcm"))):
+        header = pydicom.dcmread(path)
+        work(number, header)
+        save(header, path)
+    return folder
+
+
+def origin(image: Image) -> Source:
+    """Where the image is kept, which it must say."""
+    source = source_of(image.metadata)
+    assert source is not None, image.metadata.get(UNKNOWN)
+    return source
+
+
+def assert_same(image: Image, truth: Image, atol: float = 0.0) -> None:
+    """Same values at the same places; slices may come in the other order."""
+    back = image.ras_from_ijk[:3, 2] @ truth.ras_from_ijk[:3, 2] < 0
+    start = truth.ras_from_ijk[:3, 3] + (len(truth.array) - 1) * truth.ras_from_ijk[:3, 2] * back
+    np.testing.assert_allclose(image.ras_from_ijk[:3, 3], start, atol=1e-4)
+    np.testing.assert_allclose(image.ras_from_ijk[:3, :2], truth.ras_from_ijk[:3, :2], atol=1e-6)
+    np.testing.assert_allclose(image.array, truth.array[::-1] if back else truth.array, atol=atol)
 
 
 def write_series(
@@ -37,34 +83,79 @@ def write_series(
 
 def write_enhanced(path: Path, image: Image, series: str = "T1", order: list[int] | None = None, **facts: Any) -> Path:
     """All slices as frames of one Enhanced MR object, in ``order``."""
+    order = list(range(len(image.array))) if order is None else order
+    return write_frames(path, [(image, k, 1.0, {}) for k in order], series, **facts)
+
+
+def write_frames(
+    path: Path, slices: Sequence[tuple[Image, int, float, Mapping[str, Dataset]]], series: str = "T1", **facts: Any
+) -> Path:
+    """Frames of one Enhanced MR object: slice of an image, slope that it is stored with, what else its groups say."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    image = slices[0][0]
     header = _shared(EnhancedMRImageStorage, image, series, signed=False)
     lps_from_ijk = RAS_FROM_LPS @ image.ras_from_ijk
-    order = list(range(len(image.array))) if order is None else order
     measures, orientation = Dataset(), Dataset()
     measures.PixelSpacing, measures.SliceThickness = _spacing(image), float(image.spacing_mm[2])
     measures.SpacingBetweenSlices = float(image.spacing_mm[2])
     orientation.ImageOrientationPatient = _orientation(image)
     everywhere = Dataset()
     everywhere.PixelMeasuresSequence, everywhere.PlaneOrientationSequence = [measures], [orientation]
-    header.SharedFunctionalGroupsSequence = Sequence([everywhere])
+    header.SharedFunctionalGroupsSequence = [everywhere]
     frames = []
-    for k in order:
+    for _image, k, slope, groups in slices:
         position, content, frame, scale = Dataset(), Dataset(), Dataset(), Dataset()
         position.ImagePositionPatient = (lps_from_ijk @ (0, 0, k, 1))[:3].tolist()
         content.FrameAcquisitionDateTime = "20250131100000"
         content.DimensionIndexValues = [1, k + 1]
-        scale.RescaleSlope, scale.RescaleIntercept, scale.RescaleType = 1.0, 0.0, "US"
+        scale.RescaleSlope, scale.RescaleIntercept, scale.RescaleType = slope, 0.0, "US"
         frame.PlanePositionSequence, frame.FrameContentSequence = [position], [content]
         frame.PixelValueTransformationSequence = [scale]
+        for name, group in groups.items():
+            if name == "FrameContentSequence":
+                content.update(group)
+            else:
+                setattr(frame, name, [group])
         frames.append(frame)
-    header.PerFrameFunctionalGroupsSequence = Sequence(frames)
-    header.NumberOfFrames, header.InstanceNumber = len(order), 1
-    header.PixelData = _stored(image.array[order], signed=False)
+    header.PerFrameFunctionalGroupsSequence = frames
+    header.NumberOfFrames, header.InstanceNumber = len(frames), 1
+    header.PixelData = b"".join(_stored(image.array[k] / slope, signed=False) for image, k, slope, _groups in slices)
     for key, value in facts.items():
         setattr(header, key, value)
     save(header, path)
     return path
+
+
+def compressed(path: Path, how: str) -> str:
+    """Write an object anew as archives keep it, without loss; returns the name of its transfer syntax."""
+    header = pydicom.dcmread(path)
+    if how == "deflated":
+        header.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    elif how == "RLE":
+        header.compress(RLELossless, generate_instance_uid=False)
+    elif how == "JPEG-LS":
+        header.compress(JPEGLSLossless, generate_instance_uid=False)
+    else:
+        frames = header.pixel_array.reshape(-1, header.Rows, header.Columns)
+        coded = [_coded(frame, how, path.with_suffix(".coded")) for frame in frames]
+        header.file_meta.TransferSyntaxUID = coded[0][1]
+        header.PixelData = encapsulate([data for data, _syntax in coded])
+        header["PixelData"].VR = "OB"
+    header.save_as(path, enforce_file_format=True)
+    return str(header.file_meta.TransferSyntaxUID.name)
+
+
+def _coded(frame: np.ndarray, how: str, path: Path) -> tuple[bytes, UID]:
+    """One picture as GDCM codes it, with its transfer syntax."""
+    writer = SimpleITK.ImageFileWriter()
+    writer.SetImageIO("GDCMImageIO")
+    writer.SetFileName(str(path))
+    writer.UseCompressionOn()
+    writer.SetCompressor(how)
+    writer.Execute(SimpleITK.GetImageFromArray(frame[None]))
+    made = pydicom.dcmread(path)
+    path.unlink()
+    return next(generate_frames(made.PixelData, number_of_frames=1)), made.file_meta.TransferSyntaxUID
 
 
 def save(header: Dataset, path: Path) -> None:
