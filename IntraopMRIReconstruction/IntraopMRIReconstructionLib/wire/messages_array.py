@@ -133,42 +133,42 @@ class ImageMessage(Message):
         what = f"IMAGE '{head['device']}'"
         if len(content) < cls.LAYOUT.size:
             raise RefusedMessage("length", f"{what} needs at least {cls.LAYOUT.size} bytes, got {len(content)}")
-        version, components, code, endian_byte, coordinate_byte, *rest = cls.LAYOUT.unpack_from(content)
-        size, place, offset, part = tuple(rest[:3]), rest[3], tuple(rest[4:7]), tuple(rest[7:])
-        if version not in IMAGE_VERSIONS:
-            raise RefusedMessage("image layout", f"{what}: image header version must be 1 or 2, got {version}")
-        if endian_byte not in ENDIANS:
-            raise RefusedMessage("endian", f"{what}: endian must be 1 (big) or 2 (little), got {endian_byte}")
-        if coordinate_byte not in COORDINATES:
-            raise RefusedMessage("coordinate", f"{what}: coordinate must be 1 (RAS) or 2 (LPS), got {coordinate_byte}")
-        if components < 1 or min(size) < 1 or min(part) < 1:
-            raise RefusedMessage(
-                "size", f"{what}: components and sizes must be at least 1, got {components}, {size}, part {part}"
-            )
-        if _leaves(offset, part, size):
-            raise RefusedMessage("sub-volume", f"{what}: part {part} at {offset} leaves its volume of {size}")
-        endian = ENDIANS[endian_byte]
-        shape = part[::-1] if components == 1 else (*part[::-1], components)
-        array = view(content, scalar_type(code, endian, what), shape, cls.LAYOUT.size, what)
-        axes_mm, centre_mm = _placement(place, what)
-        return cls(
-            **head,
-            array=array,
-            axes_mm=axes_mm,
-            centre_mm=centre_mm,
-            coordinate=COORDINATES[coordinate_byte],
-            size_ijk=size,
-            offset_ijk=offset,
-            endian=endian,
-            layout_version=version,
-        )
+        facts, kind, shape = _image_head(bytes(content[: cls.LAYOUT.size]), what)
+        return cls(**head, **facts, array=view(content, kind, shape, cls.LAYOUT.size, what))
 
 
 @lru_cache(maxsize=64)
-def _placement(raw: bytes, what: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Axes (3, 3) and centre (3,) of twelve floats. Kept: the images of a live view lie in few planes."""
-    matrix = frozen(finite(struct.unpack(">12f", raw), f"{what}: matrix").reshape(4, 3))
-    return matrix[:3].T, matrix[3]
+def _image_head(raw: bytes, what: str) -> tuple[dict[str, Any], np.dtype[Any], tuple[int, ...]]:
+    """(fields of the message, type and shape of its voxels) of 72 bytes. Kept: a live view repeats them.
+
+    Raises RefusedMessage for what no image has.
+    """
+    version, components, code, endian_byte, coordinate_byte, *rest = ImageMessage.LAYOUT.unpack(raw)
+    size, place, offset, part = tuple(rest[:3]), rest[3], tuple(rest[4:7]), tuple(rest[7:])
+    if version not in IMAGE_VERSIONS:
+        raise RefusedMessage("image layout", f"{what}: image header version must be 1 or 2, got {version}")
+    if endian_byte not in ENDIANS:
+        raise RefusedMessage("endian", f"{what}: endian must be 1 (big) or 2 (little), got {endian_byte}")
+    if coordinate_byte not in COORDINATES:
+        raise RefusedMessage("coordinate", f"{what}: coordinate must be 1 (RAS) or 2 (LPS), got {coordinate_byte}")
+    if components < 1 or min(size) < 1 or min(part) < 1:
+        raise RefusedMessage(
+            "size", f"{what}: components and sizes must be at least 1, got {components}, {size}, part {part}"
+        )
+    if _leaves(offset, part, size):
+        raise RefusedMessage("sub-volume", f"{what}: part {part} at {offset} leaves its volume of {size}")
+    matrix = frozen(finite(struct.unpack(">12f", place), f"{what}: matrix").reshape(4, 3))
+    facts = {
+        "axes_mm": matrix[:3].T,
+        "centre_mm": matrix[3],
+        "coordinate": COORDINATES[coordinate_byte],
+        "size_ijk": size,
+        "offset_ijk": offset,
+        "endian": ENDIANS[endian_byte],
+        "layout_version": version,
+    }
+    shape = part[::-1] if components == 1 else (*part[::-1], components)
+    return facts, scalar_type(code, ENDIANS[endian_byte], what), shape
 
 
 def _leaves(offset: tuple[int, ...], part: tuple[int, ...], size: tuple[int, ...]) -> bool:
