@@ -15,13 +15,14 @@ from IntraopMRILib.cli import main
 from IntraopMRILib.cli.commands import INCOMPLETE
 from IntraopMRILib.cli.files import CaseFiles, read_case_files
 from IntraopMRILib.cli.run import _Run
+from IntraopMRILib.dicom_series import read_series
 from IntraopMRILib.session import Session
 from IntraopMRILib.workflow.record import read_record
 from IntraopMRIReconstructionLib.errors import DataError, IntraopError, SessionError
 from IntraopMRIReconstructionLib.simulate.case_files import write_case
 from IntraopMRIReconstructionLib.simulate.phantom import BrainCase
 from IntraopMRIReconstructionLib.simulate.spine import SPINE, make_spine_case
-from IntraopMRIReconstructionLib.simulate.volumes import read_volume, write_volume
+from IntraopMRIReconstructionLib.simulate.volumes import write_volume
 from peers.dicom_scans import write_series
 from rich.progress import Progress
 from session.small_world import BEGUN_S, SmallWorld, Truth
@@ -89,7 +90,7 @@ def test_nifti_files_become_a_report(files: dict[str, Path], brain: BrainCase, t
     segments = pydicom.dcmread(out / "dicom" / "segmentation.dcm")
     assert (segments.PatientID, segments.PatientName) == ("P-1", "")
     assert segments.SegmentSequence[0].SegmentLabel == "Residual enhancing tumour"
-    scan = read_volume(out / "dicom" / "102-contrast")
+    scan, _facts = read_series(out / "dicom" / "102-contrast")
     np.testing.assert_allclose(scan.ras_from_ijk, brain.intraop["T1 contrast"].ras_from_ijk, atol=1e-3)
     # Nobody said what kind of volume the preoperative one is: there are no objects of it, nor one that leads there.
     assert not (out / "dicom" / "registration.dcm").exists()

@@ -1,14 +1,17 @@
-"""Volumes from and to files (NRRD, NIfTI, DICOM series) for the lab; LPS on disk, RAS inside."""
+"""Volumes from and to files (NRRD, NIfTI, MetaImage) for the lab; LPS on disk, RAS inside. DICOM has its own reader."""
 
 from __future__ import annotations
 
 import gzip
+import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import SimpleITK
+from scipy.spatial.transform import Rotation
 
 from ..data import AnyArray, Image
 from ..errors import DataError
@@ -16,16 +19,33 @@ from ..geometry import RAS_FROM_LPS, ras_from_lps_matrix
 
 #: A volume needs at least this many voxels along each axis to be worth registering.
 SMALLEST_VOLUME = 8
-WHAT_TO_NAME = "name a NIfTI or NRRD file, or a folder with exactly one DICOM series"
+WHAT_TO_NAME = "name a NIfTI or NRRD file"
+#: Readers of formats that say how a volume lies in the patient, by their names in ITK. Others take voxel axes for it.
+PLACED = ("NiftiImageIO", "NrrdImageIO", "MetaImageIO")
+#: What a MetaImage calls its axes, in so many bytes at its begin.
+META_HEADER = 4096
+META_AXES = (b"TransformMatrix", b"Rotation", b"Orientation")
+#: ITK turns every space of a NRRD that names the sides of a patient into this one, and leaves others as they are.
+PATIENT_SPACE = "left-posterior-superior"
+#: Where a NIfTI header has sizes of voxels, codes and quaternion of the qform, and rows of the sform, by its length.
+NIFTI = {
+    348: ((76, "8f"), (252, "2h"), (256, "6f"), (280, "12f")),
+    540: ((104, "8d"), (344, "2i"), (352, "6d"), (400, "12d")),
+}
+#: Bytes that hold the longer one.
+NIFTI_HEADER = 540
+#: Both forms of a NIfTI file may put a corner so far apart, mm: they are rounded, and voxels are ten times as large.
+SAME_FORM_MM = 0.1
 #: Bytes that are unpacked at a time.
 CHUNK = 1 << 22
 
 
 def read_volume(path: str | Path, smallest: int = SMALLEST_VOLUME) -> Image:
-    """Read a NIfTI, NRRD, MHA ... file or a folder with one DICOM series as a scalar volume in RAS.
+    """Read a NIfTI, NRRD or MetaImage file as a scalar volume in RAS.
 
     Raises DataError with what to do when it is missing, unreadable, cut off, not three-dimensional, of several
-    components, not finite, or empty (all voxels alike), and when it does not say how it lies in the patient.
+    components, not finite, or empty (all voxels alike), and when it does not say how it lies in the patient, or says
+    two things.
     """
     path = Path(path)
     image = _read(path)
@@ -102,7 +122,14 @@ def _read(path: Path) -> SimpleITK.Image:
         raise DataError(f"there is no volume at {path}; {WHAT_TO_NAME}")
     try:
         if path.is_dir():
-            return _read_series(path)
+            raise DataError(f"{path} is a folder; {WHAT_TO_NAME}")
+        reader = SimpleITK.ImageFileReader.GetImageIOFromFileName(str(path))
+        if not reader:
+            raise DataError(f"{path} cannot be read (damaged, or of no known format); {WHAT_TO_NAME}")
+        if reader not in PLACED:
+            raise DataError(
+                f"{path} is {reader.removesuffix('ImageIO')}, and only NIfTI, NRRD and MetaImage say how they lie in the patient: convert it"
+            )
         image = SimpleITK.ReadImage(str(path))
         _check_whole(path, image)
         return image
@@ -130,19 +157,30 @@ def _check_whole(path: Path, image: SimpleITK.Image) -> None:
 
 
 def _unpacked_bytes(file: Path) -> int:
-    with gzip.open(file) as stream:
+    with _opened(file) as stream:
         return sum(len(part) for part in iter(lambda: stream.read(CHUNK), b""))
 
 
+def _opened(file: Path) -> BinaryIO | gzip.GzipFile:
+    return gzip.open(file) if file.suffix == ".gz" else file.open("rb")
+
+
 def _check_frame(path: Path, image: SimpleITK.Image) -> None:
-    """Raises DataError when left and right are unknown: a NIfTI file without qform and sform, a NRRD without space."""
+    """Raises DataError when left and right are unknown: a NIfTI file without qform and sform, or with two that differ,
+    a NRRD without the space of a patient, a MetaImage without axes.
+    """
     reader = image.GetMetaData("ITK_InputFilterName") if image.HasMetaDataKey("ITK_InputFilterName") else ""
     why = ""
     if image.HasMetaDataKey("qform_code"):
-        if all(int(image.GetMetaData(f"{form}_code")) == 0 for form in ("qform", "sform")):
-            why = "qform_code and sform_code are 0"
-    elif reader == "NrrdImageIO" and not image.HasMetaDataKey("NRRD_space"):
-        why = "it names no space, such as left-posterior-superior"
+        why = _unsure_forms(path, image)
+    elif reader == "NrrdImageIO":
+        space = image.GetMetaData("NRRD_space") if image.HasMetaDataKey("NRRD_space") else ""
+        if space != PATIENT_SPACE:
+            why = f"its space is '{space}', not {PATIENT_SPACE} or the like" if space else "it names no space"
+    elif reader == "MetaImageIO":
+        with path.open("rb") as file:
+            header = file.read(META_HEADER)
+        why = "" if any(name in header for name in META_AXES) else "it names no TransformMatrix"
     if why:
         raise DataError(
             f"{path} does not say how it lies in the patient ({why}), so left and right cannot be told apart: convert "
@@ -150,11 +188,27 @@ def _check_frame(path: Path, image: SimpleITK.Image) -> None:
         )
 
 
-def _read_series(folder: Path) -> SimpleITK.Image:
-    series = SimpleITK.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if len(series) != 1:
-        found = "no DICOM series" if not series else f"{len(series)} DICOM series"
-        raise DataError(f"{folder} holds {found}; {WHAT_TO_NAME}")
-    reader = SimpleITK.ImageSeriesReader()
-    reader.SetFileNames(SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
-    return reader.Execute()
+def _unsure_forms(path: Path, image: SimpleITK.Image) -> str:
+    """Why the forms of a NIfTI file do not place it, in words; empty when they do."""
+    with _opened(path.with_name(path.name.replace(".img", ".hdr"))) as file:
+        header = file.read(NIFTI_HEADER)
+    order = next((o for o in "<>" if struct.unpack_from(f"{o}i", header)[0] in NIFTI), "")
+    if not order:
+        # Analyze, from before there were forms.
+        return "it has neither a qform nor a sform"
+    fields = NIFTI[struct.unpack_from(f"{order}i", header)[0]]
+    steps, codes, turned, rows = (struct.unpack_from(f"{order}{kind}", header, at) for at, kind in fields)
+    if not any(codes):
+        return "qform_code and sform_code are 0"
+    if not all(codes):
+        return ""
+    b, c, d = turned[:3]
+    a = np.sqrt(max(0.0, 1.0 - b * b - c * c - d * d))
+    rotation = Rotation.from_quat((b, c, d, a)).as_matrix()
+    qform = np.column_stack([rotation * steps[1:4] * (1.0, 1.0, -1.0 if steps[0] < 0 else 1.0), turned[3:]])
+    corners = np.array(np.meshgrid(*([0.0, n - 1.0] for n in image.GetSize()[:3]))).reshape(3, -1)
+    differ = (np.reshape(rows, (3, 4)) - qform) @ np.vstack([corners, np.ones(corners.shape[1])])
+    apart_mm = float(np.linalg.norm(differ, axis=0).max())
+    if apart_mm <= SAME_FORM_MM:
+        return ""
+    return f"its qform and its sform put it up to {apart_mm:.1f} mm apart, with the codes {codes[0]} and {codes[1]}"

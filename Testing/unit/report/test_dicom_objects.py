@@ -15,6 +15,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
+from IntraopMRILib.dicom_series import read_series
 from IntraopMRILib.report.dicom.case import VERSION, Case
 from IntraopMRILib.report.dicom.image import stored_voxels
 from IntraopMRILib.report.dicom.write import write
@@ -22,7 +23,6 @@ from IntraopMRILib.workflow.record import PartEntry
 from IntraopMRIReconstructionLib.data import Image, Level
 from IntraopMRIReconstructionLib.errors import Cancelled, DataError, SessionError
 from IntraopMRIReconstructionLib.geometry import RAS_FROM_LPS, apply, invert
-from IntraopMRIReconstructionLib.simulate.volumes import read_volume
 from peers.dicom_case import PATIENT, case, moved, places, pose, record_of, scan, verdict
 from pydicom.dataset import Dataset
 
@@ -49,7 +49,7 @@ def test_a_volume_is_where_it_was_with_its_values(written: tuple[Case, Path], se
     made, folder = written
     original = made.preoperative if series == "preoperative" else made.scans[int(series[:3]) - 101]
     assert original is not None
-    read = read_volume(folder / series)
+    read, _facts = read_series(folder / series)
     index = np.rint(apply(invert(read.ras_from_ijk), places(original))).astype(int)
     np.testing.assert_allclose(apply(read.ras_from_ijk, index.astype(float)), places(original), atol=1e-6)
     there = read.array[tuple(index[..., axis] for axis in (2, 1, 0))]

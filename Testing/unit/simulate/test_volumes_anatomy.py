@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from IntraopMRIReconstructionLib.simulate.anatomy import (
     template_file,
 )
 from IntraopMRIReconstructionLib.simulate.grids import index_coordinates, resampled, sampled
-from IntraopMRIReconstructionLib.simulate.volumes import read_volume, sitk_from_image, write_volume
+from IntraopMRIReconstructionLib.simulate.volumes import read_volume, write_volume
 
 PLACES = np.array([[3.0, -12.0, 8.0], [-20.0, 5.0, -7.0], [11.0, 20.0, 2.0]])
 
@@ -41,30 +43,6 @@ def test_files_keep_values_where_they_are(directions: np.ndarray, tmp_path: Path
     assert found == pytest.approx(500 + PLACES @ np.array([1.0, 2.0, -3.0]), abs=1e-2)
 
 
-def test_a_dicom_series_is_one_volume(tmp_path: Path) -> None:
-    image = ramp(np.eye(3))
-    volume = sitk_from_image(image, np.round(image.array).astype(np.int16))
-    writer = SimpleITK.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for k in range(volume.GetDepth()):
-        plane = volume[:, :, k]
-        position = volume.TransformIndexToPhysicalPoint((0, 0, k))
-        plane.SetMetaData("0020|0032", "\\".join(f"{p:.4f}" for p in position))
-        plane.SetMetaData("0020|0037", "-1\\0\\0\\0\\-1\\0")
-        plane.SetMetaData("0020|000e", "1.2.3.4")
-        plane.SetMetaData("0020|000d", "1.2.3")
-        plane.SetMetaData("0008|0018", f"1.2.3.4.{k + 1}")
-        plane.SetMetaData("0020|0013", str(k + 1))
-        plane.SetMetaData("0008|0060", "MR")
-        writer.SetFileName(str(tmp_path / f"{k:03d}.dcm"))
-        writer.Execute(plane)
-    read = read_volume(tmp_path)
-    assert read.array.shape == (33, 37, 41)
-    assert read.spacing_mm == pytest.approx([2.0, 3.0, 2.5])
-    found = sampled(read.array, index_coordinates(read.ras_from_ijk, PLACES))
-    assert found == pytest.approx(500 + PLACES @ np.array([1.0, 2.0, -3.0]), abs=0.6)
-
-
 def write(array: np.ndarray, path: Path) -> Path:
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array, isVector=array.ndim == 4), str(path))
     return path
@@ -79,7 +57,7 @@ def test_unusable_volumes_are_named_with_what_to_do(tmp_path: Path) -> None:
     cases = {
         tmp_path / "missing.nii.gz": "there is no volume at .*missing.nii.gz; name a NIfTI or NRRD file",
         tmp_path / "text.nrrd": "text.nrrd cannot be read .*; name a NIfTI",
-        tmp_path / "folder": "holds no DICOM series; name a",
+        tmp_path / "folder": "folder is a folder; name a NIfTI",
         write(noise[:1], tmp_path / "slice.nrrd"): "a volume of at least 8 voxels along three axes is needed",
         write(noise[0], tmp_path / "plane.nrrd"): "a volume of at least 8 voxels along three axes is needed",
         write(np.stack([noise] * 3, axis=-1), tmp_path / "colour.nrrd"): "has 3 values a voxel; choose a grey",
@@ -114,6 +92,66 @@ def test_without_orientation_left_and_right_are_unknown(tmp_path: Path) -> None:
     for name, why in (("bare.nii", "qform_code and sform_code are 0"), ("bare.nrrd", "it names no space")):
         with pytest.raises(DataError, match=rf"{name} does not say how it lies in the patient \({why}.*left and right"):
             read_volume(tmp_path / name)
+
+
+def test_a_space_that_is_not_of_a_patient_is_no_place(tmp_path: Path) -> None:
+    """ITK leaves axes as they are in a space that it does not know, and takes them for those of LPS."""
+    noise = np.random.default_rng(0).random((12, 12, 12)).astype(np.float32)
+    lines = "type: float\ndimension: 3\nsizes: 12 12 12\nspace directions: (1,0,0) (0,2,0) (0,0,3)\nencoding: raw\n"
+    for space, sides in (("right-anterior-superior", (1, 2, 3)), ("LPS", (-1, -2, 3)), ("LAS", (-1, 2, 3))):
+        header = f"NRRD0004\nspace: {space}\n{lines}endian: little\n\n"
+        (tmp_path / "sided.nrrd").write_bytes(header.encode() + noise.tobytes())
+        np.testing.assert_allclose(np.diag(read_volume(tmp_path / "sided.nrrd").ras_from_ijk)[:3], sides)
+    for space in ("scanner-xyz", "3D-right-handed"):
+        header = f"NRRD0004\nspace: {space}\n{lines}endian: little\n\n"
+        (tmp_path / "other.nrrd").write_bytes(header.encode() + noise.tobytes())
+        with pytest.raises(DataError, match=rf"its space is '{space}', not left-posterior-superior or the like"):
+            read_volume(tmp_path / "other.nrrd")
+    (tmp_path / "bare.raw").write_bytes(noise.tobytes())
+    header = "NDims = 3\nDimSize = 12 12 12\nElementType = MET_FLOAT\nElementDataFile = bare.raw\n"
+    (tmp_path / "bare.mhd").write_text(header)
+    with pytest.raises(DataError, match="it names no TransformMatrix"):
+        read_volume(tmp_path / "bare.mhd")
+
+
+@pytest.mark.parametrize("suffix", ["tif", "vtk", "gipl", "mrc", "dcm"])
+def test_other_formats_do_not_say_how_they_lie(tmp_path: Path, suffix: str) -> None:
+    """ITK reads them all, most without the directions that were written."""
+    image = SimpleITK.GetImageFromArray(np.random.default_rng(0).integers(0, 99, (12, 12, 12)).astype(np.uint16))
+    image.SetDirection((0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1))
+    SimpleITK.WriteImage(image, str(tmp_path / f"volume.{suffix}"))
+    with pytest.raises(DataError, match=r"volume\.\w+ is \w+, and only NIfTI, NRRD and MetaImage say how they lie"):
+        read_volume(tmp_path / f"volume.{suffix}")
+
+
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz"])
+@pytest.mark.parametrize("flipped", [False, True])
+def test_two_forms_that_differ_are_no_place(tmp_path: Path, directions: np.ndarray, suffix: str, flipped: bool) -> None:
+    """ITK takes one of them, FSL and nibabel the other."""
+    image = SimpleITK.GetImageFromArray(np.random.default_rng(0).random((12, 13, 14)).astype(np.float32))
+    image.SetSpacing((1.0, 1.5, 2.0))
+    image.SetDirection((directions @ np.diag([1.0, 1.0, -1.0 if flipped else 1.0])).ravel().tolist())
+    path = tmp_path / f"forms.{suffix}"
+    SimpleITK.WriteImage(image, str(path))
+    assert read_volume(path).spacing_mm == pytest.approx([1.0, 1.5, 2.0])
+    packed = suffix.endswith("gz")
+    header = bytearray(gzip.decompress(path.read_bytes()) if packed else path.read_bytes())
+
+    def write_again() -> None:
+        path.write_bytes(gzip.compress(header) if packed else header)
+
+    rows = np.array(struct.unpack_from("<12f", header, 280)).reshape(3, 4)
+    changes = (np.eye(3, 4, 3) * 3, "3.0"), (rows * (-2, 0, 0, 0), "26.0"), (rows * (0, 0, -2, 0), "44.0")
+    for change, apart in changes:
+        struct.pack_into("<12f", header, 280, *(rows + change).ravel())
+        write_again()
+        with pytest.raises(
+            DataError, match=rf"qform and its sform put it up to {apart} mm apart, with the codes 1 and 1"
+        ):
+            read_volume(path)
+    struct.pack_into("<2h", header, 252, 1, 0)
+    write_again()
+    read_volume(path)
 
 
 def test_unknown_anatomy_names_the_known() -> None:
