@@ -121,6 +121,20 @@ def test_one_click_on_every_page_stops_the_robot(desk: Desk, robot: Any, page: s
     wait_until(lambda: not desk.said and desk.ui.emergencyLabel.isHidden(), 5, "the end of it")
 
 
+def test_what_comes_next_is_its_end_and_one_click_leads_there(desk: Desk, robot: Any) -> None:
+    ui = desk.open("SCAN").ui
+    assert ui.steerSection.collapsed
+    desk.press()
+    desk.says("confirmed by the device ")
+    assert desk.ui.nextButton.text == "Reset when it is over"
+    desk.ui.nextButton.click()
+    assert not ui.steerSection.collapsed
+    assert ui.resetButton.enabled
+    assert desk.control.stuck, "only a person who presses that button ends it"
+    ui.resetButton.click()
+    assert not desk.ui.nextButton.text.startswith("Reset")
+
+
 @pytest.mark.parametrize(("mode", "why"), [("stranger", "was not acknowledged within 2 s"), ("leave", "is not known")])
 def test_a_stop_that_is_not_answered_is_said_loudly(desk: Desk, robot: Any, mode: str, why: str) -> None:
     desk.panel.running.session._links.scanner.send(codec.StringMessage(device="MODE", text=mode))

@@ -130,7 +130,7 @@ def test_which_of_three_links_is_not_there_is_said(panel: Any) -> None:
         p.scanner.port, p.tracker.port, p.live.used = scanner.port, nobody.port, False
         nobody.close()
         connect(panel)
-        assert panel.ui.bannerLabel.text.startswith(f"tracker: nothing listens on 127.0.0.1:{p.tracker.port}")
+        assert panel.ui.bannerLabel.text.startswith(f"Tracker: nothing listens on 127.0.0.1:{p.tracker.port}")
         assert "Untick what is not there" in panel.ui.whyLabel.text
         assert not panel.running.connected
 

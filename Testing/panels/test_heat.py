@@ -78,7 +78,7 @@ def test_numbers_stand_on_the_page_and_in_the_views(operation: Operation) -> Non
     said = said.replace("&nbsp;", " ")
     for part in (
         "Peak 58.2 °C", "57.1 to 59.3 °C", "Above 240 CEM43: 1.2 cm³", "1.0 to 1.5 cm³", "&gt; 1000 min",
-        "Motor tract: 39.0 °C", "make the radius larger", "37 °C taken",
+        "Motor tract: 39.0 °C", "make the radius larger", "from 37 °C before",
     ):  # fmt: skip
         assert part in said, part
     texts = corners(operation)

@@ -115,8 +115,23 @@ def test_without_a_registration_no_dependent_number_is_left(change: dict[str, ob
     for value in ("5.4", "4.3", "79", "75", "3B", "6.3", "7.2", "2.4", "0.5"):
         assert value not in words(texts)
     assert texts.banners[0].title == title
-    assert texts.banners[0].tone is Tone.DANGER
+    # Not registered yet is what each new scan is for a while: nothing misleads, and red is kept for what does.
+    assert texts.banners[0].tone is (Tone.DANGER if "REFUSED" in title else Tone.CAUTION)
     assert "Registration good" not in words(texts)
+    assert ("Registration refused" in words(texts)) is ("REFUSED" in title)
+
+
+def test_the_nearest_structure_at_risk_stands_below_the_distance_to_the_residual() -> None:
+    near = replace(SOUND, risk=("Motor tract", measured("distance", 4.2, "mm", (3.3, 5.1))))
+    lines = corners(near).topRight
+    below = next(index for index, line in enumerate(lines) if line.text == "MOTOR TRACT")
+    assert lines[below + 1].text == "4.2 ± 0.9 mm"
+    assert lines[below + 1].color == colors.TEXT
+    assert lines[below + 1].size < lines[1].size, "what is left is the larger number"
+    alarm = corners(replace(near, too_near="Motor tract")).topRight
+    assert alarm[below + 1].color == Tone.DANGER.color
+    for change in ({"pose_trust": "stale"}, {"verdict": REFUSED}):
+        assert "4.2" not in words(corners(replace(near, **change)))  # type: ignore[arg-type]
 
 
 def test_refusal_says_why() -> None:

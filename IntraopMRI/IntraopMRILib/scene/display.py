@@ -124,7 +124,8 @@ class Readout:
     ``piece``: the piece of the residual that the views stand at. ``excluded``: what a person has judged not to be
     tumour, so that the numbers leave it out, in words.
     ``tracked``: whether a tracker is part of the session. ``unwatched``: no alarm is given for structures at risk.
-    ``too_near``: the structure at risk that the tip is too near to.
+    ``too_near``: the structure at risk that the tip is too near to. ``risk``: the nearest one and its distance from the
+    tip.
     """
 
     residual: Measurement | None = None
@@ -147,6 +148,7 @@ class Readout:
     tracked: bool = True
     unwatched: bool = False
     too_near: str = ""
+    risk: tuple[str, Measurement] | None = None
 
     @property
     def refused(self) -> bool:
@@ -192,6 +194,9 @@ def corners(readout: Readout) -> Corners:
         topRight = block("TIP TO RESIDUAL", readout.tip_to_residual, problem, colors.TEXT, HUGE)
         if readout.piece is not None and not problem:
             topRight += block(f"TIP TO PIECE {readout.piece.number}", readout.piece.tip, "", colors.TEXT, LARGE)
+        elif readout.risk is not None and not problem:
+            name, distance = readout.risk
+            topRight += riskLines(name, spread(distance), MIDDLE, bool(readout.too_near))
     if readout.excluded and not needsRegistration:
         less = (Line(readout.excluded, READ, colors.CAUTION, bold=True),)
         topLeft += less
@@ -226,8 +231,10 @@ def banners(readout: Readout) -> tuple[Banner, ...]:
         result.append(Banner("WHOLE SPINE NOT REGISTERED", f"only {readout.alone}, each on its own", Tone.CAUTION))
     elif readout.withdrawn or readout.refused:
         reasons = readout.verdict.text.partition(": ")[2] if readout.verdict is not None and readout.refused else ""
-        title = "REGISTRATION REFUSED" if readout.refused else "NOT REGISTERED"
-        result.append(Banner(title, reasons or readout.withdrawn, Tone.DANGER))
+        # Refused: somebody asked for a pose, and whoever goes on after the one before is led astray. Not registered yet
+        # is no danger: every number and outline that could mislead is gone, and red at each new scan would be overseen.
+        title, tone = ("REGISTRATION REFUSED", Tone.DANGER) if readout.refused else ("NOT REGISTERED", Tone.CAUTION)
+        result.append(Banner(title, reasons or readout.withdrawn, tone))
     elif readout.unplaced and not readout.pose_problem:
         result.append(Banner("NO SCAN YET: POINTER NOT PLACED", tone=Tone.CAUTION))
     if readout.unwatched and not readout.pose_problem:
@@ -302,6 +309,12 @@ def block(caption: str, measurement: Measurement | None, problem: str, color: Co
     return tuple(lines)
 
 
+def riskLines(name: str, number: str, size: float, danger: bool) -> tuple[Line, ...]:
+    """A structure at risk and one number of it, red only in ``danger``."""
+    color = Tone.DANGER.color if danger else colors.TEXT
+    return Line(name.upper(), READ, colors.AT_RISK, bold=True), Line(number, size, color, bold=True)
+
+
 def pieceHead(readout: Readout) -> tuple[Line, ...]:
     """The piece that the views stand at, for every slice; nothing while no registration stands for it."""
     piece = readout.piece
@@ -340,7 +353,7 @@ def _state(readout: Readout) -> tuple[Line, ...]:
     """Registration and ages."""
     if readout.alone:
         registration = [Line("Whole not registered", READ, Tone.CAUTION.color, bold=True)]
-    elif readout.verdict is None or readout.withdrawn:
+    elif readout.verdict is None or (readout.withdrawn and not readout.refused):
         registration = [Line("Not registered", READ, Tone.CAUTION.color, bold=True)]
     else:
         tones = {Level.GOOD: Tone.GOOD, Level.CHECK: Tone.CAUTION, Level.REFUSED: Tone.DANGER}

@@ -9,7 +9,7 @@ from IntraopMRIReconstructionLib.reconstruct.ablation import RISK_ALARM_C
 
 from ..session.updates import HeatMeasured
 from . import colors
-from .display import HUGE, LARGE, READ, Banner, Line, Tone, age, block, number, wrapped
+from .display import HUGE, LARGE, READ, Banner, Line, Tone, age, block, number, riskLines, wrapped
 
 #: A dose beyond this, min, says nothing more: tissue is dead several times over, and each degree doubles it.
 MOST_DOSE_MIN = 1000.0
@@ -76,11 +76,7 @@ def _risk(name: str, temperature: Measurement, hidden: bool) -> tuple[Line, ...]
         return (Line(f"{name.upper()} —", READ, colors.AT_RISK, bold=True),)
     if temperature.value is None:
         return Line(f"{name.upper()} —", READ, colors.AT_RISK, bold=True), *wrapped(temperature.missing_because)
-    color = Tone.DANGER.color if temperature.value >= RISK_ALARM_C else colors.TEXT
-    return (
-        Line(name.upper(), READ, colors.AT_RISK, bold=True),
-        Line(number(temperature.value, "°C"), LARGE, color, bold=True),
-    )
+    return riskLines(name, number(temperature.value, "°C"), LARGE, temperature.value >= RISK_ALARM_C)
 
 
 def _banners(found: HeatMeasured, now_s: float, why: str) -> list[Banner]:

@@ -188,7 +188,7 @@ class SessionPanel(Panel):
         self.running.toolFromTip = register.toolFromTip()
         identity = _("{name}  ·  {id}").format(name=p.patientName or _("no name"), id=p.patientId or _("no identifier"))
         self.ui.patientLabel.text = style.sized(identity if p.patientName or p.patientId else _("No patient"), 15)
-        self.ui.bannerLabel.text = self.running.problem
+        self.ui.bannerLabel.text = style.sentence(self.running.problem)
         self.ui.bannerLabel.visible = bool(self.running.problem)
         for phase, button in self._steps.items():
             state = self.pages[phase].state()
@@ -248,8 +248,9 @@ class SessionPanel(Panel):
         return _("Everything is done"), None
 
     def _waitsFor(self) -> Phase | None:
-        """The first page that has to be done before the open one, which is blocked; None where it is not."""
-        if self.pages[self.parameters.phase].state().readiness is not Readiness.BLOCKED:
+        """The first page that has to be done before the open one can go on by itself; None where there is none."""
+        page = self.pages[self.parameters.phase]
+        if page.state().readiness is not Readiness.BLOCKED or page.action() is not None:
             return None
         before = list(Phase)[: list(Phase).index(self.parameters.phase)]
         return next((phase for phase in before if not self._isDone(phase)), None)
@@ -371,9 +372,12 @@ class SessionPanel(Panel):
                 readout,
                 tip_to_residual=replace(readout.tip_to_residual, value=None, interval=None, missing_because=why),
             )
-        if self.parameters is None:
+        navigate: Any = self.pages[Phase.NAVIGATE]
+        found = None if self.parameters is None else navigate.atRisk()
+        if found is None:
             return readout
-        return replace(readout, too_near=self.pages[Phase.NAVIGATE].tooNear())  # type: ignore[attr-defined]
+        name, distance, tooNear = found
+        return replace(readout, risk=(name, distance), too_near=name if tooNear else "")
 
     def _makeShortcuts(self) -> list[Any]:
         window = slicer.util.mainWindow()

@@ -17,6 +17,7 @@ from slicer.i18n import tr as _
 from .. import colors
 from ..display import interval, number
 from ..heat_texts import dose_gone, dose_words, gone, shown
+from .page import Action
 from .style import CHECK, DANGER, colored, sized
 
 #: Name of the mark that a click makes.
@@ -39,6 +40,22 @@ class HeatSection:
         self._told: tuple[Any, Heating | None] = (None, None)
         self._seen: Heating | None = None
         self._opened: Any = None
+        self._gone = ""
+
+    @property
+    def measures(self) -> bool:
+        """Whether temperature is what this page is about now: its newest frame is shown, as it is in the views."""
+        return self._running.heat is not None and not self.ui.heatSection.collapsed
+
+    def action(self) -> Action | None:
+        """What the ablation needs next; None when it needs nothing here."""
+        found = self._running.heat
+        why = "" if found is None else gone(found, time.monotonic())
+        if why.startswith("drift") and self.ui.markHottestButton.enabled:
+            return Action(_("Mark the hottest spot"), self.markHottest)
+        if found is not None and not why and self._running.progress is not None:
+            return Action(_("Temperature is measured"))
+        return None
 
     def refresh(self) -> None:
         """Open when heat is measured for the first time in a session; offer what can be done."""
@@ -52,6 +69,11 @@ class HeatSection:
     def tick(self) -> None:
         """Tell the session of the mark; numbers go when their frame is stale."""
         self._tell()
+        found = self._running.heat
+        why = "" if found is None else gone(found, time.monotonic()).partition(",")[0]
+        if why != self._gone:
+            self._gone = why
+            self._page.panel.askRefresh()
         text = self._words()
         if self.ui.heatLabel.text != text:
             self.ui.heatLabel.text = text
@@ -68,6 +90,8 @@ class HeatSection:
             # Slicer's own is red, which is what is left or dangerous.
             node.GetDisplayNode().SetColor(*colors.MARK)
             node.GetDisplayNode().SetSelectedColor(*colors.MARK)
+            # Its circle has a line in the legend; a name would lie over those of the plan, which is where it is heated.
+            node.GetDisplayNode().SetPointLabelsVisibility(False)
             node.SetMaximumNumberOfControlPoints(1)
         node.RemoveAllControlPoints()
         node.AddControlPoint(*found.hottest_ras_mm.tolist(), _("heat"))
@@ -157,9 +181,12 @@ class HeatSection:
             lines.append(_line(words, shown(risk.temperature, why), 14, color, reason=not why))
         notes = [*found.numbers.notes, *(risk.note for risk in found.risks if risk.note and not why)]
         lines += [str(colored(note, CHECK, 13)) for note in notes]
-        frame = _("Frame {frame}, {delay:.0f} ms after its last line; {baseline:g} °C taken as temperature before")
         lines.append(
-            escape(frame.format(frame=found.frame, delay=1000 * found.latency_s, baseline=found.heating.baseline_c))
+            escape(
+                _("Frame {frame}, from {baseline:g} °C before").format(
+                    frame=found.frame, baseline=found.heating.baseline_c
+                )
+            )
         )
         return "<br>".join(lines)
 

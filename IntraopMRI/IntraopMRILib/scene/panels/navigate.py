@@ -20,7 +20,7 @@ from ..roles import AT_RISK, RESIDUAL
 from .layouts import DUAL, FOUR_UP, show
 from .overlay import Guidance
 from .page import Page, State, blocked, connectFirst, done, ready
-from .style import CHECK, DANGER, GOOD, colored, graded, pixels, sized
+from .style import CHECK, DANGER, GOOD, colored, graded, pixels, sentence, sized
 
 #: The tone is repeated this often while a structure is too near, s.
 TONE_S = 0.7
@@ -44,6 +44,8 @@ class NavigatePage(Page):
         #: What a distance was measured to, by the name of the measurement.
         self._measured: dict[str, Carried] = {}
         self._toned_s = 0.0
+        #: Whether the pointer guided when the page was last shown anew.
+        self._guided = False
         #: What is said large above the numbers, and not again at each of them.
         self._headline = ""
         self.ui.fourUpButton.connect("clicked()", lambda: show(FOUR_UP))
@@ -86,7 +88,8 @@ class NavigatePage(Page):
             return blocked(_("The pointer has no place yet: see page 3."))
         guide = self.guidance
         if guide is not None and guide.why:
-            return ready(guide.why)
+            # Without an age: this sentence stands still, and the one that counts it stands large on the page.
+            return ready(_("The pointer is out of sight or late: no distance is shown."))
         if scan.steering.following:
             return done(_("The pointer guides, and the scanner's image plane follows it."))
         return done(_("The pointer guides."))
@@ -150,12 +153,15 @@ class NavigatePage(Page):
             self._toned_s = now
             qt.QApplication.beep()
 
-    def tooNear(self) -> str:
-        """The structure at risk that the tip is too near to now, empty for none."""
+    def atRisk(self) -> tuple[str, Measurement, bool] | None:
+        """The structure at risk that is nearest to the tip now, its distance, and whether that is too near."""
         guide = self.guidance
-        if guide is None or guide.risk is None or guide.level is not AlarmLevel.TOO_NEAR:
-            return ""
-        return self._named(guide.risk)
+        if guide is None or guide.risk is None or guide.risk.value is None:
+            return None
+        item = self._measured.get(guide.risk.name)
+        # In a corner of a view only the exception is said.
+        name = item.name if item is not None and item.accepted else self._named(guide.risk)
+        return name, guide.risk, guide.level is AlarmLevel.TOO_NEAR
 
     def tick(self) -> None:
         """Numbers, large; a dash where nothing may be said."""
@@ -163,6 +169,9 @@ class NavigatePage(Page):
         guide = self.guidance
         nothing = self._nothingBecause(guide)
         self._headline = "" if guide is None else guide.why
+        if self._guided is not (guided := not nothing):
+            self._guided = guided
+            self.panel.askRefresh()
         self._distance(
             self.ui.residualDistanceLabel,
             None if guide is None else guide.residual,
@@ -272,7 +281,7 @@ class NavigatePage(Page):
         if guide is None:
             text = ""  # the state of the page says why
         elif guide.why:
-            text = colored(guide.why, CHECK, 18)
+            text = colored(sentence(guide.why), CHECK, 18)
         elif guide.risk is None:
             waiting = ", ".join(item.name for item in self._undecided if item.kind == "risk")
             why = _("Not watched: {names}, undecided").format(names=waiting) if waiting else ""

@@ -80,7 +80,8 @@ class ScanPage(Page):
         if self.running.bones:
             return self._boneByBone()
         if verdict.level is Level.REFUSED:
-            return blocked(_("Registration refused: {why}").format(why=verdict.text))
+            why = verdict.text.partition(": ")[2]
+            return blocked(_("Registration refused: {why}. Nothing is laid over the scan.").format(why=why))
         if not self.running.confirmed:
             return ready(" ".join([_("Compare both volumes in all views, then confirm."), wanted]).rstrip())
         if self.choices.open:
@@ -107,12 +108,16 @@ class ScanPage(Page):
         """Scan, or confirm what was compared."""
         if not self.running.connected:
             return None
+        if self.steering.emergency:
+            return self.pointTo(_("Reset when it is over"), "resetButton")
+        if (heated := self.heat.action()) is not None:
+            return heated
         if self.running.progress is not None or self.running.task is not None:
             return Action(_("Please wait"))
         if not self.running.hasScanner and (chosen := self.sceneScans.action()) is not None:
             return chosen
         if self.running.image is None:
-            return Action(_("Scan"), self.scan) if self._scannerAnswers() else Action(_("Waiting for the scanner"))
+            return self._scanStep(_("Scan"))
         found = self.running.registered
         if found is None:
             return Action(_("Please wait"))
@@ -120,12 +125,19 @@ class ScanPage(Page):
             return self.choices.nextStep() if self.choices.open else None
         if found.registration.verdict.level is Level.REFUSED:
             if self.running.hasScanner:
-                again = self._scannerAnswers()
-                return Action(_("Scan again"), self.scan) if again else Action(_("Waiting for the scanner"))
+                return self._scanStep(_("Scan again"))
             return self.pointTo(_("Choose another volume"), "sceneScan")
         if not self.running.confirmed:
             return Action(_("Confirm registration"), self.running.confirm)
         return self.choices.nextStep() if self.choices.open else None
+
+    def _scanStep(self, text: str) -> Action:
+        """Scan, or what has to be done before the scanner takes that command."""
+        if not self._scannerAnswers():
+            return Action(_("Waiting for the scanner"))
+        return (
+            self.pointTo(_("Reset scanner control"), "resetButton") if self.steering.stuck else Action(text, self.scan)
+        )
 
     def refresh(self) -> None:
         """Newest image, verdict with its reasons, residual."""
@@ -150,7 +162,6 @@ class ScanPage(Page):
             )
             self.ui.reasonsLabel.toolTip = _lines(verdict.reasons)
         self.ui.residualLabel.text = self._residual()
-        self.ui.residualLabel.visible = bool(self.ui.residualLabel.text)
         p = self.parameters
         self._followMaps()
         self.compare.show(p.comparison, p.blend, p.pair, p.shiftMap)
@@ -164,6 +175,12 @@ class ScanPage(Page):
         self.crossCheck.refresh()
         self.steering.refresh()
         self.heat.refresh()
+        # As in the views, temperature takes the place of what is read at leisure: all of it has to be seen at once.
+        measures = self.heat.measures
+        self.ui.residualLabel.visible = bool(self.ui.residualLabel.text) and not measures
+        self.ui.sceneScanSection.visible = not measures
+        if measures and not self.choices.open:
+            self.ui.carriedSection.visible = False
         self._look()
         self.tick()
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from IntraopMRIReconstructionLib.data import POSE_STALE_S
 from IntraopMRIReconstructionLib.errors import IntraopError
+from IntraopMRIReconstructionLib.wire.scanner_dialect import ScannerState
 from slicer.i18n import tr as _
 
 from .style import CHECK, colored
@@ -31,6 +32,16 @@ class Steering:
     def following(self) -> bool:
         """Whether poses steer the plane now."""
         return bool(self._ui.followPlaneBox.checked) and self._control is not None
+
+    @property
+    def stuck(self) -> bool:
+        """Whether only a person can tell that the scanner may go on."""
+        return self._control is not None and bool(self._control.stuck)
+
+    @property
+    def emergency(self) -> bool:
+        """Whether that is because of an emergency."""
+        return self.stuck and self._control.state is ScannerState.EMERGENCY
 
     def poseArrived(self) -> None:
         """One pose: it steers while a person wants that."""
@@ -78,7 +89,7 @@ class Steering:
             ui.followPlaneBox.checked = False
         ui.followPlaneBox.enabled = takes and tracked and not control.stuck
         ui.setPlaneButton.enabled = takes and tracked and control.may_steer and not ui.followPlaneBox.checked
-        ui.resetButton.enabled = control is not None and control.stuck
+        ui.resetButton.enabled = self.stuck
         self.tick()
 
     def tick(self) -> None:

@@ -75,6 +75,11 @@ def step(readiness: Readiness, current: bool) -> str:
     return f"QPushButton {{ {box} }} QPushButton:focus {{ text-decoration: underline; }}"
 
 
+def sentence(text: str) -> str:
+    """A reason as it begins a line of its own."""
+    return text[:1].upper() + text[1:]
+
+
 def colored(text: str, color: str, size: int) -> str:
     """Rich text in one colour."""
     return f'<span style="color:{readable(color)}; font-size:{pixels(size)}px; font-weight:bold">{escape(text)}</span>'

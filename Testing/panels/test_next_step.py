@@ -1,0 +1,115 @@
+"""The one prominent button leads on from where a session stands, also where it went wrong, and says nothing stale."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import slicer
+from host.fixtures import app, wait_until
+from IntraopMRIReconstructionLib.geometry import apply
+from panels.operation import REFUSED, RISK, TARGET, Operation, pose, product, texts
+from panels.test_heat import numbers, tell
+from PySide6 import QtWidgets
+
+__all__ = ["app"]
+
+
+@pytest.fixture
+def operation(app: Any) -> Operation:
+    return Operation()
+
+
+def guided(operation: Operation) -> None:
+    """A confirmed registration, and all of the plan accepted."""
+    operation.register()
+    operation.running.confirm()
+    operation.panel.parameters.surgeon = "Dr. Example"
+    operation.page("SCAN").choices.acceptGood()
+
+
+def test_a_refused_registration_leads_to_another_scan(operation: Operation) -> None:
+    """Page 3 is not done either, and nothing there would help."""
+    operation.arrive(operation.image)
+    refused = product("register.rigid").RigidRegistration(
+        pose(), REFUSED, 1.0, 0.5, 0.9, 0.1, 1.0, operation.image.uid, "preop"
+    )
+    operation.session._registered(refused, operation.image)
+    operation.open("SCAN")
+    operation.until(lambda: operation.running.registered is not None, "the refusal")
+    ui = operation.panel.ui
+    assert ui.nextButton.text == "Choose another volume"
+    assert ui.nextButton.enabled
+    assert "Register patient" not in ui.whyLabel.text
+    assert ui.whyLabel.text.startswith("Registration refused: folded tissue")
+    # What waits for another page still leads there.
+    operation.open("NAVIGATE")
+    assert ui.nextButton.text.startswith("Go to: ")
+
+
+def test_the_sentence_of_page_5_follows_the_pointer_by_itself(operation: Operation) -> None:
+    guided(operation)
+    operation.open("NAVIGATE")
+    ui = operation.panel.ui
+    operation.point(apply(pose(), TARGET))
+    assert "The pointer guides" in ui.whyLabel.text
+    wait_until(lambda: "no distance is shown" in ui.whyLabel.text, 5, "the end of it")
+    said = ui.whyLabel.text
+    # Its age is counted in one place; a second one would stand still beside it.
+    assert not any(sign.isdigit() for sign in said)
+    assert operation.page("NAVIGATE").ui.alarmLabel.text.count("The last pose of")
+
+
+def test_the_views_carry_the_distance_to_the_nearest_structure_at_risk(
+    operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guided(operation)
+    monkeypatch.setattr(operation.session, "links", lambda: {"tracker": ("127.0.0.1:1", True)})
+    operation.open("NAVIGATE")
+
+    def said() -> list[str]:
+        operation.panel.annotate()
+        return texts(operation, "3D")
+
+    operation.point(apply(pose(), TARGET))
+    shown = said()
+    assert "MOTOR TRACT" in shown
+    distance = shown[shown.index("MOTOR TRACT") + 1]
+    assert distance.endswith(" mm")
+    assert "±" in distance
+    operation.point(apply(pose(), RISK))
+    assert any("TOO NEAR: MOTOR TRACT" in words for words in said())
+    wait_until(lambda: operation.running.view.waitsForPose(), 5, "the stale pose")
+    assert "MOTOR TRACT" not in said()
+
+
+def test_an_ablation_asks_for_the_mark_it_needs(operation: Operation) -> None:
+    guided(operation)
+    operation.open("SCAN")
+    tell(operation, numbers("drift not corrected: mark the heated spot"))
+    ui = operation.panel.ui
+    assert ui.nextButton.text == "Mark the hottest spot"
+    ui.nextButton.click()
+    assert operation.panel.parameters.heatedPlace is not None
+    operation.running.progress = 0.4, "receiving Thermometry"
+    tell(operation, numbers())
+    assert ui.nextButton.text == "Temperature is measured"
+    tell(operation, numbers(), received_s=time.monotonic() - 60)
+    assert ui.nextButton.text == "Please wait"
+    operation.running.progress = None
+
+
+def test_an_ablation_needs_no_scroll_bar(operation: Operation, app: Any) -> None:
+    window = slicer.util.mainWindow()
+    window.resize(1280, 800)
+    guided(operation)
+    operation.open("SCAN")
+    tell(operation, numbers(), 43.2)
+    operation.page("SCAN").ui.markHottestButton.click()
+    tell(operation, numbers(), 43.2)
+    for _ in range(5):
+        app.processEvents()
+    scroll = window.findChild(QtWidgets.QScrollArea)
+    assert scroll.verticalScrollBar().maximum == 0
+    assert not operation.page("SCAN").ui.residualLabel.visible, "as in the views, temperature takes its place"
