@@ -61,7 +61,7 @@ def samples() -> dict[str, Message]:
         QuaternionTrackingMessage(
             **head, tools=(QuaternionTool("probe", np.array([1.0, 2, 3]), np.array([0.0, 0, 0.6, 0.8]), 2),)
         ),
-        TrackingDataMessage(**head, tools=(TrackedTool("probe", rigid(), 2), TrackedTool("needle", rigid(60.0), 3))),
+        TrackingDataMessage(**head, tools=(TrackedTool("probe", rigid(), 2), TrackedTool("needle", rigid(60.0), 4))),
         SensorMessage(**head, values=np.array([1.0, -2.5, 1e-9]), unit=0x02C0100000000000, sensor_status=7),
         ImageMessage(**head, array=voxels, axes_mm=np.diag([1.0, 2.0, 3.0]), centre_mm=np.array([10.0, 20, 30])),
         NDArrayMessage(**head, array=np.arange(6, dtype=">f4").reshape(1, 2, 3)),

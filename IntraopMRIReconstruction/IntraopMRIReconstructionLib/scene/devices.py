@@ -373,7 +373,7 @@ def _isRawData(message: ImageMessage) -> bool:
 
 def _textOf(message: Message) -> str:
     if isinstance(message, StatusMessage):
-        return f"{message.meaning}: {message.text}" if message.text else message.meaning
+        return f"{message.meaning}: {message.said}" if message.text else message.meaning
     if isinstance(message, SensorMessage):
         return " ".join(f"{value:.9g}" for value in message.values)
     return message.text if isinstance(message, StringMessage | CommandMessage) else ""

@@ -173,7 +173,7 @@ def trajectories_from_message(message: TrajectoryMessage, profile: PeerProfile =
 
 def status_from_message(message: StatusMessage) -> Status:
     """Status, with the meaning of its code where the peer sent no text."""
-    return Status(message.device, message.code, message.text or message.meaning, message.subcode, message.error_name)
+    return Status(message.device, message.code, message.said or message.meaning, message.subcode, message.error_name)
 
 
 def message_from_status(status: Status) -> StatusMessage:

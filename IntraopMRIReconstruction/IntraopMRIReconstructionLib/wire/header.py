@@ -34,15 +34,17 @@ VERSIONS = (1, 2, 3)
 TYPE_LENGTH = 12
 DEVICE_LENGTH = 20
 
-#: A person reads why a message was refused: names in it may have 64 kB, and a thousand such texts are kept.
+#: A person reads why a message was refused, and what a STATUS says: names may have 64 kB, and thousands are kept.
 LONGEST_TEXT = 500
+#: Texts take up to four times their bytes in memory. A block of k-space carries its trajectory in its metadata.
+MOST_TEXT_BYTES = 2**24
 
 
 class RefusedMessage(WireError):
     """A message that must not be delivered. ``reason`` is a short stable word under which it is counted."""
 
     def __init__(self, reason: str, text: str) -> None:
-        super().__init__(text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} ...")
+        super().__init__(shortened(text))
         self.reason = reason
 
 
@@ -56,6 +58,11 @@ class Header:
     timestamp: int
     body_size: int
     crc: int
+
+
+def shortened(text: str) -> str:
+    """What a person reads of a text that another program chose."""
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} ..."
 
 
 def body_size_of(raw: Buffer) -> int:
@@ -153,6 +160,8 @@ def decoded_text(raw: Buffer, encoding: int, what: str) -> str:
     """Text of US-ASCII or UTF-8 bytes. Raises RefusedMessage for another encoding or bytes that are neither."""
     if encoding not in ENCODINGS:
         raise RefusedMessage("encoding", f"{what} must be US-ASCII (3) or UTF-8 (106), got MIBenum {encoding}")
+    if len(raw) > MOST_TEXT_BYTES:
+        raise RefusedMessage("text", f"{what} has {len(raw)} bytes, at most {MOST_TEXT_BYTES} are read")
     try:
         return str(raw, "utf-8")
     except UnicodeDecodeError:
@@ -206,6 +215,8 @@ def _parse_metadata(index: memoryview, values: memoryview, who: str) -> tuple[di
     encodings: dict[str, int] = {}
     if not len(index) and not len(values):
         return metadata, encodings
+    if len(values) > MOST_TEXT_BYTES:
+        raise RefusedMessage("metadata", f"{who}: metadata of {len(values)} bytes, at most {MOST_TEXT_BYTES} are read")
     count = METADATA_COUNT.unpack_from(index)[0] if len(index) >= METADATA_COUNT.size else -1
     if len(index) != METADATA_COUNT.size + count * METADATA_ENTRY.size:
         raise RefusedMessage(

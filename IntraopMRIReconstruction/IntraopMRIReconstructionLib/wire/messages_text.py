@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 from ..errors import WireError
-from .header import UTF_8, Buffer, RefusedMessage, decoded_text, encoding_of, field_text, fixed_text
+from .header import UTF_8, Buffer, RefusedMessage, decoded_text, encoding_of, field_text, fixed_text, shortened
 from .message import Head, Message, elements, unpack
 from .messages_array import SCALAR_TYPES
 
@@ -55,6 +55,11 @@ class StatusMessage(Message):
     def meaning(self) -> str:
         """The code in words."""
         return STATUS_TEXTS.get(self.code, f"unknown status {self.code}")
+
+    @property
+    def said(self) -> str:
+        """The text for a person; a peer may have put its whole log there."""
+        return shortened(self.text)
 
     def content(self) -> list[Buffer]:
         """30 bytes and the text."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -144,7 +145,7 @@ class TrackingDataMessage(Message):
             name = _tool_name(name_raw, kind, what)
             return TrackedTool(name, matrix_from_floats(FLOATS_12.unpack(floats), f"{what}, tool '{name}'"), kind)
 
-        tools, left_out = _readable(read, elements(cls.LAYOUT, content, what, MOST_TOOLS))
+        tools, left_out = _readable(read, elements(cls.LAYOUT, content, what, MOST_TOOLS), what)
         return cls(**head, tools=tools, left_out=left_out)
 
 
@@ -200,7 +201,7 @@ class QuaternionTrackingMessage(Message):
             checked_quaternion(values[3:], f"{what}, tool '{name}'")
             return QuaternionTool(name, values[:3], values[3:], kind)
 
-        tools, left_out = _readable(read, elements(cls.LAYOUT, content, what, MOST_TOOLS))
+        tools, left_out = _readable(read, elements(cls.LAYOUT, content, what, MOST_TOOLS), what)
         return cls(**head, tools=tools, left_out=left_out)
 
 
@@ -255,12 +256,20 @@ def matrix_from_quaternion(quaternion: npt.ArrayLike, position_mm: npt.ArrayLike
 
 
 def _readable(
-    read: Callable[..., Tool], pieces: Iterable[tuple[Any, ...]]
+    read: Callable[..., Tool], pieces: Sequence[tuple[Any, ...]], what: str
 ) -> tuple[tuple[Tool, ...], tuple[RefusedMessage, ...]]:
-    """(tools, why others were left out). Raises RefusedMessage when none can be read."""
+    """(tools, why others were left out). Raises RefusedMessage when none can be read.
+
+    Tools of one name are left out, seen or not: the place of one would be taken for that of the other. Some senders cut
+    names to 20 bytes.
+    """
     tools, left_out = [], []
-    for piece in pieces:
+    names = [piece[0].partition(b"\0")[0] for piece in pieces]
+    times = Counter(names)
+    for name, piece in zip(names, pieces, strict=True):
         try:
+            if times[name] > 1:
+                raise RefusedMessage("tool name", f"{what} holds several tools named '{name.decode(errors='replace')}': rename them")
             tools.append(read(*piece))
         except RefusedMessage as refused:
             left_out.append(refused)

@@ -391,7 +391,7 @@ class ScannerControl:
         heard = self._status_devices is None or status.device in self._status_devices
         if not heard and after is not ScannerState.EMERGENCY:
             return
-        reason = f"STATUS {status.device}: {status.meaning}" + (f", {status.text}" if status.text else "")
+        reason = f"STATUS {status.device}: {status.meaning}" + (f", {status.said}" if status.text else "")
         if status.code == _OK and (not self.dialect.phases or name in self.dialect.phases):
             self.phase = status.device
         if self._confirms_stop(status, after, reason):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -17,7 +18,13 @@ from .header import RefusedMessage
 from .message import Message
 from .messages_array import COORDINATES, Coordinate, ImageMessage
 from .messages_shape import BindMessage
-from .messages_tracking import PositionMessage, QuaternionTrackingMessage, TrackingDataMessage, TransformMessage
+from .messages_tracking import (
+    TOOL_3D,
+    PositionMessage,
+    QuaternionTrackingMessage,
+    TrackingDataMessage,
+    TransformMessage,
+)
 
 #: Metadata that names the patient, and the frame in which positions are given (DICOM 0020,0052).
 PATIENT_KEYS = ("PatientID", "PatientId", "patient_id")
@@ -118,7 +125,7 @@ def check_message(message: Message, profile: PeerProfile = AS_SENT) -> Message:
     """The message as it may be delivered: without the tools of a TDATA or QTDATA that cannot be true.
 
     Raises RefusedMessage when a pose, all tools, or the geometry of an image cannot be true (NaN, mirror, shear,
-    metres).
+    metres, two places of one tool), and for a position alone: it would look like a tool that is never turned.
     """
     what = f"{message.type_name} '{message.device}'"
     if isinstance(message, TransformMessage):
@@ -129,12 +136,24 @@ def check_message(message: Message, profile: PeerProfile = AS_SENT) -> Message:
     elif isinstance(message, TrackingDataMessage | QuaternionTrackingMessage):
         return _without_bad_tools(message, what)
     elif isinstance(message, PositionMessage):
+        check_turned(message.values > 3, what)
         check_pose(message.matrix, what)
     elif isinstance(message, ImageMessage):
         check_image_geometry(message, what)
     elif isinstance(message, BindMessage):
-        return replace(message, children=tuple(check_message(child, profile) for child in message.children))
+        children = tuple(check_message(child, profile) for child in message.children)
+        check_once([name for child in children for name in _tools_of(child)], what)
+        return replace(message, children=children)
     return message
+
+
+def _tools_of(message: Message) -> list[str]:
+    """Names of the tools whose poses a message carries, as often as they occur."""
+    if isinstance(message, TrackingDataMessage | QuaternionTrackingMessage):
+        return [tool.name or message.device for tool in message.tools]
+    if isinstance(message, BindMessage):
+        return [name for child in message.children for name in _tools_of(child)]
+    return [message.device] if isinstance(message, TransformMessage | PositionMessage) else []
 
 
 def left_out(message: Message) -> tuple[RefusedMessage, ...]:
@@ -148,6 +167,7 @@ def _without_bad_tools(message: TrackingDataMessage | QuaternionTrackingMessage,
     good, refusals = [], list(message.left_out)
     for tool in message.tools:
         try:
+            check_turned(tool.kind != TOOL_3D, f"{what}, tool '{tool.name}'")
             check_pose(tool.matrix, f"{what}, tool '{tool.name}'")
             good.append(tool)
         except RefusedMessage as refused:
@@ -156,6 +176,19 @@ def _without_bad_tools(message: TrackingDataMessage | QuaternionTrackingMessage,
         raise refusals[0]
     changes: dict[str, Any] = {"tools": tuple(good), "left_out": tuple(refusals)}
     return message if len(good) == len(message.tools) else replace(message, **changes)
+
+
+def check_once(tools: list[str], what: str) -> None:
+    """Raise RefusedMessage when a tool is in several places at a time."""
+    twice = [name for name, count in Counter(tools).items() if count > 1]
+    if twice:
+        raise RefusedMessage("tool name", f"{what} holds several tools named '{twice[0]}': rename them at the tracker")
+
+
+def check_turned(is_measured: bool, what: str) -> None:
+    """Raise RefusedMessage unless how a tool is turned was measured: a tip and a plane depend on it."""
+    if not is_measured:
+        raise RefusedMessage("position only", f"{what} says where it is, not how it is turned: no tool can be shown")
 
 
 def check_pose(matrix: npt.NDArray[np.float64], what: str) -> None:

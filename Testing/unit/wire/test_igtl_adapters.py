@@ -10,6 +10,7 @@ from IntraopMRIReconstructionLib.geometry import apply, rotation_about
 from IntraopMRIReconstructionLib.wire import adapters, codec
 from IntraopMRIReconstructionLib.wire.header import HEADER_SIZE
 from IntraopMRIReconstructionLib.wire.messages_tracking import matrix_from_quaternion
+from IntraopMRIReconstructionLib.wire.scanner_control import ScannerControl
 from IntraopMRIReconstructionLib.wire.trust import PROFILES, PeerProfile, check_message, profile_named
 from peers.igtl_samples import frame, image_body, rigid
 
@@ -170,3 +171,13 @@ def test_status() -> None:
     status = Status("scanner", 6, "", 3, "Busy")
     back = adapters.status_from_message(_sent(adapters.message_from_status(status)))  # type: ignore[arg-type]
     assert (back.code, back.text, back.subcode, back.error_name, back.ok) == (6, "busy", 3, "Busy", False)
+
+
+def test_a_log_in_a_status_is_short_where_a_person_reads_it() -> None:
+    message = codec.StatusMessage(device="scanner", code=2, text="line\n" * 100_000)
+    assert len(adapters.status_from_message(message).text) < 600
+    heard: list[str] = []
+    control = ScannerControl(lambda _message: None, on_transition=lambda turn: heard.append(turn.reason))
+    control.on_message(message)
+    assert "unknown error" in heard[-1]
+    assert len(heard[-1]) < 700

@@ -34,7 +34,7 @@ GOLDEN: dict[str, tuple[str, bytes]] = {
     "0-TRANSFORM": ("TRANSFORM", MATRIX),
     "1-POSITION": ("POSITION", _floats(1, 2, 3, 0, 0.6, 0, 0.8)),
     "2-QTDATA": ("QTDATA", _text("probe", 20) + b"\2\0" + _floats(1, 2, 3, 0, 0, 0.6, 0.8)),
-    "3-TDATA": ("TDATA", _text("probe", 20) + b"\2\0" + MATRIX + _text("needle", 20) + b"\3\0" + PAIR_60),
+    "3-TDATA": ("TDATA", _text("probe", 20) + b"\2\0" + MATRIX + _text("needle", 20) + b"\4\0" + PAIR_60),
     "4-SENSOR": ("SENSOR", b"\3\7" + bytes.fromhex("02c0100000000000") + struct.pack(">3d", 1.0, -2.5, 1e-9)),
     "5-IMAGE": (
         "IMAGE",
@@ -126,7 +126,7 @@ def test_version_2_keeps_metadata_and_message_id(name: str) -> None:
 def test_decoded_values() -> None:
     message = _decode(codec.encode(SAMPLES["3-TDATA"]))
     assert isinstance(message, codec.TrackingDataMessage)
-    assert [(tool.name, tool.kind) for tool in message.tools] == [("probe", 2), ("needle", 3)]
+    assert [(tool.name, tool.kind) for tool in message.tools] == [("probe", 2), ("needle", 4)]
     np.testing.assert_allclose(message.tools[1].matrix, rigid(60.0), atol=1e-6)
     assert message.sent_utc_s == 1767323045.5
     query = _decode(codec.encode(SAMPLES["21-STT_TDATA"]))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fastcrc import crc64
 from IntraopMRIReconstructionLib.wire import codec
-from IntraopMRIReconstructionLib.wire.header import HEADER_SIZE, RefusedMessage
+from IntraopMRIReconstructionLib.wire.header import HEADER_SIZE, MOST_TEXT_BYTES, RefusedMessage
 from IntraopMRIReconstructionLib.wire.message import MOST_ELEMENTS
 from IntraopMRIReconstructionLib.wire.messages_shape import (
     MOST_ATTRIBUTES,
@@ -37,6 +37,17 @@ def _version_2(extended_size: int, index_size: int, values_size: int, rest: byte
     return frame("STRING", struct.pack(">HHII", extended_size, index_size, values_size, 0) + STRING + rest, version=2)
 
 
+def _large_2(metadata: dict[str, str]) -> bytes:
+    """STRING with metadata."""
+    body = extended(STRING, metadata)
+    return frame("STRING", body, version=2, crc=crc64.ecma_182(body))
+
+
+def _tool(name: str, kind: int = 2, x_mm: float = 0.0) -> bytes:
+    """A tool of TDATA."""
+    return name.encode().ljust(20, b"\0") + bytes([kind, 0]) + transform_body(rigid(position_mm=(x_mm, 0, 0)))
+
+
 def _bind(type_name: str, size: int, rest: bytes) -> bytes:
     """BIND with one child named 'a'."""
     return frame("BIND", struct.pack(">H12sQH", 1, type_name.encode(), size, 2) + b"a\0" + rest)
@@ -54,6 +65,12 @@ FAR = rigid(position_mm=(1e30, 0.0, 0.0))
 MIRROR = np.diag([1.0, 1.0, -1.0, 1.0])
 BOX = bytes(24)
 STRING = struct.pack(">HH", 3, 1) + b"a"
+TWICE = codec.BindMessage(
+    children=(
+        codec.TransformMessage(device="probe"),
+        codec.TrackingDataMessage(device="tools", tools=(codec.TrackedTool("probe", rigid()),)),
+    )
+)
 ENTRY = struct.pack(">HHHI", 1, 1, 3, 9)
 
 #: Name, bytes, reason.
@@ -108,6 +125,13 @@ REFUSED: list[tuple[str, bytes, str]] = [
     ("transform short", frame("TRANSFORM", bytes(44)), "length"),
     ("tracked tool mirror", frame("TDATA", b"tool".ljust(20, b"\0") + b"\2\0" + transform_body(MIRROR)), "matrix"),
     ("tracked tool type 9", frame("TDATA", b"tool".ljust(20, b"\0") + b"\x09\0" + transform_body()), "tool type"),
+    ("tool of which only the position is known", frame("TDATA", _tool("tip", kind=3)), "position only"),
+    ("position without orientation", frame("POSITION", struct.pack(">3f", 1, 2, 3)), "position only"),
+    ("two tools of one name", frame("TDATA", _tool("a" * 20) + _tool("a" * 20)), "tool name"),
+    ("two tools without a name", frame("TDATA", _tool("") + _tool("")), "tool name"),
+    ("a tool twice in a bind", frame("BIND", b"".join(TWICE.content())), "tool name"),
+    ("status of 16 MB", _large("STATUS", struct.pack(">Hq20s", 1, 0, b"") + b"a" * (MOST_TEXT_BYTES + 1)), "text"),
+    ("metadata of 16 MB", _large_2({"a": "b" * MOST_TEXT_BYTES}), "metadata"),
     ("tracking data in pieces", frame("TDATA", bytes(71)), "length"),
     ("quaternion far from unit length", frame("POSITION", struct.pack(">7f", 0, 0, 0, 0, 0, 0, 5)), "quaternion"),
     ("quaternion zero", frame("QTDATA", bytes(20) + b"\2\0" + bytes(28)), "quaternion"),
@@ -165,6 +189,16 @@ def test_nested_binds_end_somewhere() -> None:
     raw = frame("BIND", content)
     with pytest.raises(RefusedMessage, match="at most 4 binds"):
         codec.decode(raw[:HEADER_SIZE], raw[HEADER_SIZE:])
+
+
+@pytest.mark.parametrize("hidden_mm", [7.0, np.nan])
+def test_tools_of_one_name_cost_no_other_tool_and_are_none_also_while_one_is_hidden(hidden_mm: float) -> None:
+    """Names are cut to 20 bytes: 'StylusTipToReference' may stand for several."""
+    raw = frame("TDATA", _tool("stylus", x_mm=1.0) + _tool("drill", x_mm=2.0) + _tool("stylus", x_mm=hidden_mm))
+    message = check_message(codec.decode(raw[:HEADER_SIZE], raw[HEADER_SIZE:]))
+    assert isinstance(message, codec.TrackingDataMessage)
+    assert [tool.name for tool in message.tools] == ["drill"]
+    assert [refused.reason for refused in message.left_out] == ["tool name", "tool name"]
 
 
 def test_a_left_handed_image_grid_is_no_fault(directions: np.ndarray) -> None:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from IntraopMRIReconstructionLib.wire import codec, connection, intake, transport
 from IntraopMRIReconstructionLib.wire.bodies import BodyPool
-from IntraopMRIReconstructionLib.wire.connection import Limits
+from IntraopMRIReconstructionLib.wire.connection import Limits, prepare
 from IntraopMRIReconstructionLib.wire.endpoint import PART_BYTES
 from IntraopMRIReconstructionLib.wire.header import RefusedMessage
 from IntraopMRIReconstructionLib.wire.queues import Inbox
@@ -257,3 +257,13 @@ def test_a_deaf_peer_costs_the_sender_its_limit_and_no_more(monkeypatch: pytest.
         for _ in range(1000):
             with pytest.raises(transport.WireError, match="nobody is connected"):
                 client.send(picture)
+
+
+def test_a_dead_peer_is_looked_for_under_either_name_of_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS calls TCP_KEEPIDLE TCP_KEEPALIVE: without it a half-open link would stay for two hours."""
+    option = socket.TCP_KEEPIDLE
+    monkeypatch.delattr(socket, "TCP_KEEPIDLE")
+    monkeypatch.setattr(socket, "TCP_KEEPALIVE", option, raising=False)
+    with socket.socket() as sock:
+        prepare(sock, 10.0)
+        assert sock.getsockopt(socket.IPPROTO_TCP, option) == 10
