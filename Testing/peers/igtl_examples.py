@@ -49,7 +49,7 @@ def build() -> Path:
 
 
 def build_own(name: str) -> Path:
-    """One of our own C++ programs, built: ``igtl_receiver`` of the benchmark, ``igtl_robot``."""
+    """One of our own C++ programs, built: ``igtl_receiver`` of the benchmark, ``igtl_robot``, ``igtl_image``."""
     folder = BUILD.parent / "igtl-receiver"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
