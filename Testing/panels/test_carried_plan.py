@@ -123,6 +123,7 @@ def test_distances_say_what_they_rest_on(confirmed: Operation) -> None:
     confirmed.point(apply(pose(), RISK) + MOVED)
     assert "Motor tract (carried over)" in ui.alarmLabel.text
     assert "−" in ui.riskDistanceLabel.text, "the tip is inside where the tract is now"
+    assert "inside it" in ui.riskDistanceLabel.text
     confirmed.point(np.array([-20.0, 0.0, 10.0]))
     assert "–</span>&nbsp;&nbsp;in the cavity" in ui.tipShiftLabel.text, "there the shift is not known"
     assert "in the cavity" in ui.tipShiftLabel.toolTip

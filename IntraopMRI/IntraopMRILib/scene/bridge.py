@@ -132,6 +132,11 @@ class SceneBridge:
 
     # Images
 
+    def measure(self, scale: float) -> None:
+        """Lines and names for views that have ``scale`` times the pixels that they were made for."""
+        for role in self.roles():
+            looks.measure(self.node(role), scale)
+
     def setPreoperative(self, image: Image, role: str = "volume", content: Content | None = None) -> None:
         """Show a preoperative volume (preoperative RAS) under the registration. ``content``: see :meth:`update`."""
         ready = content or recipes.volume(image, image.name or f"Preoperative {role}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -31,6 +31,10 @@ _PLACE_WRAP, _MAX_PLACE_LINES = 23, 3
 _UNITS = {"cm3": "cm³", "ml": "cm³", "mL": "cm³", "deg": "°", "percent": "%"}
 #: Measurements of an implant that fit beside a picture, by the end of their name; the report has all of them.
 SHOWN_OF_IMPLANT = ("entry deviation", "tip deviation", "radial deviation", "angular deviation", "pedicle breach")
+#: What stands in the names of its distances to structures at risk.
+CLEARANCE = ": clearance to "
+#: More implants than these have one line each: where the tip went.
+MOST_IN_FULL, MOST_IN_LINES = 1, 12
 NOT_CLINICAL = "Research use only. Not for clinical use."
 
 
@@ -192,11 +196,14 @@ def corners(readout: Readout) -> Corners:
     else:
         problem = readout.pose_problem or needsRegistration
         topRight = block("TIP TO RESIDUAL", readout.tip_to_residual, problem, colors.TEXT, HUGE)
+        if inside(readout.tip_to_residual) and not problem:
+            topRight += (Line("inside it", bold=True),)
         if readout.piece is not None and not problem:
             topRight += block(f"TIP TO PIECE {readout.piece.number}", readout.piece.tip, "", colors.TEXT, LARGE)
         elif readout.risk is not None and not problem:
             name, distance = readout.risk
-            topRight += riskLines(name, spread(distance), MIDDLE, bool(readout.too_near))
+            words = f"{spread(distance)} {'inside' if inside(distance) else ''}".rstrip()
+            topRight += riskLines(name, words, MIDDLE, bool(readout.too_near))
     if readout.excluded and not needsRegistration:
         less = (Line(readout.excluded, READ, colors.CAUTION, bold=True),)
         topLeft += less
@@ -243,6 +250,14 @@ def banners(readout: Readout) -> tuple[Banner, ...]:
     if readout.pose_problem and readout.pose_trust not in ("never received", "returning"):
         result.append(Banner(_shouted(readout.pose_problem), tone=Tone.CAUTION))
     return tuple(result)
+
+
+def shownOfImplant(measurements: Iterable[Measurement]) -> tuple[Measurement, ...]:
+    """What fits beside a picture: the deviations, the breach, and the structure at risk that is nearest."""
+    found = tuple(measurements)
+    near = [m for m in found if CLEARANCE in m.name and m.value is not None]
+    nearest = min(near, key=lambda m: m.value or 0.0, default=None)
+    return tuple(m for m in found if m.name.endswith(SHOWN_OF_IMPLANT) or m is nearest)
 
 
 def number(value: float, unit: str) -> str:
@@ -309,6 +324,11 @@ def block(caption: str, measurement: Measurement | None, problem: str, color: Co
     return tuple(lines)
 
 
+def inside(distance: Measurement | None) -> bool:
+    """Whether a distance to a surface ends inside of it: a sign alone is easily overlooked."""
+    return distance is not None and distance.value is not None and distance.value < 0
+
+
 def riskLines(name: str, number: str, size: float, danger: bool) -> tuple[Line, ...]:
     """A structure at risk and one number of it, red only in ``danger``."""
     color = Tone.DANGER.color if danger else colors.TEXT
@@ -333,19 +353,36 @@ def _pieceLines(piece: PieceText) -> tuple[Line, ...]:
 
 def _implantLines(readout: Readout, problem: str) -> tuple[Line, ...]:
     lines: list[Line] = []
+    if len(readout.implants) > MOST_IN_FULL and not problem:
+        return _manyImplants(readout.implants)
     for name, measurements in readout.implants.items():
         lines.append(Line(name.upper(), READ, colors.ACTUAL, bold=True))
         if problem:
             lines += wrapped(problem)
             continue
         for measurement in measurements:
-            what = measurement.name.rpartition(": ")[2].removesuffix(" deviation")
+            what = measurement.name.rpartition(": ")[2].removesuffix(" deviation").removeprefix("clearance ")
             known = measurement.value is not None
             # The number comes first, so that numbers stand below one another.
             tone = colors.TEXT if known else colors.TEXT_QUIET
             lines.append(Line(f"{spread(measurement)}  {what}", MIDDLE, tone, bold=True))
             if not known:
                 lines += wrapped(measurement.missing_because)
+    return tuple(lines)
+
+
+def _manyImplants(implants: Mapping[str, tuple[Measurement, ...]]) -> tuple[Line, ...]:
+    """One line an implant: how far its tip is from the plan, and what it comes nearest to; a dash without a number."""
+    lines = [Line("TIP FROM PLAN", READ, colors.ACTUAL, bold=True)]
+    for name, measurements in list(implants.items())[:MOST_IN_LINES]:
+        tip = next((m for m in measurements if m.name.endswith("tip deviation") and m.value is not None), None)
+        near = next((m for m in measurements if CLEARANCE in m.name and m.value is not None), None)
+        words = f"{'—' if tip is None else spread(tip)}  {name}"
+        if near is not None and near.value is not None:
+            words += f", {number(near.value, near.unit)} to {near.name.partition(CLEARANCE)[2]}"
+        lines.append(Line(words, READ, colors.TEXT_QUIET if tip is None else colors.TEXT))
+    if len(implants) > MOST_IN_LINES:
+        lines.append(Line(f"and {len(implants) - MOST_IN_LINES} more", READ, colors.TEXT_QUIET))
     return tuple(lines)
 
 

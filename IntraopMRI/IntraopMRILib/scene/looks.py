@@ -15,6 +15,8 @@ FILL = 0.35
 ARROW_SPACING_MM, LEAST_ARROW_MM = 8.0, 1.0
 #: Brightness of a scan around a map: dark enough that nobody takes it for a part of that, bright enough for bearings.
 DIMMED = 0.45
+#: What a display node remembers of its measures: as they were made, and as they are drawn.
+MEASURE = "IntraopMRI.Made"
 #: Letters of a legend.
 LEGEND_POINTS = 16
 
@@ -55,6 +57,25 @@ def cutOut(node: Any, lowest: float) -> None:
     display.SetInterpolate(False)
     display.SetThreshold(lowest + 0.5, 1e9)
     display.ApplyThresholdOn()
+
+
+def measure(node: Any, scale: float) -> None:
+    """Lines in the slices and names ``scale`` times as thick and high as they were made or a person has chosen them.
+
+    Slicer draws both in pixels, so that they all but vanish on a screen that has many of them.
+    """
+    display = node.GetDisplayNode() if hasattr(node, "GetDisplayNode") else None
+    for what in ("SliceIntersectionThickness", "TextScale"):
+        if not hasattr(display, f"Set{what}"):
+            continue
+        now = getattr(display, f"Get{what}")()
+        made, drawn = (type(now)(part) for part in (display.GetAttribute(MEASURE + what) or f"{now} {now}").split())
+        if drawn != now:
+            made = now
+        wanted = type(now)(round(made * scale, 1 if isinstance(now, float) else None))
+        if wanted != now:
+            display.SetAttribute(MEASURE + what, f"{made} {wanted}")
+            getattr(display, f"Set{what}")(wanted)
 
 
 def fill(node: Any, on: bool) -> None:

@@ -54,5 +54,10 @@ class StoredSession:
         shown = [node for node in self._nodes() if getattr(node, "GetDisplayVisibility", lambda: False)()]
         return legend((node.GetAttribute(ROLE) for node in shown), stored=True)
 
+    def measure(self, scale: float) -> None:
+        """As :meth:`.bridge.SceneBridge.measure`."""
+        for node in self._nodes():
+            looks.measure(node, scale)
+
     def _nodes(self) -> list[Any]:
         return [node for node in self._found if node.GetScene() is self._scene and node.GetAttribute(ROLE)]

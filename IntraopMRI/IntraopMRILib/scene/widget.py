@@ -342,10 +342,12 @@ class SessionPanel(Panel):
         """The numbers of this moment into the views; none once there is no session that stands for them."""
         if self.running.view is None:
             if stored := self.stored.words():
+                self.stored.measure(self.overlay.scale())
                 self.overlay.annotate(Readout(stored=stored), legend=self.stored.legend())
             else:
                 self.overlay.close()
             return
+        self.running.view.bridge.measure(self.overlay.scale())
         scan: Any = self.pages[Phase.SCAN]
         # Both would not fit; where heat is measured it comes first.
         corner = scan.compare.around(time.time()) or self.pages[Phase.NAVIGATE].shiftLines()  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 from ...navigate.watch import AlarmLevel
 from ...register.carry_over import Carried, LocalShift
 from .. import colors, looks
-from ..display import SHOWN_OF_IMPLANT, Line, number, spread
+from ..display import SHOWN_OF_IMPLANT, Line, inside, number, spread
 from ..parameters import Metal, Phase
 from ..roles import AT_RISK, RESIDUAL
 from .layouts import DUAL, FOUR_UP, show
@@ -175,7 +175,7 @@ class NavigatePage(Page):
         self._distance(
             self.ui.residualDistanceLabel,
             None if guide is None else guide.residual,
-            "" if guide is None else guide.direction,
+            "" if guide is None else _("inside it") if inside(guide.residual) else guide.direction,
             nothing or self._noResidual(),
         )
         for label, measurement, kind in (
@@ -183,7 +183,8 @@ class NavigatePage(Page):
             (self.ui.targetDistanceLabel, None if guide is None else guide.target, "target"),
         ):
             below = self._basis(measurement) + (self._pointerError(measurement) if kind == "target" else "")
-            self._distance(label, measurement, "", nothing or self._noThing(kind), below)
+            behind = _("inside it") if inside(measurement) else ""
+            self._distance(label, measurement, behind, nothing or self._noThing(kind), below)
         self._local(self.ui.tipShiftLabel, self._tip(), nothing)
         place = cursor()
         self._local(self.ui.cursorShiftLabel, place, "" if place is not None else _("point at a slice"))
@@ -353,7 +354,7 @@ def scorecard(name: str, found: Any) -> str:
 
     How the metal may look in the scan is no deviation: page 6 and the report have it.
     """
-    judged = [m for m in found.measurements if m.name.endswith(SHOWN_OF_IMPLANT)]
+    judged = shownOfImplant(found.measurements)
     others = [m for m in found.measurements if m not in judged and " deviation" in m.name]
     table = "".join(_row(m, name, 16) for m in judged) + "".join(_row(m, name, 13) for m in others)
     metal = Metal.ofSusceptibility(found.planned.susceptibility_ppm)

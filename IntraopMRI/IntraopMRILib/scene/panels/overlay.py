@@ -26,6 +26,8 @@ PLANES: dict[Reslice, tuple[Plane, Plane, Plane]] = {
 }
 #: An alarm goes from near to too near at this part of the limit.
 TOO_NEAR = 0.5
+#: Lines and names are made for slice views of so many pixels; in larger ones they are drawn larger.
+MADE_FOR_PX = 400
 
 
 class Guidance:
@@ -105,6 +107,12 @@ class Overlay:
         #: What Slicer itself writes into the corners of the slices (names of volumes), hidden below our own texts.
         self._hidden: list[Any] = []
         self._ground = Ground()
+
+    def scale(self) -> float:
+        """Pixels of the smallest slice view, of those that lines and names are made for; at least 1."""
+        widgets = (slicer.app.layoutManager().sliceWidget(name) for name in VIEWS)
+        sizes = [min(w.sliceView().renderWindow().GetSize()) for w in widgets if w is not None and w.visible]
+        return max(1.0, min(sizes, default=0) / MADE_FOR_PX)
 
     def follow(self, pose: Pose, planes: tuple[Any, ...]) -> None:
         """Move the slice views to the tip, or to the pointer's own planes."""
