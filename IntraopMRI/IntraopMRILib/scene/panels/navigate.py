@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 from ...navigate.watch import AlarmLevel
 from ...register.carry_over import Carried, LocalShift
 from .. import colors, looks
-from ..display import SHOWN_OF_IMPLANT, Line, inside, number, spread
+from ..display import Line, inside, number, shownOfImplant, spread
 from ..parameters import Metal, Phase
 from ..roles import AT_RISK, RESIDUAL
 from .layouts import DUAL, FOUR_UP, show
