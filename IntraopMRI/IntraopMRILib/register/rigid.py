@@ -10,6 +10,7 @@ the brain shift moved or the resection emptied are outvoted in mm, not in grey v
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -210,21 +211,24 @@ def register_rigid(
     ranked = _ranked(coarse, [coarse.refined(pose, 12) for pose in ranked], KEPT_STARTS[1])
     still(0.35, "refining at 4 mm")
     best = _ranked(middle, [middle.refined(pose, 8) for pose in ranked], 1)[0]
-    rivals = _rivals(coarse, middle, best, fixed_centre)
-    still(0.5, "refining at 2 mm")
-    fine = _pair(fixed_2mm, moving_2mm, fixed_4mm, fixed_inside, threads, limit=40000)
-    best = fine.refined(best, 6)
-    nmi, overlap = fine.nmi(best)
-    still(0.65, "matching blocks")
-    block_fit = finish_with_blocks(
-        (fixed_2mm, moving_2mm),
-        (whole_fixed, whole_moving),
-        mask=Image(fixed_inside.astype(np.uint8), fixed_4mm.ras_from_ijk),
-        preop_from_intraop=best,
-        tones=fine.tones(best),
-        threads=threads,
-        still=still,
-    )
+    # What could prove the pose wrong is tried beside the finish, which does not need it.
+    with ThreadPoolExecutor(1) as beside:
+        trying = beside.submit(_rivals, coarse, middle, best, fixed_centre)
+        still(0.5, "refining at 2 mm")
+        fine = _pair(fixed_2mm, moving_2mm, fixed_4mm, fixed_inside, threads, limit=40000)
+        best = fine.refined(best, 6)
+        nmi, overlap = fine.nmi(best)
+        still(0.65, "matching blocks")
+        block_fit = finish_with_blocks(
+            (fixed_2mm, moving_2mm),
+            (whole_fixed, whole_moving),
+            mask=Image(fixed_inside.astype(np.uint8), fixed_4mm.ras_from_ijk),
+            preop_from_intraop=best,
+            tones=fine.tones(best),
+            threads=threads,
+            still=still,
+        )
+        rivals = trying.result()
     pose = checked_rigid(invert(block_fit.preop_from_intraop), "intraop_from_preop")
     verdict = Verdict(
         tuple(_reasons(pose, first, nmi, overlap, block_fit, middle.nmi(best)[0], rivals, whole_fixed, whole_moving))

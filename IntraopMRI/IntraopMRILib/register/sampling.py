@@ -92,8 +92,8 @@ class Volume:
         values = self.values
         for axis, factor in enumerate(factors.tolist()):
             if factor > 1:
-                count = values.shape[axis] // factor
-                parts = [np.take(values, range(o, count * factor, factor), axis) for o in range(factor)]
+                end, before = values.shape[axis] // factor * factor, (slice(None),) * axis
+                parts = [values[(*before, slice(o, end, factor))] for o in range(factor)]
                 values = sum(parts[1:], parts[0]) / np.float32(factor)
         scale = np.diag([*factors[::-1].astype(float), 1.0])
         scale[:3, 3] = (factors[::-1] - 1) / 2.0
