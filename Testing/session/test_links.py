@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from IntraopMRILib.navigate.watch import PoseWatch
+from IntraopMRILib.session import Session
 from IntraopMRILib.session import links as module
 from IntraopMRILib.session.journal import Journal
 from IntraopMRILib.session.links import Link, Links
@@ -19,9 +20,11 @@ from IntraopMRIReconstructionLib.data import Image, Pose
 from IntraopMRIReconstructionLib.errors import DataError, WireError
 from IntraopMRIReconstructionLib.wire import codec
 from IntraopMRIReconstructionLib.wire.connection import Limits
+from IntraopMRIReconstructionLib.wire.scanner_dialect import ScannerState
 from IntraopMRIReconstructionLib.wire.transport import Server
 from IntraopMRIReconstructionLib.wire.trust import profile_named
 from peers.waiting import until
+from session.small_world import SmallWorld
 
 WAIT_S = 20.0
 
@@ -234,7 +237,6 @@ def test_a_night_of_a_flapping_link_is_a_few_lines_and_loses_no_count() -> None:
 
     def flap(links: Links, server: Server) -> None:
         assert links.scanner is not None
-        assert links.control is not None
         client, count = links.scanner, links.scanner.counters.connections
         assert server.wait_for_peer(WAIT_S)
         server.send(codec.StatusMessage(device="START_UP"))
@@ -247,8 +249,7 @@ def test_a_night_of_a_flapping_link_is_a_few_lines_and_loses_no_count() -> None:
         patch.setattr("IntraopMRIReconstructionLib.wire.transport.BACK_OFF_S", (0.01, 0.02))
         for _ in range(flaps):
             flap(links, server)
-        assert links.control is not None
-        links.control.panic("the patient moves")
+        links.controls["scanner"].panic("the patient moves")
         events = links._journal.record.events
     texts = [event.text for event in events]
     assert len(events) <= 4 * 4 + 4, texts
@@ -314,11 +315,53 @@ def test_scans_that_are_started_at_the_console_are_no_flapping_link() -> None:
     """A peer that is believed by its images: each time that it scans, and stops, is written down."""
     clock = [0.0]
     with linked("scanner", profile=profile_named("mrigtlbridge")) as (links, _server):
-        assert links.control is not None
-        links.control._now = lambda: clock[0]
+        control = links.controls["scanner"]
+        control._now = lambda: clock[0]
         for _ in range(6):
-            links.control.on_message(codec.ImageMessage(device="MR", array=np.zeros((1, 2, 2), np.int16)))
+            control.on_message(codec.ImageMessage(device="MR", array=np.zeros((1, 2, 2), np.int16)))
             clock[0] += 10.0
-            links.control.poll()
+            control.poll()
         texts = [event.text for event in links._journal.record.events if event.kind == "scanner"]
     assert texts == 6 * ["scanning: images arrive", "ready: no image for 3 s"]
+
+
+@pytest.mark.parametrize("beside", [("scanner",), ()])
+def test_a_robot_is_heard_all_day_and_an_emergency_stop_reaches_all(beside: tuple[str, ...]) -> None:
+    """Beside a scanner, or beside chosen volumes."""
+    with Server() as scanner, Server() as robot, Session(SmallWorld().brain()) as session:
+        asked = Link("127.0.0.1", robot.port, profile_named("MR robot"))
+        session.connect(Link("127.0.0.1", scanner.port) if beside else None, robot=asked)
+        assert set(session.links()) == {*beside, "robot"}
+        *_, control = session.controls
+        assert robot.wait_for_peer(WAIT_S)
+        heartbeats(robot, Limits().stream_messages + 10)
+        robot.send(codec.StatusMessage(device="PLANNING"))
+        until(lambda: control.phase == "PLANNING")
+        for each in session.controls:
+            each.panic("the patient moves")
+        servers = [scanner, robot] if beside else [robot]
+        sent = [server.expect(WAIT_S).message for server in servers]
+        assert [message.text for message in sent if isinstance(message, codec.StringMessage)] == (
+            ["STOP_SEQUENCE", "EMERGENCY"] if beside else ["EMERGENCY"]
+        )
+        robot.send(codec.StatusMessage(device="EMERGENCY", code=3))
+        until(lambda: control.emergency_stop is not None and control.emergency_stop.confirmed_utc_s is not None)
+        assert [each.emergency_stop.confirmed_utc_s is None for each in session.controls if each.emergency_stop] == [
+            *(True for _ in beside), False
+        ]  # fmt: skip
+        told = {event.kind for event in session.journal.record.events if "the patient moves" in event.text}
+    assert {*beside, "robot"} <= told
+
+
+def test_a_robot_that_hangs_up_is_said_and_no_scan_is_lost_by_it() -> None:
+    with Server() as scanner, Server() as robot, Session(SmallWorld().brain()) as session:
+        asked = Link("127.0.0.1", robot.port, profile_named("MR robot"))
+        session.connect(Link("127.0.0.1", scanner.port), robot=asked)
+        assert robot.wait_for_peer(WAIT_S)
+        robot.close()
+        until(lambda: session.controls[1].state is ScannerState.NO_ANSWER)
+        assert session.controls[0].state is ScannerState.UNKNOWN
+        until(lambda: not session.links()["robot"][1])
+        assert session.links()["scanner"][1]
+        said = [update.text for update in session.drain() if isinstance(update, Problem)]
+    assert any(text.startswith("the robot: does not answer") for text in said), said

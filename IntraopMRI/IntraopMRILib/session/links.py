@@ -1,4 +1,4 @@
-"""The links of a session to scanner, tracker and live stream: opened together or not at all, and what they tell."""
+"""The links of a session to scanner, tracker, live stream, robot: opened together or not at all, and what they tell."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from IntraopMRIReconstructionLib.data import Image, Pose
 from IntraopMRIReconstructionLib.errors import DataError, WireError
@@ -27,7 +28,7 @@ from .journal import Journal
 from .troubles import LINES_OF_TROUBLE
 from .updates import Problem, Update
 
-#: The links of a session: also the names of their options and recordings.
+#: The links that bring data: also the names of their options and recordings. A robot beside them is commanded alone.
 PARTS = ("scanner", "tracker", "live")
 #: Folder of a recorded session's wire traffic.
 RECORDING = "recording"
@@ -74,7 +75,8 @@ class Tools:
 
 
 class Links:
-    """``scanner``, ``tracker``, ``live``: clients, None without; ``control``: of the scanner; ``identity``: of all.
+    """``scanner``, ``tracker``, ``live``, ``robot``: clients, None without; ``controls``: of scanner and robot where
+    they are there; ``identity``: of all.
 
     ``taps``: recorders of the wire traffic by link. ``tell`` hears of refusals and of a scanner in trouble.
     """
@@ -90,9 +92,10 @@ class Links:
         self.identity = IdentityGuard()
         self.identity.accept(patient_id=patient_id)
         self.scanner: Client | None = None
-        self.control: ScannerControl | None = None
         self.tracker: Client | None = None
         self.live: Client | None = None
+        self.robot: Client | None = None
+        self.controls: dict[str, ScannerControl] = {}
         #: Whether the scanner was a recording, and it has come to its end.
         self.over = False
         self._tool, self._is_chosen, self._seen_s = "", False, float("-inf")
@@ -101,23 +104,39 @@ class Links:
         self._beside: dict[str, float] = {}
         self._told = False
 
-    def connect(self, scanner: Link | None, tracker: Link | None, live: Link | None) -> None:
+    def connect(
+        self, scanner: Link | None, tracker: Link | None = None, live: Link | None = None, robot: Link | None = None
+    ) -> None:
         """Raises WireError, with nothing left open, when a peer cannot be reached."""
         try:
-            if scanner is not None:
-                # Before the link: it hears what comes, and an answer to a stop must not wait behind scans.
-                dialect = dialect_of(scanner.profile.name)
-                self.control = ScannerControl(self._command, dialect, on_transition=self._turned)
+            # Before the links: they hear what comes, and an answer to a stop must not wait behind scans.
+            self.controls = {
+                part: ScannerControl(
+                    partial(self._command, part),
+                    dialect_of(link.profile.name),
+                    on_transition=partial(self._turned, part),
+                )
+                for part, link in (("scanner", scanner), ("robot", robot))
+                if link is not None
+            }
             self.scanner = self._client("scanner", scanner, LATEST_TYPES)
             self.tracker = self._client("tracker", tracker, LATEST_TYPES)
             self._tool = tracker.tool if tracker is not None else ""
             self._is_chosen = bool(self._tool)
             self.live = self._client("live", live, LATEST_TYPES | {"IMAGE"})
+            self.robot = self._client("robot", robot, LATEST_TYPES)
         except WireError:
             self._open.close()
             raise
-        there = ", ".join(_told(client) for client in (self.scanner, self.tracker) if client)
+        there = ", ".join(_told(client) for client in (self.scanner, self.tracker, self.robot) if client)
         self._journal.event("connected", there if scanner else f"without a scanner: scans are chosen. {there}".rstrip())
+
+    def attend(self) -> None:
+        """Let time pass for scanner and robot. Of a robot only what its control hears is used."""
+        for _ in self._waiting(self.robot):
+            pass
+        for control in self.controls.values():
+            control.poll()
 
     def close(self) -> None:
         """End all links. Safe to call twice."""
@@ -204,8 +223,8 @@ class Links:
             self._tell(Problem("follow the pointer", text, fatal=False))
 
     def states(self) -> dict[str, tuple[str, bool]]:
-        """Address of each link and whether it is up now, by its part: scanner, tracker, live."""
-        parts = {"scanner": self.scanner, "tracker": self.tracker, "live": self.live}
+        """Address of each link and whether it is up now, by its part: scanner, tracker, live, robot."""
+        parts = {"scanner": self.scanner, "tracker": self.tracker, "live": self.live, "robot": self.robot}
         return {part: (client.address, client.connected) for part, client in parts.items() if client is not None}
 
     def _client(self, part: str, link: Link | None, latest: frozenset[str]) -> Client | None:
@@ -221,7 +240,7 @@ class Links:
             tap=self._taps.get(part),
             identity=self.identity,
             on_event=lambda event: self._heard(part, event, link.recorded),
-            overhear=self.control.on_message if part == "scanner" and self.control is not None else None,
+            overhear=self.controls[part].on_message if part in self.controls else None,
         )
         try:
             return self._open.enter_context(client)
@@ -229,10 +248,11 @@ class Links:
             # All links of a computer have the same host: which one it is has to be said.
             raise WireError(f"{part}: {error}") from error
 
-    def _command(self, message: Message) -> None:
-        if self.scanner is None:
-            raise WireError("the scanner is not connected yet: try again")
-        self.scanner.send(message)
+    def _command(self, part: str, message: Message) -> None:
+        client: Client | None = getattr(self, part)
+        if client is None:
+            raise WireError(f"the {part} is not connected yet: try again")
+        client.send(message)
 
     def _heard(self, part: str, event: LinkEvent, recorded: bool) -> None:
         """Links that came and went, and what was refused; the counters have all of it."""
@@ -246,8 +266,8 @@ class Links:
         self._journal.repeated("link", f"{part} {event.peer} {event.kind} {event.text}".rstrip())
         if event.kind == "callback failed":
             self._tell(Problem("record the wire", f"{part}: {event.text}", fatal=False))
-        if event.kind == "lost" and part == "scanner" and self.control is not None:
-            self.control.link_lost(event.text)
+        if event.kind == "lost" and part in self.controls:
+            self.controls[part].link_lost(event.text)
 
     def _tell_refused(self, part: str, event: LinkEvent) -> None:
         """Each text once; of a reason that has a new one each time the first ones, and then at every doubling."""
@@ -265,20 +285,20 @@ class Links:
             return
         self._tell(Problem("receive", f"the {part} sent what is not used: {event.text}{again}", fatal=False))
 
-    def _turned(self, transition: Transition) -> None:
-        """The scanner's state has changed, or a command of ours."""
+    def _turned(self, part: str, transition: Transition) -> None:
+        """The state of the scanner or the robot has changed, or a command of ours."""
         said, times = f"{transition.after.value}: {transition.reason}", 1
         states = transition.before, transition.after
         flaps = ScannerState.NO_ANSWER in states or transition.before is transition.after
         if flaps and not transition.by_command and not transition.is_urgent:
-            times = self._journal.repeated("scanner", said)
+            times = self._journal.repeated(part, said)
         else:
-            self._journal.event("scanner", said)
+            self._journal.event(part, said)
         # Of what comes again and again a person hears now and then, at every doubling.
         if transition.is_trouble and (times <= LINES_OF_TROUBLE or times.bit_count() == 1):
             again = f" ({times} times by now)" if times > LINES_OF_TROUBLE else ""
-            text = f"the scanner: {transition.after.value}; {transition.reason}{again}"
-            self._tell(Problem("command the scanner", text, fatal=transition.is_urgent))
+            text = f"the {part}: {transition.after.value}; {transition.reason}{again}"
+            self._tell(Problem(f"command the {part}", text, fatal=transition.is_urgent))
 
 
 def _told(client: Client) -> str:

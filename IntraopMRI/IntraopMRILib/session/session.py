@@ -102,12 +102,14 @@ class Session:
 
     # Main thread
 
-    def connect(self, scanner: Link | None, tracker: Link | None = None, live: Link | None = None) -> None:
+    def connect(
+        self, scanner: Link | None, tracker: Link | None = None, live: Link | None = None, robot: Link | None = None
+    ) -> None:
         """Connect and start working. Raises WireError, with nothing left open, when a peer cannot be reached."""
         if self._workers or self._closing.is_set():
             raise SessionError("a session is connected once: begin a new one to connect again")
-        self._links.connect(scanner, tracker, live)
-        self._control = self._links.control
+        self._links.connect(scanner, tracker, live, robot)
+        self._control = self._links.controls.get("scanner")
         for doubt in self.plan.doubts():
             self._tell(Problem("check the plan", doubt, fatal=False))
         for work, name in ((self._receive, "intraop receiver"), (self._process, "intraop worker")):
@@ -149,7 +151,7 @@ class Session:
         return self._links.scanner is None or self._over.is_set()
 
     def links(self) -> dict[str, tuple[str, bool]]:
-        """Address of each link and whether it is up now, by its part: scanner, tracker, live."""
+        """Address of each link and whether it is up now, by its part: scanner, tracker, live, robot."""
         return self._links.states()
 
     @property
@@ -161,6 +163,12 @@ class Session:
     def control(self) -> ScannerControl | None:
         """Control of the scanner, for its plane and its reset; None without a scanner."""
         return self._control
+
+    @property
+    def controls(self) -> tuple[ScannerControl, ...]:
+        """Control of everything that an emergency stop must reach: the scanner, and a robot beside it."""
+        robot = self._links.controls.get("robot")
+        return tuple(control for control in (self._control, robot) if control is not None)
 
     def scan(self, protocol: str = "") -> None:
         """Ask the scanner for a scan, for all when no name is given; what comes of it is told as it happens.
@@ -270,6 +278,8 @@ class Session:
     def _receive(self) -> None:
         scanner = self._links.scanner
         if scanner is None:
+            while not self._closing.wait(0.1):
+                self._links.attend()
             return
         reception = Reception(
             self.plan.patient_id, scanner.profile, self.journal, self._tell, self._hand_over, self._stopped, self.heat
@@ -281,8 +291,7 @@ class Session:
                 if received is not None:
                     reception.take(received)
             with self._teller.reporting("receive", fatal=False):
-                if self._control is not None:
-                    self._control.poll()
+                self._links.attend()
                 reception.check()
             if ended and received is None and not self._over.is_set():
                 reception.over()
