@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, timezone
+from operator import attrgetter
 from typing import Any
 
 from IntraopMRIReconstructionLib.errors import DataError, SessionError
@@ -31,9 +32,11 @@ FRAME_TAKEN = ("FrameAcquisitionDateTime",)
 #: Who the patient is beside the identifier, and which study the scan is of: what is written goes into that.
 PATIENT = ("PatientName", "PatientBirthDate", "PatientSex", "IssuerOfPatientID")
 ZONE = "TimezoneOffsetFromUTC"
+#: Says "01" of a picture that was compressed with loss, now or ever before (PS3.3, C.7.6.1.1.5).
+LOSSY = "LossyImageCompression"
 STUDY = ("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", ZONE)
 TAGS = [
-    "PatientID", "SeriesDescription", AGENT, FRAME, "Modality", *PATIENT, *STUDY,
+    "PatientID", "SeriesDescription", AGENT, FRAME, "Modality", LOSSY, *PATIENT, *STUDY,
     "SeriesInstanceUID", "SOPInstanceUID", *(tag for tags in ACQUIRED for tag in tags),
 ]  # fmt: skip
 
@@ -42,8 +45,9 @@ TAGS = [
 class DicomFacts:
     """``taken_utc_s``: POSIX seconds of the acquisition, None when the header does not say; ``taken_from``: the tags
     it comes from, with what was assumed. ``agent``: empty when the header names none, which proves nothing.
-    ``patient``, ``study``: what it says of both, by DICOM's own names, without what is empty. ``source``: text of a
-    :class:`.report.dicom.source.Source`, or ``source_unknown`` why there is none.
+    ``lossy``: "01" of what was compressed with loss. ``patient``, ``study``: what it says of both, by DICOM's own
+    names, without what is empty. ``source``: text of a :class:`.report.dicom.source.Source`, or ``source_unknown`` why
+    there is none.
     """
 
     patient_id: str = ""
@@ -54,6 +58,7 @@ class DicomFacts:
     taken_utc_s: float | None = None
     taken_from: str = ""
     modality: str = ""
+    lossy: str = ""
     patient: Mapping[str, str] = field(default_factory=dict)
     study: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
@@ -69,6 +74,7 @@ class DicomFacts:
             FRAME: self.frame_uid,
             TAKEN_FROM: self.taken_from,
             "Modality": self.modality,
+            LOSSY: self.lossy,
             SOURCE: self.source,
             UNKNOWN: self.source_unknown,
             **self.study,
@@ -97,7 +103,7 @@ def facts_of(header: Any, frames: Sequence[int] = ()) -> DicomFacts:
 
 
 def combined(all_of: Sequence[DicomFacts], name: str) -> DicomFacts:
-    """Facts of a series from those of its objects: the earliest time, and the agent if any object names one.
+    """Facts of a series from those of its objects: the earliest time, and agent and loss if any object names them.
 
     Raises SessionError, with both values, when they contradict one another in what a series can have only once.
     """
@@ -115,8 +121,8 @@ def combined(all_of: Sequence[DicomFacts], name: str) -> DicomFacts:
                 "export the series again"
             )
     timed = min((facts for facts in all_of if facts.taken_utc_s is not None), key=_taken_utc_s, default=first)
-    agent = next((facts.agent for facts in all_of if facts.agent), "")
-    return replace(first, taken_utc_s=timed.taken_utc_s, taken_from=timed.taken_from, agent=agent)
+    agent, lossy = (next((said for said in map(attrgetter(what), all_of) if said), "") for what in ("agent", "lossy"))
+    return replace(first, taken_utc_s=timed.taken_utc_s, taken_from=timed.taken_from, agent=agent, lossy=lossy)
 
 
 def utc_of(text: str, offset: str = "") -> float | None:
@@ -181,6 +187,7 @@ def _facts(header: Any, moment: str, agent: str | None, times: Sequence[tuple[st
         taken_utc_s=taken,
         taken_from=source,
         modality=text("Modality"),
+        lossy=text(LOSSY) if text(LOSSY) == "01" else "",
         patient={tag: text(tag) for tag in PATIENT if text(tag)},
         study={tag: text(tag) for tag in STUDY if text(tag)},
     )

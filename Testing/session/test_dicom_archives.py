@@ -10,8 +10,11 @@ import numpy as np
 import pydicom
 import pytest
 from IntraopMRILib.dicom_series import is_dicom, read_series
+from IntraopMRILib.report.html import render
+from IntraopMRILib.workflow.record import as_document
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import DataError
+from peers.dicom_case import record_of
 from peers.dicom_scans import (
     assert_same,
     change,
@@ -52,6 +55,18 @@ def test_what_archives_compress_without_loss_is_the_same_volume(
         path = write_enhanced(tmp_path / "e" / "x.dcm", truth)
         compressed(path, how)
         assert_same(read_series(path)[0], truth)
+
+
+def test_what_was_compressed_with_loss_says_so(tmp_path: Path) -> None:
+    def lossy(number: int, header: Dataset) -> None:
+        header.LossyImageCompression = "01" if number == 3 else "00"
+
+    folder = write_series(tmp_path / "s", picture())
+    assert "LossyImageCompression" not in read_series(folder)[0].metadata
+    image, _facts = read_series(change(folder, lossy))
+    assert image.metadata["LossyImageCompression"] == "01"
+    record = record_of(replace(image, uid="uid-native", acquired_utc_s=0.0))
+    assert "Compressed with loss before it came here: T1." in render(as_document(record))
 
 
 def test_a_compression_that_is_not_known_is_named(tmp_path: Path) -> None:

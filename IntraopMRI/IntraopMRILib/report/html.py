@@ -14,7 +14,7 @@ from . import drawings
 from .parts import Document, Picture, data_uri, table
 from .parts import escaped as _e
 from .resection import excluded_words, looks_section, margin_section, rano_range, residual_section
-from .style import STYLE
+from .style import STYLE, running
 from .text import clock, day, interval_text, joined, level_of, value_text
 from .trust import WITHHELD, checked, found_parts
 
@@ -58,10 +58,14 @@ def render(document: Document, pictures: Sequence[Picture] = ()) -> str:
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{STYLE}</style></head><body><main>\n"
+        f"<style>{STYLE}{running(document['patient_id'], _on_each_page(document))}</style></head><body><main>\n"
         + "\n".join(part for part in body if part)
         + "\n</main></body></html>\n"
     )
+
+
+def _on_each_page(document: Document) -> str:
+    return f"Intraoperative MRI, {day(document['started_utc'])}. {document['disclaimer']}"
 
 
 def _header(document: Document) -> str:
@@ -121,8 +125,18 @@ def _summary(document: Document) -> str:
             about += f"; {_words_of(parts)} each on its own: " + ", ".join(part["name"] for part in parts)
         cards.append(_card("Registration", f'<span class="level {level}">{_LEVEL_WORDS[level]}</span>', about))
     return (
-        f'<section class="summary"><h2>Decision summary</h2><div class="cards">{"".join(cards)}</div>{scale}</section>'
+        f'<section class="summary"><h2>Decision summary</h2><div class="cards">{"".join(cards)}</div>{scale}'
+        f"{_lossy(document)}</section>"
     )
+
+
+def _lossy(document: Document) -> str:
+    """Which images have lost something before they came here."""
+    names = [image["name"] for image in document.get("images", ()) if image["metadata"].get("LossyImageCompression")]
+    if not names:
+        return ""
+    said = f"Compressed with loss before it came here: {', '.join(names)}. Its numbers are less sure than they say."
+    return f'<p class="none">{_e(said)}</p>'
 
 
 def _card(title: str, value: str | None, below: str) -> str:

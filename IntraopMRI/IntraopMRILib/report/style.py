@@ -64,9 +64,24 @@ figcaption{margin-top:5px;color:var(--soft);font-size:12.5px}
 .events th{min-width:0}
 footer{margin-top:32px;padding-top:12px;border-top:2px solid var(--refused);font-size:12.5px;color:var(--soft)}
 footer strong{color:var(--refused)}
-@media (max-width:760px){main{padding:0 18px 24px}.warning{margin:0 -18px;padding:9px 18px}
+@media screen and (max-width:760px){main{padding:0 18px 24px}.warning{margin:0 -18px;padding:9px 18px}
 .cards,.facts{grid-template-columns:1fr 1fr}.beside,.course,.pictures{grid-template-columns:1fr}}
-@page{size:A4;margin:14mm 13mm}
+@page{size:A4;margin:16mm 13mm}
 @media print{html{background:#fff}body{font-size:10.5pt}main{max-width:none;margin:0;padding:0;box-shadow:none}
-.warning{margin:0;padding:6px 10px}h2{break-after:avoid}.views{break-inside:auto}.card .value{font-size:22pt}}
+.warning{margin:0;padding:6px 10px}h2,h3{break-after:avoid}.views{break-inside:auto}.card .value{font-size:22pt}
+.cards{grid-template-columns:repeat(3,1fr)}.pictures,.course{grid-template-columns:1fr}.course svg{max-width:120mm}
+.piece img{width:58mm}.piece strong,.piece p{overflow-wrap:anywhere}}
 """
+
+
+def running(patient: str, about: str) -> str:
+    """What stands on each printed page, since pages part: whose it is, what it is, which page of how many."""
+    said = {"top-left": _string(f"Patient {patient}"), "top-right": _string(about)}
+    said["bottom-right"] = '"Page " counter(page) " of " counter(pages)'
+    boxes = "".join(f"@{place}{{content:{text}}}" for place, text in said.items())
+    return f"@page{{font:8.5pt Arial,'DejaVu Sans',sans-serif;color:#5b6975;{boxes}}}"
+
+
+def _string(text: str) -> str:
+    """A CSS string, whatever is in the text: each character that could end it, or its style element, by its number."""
+    return '"' + "".join(c if c.isalnum() or c in " .,:-_/()" else f"\\{ord(c):x} " for c in text) + '"'

@@ -147,6 +147,15 @@ def text_of(html: str) -> str:
     return " ".join(" ".join(checker.text).replace("\u00a0", " ").split())
 
 
+def test_each_printed_page_says_whose_it_is() -> None:
+    """Pages part from one another; and no name ends the style that holds it."""
+    html = render({**DOCUMENT, "patient_id": 'P-1</style>"}\\Ü'})
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert 'counter(page) " of " counter(pages)' in style
+    assert r'@top-left{content:"Patient P-1\3c /style\3e \22 \7d \5c Ü"}' in style
+    assert r'@top-right{content:"Intraoperative MRI, 01 March 2026. Research software. Not for clinical use."}' in style
+
+
 def test_it_says_what_the_record_says() -> None:
     text = text_of(render(DOCUMENT, [Picture(PNG, "Axial")]))
     for expected in (
