@@ -51,6 +51,7 @@ def backgrounds() -> set[str]:
 
 def test_from_an_empty_scene_to_a_complete_case(app: Any, panel: Any) -> None:
     next_is(panel, "Start simulated theatre")
+    assert panel.ui.whyLabel.text.startswith("Try it with a simulated patient; or load your own volume")
     panel.parameters.patientId = "P-1"
     next_is(panel, "Load the preoperative volume")
     assert "File > Add Data" in panel.ui.whyLabel.text

@@ -12,6 +12,7 @@ from host.fixtures import app, wait_until
 from IntraopMRIReconstructionLib.data import Pose
 from panels.operation import Operation, ball, product, texts
 from peers.pieces_case import assessed
+from PySide6 import QtWidgets
 
 __all__ = ["app"]
 
@@ -190,3 +191,18 @@ def test_a_new_registration_takes_them_away_too(operation: Operation) -> None:
     operation.until(lambda: operation.running.registered is not found, "the registration")
     assert not operation.running.view.pieces
     assert not ui.pieceSection.visible
+
+
+def test_the_decision_and_the_pieces_are_in_sight_at_once(operation: Operation, app: Any) -> None:
+    """The decision stood below the pieces, and below the edge of a small screen."""
+    window = slicer.util.mainWindow()
+    window.resize(1280, 800)
+    ui = confirmed(operation)
+    ui.nextPieceButton.click()
+    for _ in range(5):
+        app.processEvents()
+    scroll = window.findChild(QtWidgets.QScrollArea)
+    assert scroll.verticalScrollBar().value == 0
+    for widget in (ui.decisionBox, ui.surgeonEdit, ui.pieceLabel, ui.nextPieceButton, ui.notTumourButton):
+        bottom = widget.mapTo(scroll.widget(), widget.rect.bottomLeft()).y()
+        assert bottom < scroll.viewport().size.height(), widget.objectName

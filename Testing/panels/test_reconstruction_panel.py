@@ -60,6 +60,18 @@ def test_another_method_is_used_on_the_same_scan(panel: Any, scan: Path) -> None
     wait_until(lambda: panel.result.method == "sense", 60, "the other method")
 
 
+def test_one_button_opens_the_source_and_another_closes_it(panel: Any, scan: Path) -> None:
+    assert panel.ui.nextButton.text == "Connect"
+    assert panel.ui.connectButton.isHidden(), "two of a kind raise the question which"
+    assert "from a file if there is none" in panel.ui.whyLabel.text
+    read(panel, scan)
+    assert panel.ui.connectButton.text == "Close"
+    assert not panel.ui.connectButton.isHidden()
+    panel.ui.connectButton.click()
+    assert panel.ui.connectButton.isHidden()
+    assert panel.ui.nextButton.text == "Read file"
+
+
 def test_a_missing_file_is_asked_for(panel: Any) -> None:
     panel.ui.source.currentIndex = 1
     assert not panel.ui.nextButton.enabled

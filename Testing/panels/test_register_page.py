@@ -79,6 +79,15 @@ def test_points_register_the_tracker(page: Any) -> None:
     assert page.scannerFromTracker() is None
 
 
+def test_the_tip_is_said_by_the_sides_of_the_patient(page: Any) -> None:
+    send(page, at(np.array([44.8, -23.8, 18.5])))
+    page.tick()
+    assert page.ui.poseLabel.text.endswith("R 44.8  P 23.8  S 18.5 mm")
+    send(page, at(np.array([-0.5, 7.0, -18.5])))
+    page.tick()
+    assert page.ui.poseLabel.text.endswith("L 0.5  A 7.0  I 18.5 mm")
+
+
 def test_points_on_a_line_register_nothing(page: Any) -> None:
     page.parameters.trackerReportsScannerFrame = False
     touch(page, truth(), np.array([[0, 0, z] for z in (0.0, 20.0, 40.0)]))

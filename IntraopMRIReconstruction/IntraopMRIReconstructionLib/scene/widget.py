@@ -91,7 +91,8 @@ class ReconstructionPanel(Panel):
                 getattr(self.ui, name).visible = p.source is source
                 getattr(self.ui, name).enabled = self.reception is None or name.endswith("Label")
         self.ui.source.enabled = self.reception is None
-        self.ui.connectButton.text = self._sourceWords()
+        # To open it is the one next step, above: a second button for it would only raise the question which.
+        self.ui.connectButton.text, self.ui.connectButton.visible = _("Close"), self.reception is not None
         self.ui.recognisedLabel.text = self._recognised()
         if self.asked is not None and (p.source is not Source.FILE or p.recording != self.asked.path):
             self.asked = None
@@ -175,7 +176,8 @@ class ReconstructionPanel(Panel):
         if reception is None:
             if p.source is Source.FILE and not p.recording.is_file():
                 return _("Choose a file"), None, _("Choose an ISMRMRD file.")
-            return self._sourceWords(), self.toggle, _("Nothing is connected.")
+            text, why = self._sourceWords()
+            return text, self.toggle, why
         if self.progress is not None:
             return _("Please wait"), None, _("Working.")
         if reception.scan is not None and not reception.busy:
@@ -203,12 +205,13 @@ class ReconstructionPanel(Panel):
             self.ui.answerBox.addItem(_answer(asked.open.option, value))
         self.asked = asked
 
-    def _sourceWords(self) -> str:
-        if self.reception is not None:
-            return _("Close")
-        return {Source.SCANNER: _("Connect"), Source.FILE: _("Read file"), Source.MRD: _("Listen")}[
-            self.parameters.source
-        ]
+    def _sourceWords(self) -> tuple[str, str]:
+        """What opens the source, and one sentence about it."""
+        return {
+            Source.SCANNER: (_("Connect"), _("Connect to the scanner, or receive from a file if there is none.")),
+            Source.FILE: (_("Read file"), _("The file is reconstructed; its image comes into the scene.")),
+            Source.MRD: (_("Listen"), _("Listen, then send the scan to that address.")),
+        }[self.parameters.source]
 
     def _recognised(self) -> str:
         scan = self.encoding

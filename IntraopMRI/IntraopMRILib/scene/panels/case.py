@@ -48,6 +48,10 @@ class CasePage(Page):
     def state(self) -> State:
         """What is missing, in the order in which a person fills the page."""
         p = self.parameters
+        if not p.patientId and not _sceneHolds("vtkMRMLScalarVolumeNode"):
+            return blocked(
+                _("Try it with a simulated patient; or load your own volume, then enter the patient's identifier.")
+            )
         if not p.patientId:
             return blocked(_("Enter the patient's identifier: every image is compared with it."))
         if p.preopVolume is None:

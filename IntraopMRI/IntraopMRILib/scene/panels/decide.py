@@ -22,10 +22,10 @@ from .measure import MeasureSection
 from .page import Action, Page, State, blocked, connectFirst, done, ready
 from .pieces import PieceSection
 
-#: The pieces of the residual come behind what is decided on and what it rests on.
-PIECES_AT = 2
+#: The pieces of the residual come behind the decision, which must be in sight however many there are.
+PIECES_AT = 3
 #: The rows for drawings on the scan come behind the table of measurements.
-MEASURES_AT = 4
+MEASURES_AT = 5
 #: DICOM comes behind the report.
 ARCHIVE_AT = 7
 

@@ -85,7 +85,7 @@ class PieceSection:
         ui.notTumourButton.enabled = current is not None and named
         excluded = current is not None and current.number in view.judged
         ui.notTumourButton.text = _("Count it again") if excluded else _("Not tumour")
-        why = "" if named or current is None else _("Enter the surgeon below before judging a piece.")
+        why = "" if named or current is None else _("Enter the surgeon above before judging a piece.")
         small = next((m for m in self._running.residual.measurements if m.name.startswith("Smaller than")), None)
         rest = "" if small is None else f"{small.name}: {spread(small)}"
         still = current is not None and self._page.parameters.tracker.used and not self._page.parameters.followPointer

@@ -162,8 +162,10 @@ class RegisterPage(Page):
         elif not pose.valid:
             words = _("The tracker does not see '{tool}'.").format(tool=pose.tool)
         else:
-            r, a, s = pose.tip_ras_mm
-            words = _("Tip of '{tool}': R {r:.1f}  A {a:.1f}  S {s:.1f} mm").format(tool=pose.tool, r=r, a=a, s=s)
+            sides = zip(("LR", "PA", "IS"), pose.tip_ras_mm, strict=True)
+            # The side that it is on, not a sign that somebody has to turn round.
+            place = "  ".join(f"{letters[int(mm >= 0)]} {abs(mm):.1f}" for letters, mm in sides)
+            words = _("Tip of '{tool}': {place} mm").format(tool=pose.tool, place=place)
         self.ui.poseLabel.text = words
         self.calibrator.tick()
         self.trace.tick()
