@@ -133,7 +133,12 @@ def template_file(what: str) -> Path:
 
 def from_volume(volume: Image, brain_mask: Image | None = None) -> Anatomy:
     """An anatomy from a T1 volume with or without a head, any orientation and spacing; finds the brain if not given."""
-    background = float(np.percentile(volume.array, 1))
+    background, brightest = (float(np.percentile(volume.array, part)) for part in (1, 99.5))
+    if background == brightest:
+        raise DataError(
+            f"no brain was found in '{volume.name}' (nearly every voxel is {background:g}, as in a label); name a "
+            "T1-weighted volume of a whole head in mm"
+        )
     dimmest = background + 0.2 * _otsu(volume.array - background)
     matrix, shape = _lab_grid(volume, dimmest, AIR_MARGIN_MM)
 

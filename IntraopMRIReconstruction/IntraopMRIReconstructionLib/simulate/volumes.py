@@ -127,8 +127,9 @@ def _read(path: Path) -> SimpleITK.Image:
         if not reader:
             raise DataError(f"{path} cannot be read (damaged, or of no known format); {WHAT_TO_NAME}")
         if reader not in PLACED:
+            kind = reader.removesuffix("ImageIO")
             raise DataError(
-                f"{path} is {reader.removesuffix('ImageIO')}, and only NIfTI, NRRD and MetaImage say how they lie in the patient: convert it"
+                f"{path} is {kind}, and only NIfTI, NRRD and MetaImage say how they lie in the patient: convert it"
             )
         image = SimpleITK.ReadImage(str(path))
         _check_whole(path, image)

@@ -163,6 +163,10 @@ def test_a_volume_without_brain_is_refused(tmp_path: Path) -> None:
     path = write(np.random.default_rng(0).random((30, 30, 30)).astype(np.float32), tmp_path / "noise.nrrd")
     with pytest.raises(DataError, match="no brain was found in 'noise'"):
         load_anatomy(str(path))
+    label = np.zeros((30, 30, 30), np.uint8)
+    label[14:17, 14:17, 14:17] = 1
+    with pytest.raises(DataError, match=r"no brain was found in 'label' \(nearly every voxel is 0, as in a label\)"):
+        load_anatomy(str(write(label, tmp_path / "label.nii.gz")))
 
 
 def test_the_head_of_a_volume_is_found_in_any_orientation(small_head: Anatomy, directions: np.ndarray) -> None:
