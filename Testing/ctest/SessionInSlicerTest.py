@@ -1,4 +1,4 @@
-"""Runs inside a real Slicer with its main window (ctest): what no stand-in can show.
+"""Runs inside a real Slicer with its main window (ctest); test_in_slicer.py runs the same in the host.
 
 By hand: Slicer --testing --additional-module-paths IntraopMRI IntraopMRIReconstruction --python-script <this file>
 """
@@ -28,7 +28,7 @@ class SessionInSlicer(unittest.TestCase):
             assert panel.parameters is not None
             slicer.mrmlScene.Clear(0)
             assert panel.parameters is not None
-            slicer.util.selectModule("Data")
+            slicer.util.selectModule(next(other for other in MODULES if other != name))
             assert panel.parameters is None
             slicer.util.selectModule(name)
             slicer.util.getModuleWidget(name).onReload()
@@ -38,11 +38,9 @@ class SessionInSlicer(unittest.TestCase):
         for name in MODULES:
             slicer.util.selectModule(name)
             panel = slicer.util.getModuleWidget(name).panel
-            for ui in panel.boundUis():
-                for widget in vars(ui).values():
-                    bound = widget.property("SlicerParameterName")
-                    if bound:
-                        assert bound in panel.parameters.allParameters
+            named = [widget.property("SlicerParameterName") for ui in panel.boundUis() for widget in vars(ui).values()]
+            for bound in filter(None, named):
+                panel.parameters.dataType(bound)  # raises ValueError for a name that it does not have
 
     def test_choices_survive_saving_the_scene(self) -> None:
         slicer.util.selectModule("IntraopMRI")

@@ -247,6 +247,11 @@ class qSlicerMainWindow(QtWidgets.QMainWindow):
         return self._selector
 
 
+#: QCoreApplication::processEvents(QEventLoop::ProcessEventsFlags) and QApplication::exec().
+PROCESS_EVENTS = "_ZN16QCoreApplication13processEventsE6QFlagsIN10QEventLoop17ProcessEventsFlagEE"
+EXEC = "_ZN12QApplication4execEv"
+
+
 class qSlicerApplication(QtWidgets.QApplication):
     """The application. Sources: qSlicerCoreApplication.cxx, qSlicerApplication.cxx."""
 
@@ -303,6 +308,19 @@ class qSlicerApplication(QtWidgets.QApplication):
 
     def userSettings(self) -> Any:
         return QtCore.QSettings()
+
+    def processEvents(self, flags: Any = QtCore.QEventLoop.ProcessEventsFlag.AllEvents) -> None:
+        """Holds the interpreter's lock, as the real one does."""
+        if sys.platform.startswith("linux"):
+            pythonqt.holding("Core", PROCESS_EVENTS)(flags.value)
+        else:
+            super().processEvents(flags)
+
+    def exec(self) -> int:
+        """The same."""
+        if sys.platform.startswith("linux"):
+            return int(pythonqt.holding("Widgets", EXEC)())
+        return super().exec()
 
     def pauseRender(self) -> None:
         self._layout.setRenderPaused(True)

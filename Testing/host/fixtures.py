@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PySide6 import QtCore
 
 from . import application
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = (ROOT / "IntraopMRI", ROOT / "IntraopMRIReconstruction")
+#: How often a wait looks at its condition, ms. Not by sleeping: that would give threads the time that Slicer does not.
+WAKE_MS = 20
 _running: list[Any] = []
 
 
@@ -44,9 +47,13 @@ def app() -> Iterator[Any]:
 def wait_until(condition: Callable[[], Any], seconds: float = 60.0, what: str = "") -> Any:
     """Let Qt work until the condition holds; fail with ``what`` when it never does."""
     end = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > end:
-            raise AssertionError(f"waited {seconds:.0f} s in vain for {what or condition}")
-        _running[0].processEvents()
-        time.sleep(0.005)
+    waking = QtCore.QTimer()
+    waking.start(WAKE_MS)
+    try:
+        while not (value := condition()):
+            if time.monotonic() > end:
+                raise AssertionError(f"waited {seconds:.0f} s in vain for {what or condition}")
+            _running[0].processEvents(QtCore.QEventLoop.ProcessEventsFlag.WaitForMoreEvents)
+    finally:
+        waking.stop()
     return value

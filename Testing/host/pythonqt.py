@@ -11,13 +11,16 @@ PythonQtInstanceWrapper, PythonQtSignalReceiver, PythonQtStdDecorators):
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import inspect
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import PySide6
 import shiboken6
 from PySide6 import QtCore, QtGui, QtNetwork, QtPrintSupport, QtSvg, QtUiTools, QtWidgets, QtXml
 
@@ -212,6 +215,18 @@ def _single_shot(milliseconds: int, *target: Any) -> None:
             sys.excepthook(*sys.exc_info())
 
     _native_single_shot(milliseconds, guarded)
+
+
+@functools.cache
+def holding(library: str, symbol: str) -> Callable[..., Any]:
+    """A C++ function of Qt that does not let go of the interpreter's lock, as nothing does that PythonQt calls.
+
+    Slicer's main() runs the event loop with that lock: threads only get it in turns with Python code of this thread.
+    ``library``: such as 'Core'. Linux only.
+    """
+    folder = Path(PySide6.__file__).parent / "Qt" / "lib"
+    found: Callable[..., Any] = ctypes.PyDLL(str(folder / f"libQt6{library}.so.6"))[symbol]
+    return found
 
 
 class QtModule(LoudModule):

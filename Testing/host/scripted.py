@@ -174,21 +174,39 @@ def load_requirements(path: str | Path) -> list[Any]:
     return [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
 
 
-def pip_check(requirement: Any) -> bool:
-    """Source: packaging.py, pip_check (single requirements)."""
+def _to_requirements(requirements: Any) -> list[Any]:
+    """Source: packaging.py, same name: one or a list, texts or Requirements."""
+    from packaging.requirements import Requirement
+
+    if isinstance(requirements, str):
+        return [Requirement(text) for text in requirements.split()]
+    if isinstance(requirements, Requirement):
+        return [requirements]
+    if not isinstance(requirements, list):
+        raise TypeError(f"Expected str, Requirement, or list, got {type(requirements).__name__}")
+    return [Requirement(each) if isinstance(each, str) else each for each in requirements]
+
+
+def pip_check(requirements: Any) -> bool:
+    """Source: packaging.py, pip_check."""
+    return all(_installed(requirement) for requirement in _to_requirements(requirements))
+
+
+def _installed(requirement: Any) -> bool:
     try:
         installed = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:
         return False
-    return bool(requirement.specifier.contains(installed, prereleases=True))
+    return installed in requirement.specifier
 
 
-def pip_ensure(requirements: Any, *, requester: str | None = None, **_: Any) -> None:
-    """Source: packaging.py, pip_ensure. The host installs nothing: what is missing is refused as if by the person."""
-    missing = [str(requirement) for requirement in requirements if not pip_check(requirement)]
+def pip_ensure(requirements: Any, *, requester: str | None = None, skip_in_testing: bool = True, **_: Any) -> None:
+    """Source: packaging.py, pip_ensure: silent while testing, as there. The host installs nothing: as if refused."""
+    requirements = _to_requirements(requirements)
     slicer.app.pipRequests.append((requester, [str(requirement) for requirement in requirements]))
-    if missing:
-        raise RuntimeError(f"User declined package installation: {', '.join(missing)}")
+    if pip_check(requirements) or (skip_in_testing and slicer.app.testingEnabled()):
+        return
+    raise RuntimeError("User declined package installation")
 
 
 # SampleData

@@ -13,6 +13,7 @@ from slicer.util import VTKObservationMixin
 
 from ..errors import IntraopError
 from .look import Suited
+from .rest import Rest
 
 
 class Panel(VTKObservationMixin):
@@ -28,6 +29,7 @@ class Panel(VTKObservationMixin):
         self.parameters: Any = None
         self._isShown = isShown
         self._guiTags: list[int] = []
+        self.rest = Rest()
         self.widget = slicer.util.loadUI(uiPath)
         self.ui = slicer.util.childWidgetVariables(self.widget)
         nameAll(self.widget)
@@ -53,6 +55,7 @@ class Panel(VTKObservationMixin):
 
     def cleanup(self) -> None:
         """Let go of everything; called before the module is reloaded or the application ends."""
+        self.rest.close()
         self.setParameters(None)
         self.removeObservers()
 
@@ -129,21 +132,31 @@ _PACKAGES_FOUND = threading.Event()
 
 
 def ensurePackages(requester: str) -> None:
-    """Ask the person to install what Slicer does not bundle. To be called from an action, never before.
+    """Ask the person to install what Slicer does not bundle; as :func:`install`."""
+    if not _PACKAGES_FOUND.is_set():
+        install(_wantedPackages(), requester)
+        _PACKAGES_FOUND.set()
 
-    Raises PackagesMissing when the person declines or the installation fails.
+
+def install(requirements: list[Any], requester: str) -> None:
+    """Ask the person to install what is missing of ``requirements``. To be called from an action, never before.
+
+    Raises PackagesMissing when the person declines, the installation fails, or Slicer skips it (--testing).
     """
     import slicer.packaging
 
-    if _PACKAGES_FOUND.is_set():
-        return
+    reason = ""
     try:
-        slicer.packaging.pip_ensure(_wantedPackages(), requester=requester)
+        slicer.packaging.pip_ensure(requirements, requester=requester)
     except (RuntimeError, CalledProcessError) as error:
+        reason = f": {error}"
+    missing = [str(requirement) for requirement in requirements if not slicer.packaging.pip_check(requirement)]
+    if missing:
         raise PackagesMissing(
-            _("Python packages are missing ({reason}): start again and agree to install them").format(reason=error)
-        ) from error
-    _PACKAGES_FOUND.set()
+            _("Python packages are missing ({names}{reason}): start again and agree to install them").format(
+                names=", ".join(missing), reason=reason
+            )
+        )
 
 
 def lookForPackages() -> None:
@@ -152,7 +165,7 @@ def lookForPackages() -> None:
     def look() -> None:
         import slicer.packaging
 
-        if all(slicer.packaging.pip_check(requirement) for requirement in _wantedPackages()):
+        if slicer.packaging.pip_check(_wantedPackages()):
             _PACKAGES_FOUND.set()
 
     if not _PACKAGES_FOUND.is_set():

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import CalledProcessError
 from typing import Any
 
 import slicer
 from IntraopMRIReconstructionLib.data import Progress
-from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
+from IntraopMRIReconstructionLib.errors import IntraopError
+from IntraopMRIReconstructionLib.scene.panel import install
 from IntraopMRIReconstructionLib.scene.task import BackgroundTask
 from slicer.i18n import tr as _
 
@@ -161,7 +161,7 @@ class ArchiveSection:
             return not any(task.abandoned for task in started)
 
         try:
-            _ensure(modules)
+            install(missing(*modules), "IntraopMRI")
         except IntraopError as error:
             running.problem = str(error)
         else:
@@ -176,21 +176,3 @@ def _noted(record: SessionRecord, kind: str, text: str, folder: Path) -> Session
     noted = record.with_event(kind, text)
     write_record(noted, folder / "session.json")
     return noted
-
-
-def _ensure(modules: tuple[str, ...]) -> None:
-    """Ask the person to install what is missing. Raises SessionError when that comes to nothing."""
-    wanted = missing(*modules)
-    if not wanted:
-        return
-    import slicer.packaging
-    from packaging.requirements import Requirement
-
-    try:
-        slicer.packaging.pip_ensure([Requirement(text) for text in wanted], requester="IntraopMRI")
-    except (RuntimeError, CalledProcessError) as error:
-        raise SessionError(
-            _("{packages} is not installed ({reason}): repeat and agree to install it").format(
-                packages=", ".join(wanted), reason=error
-            )
-        ) from error

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import shutil
 import sys
-from subprocess import CalledProcessError
 from typing import Any
 
 from IntraopMRIReconstructionLib.data import Image, Measurement
 from IntraopMRIReconstructionLib.errors import IntraopError, RegistrationError
+from IntraopMRIReconstructionLib.scene.panel import install
 from slicer.i18n import tr as _
 
 from ...register.engines import (
@@ -102,7 +102,8 @@ class CrossCheck:
             return
         try:
             if engine == GREEDY:
-                _ensureGreedy()
+                if not greedy_available():
+                    install([REQUIREMENT], "IntraopMRI")
                 self._startGreedy(running)
             else:
                 self._startBrainsfit(running)
@@ -161,20 +162,3 @@ class CrossCheck:
             running.session.journal.measurement(measurement)
         running.view.bridge.setBrainShift(drawn)
         self._page.parameters.shiftMap = ShiftMap.DISAGREEMENT
-
-
-def _ensureGreedy() -> None:
-    """Ask the person to install greedy when it is missing. Raises RegistrationError when that comes to nothing."""
-    if greedy_available():
-        return
-    import slicer.packaging
-    from packaging.requirements import Requirement
-
-    try:
-        slicer.packaging.pip_ensure([Requirement(REQUIREMENT)], requester="IntraopMRI")
-    except (RuntimeError, CalledProcessError) as error:
-        raise RegistrationError(
-            _("greedy is not installed ({reason}): run the cross-check again and agree to install it").format(
-                reason=error
-            )
-        ) from error
