@@ -110,6 +110,8 @@ def test_the_scan_stands_around_a_map_dimmed_and_says_when_it_was_taken(
     bounds = [0.0] * 6
     frame.GetRASBounds(bounds)
     np.testing.assert_allclose(bounds, [-1.0, 39.0, -1.0, 39.0, -2.0, 10.0], atol=1e-6)
+    for view in ("Red", "Green", "Yellow"):
+        slicer.app.layoutManager().sliceWidget(view).mrmlSliceNode().JumpSliceByCentering(10.0, 10.0, 4.0)
     operation.panel.annotate()
     for view in ("Red", "Green", "Yellow"):
         said = texts(operation, view)
@@ -119,7 +121,15 @@ def test_the_scan_stands_around_a_map_dimmed_and_says_when_it_was_taken(
         assert any(text.startswith(when) for text in said), said
         # The scale is the temperature itself, from that before heating.
         assert {"37", "47", "57", "°C"} <= set(said)
+        assert "IN THIS SLICE" not in said
     assert "Measured inside" in texts(operation, "Red")
+    # A slice beside the slab has none of its colours, and must not look cold for that.
+    axial = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+    for away_mm, outside in ((9.9, False), (10.1, True), (-1.9, False), (-2.1, True), (4.0, False)):
+        axial.JumpSliceByCentering(10.0, 10.0, away_mm)
+        operation.panel.annotate()
+        assert ("IN THIS SLICE" in texts(operation, "Red")) is outside, away_mm
+        assert "IN THIS SLICE" not in texts(operation, "Green")
     assert not slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(bridge.node("map.0")).GetVisibility(), "one scale"
     operation.panel.parameters.shiftMap = product("scene.parameters").ShiftMap.NONE
     operation.panel.refresh()

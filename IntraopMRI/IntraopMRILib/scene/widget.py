@@ -352,7 +352,7 @@ class SessionPanel(Panel):
         # Both would not fit; where heat is measured it comes first.
         corner = scan.compare.around(time.time()) or self.pages[Phase.NAVIGATE].shiftLines()  # type: ignore[attr-defined]
         legend, colorBar = self.running.view.bridge.legend(), scan.compare.colorBar()
-        self.overlay.annotate(self._readout(), corner, scan.compare.titles, legend, colorBar)
+        self.overlay.annotate(self._readout(), corner, scan.compare.heads(), legend, colorBar)
 
     def _readout(self) -> Readout:
         """What the views say: the same distance as the panel, and none before a person has confirmed."""

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import slicer
+import vtk
 from IntraopMRIReconstructionLib.data import Image
 from slicer.i18n import tr as _
 
 from ...register.carry_over import CarryOver
 from .. import colors, recipes
-from ..display import ColorBar, Line, age
+from ..display import MIDDLE, ColorBar, Line, age
 from ..map_scale import MapScale
 from ..parameters import Comparison, Pair, ShiftMap
 from ..roles import AROUND, UNMOVED
@@ -154,6 +155,23 @@ class Compare:
     def colorBar(self) -> ColorBar | None:
         """The scale of the map of a quantity that is laid over the slices."""
         return self._scale.of(self._scaled)
+
+    def heads(self) -> dict[str, tuple[Line, ...]]:
+        """First lines of slice views by their names: what one shows, or that the map which is laid does not reach it.
+
+        Without any of its colours such a slice would look cold.
+        """
+        found = {name: (Line(title, MIDDLE, bold=True),) for name, title in self.titles.items()}
+        if self._scaled is None or self._scaled.GetScene() is None:
+            return found
+        manager, bounds, toSlice = slicer.app.layoutManager(), [0.0] * 6, vtk.vtkMatrix4x4()
+        for name in manager.sliceViewNames():
+            vtk.vtkMatrix4x4.Invert(manager.sliceWidget(name).mrmlSliceNode().GetSliceToRAS(), toSlice)
+            self._scaled.GetSliceBounds(bounds, toSlice)
+            if not bounds[4] <= 0.0 <= bounds[5]:
+                words = (_("NOT MEASURED"), _("IN THIS SLICE"))
+                found[name] = tuple(Line(text, MIDDLE, colors.CAUTION, bold=True) for text in words)
+        return found
 
     @contextmanager
     def opaque(self, centre: npt.ArrayLike | None) -> Iterator[None]:

@@ -15,7 +15,7 @@ from ...navigate.reslice import Plane, PoseSmoother, slice_to_ras
 from ...navigate.watch import AlarmLevel, DistanceAlarm, PoseWatch
 from .. import colors
 from ..corner_text import ViewTexts
-from ..display import MIDDLE, ColorBar, Corners, Line, Readout, banners, corners, pieceHead
+from ..display import ColorBar, Corners, Line, Readout, banners, corners, pieceHead
 from ..parameters import Reslice
 
 #: The slice views in the order in which planes are given to them.
@@ -136,14 +136,14 @@ class Overlay:
         self,
         readout: Readout,
         shift: tuple[Line, ...] = (),
-        titles: Mapping[str, str] = MappingProxyType({}),
+        heads: Mapping[str, tuple[Line, ...]] = MappingProxyType({}),
         legend: tuple[Line, ...] = (),
         colorBar: ColorBar | None = None,
     ) -> None:
         """Write the session's numbers and alarms into the views; only what changed is drawn again.
 
-        ``shift``: what is known of the brain shift at the tip and under the cursor, for the slices. ``titles``: what a
-        slice view shows, by its name, where that differs. ``legend``: what the colours mean, for the first view.
+        ``shift``: what is known of the brain shift at the tip and under the cursor, for the slices. ``heads``: first
+        lines of a slice view, by its name. ``legend``: what the colours mean, for the first view.
         ``colorBar``: the scale of a map, for the slices.
         """
         manager = slicer.app.layoutManager()
@@ -153,10 +153,9 @@ class Overlay:
                 node = widget.mrmlSliceNode()
                 toRas = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())
                 height = widget.sliceView().renderWindow().GetSize()[1]
-                title = (Line(titles[name], MIDDLE, bold=True),) if name in titles else ()
                 colors_of = legend if name == VIEWS[0] else ()
                 texts = Corners(
-                    topLeft=(*title, *colors_of),
+                    topLeft=(*heads.get(name, ()), *colors_of),
                     topRight=pieceHead(readout),
                     bottomLeft=shift,
                     banners=banners(readout),
