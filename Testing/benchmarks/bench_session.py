@@ -19,8 +19,9 @@ import numpy.typing as npt
 import scipy.fft
 import SimpleITK as sitk
 from benchmarks.common import Row, report
-from IntraopMRILib.cli import plan_of_case
-from IntraopMRILib.cli.run import Outcome, run_session
+from IntraopMRILib.cli.cases import plan_of_case
+from IntraopMRILib.cli.follow import Outcome
+from IntraopMRILib.cli.run import run_session
 from IntraopMRILib.register.rigid import register_rigid
 from IntraopMRILib.session import Link
 from IntraopMRIReconstructionLib.data import Image, KSpace

@@ -14,7 +14,7 @@ import pytest
 from IntraopMRILib.cli import main
 from IntraopMRILib.cli.commands import INCOMPLETE
 from IntraopMRILib.cli.files import CaseFiles, read_case_files
-from IntraopMRILib.cli.run import _Run
+from IntraopMRILib.cli.follow import _Run
 from IntraopMRILib.dicom_series import read_series
 from IntraopMRILib.session import Session
 from IntraopMRILib.workflow.record import read_record

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from IntraopMRILib.cli import main, plan_of_case
+from IntraopMRILib.cli import main
+from IntraopMRILib.cli.cases import plan_of_case
 from IntraopMRILib.register.rigid import RigidRegistration
 from IntraopMRILib.session.files import read_correction, read_outline, read_points
 from IntraopMRILib.session.journal import Journal

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from IntraopMRILib.cli import commands
-from IntraopMRILib.cli.run import HEAT, _Run
+from IntraopMRILib.cli import cases, commands
+from IntraopMRILib.cli.follow import HEAT, _Run
 from IntraopMRILib.report.dicom.measurements import groups_of
 from IntraopMRILib.report.html import render
 from IntraopMRILib.session import Plan, Session
@@ -149,7 +149,7 @@ def test_a_structure_at_risk_that_nobody_outlined_is_said(brain: BrainCase, tmp_
     content = json.loads(file.read_text(encoding="utf-8"))
     outlined = list(content["at_risk"])
     file.write_text(json.dumps({**content, "at_risk": [*outlined, "Aorta"]}), encoding="utf-8")
-    plan = commands.plan_of_case(tmp_path, "brain")
+    plan = cases.plan_of_case(tmp_path, "brain")
     assert list(plan.at_risk) == outlined
     assert list(plan.left_out) == ["Structure at risk Aorta"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from IntraopMRILib.cli import run
-from IntraopMRILib.cli.run import PointerSample
+from IntraopMRILib.cli import follow
+from IntraopMRILib.cli.follow import PointerSample
 from IntraopMRILib.session import Plan, Session
 from IntraopMRIReconstructionLib.data import Image, Measurement, Pose
 
@@ -22,7 +22,7 @@ def begun(tmp_path: Path) -> Any:
     head = Image(np.random.default_rng(0).random((9, 11, 13), dtype=np.float32), np.eye(4), patient_id="P-1")
     plan = Plan("P-1", "test", head, head.with_array((head.array > 0.5).astype(np.uint8)))
     with Session(plan) as session:
-        yield run._Run(plan, session, tmp_path, 30.0)
+        yield follow._Run(plan, session, tmp_path, 30.0)
 
 
 def shown(begun: Any, monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -64,6 +64,6 @@ def test_a_pointer_that_does_not_come_back_is_not_waited_for_without_end(
     begun: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun.outcome.samples = been(5.0)
-    monkeypatch.setattr(run, "RETURN_S", 0.05)
+    monkeypatch.setattr(follow, "RETURN_S", 0.05)
     monkeypatch.setattr(begun.view, "tipToResidual", lambda: None)
     begun._settle(near=True)

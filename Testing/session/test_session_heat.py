@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from IntraopMRILib.cli import run
+from IntraopMRILib.cli import follow
 from IntraopMRILib.cli.heat import Heat, follow_heat
 from IntraopMRILib.report.html import render
 from IntraopMRILib.scene.offscreen import OffscreenViews
@@ -368,21 +368,21 @@ def test_the_picture_of_the_dose_has_the_scan_dimmed_around_it(tmp_path: Path, m
     plan = Plan(PATIENT, "ablation", scan, scan.with_array((scan.array > 340).astype(np.uint8)))
     unknown = Measurement("Peak", None, "°C", "test", missing_because="not asked")
     found = HeatMeasured("first", 0, HeatNumbers(unknown, unknown, unknown, None), (), MARK, None, 0.0, 0.0, 1.0, True)
-    monkeypatch.setattr(run, "follow_heat", lambda *_: found)
+    monkeypatch.setattr(follow, "follow_heat", lambda *_: found)
     with Session(plan) as session:
-        begun = run._Run(plan, session, tmp_path, 30.0)
+        begun = follow._Run(plan, session, tmp_path, 30.0)
         begun.view.apply(ImageReady(scan, "contrast", None, 0.0))
         begun.view.apply(MapReady((dose,), slab))
         headless = begun.headless
-        with OffscreenViews(headless.scene, headless.applicationLogic, run.PICTURE) as views:
+        with OffscreenViews(headless.scene, headless.applicationLogic, follow.PICTURE) as views:
             picture = begun._ablate(None, views, Heat())
         assert begun.bridge.node("around") is None, "a scene that is saved has none of it"
         frame: Any = begun.bridge.node("map.frame")
         assert not frame.GetDisplayVisibility()
     assert "outside the frame nothing is measured" in picture.caption
     pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "heat.png")))[:, :, :3].astype(int)
-    axial = pixels[: run.PICTURE[1] // 2 - 1, : run.PICTURE[0] // 2 - 1]
-    per_mm = axial.shape[0] / run.HEAT_HEIGHT_MM
+    axial = pixels[: follow.PICTURE[1] // 2 - 1, : follow.PICTURE[0] // 2 - 1]
+    per_mm = axial.shape[0] / follow.HEAT_HEIGHT_MM
 
     def at(right_mm: float, anterior_mm: float) -> np.ndarray:
         """Mean colour of 3 mm about a place, from the marked one; right is on the left."""

@@ -24,8 +24,9 @@ from ..dicom_series import is_dicom, read_series
 from ..register.carry_over import Carried
 from ..session import Link, Plan
 from ..workflow.record import SessionRecord
-from .commands import plan_of_case
-from .run import Outcome, run_session
+from .cases import plan_of_case
+from .follow import Outcome
+from .run import run_session
 
 #: A pose belongs to a stop of the simulated pointer when its tip is this near (mm): the path passes each only once.
 AT_STOP_MM = 0.05

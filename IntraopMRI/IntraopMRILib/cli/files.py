@@ -17,9 +17,10 @@ from ..scan_facts import TAKEN_FROM, DicomFacts, local_text, local_utc_s
 from ..segmentations import read_structure
 from ..session import Plan, Session
 from ..session.files import read_points, read_structures
-from ..session.implants import implanted_of, pedicles_among, vertebrae_among
+from ..session.implants import told_apart
 from ..session.updates import Role
-from .run import Outcome, follow
+from .baseline import check_follow_up, read_baseline
+from .follow import Outcome, follow
 
 PROCEDURE, IMPLANTS = "Tumour resection, control on files", "Implants, control on files"
 
@@ -33,6 +34,7 @@ class CaseFiles:
     entry to tip (.mrk.json) of implants of ``diameter_mm`` and ``metal`` (one of METALS_PPM, empty when unknown).
     ``outlined``: segmentations or 'NAME=LABEL' on the preoperative volume, beside them: vertebrae, pedicles, structures
     at risk. ``plan``: what a case folder knows, in the place of all these.
+    ``baseline``: results of an earlier session of this patient, whose residual is compared.
     ``patient_id``: empty to take that of the DICOM headers. ``native_taken``, ``contrast_taken``: as a person enters
     them, where no header says.
     """
@@ -50,6 +52,7 @@ class CaseFiles:
     metal: str = ""
     plan: Plan | None = None
     outlined: tuple[str, ...] = ()
+    baseline: Path | None = None
 
 
 def run_files(files: CaseFiles, folder: Path, wait_s: float = 60.0) -> Outcome:
@@ -59,11 +62,17 @@ def run_files(files: CaseFiles, folder: Path, wait_s: float = 60.0) -> Outcome:
     IntraopError with one sentence when something is missing or a stage fails; then there is no number.
     """
     plan, scans = read_case_files(files)
+    baseline = None
+    if files.baseline is not None:
+        if "contrast" not in scans:
+            raise SessionError("a baseline is about a residual: give --contrast and --tumour, or leave --baseline out")
+        baseline = read_baseline(files.baseline)
+        check_follow_up(baseline, plan.patient_id, scans["native"])
     with Session(plan) as session:
         session.connect(None)
         for role, image in scans.items():
             session.offer_scan(image, role)
-        return follow(plan, session, folder, wait_s)
+        return follow(plan, session, folder, wait_s, baseline=baseline)
 
 
 def read_case_files(files: CaseFiles) -> tuple[Plan, dict[Role, Image]]:
@@ -101,19 +110,8 @@ def read_case_files(files: CaseFiles) -> tuple[Plan, dict[Role, Image]]:
     names = [implant.name for implant in implants]
     if len(set(names)) < len(names):
         raise SessionError(f"two planned implants have one name, that of their file: {', '.join(names)}; rename one")
-    vertebrae, others = vertebrae_among(structures)
-    pedicles, at_risk = pedicles_among(others, implants)
-    plan = Plan(
-        patient,
-        IMPLANTS,
-        preop,
-        trajectories=implants,
-        at_risk=at_risk,
-        vertebrae=vertebrae,
-        implanted=implanted_of(implants, vertebrae),
-        pedicles=pedicles,
-        patient=known,
-    )
+    outlined = told_apart(structures, implants)
+    plan = Plan(patient, IMPLANTS, preop, trajectories=implants, patient=known, **vars(outlined))
     return plan, scans
 
 

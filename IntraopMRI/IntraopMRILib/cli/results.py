@@ -6,13 +6,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from IntraopMRIReconstructionLib.errors import SessionError
-from IntraopMRIReconstructionLib.wire.recorder import RECORD_HEAD_BYTES
 
 from ..report.folder import replaced, swept, unknown
-from ..session.links import RECORDING
 
+if TYPE_CHECKING:
+    from IntraopMRIReconstructionLib.data import Measurement
+
+    from .follow import Outcome
+
+#: Exit status when results were written and something that was asked for is missing in them.
+INCOMPLETE = 3
+#: Where the wire traffic of a recorded session lies in its results.
+RECORDING = "recording"
 #: One of them is in every folder that a session or a demo has finished; only such a folder is replaced by a later run.
 DONE_MARKS = ("session.json", "comparison.json")
 
@@ -52,6 +60,8 @@ def kept_when_it_fails(recording: Path, out: Path) -> Iterator[None]:
 
 
 def _keep(recording: Path, out: Path) -> None:
+    from IntraopMRIReconstructionLib.wire.recorder import RECORD_HEAD_BYTES
+
     if any(file.stat().st_size > RECORD_HEAD_BYTES for file in recording.glob("*")):
         places = (out.with_name(f"{out.name}-recording{number}") for number in ("", *range(2, 1000)))
         place = next(place for place in places if not place.exists())
@@ -71,3 +81,20 @@ def _clear(place: Path, out: Path) -> None:
         print(f"What {count} killed run{'s' if count > 1 else ''} left beside '{out}' was removed", file=sys.stderr)
     for path in unknown(place):
         print(f"'{path}' may be left of a killed run: look into it, and remove it if it is", file=sys.stderr)
+
+
+def told(outcome: Outcome, out: Path) -> int:
+    """Say where the results are and what is missing in them; returns the exit status."""
+    print(f"\nResults are in {out}/ (open report.html)", flush=True)
+    for name, why in outcome.missing.items():
+        print(f"intraopmri: missing: {name}; {why}", file=sys.stderr)
+    return INCOMPLETE if outcome.missing else 0
+
+
+def words_of(measurement: Measurement) -> str:
+    """A number in one line, or why there is none."""
+    if measurement.value is None:
+        return f"{measurement.name}: {measurement.missing_because}"
+    low_high = measurement.interval
+    between = "" if low_high is None else f" ({low_high[0]:.2f} to {low_high[1]:.2f})"
+    return f"{measurement.name}: {measurement.value:.2f} {measurement.unit}{between}"

@@ -244,6 +244,25 @@ def vertebrae_of(labels: Image, names: tuple[str, ...]) -> dict[str, Image]:
     return {name: labels.with_array(array, name) for name, array in found.items() if array.any()}
 
 
+@dataclass(frozen=True)
+class Outlined:
+    """Outlined structures by what they are to a plan; each field as that of :class:`.plan.Plan`."""
+
+    vertebrae: Mapping[str, Image]
+    implanted: Mapping[str, str]
+    pedicles: Mapping[str, Image]
+    at_risk: Mapping[str, Image]
+
+
+def told_apart(structures: Mapping[str, Image], trajectories: Sequence[Trajectory]) -> Outlined:
+    """Named structures by what they are to the planned ``trajectories``: what is neither vertebra nor pedicle is at
+    risk. Raises SessionError when two are the same vertebra.
+    """
+    vertebrae, others = vertebrae_among(structures)
+    pedicles, at_risk = pedicles_among(others, trajectories)
+    return Outlined(vertebrae, implanted_of(trajectories, vertebrae), pedicles, at_risk)
+
+
 def vertebrae_among(structures: Mapping[str, Image]) -> tuple[dict[str, Image], dict[str, Image]]:
     """(vertebrae from head to foot, the others) of named structures: vertebrae are called C1 to S1, 'L3 vertebra' too.
 

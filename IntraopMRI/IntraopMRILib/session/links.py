@@ -30,8 +30,6 @@ from .updates import Problem, Update
 
 #: The links that bring data: also the names of their options and recordings. A robot beside them is commanded alone.
 PARTS = ("scanner", "tracker", "live")
-#: Folder of a recorded session's wire traffic.
-RECORDING = "recording"
 #: Different refusals of one reason that are told one by one: a damaged message has a text of its own each time, and
 #: must not hide that another one is of another patient.
 TOLD_REFUSALS = 3
