@@ -25,6 +25,12 @@ class Row:
     error_peer: float | None = None
 
 
+def ended(wrong: Sequence[str], nothing: str) -> int:
+    """Print what was ``wrong``, or that ``nothing`` was; returns the exit status."""
+    print("\n".join(f"WRONG: {fault}" for fault in wrong) or nothing)
+    return 1 if wrong else 0
+
+
 def report(name: str, rows: Sequence[Row]) -> None:
     """Print the rows and write bench-output/NAME.json."""
     OUTPUT.mkdir(exist_ok=True)

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from benchmarks.common import ended
 from IntraopMRIReconstructionLib.data import Acquisition, Encoding
 from IntraopMRIReconstructionLib.wire import codec
 from IntraopMRIReconstructionLib.wire.connection import unsent_bytes
@@ -253,8 +254,7 @@ def main() -> int:
     (OUTPUT / "soak.json").write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))
     wrong = [fault for result in results.values() for fault in result.get("faults", [])]  # type: ignore[attr-defined]
-    print("\n".join(["The soak found nothing wrong."] if not wrong else [f"WRONG: {fault}" for fault in wrong]))
-    return 1 if wrong else 0
+    return ended(wrong, "The soak found nothing wrong.")
 
 
 if __name__ == "__main__":

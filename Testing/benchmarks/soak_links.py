@@ -18,6 +18,7 @@ import time
 
 import numpy as np
 import psutil
+from benchmarks.common import ended
 from IntraopMRILib.session.journal import Journal
 from IntraopMRILib.session.links import Link, Links
 from IntraopMRILib.session.updates import Problem, Update
@@ -128,9 +129,7 @@ def main() -> int:
     if options.play:
         play(options.cut)
         return 0
-    wrong = soak(options.minutes, options.cut)
-    print("\n".join(f"WRONG: {fault}" for fault in wrong) or "Nothing grew and nothing became late.")
-    return 1 if wrong else 0
+    return ended(soak(options.minutes, options.cut), "Nothing grew and nothing became late.")
 
 
 if __name__ == "__main__":

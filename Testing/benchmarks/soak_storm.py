@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from benchmarks.common import ended
 from IntraopMRIReconstructionLib.errors import IntraopError
 from IntraopMRIReconstructionLib.wire import codec
 from IntraopMRIReconstructionLib.wire.codec import encode_parts
@@ -343,9 +344,7 @@ def main() -> int:
     if options.play:
         play(options.play, options.seed)
         return 0
-    wrong = storm(options.seconds, options.seed)
-    print("\n".join(f"WRONG: {fault}" for fault in wrong) or "Nothing was lost, late, wrong or left behind.")
-    return 1 if wrong else 0
+    return ended(storm(options.seconds, options.seed), "Nothing was lost, late, wrong or left behind.")
 
 
 if __name__ == "__main__":

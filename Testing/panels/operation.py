@@ -54,6 +54,24 @@ def markups(name: str, points: dict[str, np.ndarray]) -> Any:
     return node
 
 
+def volume(name: str = "T1") -> Any:
+    """A small volume node of noise."""
+    return slicer.util.addVolumeFromArray(np.random.default_rng(0).random((12, 14, 16)).astype(np.float32), name=name)
+
+
+def line(points: int = 2) -> Any:
+    """A planned screw, as far as it has been placed."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", "L4 left")
+    for index in range(points):
+        node.AddControlPoint(0, 0, 30 * index)
+    return node
+
+
+def plan_screw(parameters: Any) -> None:
+    """A patient, a volume and a planned screw: what must be there before somebody connects."""
+    parameters.patientId, parameters.preopVolume, parameters.plannedImplant = "P-1", volume(), line()
+
+
 def segmentation(name: str, matrix: np.ndarray, masks: dict[str, np.ndarray]) -> Any:
     """A node with a segment for each of the ``masks``, which lie on one grid of ``matrix``."""
     colors, conversion = product("scene.colors"), product("scene.conversion")

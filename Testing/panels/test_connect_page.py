@@ -18,6 +18,7 @@ from IntraopMRIReconstructionLib.wire import codec
 from IntraopMRIReconstructionLib.wire.adapters import message_from_image
 from IntraopMRIReconstructionLib.wire.transport import Server
 from IntraopMRIReconstructionLib.wire.trust import PROFILES
+from panels.operation import plan_screw
 
 __all__ = ["app"]
 
@@ -45,11 +46,7 @@ class Theatre:
         self.panel = slicer.util.getModuleWidget("IntraopMRI").panel
         self.page = next(page for phase, page in self.panel.pages.items() if phase.name == "CONNECT")
         p = self.panel.parameters
-        line = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", "L4 left")
-        line.AddControlPoint(0, 0, 0)
-        line.AddControlPoint(0, 0, 30)
-        volume = slicer.util.addVolumeFromArray(np.random.default_rng(0).random((12, 14, 16)).astype(np.float32))
-        p.patientId, p.preopVolume, p.plannedImplant = "P-1", volume, line
+        plan_screw(p)
         p.scanner.port, p.tracker.port, p.live.port = self.scanner.port, self.tracker.port, self.live.port
         self.panel.open(self.page.phase)
 

@@ -11,13 +11,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import slicer
 from host.fixtures import app, wait_until
 from IntraopMRIReconstructionLib.wire import codec
 from IntraopMRIReconstructionLib.wire.transport import Server
 from IntraopMRIReconstructionLib.wire.trust import PROFILES
+from panels.operation import plan_screw
 from peers.igtl_examples import build_own, free_port, running
 
 __all__ = ["app"]
@@ -31,11 +31,7 @@ class Desk:
         self.panel = slicer.util.getModuleWidget("IntraopMRI").panel
         self.ui = self.panel.ui
         p = self.panel.parameters
-        line = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", "L4 left")
-        line.AddControlPoint(0, 0, 0)
-        line.AddControlPoint(0, 0, 30)
-        volume = slicer.util.addVolumeFromArray(np.random.default_rng(0).random((12, 14, 16)).astype(np.float32))
-        p.patientId, p.preopVolume, p.plannedImplant = "P-1", volume, line
+        plan_screw(p)
         p.tracker.used = p.live.used = False
         self.open("CONNECT")
 

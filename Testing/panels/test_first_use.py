@@ -10,7 +10,7 @@ import pytest
 import slicer
 from host.fixtures import app, wait_until
 from IntraopMRIReconstructionLib.wire.transport import Server
-from panels.operation import Operation, grid, pose, product
+from panels.operation import Operation, grid, line, plan_screw, pose, product, volume
 
 __all__ = ["app"]
 
@@ -30,17 +30,6 @@ def page(panel: Any, name: str) -> Any:
 def next_is(panel: Any, text: str) -> None:
     """The button says so by itself, soon: nobody has to click anywhere for that."""
     wait_until(lambda: panel.ui.nextButton.text == text, 5, f"'{text}', it says '{panel.ui.nextButton.text}'")
-
-
-def volume(name: str) -> Any:
-    return slicer.util.addVolumeFromArray(np.random.default_rng(0).random((12, 14, 16)).astype(np.float32), name=name)
-
-
-def line(points: int = 2) -> Any:
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", "L4 left")
-    for index in range(points):
-        node.AddControlPoint(0, 0, 30 * index)
-    return node
 
 
 def backgrounds() -> set[str]:
@@ -105,7 +94,7 @@ def test_a_line_without_points_is_placed_by_the_next_clicks(panel: Any) -> None:
 
 def test_the_metal_of_an_implant_reaches_the_plan(panel: Any) -> None:
     p = panel.parameters
-    p.patientId, p.preopVolume, p.plannedImplant = "P-1", volume("T1"), line()
+    plan_screw(p)
     panel.refresh()
     box = page(panel, "CASE").ui.implantMetal
     assert box.isVisibleTo(page(panel, "CASE").widget)
@@ -126,7 +115,7 @@ def connect(panel: Any) -> None:
 
 def test_which_of_three_links_is_not_there_is_said(panel: Any) -> None:
     p = panel.parameters
-    p.patientId, p.preopVolume, p.plannedImplant = "P-1", volume("T1"), line()
+    plan_screw(p)
     with Server(port=0) as scanner, Server(port=0) as nobody:
         p.scanner.port, p.tracker.port, p.live.used = scanner.port, nobody.port, False
         nobody.close()
@@ -139,7 +128,7 @@ def test_which_of_three_links_is_not_there_is_said(panel: Any) -> None:
 def test_a_scanner_that_hangs_up_is_waited_for_and_cannot_be_asked(panel: Any) -> None:
     """Scanner and tracker are one program on one port, as many are."""
     p = panel.parameters
-    p.patientId, p.preopVolume, p.plannedImplant = "P-1", volume("T1"), line()
+    plan_screw(p)
     with Server(port=0) as both:
         p.scanner.port = p.tracker.port = both.port
         p.live.used = False
