@@ -103,7 +103,7 @@ def planLater(parameters: Any) -> Callable[[], Any]:
     def make() -> Any:
         from ...assess.implant import METALS_PPM, Trajectory
         from ...session import Plan
-        from ...session.implants import implanted_of, pedicles_among, vertebrae_among
+        from ...session.implants import told_apart
         from ...session.measures import kinds_of
 
         header = DicomFacts()
@@ -115,8 +115,8 @@ def planLater(parameters: Any) -> Callable[[], Any]:
         before = replace(before, patient_id=header.patient_id or before.patient_id, metadata=header.metadata)
         known = header.patient or ({"PatientName": patientName} if patientName else {})
         trajectories = [Trajectory(*screw, METALS_PPM.get(metal)) for screw in screws]
-        vertebrae, others = vertebrae_among({} if risks is None else risks.structures())
-        pedicles, atRisk = pedicles_among(others, trajectories)
+        outlined = told_apart({} if risks is None else risks.structures(), trajectories)
+        vertebrae, atRisk = outlined.vertebrae, dict(outlined.at_risk)
         nidus = next((atRisk.pop(name) for name in list(atRisk) if name.lower() == "nidus"), None)
         # Vertebrae with nothing else to assess: the alignment is what matters.
         alignment = len(vertebrae) > 1 and tumour is None and not trajectories
@@ -130,8 +130,8 @@ def planLater(parameters: Any) -> Callable[[], Any]:
             atRisk,
             landmarks,
             vertebrae,
-            implanted_of(trajectories, vertebrae),
-            pedicles,
+            outlined.implanted,
+            outlined.pedicles,
             measures=kinds_of(landmarks, nidus is not None, motion is not None, alignment),
             nidus=nidus,
             correction=motion,
