@@ -20,7 +20,7 @@ import scipy.fft
 import SimpleITK as sitk
 from benchmarks.common import Row, report
 from IntraopMRILib.cli.cases import plan_of_case
-from IntraopMRILib.cli.follow import Outcome
+from IntraopMRILib.cli.outcome import Outcome
 from IntraopMRILib.cli.run import run_session
 from IntraopMRILib.register.rigid import register_rigid
 from IntraopMRILib.session import Link

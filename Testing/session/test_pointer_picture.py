@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from IntraopMRILib.cli import follow
-from IntraopMRILib.cli.follow import PointerSample
+from IntraopMRILib.cli.outcome import PointerSample
 from IntraopMRILib.session import Plan, Session
 from IntraopMRIReconstructionLib.data import Image, Measurement, Pose
 

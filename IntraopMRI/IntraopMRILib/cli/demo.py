@@ -25,7 +25,7 @@ from ..register.carry_over import Carried
 from ..session import Link, Plan
 from ..workflow.record import SessionRecord
 from .cases import plan_of_case
-from .follow import Outcome
+from .outcome import Outcome
 from .run import run_session
 
 #: A pose belongs to a stop of the simulated pointer when its tip is this near (mm): the path passes each only once.

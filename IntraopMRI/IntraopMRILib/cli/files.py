@@ -20,7 +20,8 @@ from ..session.files import read_points, read_structures
 from ..session.implants import told_apart
 from ..session.updates import Role
 from .baseline import check_follow_up, read_baseline
-from .follow import Outcome, follow
+from .follow import follow
+from .outcome import Outcome
 
 PROCEDURE, IMPLANTS = "Tumour resection, control on files", "Implants, control on files"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 from IntraopMRIReconstructionLib.data import Level, Measurement, Pose
 from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
 
-from ..register.carry_over import Carried
 from ..report.html import Picture
 from ..report.html import render as render_report
 from ..session import Plan, Session
@@ -35,9 +33,10 @@ from ..session.updates import (
     Update,
     deviation,
 )
-from ..workflow.record import SessionRecord, as_document, write_results
+from ..workflow.record import as_document, write_results
 from .baseline import Baseline, compared
 from .heat import Heat, follow_heat
+from .outcome import Outcome, PointerSample
 from .results import words_of
 
 #: How often the main thread looks for news (s): below what an eye sees as late.
@@ -66,29 +65,6 @@ STEADY_S = 1.0
 NEAR_MM, RETURN_S = 12.0, 8.0
 #: Seconds between two samples of the pointer that are kept.
 SAMPLE_S = 0.1
-
-
-@dataclass(frozen=True, eq=False)
-class PointerSample:
-    """Where the tip was (RAS, mm) and what the screen said of its distance to the residual (mm, None when blank)."""
-
-    pose: Pose
-    distance_mm: float | None
-
-
-@dataclass(eq=False)
-class Outcome:
-    """What a session came to. ``overlay_s``: from the last byte of k-space to the picture with the overlay.
-
-    ``carried``: the planned things where the newest registration puts them. ``missing``: why what was asked for is not
-    in the record, by the name that it has there.
-    """
-
-    record: SessionRecord
-    samples: list[PointerSample] = field(default_factory=list)
-    overlay_s: float = 0.0
-    carried: tuple[Carried, ...] = ()
-    missing: dict[str, str] = field(default_factory=dict)
 
 
 def follow(

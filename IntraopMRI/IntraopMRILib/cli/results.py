@@ -15,7 +15,7 @@ from ..report.folder import replaced, swept, unknown
 if TYPE_CHECKING:
     from IntraopMRIReconstructionLib.data import Measurement
 
-    from .follow import Outcome
+    from .outcome import Outcome
 
 #: Exit status when results were written and something that was asked for is missing in them.
 INCOMPLETE = 3

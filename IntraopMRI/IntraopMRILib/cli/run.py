@@ -15,8 +15,9 @@ from IntraopMRIReconstructionLib.wire.trust import AS_SENT, PeerProfile, profile
 
 from ..session import Link, Plan, Session
 from ..session.links import PARTS
-from .follow import Outcome, follow
+from .follow import follow
 from .heat import Heat
+from .outcome import Outcome
 from .results import RECORDING
 
 #: Ending of the files of a recorded session's wire traffic.
