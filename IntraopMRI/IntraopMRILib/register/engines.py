@@ -111,6 +111,7 @@ def _run_greedy(command: str, folder: Path, progress: Progress, python: str) -> 
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows Slicer has no console to share
     ) as process:
         assert process.stdout is not None
         try:

@@ -108,6 +108,8 @@ class Theatre:
             stdout=subprocess.PIPE,
             stderr=self._logs[name],
             env=environment,
+            # From Slicer, which has no console on Windows, each server would open one.
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )
 
     def _wait_until_listening(self, name: str) -> int:
