@@ -65,6 +65,20 @@ class Resection:
     residual_non_enhancing: BoolArray
 
 
+@dataclass(frozen=True)
+class Filling:
+    """What the cavity holds at the scan beside saline, with air on top.
+
+    ``packed``: this part of its volume, from the bottom, is clot or haemostatic material with the native T1 ``signal``
+    (white matter is 800), whose relative standard deviation is ``uneven``; ``bubbles``: part of that which is air.
+    """
+
+    packed: float = 0.0
+    signal: float = 1120.0
+    uneven: float = 0.1
+    bubbles: float = 0.0
+
+
 def make_tumour(anatomy: Anatomy, seed: int, tumour_ml: float) -> Tumour:
     """Grow a tumour whose rim and core have exactly ``tumour_ml`` in white matter near the surface.
 

@@ -21,7 +21,7 @@ from .anatomy import TEMPLATE, Anatomy, load_anatomy
 from .fields import Shift, brain_shift, invert_field, jacobian_determinant
 from .grids import Shape, coarser, index_coordinates, resampled, sampled, stream
 from .head import WHITE
-from .lesion import Resection, Tumour, make_tumour, resect
+from .lesion import Filling, Resection, Tumour, make_tumour, resect
 from .rendering import Look, bias_field, render_intraop, render_preop, rician
 
 #: Fields are made on this grid (mm); they are smooth over 12 mm and more.
@@ -36,7 +36,8 @@ class Difficulty:
     """What makes a case hard. ``noise``: Rician, as a fraction of white matter; ``bias``: largest relative shading;
 
     ``contrast``: 0 keeps the preoperative grey/white contrast, 1 changes it by up to a third; ``blood``: clot on the
-    cavity's wall, bright with and without contrast agent; ``wall``: thin enhancement that surgery causes.
+    cavity's wall, bright with and without contrast agent; ``wall``: thin enhancement that surgery causes; ``filling``:
+    what the cavity holds.
     """
 
     shift: Shift = field(default_factory=Shift)
@@ -47,6 +48,7 @@ class Difficulty:
     contrast: float = 1.0
     blood: bool = True
     wall: bool = True
+    filling: Filling = Filling()
 
 
 DIFFICULTIES: Mapping[str, Difficulty] = {
@@ -165,7 +167,7 @@ def make_brain_case(
 
     pose = random_pose(stream(seed, "pose", stage), head.centre_ras_mm, hardness.rotation_deg, hardness.translation_mm)
     grid, shape = _scan_grid(head, pose, spacing_mm, np.eye(3) if directions is None else np.asarray(directions))
-    look = Look(hardness.contrast, hardness.blood, hardness.wall)
+    look = Look(hardness.contrast, hardness.blood, hardness.wall, hardness.filling)
     pull_grid = Image(pull_aligned, coarse, name="pull")
     native, contrast, masks = render_intraop(head, tumour, resection, look, pull_grid, pose, grid, shape, seed)
     shade = bias_field(grid, shape, apply(pose, head.centre_ras_mm), hardness.bias, stream(seed, "bias", stage))

@@ -16,7 +16,7 @@ from ..geometry import apply, invert
 from .anatomy import Anatomy
 from .grids import Shape, coarser, index_coordinates, points_of, resampled, sampled, smooth_noise, stream
 from .head import CSF, GREY, WHITE
-from .lesion import ENHANCING, NECROSIS, NON_ENHANCING, Resection, Tumour
+from .lesion import ENHANCING, NECROSIS, NON_ENHANCING, Filling, Resection, Tumour
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -28,6 +28,8 @@ WALL_LAYER_MM = 1.3
 UNEVEN_UPTAKE = 0.13
 #: Fluid stands this far (mm) below the craniotomy; above it there is air.
 FLUID_LEVEL_MM, RIM_OF_BONE_MM = -7.0, -12.0
+#: Grain of clot and of bubbles in haemostatic material (voxels of 2 mm).
+GRAIN = 1.2
 #: The scalp is held back this much further than the bone, from this distance to the inner skull on (mm).
 SCALP_RETRACTION_MM, SCALP_FROM_MM = 5.0, 10.0
 #: Partial volume at borders between tissues (voxels).
@@ -39,12 +41,13 @@ PREOP_NOISE = 0.012
 class Look:
     """How the scan differs from the preoperative one: ``contrast`` 0..1 of a changed grey/white contrast; clot on the
 
-    cavity's wall (``blood``); thin enhancement that surgery causes (``wall``).
+    cavity's wall (``blood``); thin enhancement that surgery causes (``wall``); what the cavity holds (``filling``).
     """
 
     contrast: float
     blood: bool
     wall: bool
+    filling: Filling = Filling()
 
 
 def render_intraop(
@@ -72,7 +75,6 @@ def render_intraop(
     rows = np.flatnonzero(hull < 12.0)  # the brain, and room for it to bulge
     aligned = apply(back @ grid, np.stack(np.unravel_index(rows, shape)[::-1], axis=-1))
     height, _ = tumour.opening.along_and_aside(aligned.astype(np.float32))
-    filling = np.where(height > FLUID_LEVEL_MM, np.float32(AIR), np.float32(CSF))
     at = index_coordinates(
         head.ras_from_ijk, aligned + sampled(pull.array, index_coordinates(pull.ras_from_ijk, aligned))
     )
@@ -87,6 +89,7 @@ def render_intraop(
 
     in_brain = sampled(ndimage.gaussian_filter(head.brain.astype(np.float32), 0.5), at)
     in_cavity = local(_soft(resection.cavity))
+    filling = _filling(look.filling, height, in_cavity, at, resection.cavity.shape, seed)
     tissue = sampled(_native(head, tumour), at, order=3)
     tissue = _other_contrast(tissue, look.contrast, stream(seed, "contrast"))
     uptake = local(_uptake(resection.residual, seed))
@@ -176,6 +179,26 @@ def _inside(at: FloatArray, box: tuple[slice, slice, slice]) -> BoolArray:
     """Which continuous indices (3, n) lie in a box."""
     within = [(at[axis] >= s.start) & (at[axis] <= s.stop - 1) for axis, s in enumerate(box)]
     return np.asarray(within[0] & within[1] & within[2])
+
+
+def _filling(
+    look: Filling, height: FloatArray, in_cavity: FloatArray, at: FloatArray, shape: Shape, seed: int
+) -> FloatArray:
+    """Native signal (n,) of what the cavity holds at points of this ``height`` over the craniotomy (mm)."""
+    result = np.where(height > FLUID_LEVEL_MM, np.float32(AIR), np.float32(CSF))
+    inside = np.flatnonzero(in_cavity > 0)
+    if not look.packed or not inside.size:
+        return result
+    k, j, i = shape
+    grain, holes = (
+        sampled(smooth_noise((k // 2 + 1, j // 2 + 1, i // 2 + 1), GRAIN, stream(seed, what)), at[:, inside] / 2.0)
+        for what in ("clot", "bubbles")
+    )
+    packed = look.signal * (1 + look.uneven * grain)
+    packed = np.where(holes < np.quantile(holes, look.bubbles), AIR, packed) if look.bubbles else packed
+    below = height[inside] <= np.quantile(height[inside], look.packed)
+    result[inside] = np.where(below, packed, result[inside])
+    return result
 
 
 def _stain_wall(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from IntraopMRIReconstructionLib.data import Image
@@ -10,8 +12,9 @@ from IntraopMRIReconstructionLib.geometry import apply, invert, rotation_angle_d
 from IntraopMRIReconstructionLib.simulate.anatomy import Anatomy
 from IntraopMRIReconstructionLib.simulate.fields import Shift, jacobian_determinant
 from IntraopMRIReconstructionLib.simulate.grids import index_coordinates, resampled, sampled
-from IntraopMRIReconstructionLib.simulate.lesion import ENHANCING, NECROSIS, NON_ENHANCING
+from IntraopMRIReconstructionLib.simulate.lesion import ENHANCING, NECROSIS, NON_ENHANCING, Filling
 from IntraopMRIReconstructionLib.simulate.phantom import CONTRAST, NATIVE, BrainCase, Difficulty, make_brain_case
+from scipy import ndimage
 
 #: No shift, blood, bias or other contrast: what remains is the pose alone.
 STILL = Difficulty(Shift(0.0, 0.0, 0.0, 0.0), 8.0, 10.0, 0.0, 0.0, 0.0, blood=False, wall=False)
@@ -82,6 +85,26 @@ def test_only_the_residual_enhances_and_blood_is_bright_in_both(hard_case: Brain
     blood = (native > 950) & truth.brain.array
     assert blood.sum() > 200
     assert np.median(gain[blood]) < 50
+
+
+def test_clot_lies_at_the_bottom_of_the_cavity_and_saline_above(small_head: Anatomy) -> None:
+    filling = Filling(0.5, 900.0, 0.05)
+    case, saline = (
+        make_brain_case(7, small_head, replace(STILL, filling=each), spacing_mm=2.0) for each in (filling, Filling())
+    )
+    np.testing.assert_array_equal(case.truth.cavity.array, saline.truth.cavity.array)
+    inside = ndimage.binary_erosion(case.truth.cavity.array)
+    native, contrast = (case.intraop[name].array[inside] for name in (NATIVE, CONTRAST))
+    packed = native > 600
+    assert packed.mean() == pytest.approx(0.5, abs=0.06)
+    assert np.median(native[packed]) == pytest.approx(900.0, rel=0.03)
+    assert np.median(contrast[packed] - native[packed]) < 1.0
+    height, _ = case.grown.opening.along_and_aside(
+        apply(
+            invert(case.truth.intraop_from_preop), apply(case.truth.cavity.ras_from_ijk, np.argwhere(inside)[:, ::-1])
+        )
+    )
+    assert np.quantile(height[packed], 0.98) < np.quantile(height[~packed], 0.02) + 2.0
 
 
 def test_fields_are_inverse_and_do_not_fold(hard_case: BrainCase) -> None:
