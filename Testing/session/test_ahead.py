@@ -8,10 +8,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+from IntraopMRILib.assess.margin import Margin
 from IntraopMRILib.register.deformable import DeformableRegistration
-from IntraopMRILib.session import Session
-from IntraopMRILib.session.updates import ImageReady, PlanCarried, Problem, ResidualFound, Role, ShiftFound, Update
+from IntraopMRILib.session import Session, resection
+from IntraopMRILib.session.updates import (
+    ImageReady,
+    PlanCarried,
+    Problem,
+    ResidualFound,
+    Role,
+    ShiftFound,
+    StageProgress,
+    Update,
+)
 from IntraopMRIReconstructionLib.data import Image, Level, Progress, no_progress
 from session.small_world import BEGUN_S, SmallWorld, Truth
 
@@ -25,6 +36,10 @@ class Theatre:
         self.world = SmallWorld()
         self.world.stand_in(patch)
         self.begun: list[tuple[str, str | None]] = []
+        #: Names of both images of each, and of the scans that the outlines came from that were given with them.
+        self.outlined: list[tuple[str, str, str, str]] = []
+        self.made: list[str] = []
+        patch.setattr("IntraopMRILib.session.ahead.preoperative_brain", self._brain)
         #: What is done before a shift is followed; returns what its progress is told to.
         self.hold: Callable[[Image, Progress], Progress] = lambda _image, progress: progress
         for place in ("session", "ahead"):
@@ -33,9 +48,14 @@ class Theatre:
         self.session.connect(None)
         self.taken_s, self.told = BEGUN_S, list[Update]()
 
+    def _brain(self, image: Image) -> Image:
+        self.made.append(image.name)
+        return image.with_array(np.ones(image.array.shape, np.uint8), image.name)
+
     def _follow(
         self, fixed: Image, *args: Any, start: DeformableRegistration | None = None, progress: Progress, **more: Any
     ) -> DeformableRegistration:
+        self.outlined.append((fixed.name, more["fixed_mask"].name, args[0].name, more["moving_mask"].name))
         found = self.world._deformable(fixed, *args, progress=self.hold(fixed, progress), **more)
         self.begun.append((fixed.name, None if start is None else start.fixed_uid))
         return found if start is None else replace(found, begun_from=start.fixed_uid)
@@ -61,6 +81,7 @@ class Theatre:
         deadline = time.monotonic() + PATIENCE_S
         while not done():
             assert time.monotonic() < deadline
+            self.told += self.session.drain()
             time.sleep(0.005)
         self.told += self.session.drain()
 
@@ -209,7 +230,8 @@ def test_a_session_that_ends_leaves_nothing_running(theatre: Theatre) -> None:
     theatre.hold = lambda _image, progress: _wait(progress)
     theatre.scan("native")
     theatre.session.close()
-    assert not [thread.name for thread in threading.enumerate() if thread.name == "intraop ahead"]
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith(("intraop ahead", "intraop outline"))]
 
 
 def test_the_work_ahead_is_not_told_as_work(theatre: Theatre) -> None:
@@ -220,6 +242,77 @@ def test_the_work_ahead_is_not_told_as_work(theatre: Theatre) -> None:
     assert len(ready) == 1
     theatre.session.cancel()
     assert theatre.session._ahead._thread is not None
+
+
+def test_each_brain_is_outlined_once_and_belongs_to_its_own_scan(theatre: Theatre) -> None:
+    native = theatre.scan("native")
+    theatre.ahead()
+    contrast, again = theatre.scan("contrast"), theatre.scan("contrast")
+    assert theatre.made == ["before", native.name, contrast.name, again.name]
+    assert theatre.outlined == [(scan.name, scan.name, "before", "before") for scan in (native, contrast, again)]
+
+
+def test_the_residual_comes_first_and_meanwhile_the_margin_says_that_it_is_to_come(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = threading.Event()
+
+    def later(*args: Any) -> Margin:
+        _until(shown)
+        return resection.margin_found(*args)
+
+    monkeypatch.setattr("IntraopMRILib.session.session.margin_found", later)
+    theatre.scan("native")
+    contrast = theatre.offer("contrast")
+    theatre.until(lambda: any(isinstance(update, ResidualFound) for update in theatre.told))
+    journal = theatre.session.journal
+    entry = journal.record.margin
+    assert entry is not None
+    assert entry.image_uid == contrast.uid
+    assert entry.closest.value is None
+    assert entry.closest.missing_because == resection.TO_COME
+    assert theatre.session.measuring
+    shown.set()
+    theatre.until(lambda: not theatre.session.working)
+    entry = journal.record.margin
+    assert entry is not None
+    assert entry.closest.value is not None
+    assert not theatre.session.measuring
+    last = [update for update in theatre.told if isinstance(update, StageProgress)][-1]
+    assert (last.stage, last.fraction) == ("measure the margin", 1.0)
+
+
+def test_a_margin_that_fails_takes_nothing_along_and_is_not_waited_for(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(*_args: Any) -> Margin:
+        raise ZeroDivisionError("in the margin")
+
+    monkeypatch.setattr("IntraopMRILib.session.session.margin_found", defect)
+    theatre.scan("native")
+    theatre.scan("contrast")
+    record = theatre.session.journal.record
+    assert record.residual is not None
+    assert record.margin is not None
+    assert "could not be measured" in record.margin.closest.missing_because
+    assert [update.stage for update in theatre.told if isinstance(update, Problem)] == ["measure the margin"]
+
+
+def test_who_stops_at_the_residual_gets_no_margin_and_nothing_waits_for_one(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*args: Any) -> ResidualFound:
+        theatre.session.cancel()
+        return resection.residual_found(*args)
+
+    monkeypatch.setattr("IntraopMRILib.session.session.residual_found", stopped)
+    theatre.scan("native")
+    theatre.scan("contrast")
+    record = theatre.session.journal.record
+    assert record.residual is None
+    assert record.margin is not None
+    assert record.margin.closest.value is None
+    assert not theatre.session.measuring
 
 
 def _until(event: threading.Event) -> None:

@@ -94,17 +94,17 @@ def resection_margin(
     checked_label(brain, "brain mask", may_fill=True)
     based_on = (cavity.uid, tumour.uid) if native is None else (cavity.uid, tumour.uid, native.uid)
     if not checked_label(cavity, "resection cavity").any():
-        return _missing("no cavity was found", based_on)
+        return no_margin("no cavity was found", based_on)
     wall = plain_wall(cavity, brain) if native is None else sharp_wall(cavity, brain, native)
     before, weights = _border(mass, tumour)
     now = mapped(intraop_from_preop, before)
     found = [_distances(now, weights, hole, wall) for hole in (wall.fluid, wall.with_clot)]
     if any(one is None for one in found):
-        return _missing("no cavity was found", based_on)
+        return no_margin("no cavity was found", based_on)
     (least, counted), (most, _) = (one for one in found if one is not None)
     seen = _percent(counted, weights)
     if seen < LEAST_SEEN:
-        return _missing(f"only {seen:.0f} % of the tumour's border lies in brain or cavity", based_on)
+        return no_margin(f"only {seen:.0f} % of the tumour's border lies in brain or cavity", based_on)
     margin, clot = (least + most) / 2.0, np.abs(most - least) / 2.0
     error = np.hypot(_radius(uncertainty_mm, now), wall.error_mm) + clot
     before, now, weights, margin, error = (a[counted] for a in (before, now, weights, margin, error))
@@ -163,7 +163,9 @@ def _radius(uncertainty_mm: Callable[[Points], npt.NDArray[np.float64]], points:
     return radius
 
 
-def _missing(why: str, based_on: tuple[str, ...]) -> Margin:
+def no_margin(why: str, based_on: tuple[str, ...]) -> Margin:
+    """In the place of a margin, with the reason ``why`` there is none."""
+
     def one(name: str, unit: str) -> Measurement:
         return Measurement(
             name, None, unit, "Of the tumour's border to the wall of the cavity", SOURCE, None, why, based_on

@@ -2,7 +2,7 @@
 
 The brain shift in the native scan is followed at once, though nothing shows it: the contrast scan of the same position
 begins from it, and is registered for itself in a fraction of the time. The outline of the brain before the operation is
-made once for all scans.
+made once for all scans; that in a scan beside its rigid registration, which does not need it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from IntraopMRIReconstructionLib.data import Image, Level
-from IntraopMRIReconstructionLib.errors import Cancelled, IntraopError, RegistrationError
+from IntraopMRIReconstructionLib.errors import Cancelled, IntraopError
 
 from ..register.deformable import DeformableRegistration, register_deformable
 from ..register.deformable_work import preoperative_brain
@@ -30,12 +31,13 @@ NICE = 10
 
 
 class Ahead:
-    """Of one session. One scan at a time, on one thread of low priority; every method from any thread, none waits."""
+    """Of one session. One scan at a time, on one thread of low priority; every method from any thread."""
 
     def __init__(self, plan: Plan, journal: Journal, tell: Callable[[Update], None]) -> None:
         self._plan, self._journal, self._tell = plan, journal, tell
-        self._lock, self._outlining = threading.Lock(), threading.Lock()
-        self._outline: tuple[Image | None] | None = None
+        self._lock, self._beside = threading.Lock(), ThreadPoolExecutor(1, "intraop outline")
+        #: Of the brain, in the preoperative volume and the newest scan.
+        self._outlines: dict[Image, Future[Image | None]] = {}
         self._native: Image | None = None
         self._found: DeformableRegistration | None = None
         #: Of the run that goes on: what it finds after that is set is nobody's.
@@ -69,21 +71,27 @@ class Ahead:
         self.drop()
         if self._thread is not None:
             self._thread.join()
+        self._beside.shutdown()
 
     def found_in(self, native: Image) -> DeformableRegistration | None:
         """What was found in that very scan; None when it is not finished, or could not be trusted."""
         with self._lock:
             return self._found if self._native is native else None
 
-    def brain(self) -> Image | None:
-        """Outline of the brain in the preoperative volume, made once; None when none comes loose from the head."""
-        with self._outlining:
-            if self._outline is None:
-                try:
-                    self._outline = (preoperative_brain(self._plan.preoperative),)
-                except RegistrationError:
-                    self._outline = (None,)
-            return self._outline[0]
+    def outline(self, scan: Image) -> None:
+        """Begin to outline the brain in this scan, from now on the only one, and once in the preoperative volume."""
+        with self._lock:
+            known = self._outlines
+            self._outlines = {
+                image: known.get(image) or self._beside.submit(_outline, image)
+                for image in (self._plan.preoperative, scan)
+            }
+
+    def brain_in(self, image: Image) -> Image | None:
+        """Outline of the brain, waited for; None when none comes loose from the head, or for another scan."""
+        with self._lock:
+            outline = self._outlines.get(image)
+        return None if outline is None else outline.result()
 
     def _forget(self) -> None:
         self._stopped.set()
@@ -101,7 +109,8 @@ class Ahead:
                 native,
                 self._plan.preoperative,
                 rigid,
-                moving_mask=self.brain(),
+                fixed_mask=self.brain_in(native),
+                moving_mask=self.brain_in(self._plan.preoperative),
                 tumour=self._plan.tumour,
                 progress=lambda _fraction, _what: not stopped.is_set(),
                 threads=1,
@@ -122,6 +131,14 @@ class Ahead:
                 return
             self._found = found
         self._journal.timing(f"follow the brain shift ahead: {native.name}", time.perf_counter() - started)
+
+
+def _outline(image: Image) -> Image | None:
+    try:
+        return preoperative_brain(image)
+    except IntraopError:
+        # The registration that needs it finds the same, and says so.
+        return None
 
 
 def _give_way() -> None:

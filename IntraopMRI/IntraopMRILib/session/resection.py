@@ -19,6 +19,8 @@ from .updates import ResidualFound, ShiftFound
 
 #: How far the brain may have moved at the tumour in a way that a rigid registration does not know (mm).
 UNMODELLED_SHIFT_MM = 5.0
+#: Stands in the place of the margin until it is measured.
+TO_COME = "still to be measured"
 
 
 def shift_found(rigid: RigidRegistration, found: DeformableRegistration, image: Image, tumour: Image) -> ShiftFound:
@@ -52,15 +54,12 @@ def residual_found(pair: ScanPair, tumour: Image, progress: Progress) -> Residua
     return ResidualFound(assessment, pair.notes(native), cavity)
 
 
-def margin_found(pair: ScanPair, tumour: Image) -> Margin | None:
-    """How far the cavity reaches beyond the tumour's border; None where the brain shift is not followed.
+def margin_found(pair: ScanPair, found: DeformableRegistration, tumour: Image) -> Margin:
+    """How far the cavity ``found`` in the contrast scan reaches beyond the tumour's border.
 
     The wall is looked for in the native scan where it is one of the same position: with agent, tumour that is left is
     as bright as clot.
     """
-    found = pair.placed["contrast"].deformable
-    if found is None:
-        return None
     try:
         native: Image | None = pair.native()
     except SessionError:

@@ -19,6 +19,7 @@ from IntraopMRIReconstructionLib.reconstruct.quantity_image import UNIT
 from IntraopMRIReconstructionLib.wire.recorder import ByteTap
 from IntraopMRIReconstructionLib.wire.scanner_control import ScannerControl
 
+from ..assess.margin import no_margin
 from ..register.carry_over import Carried, shift_at
 from ..register.deformable import DeformableRegistration, register_deformable
 from ..register.rigid import RigidRegistration, register_rigid
@@ -37,7 +38,7 @@ from .pair import ScanPair
 from .plan import Plan, carried_plan
 from .products import Products, is_map, map_of
 from .receive import ArrivedScan, Reception, role_of
-from .resection import margin_found, residual_found, shift_found
+from .resection import TO_COME, margin_found, residual_found, shift_found
 from .tell import Teller
 from .updates import (
     ALIGNMENT,
@@ -144,6 +145,12 @@ class Session:
     def working(self) -> bool:
         """Whether a scan is worked on, or waits for that."""
         return self._scans.unfinished_tasks > 0
+
+    @property
+    def measuring(self) -> bool:
+        """Whether a number of the newest scan is still to come, although its residual was told."""
+        margin = self.journal.record.margin
+        return self.working and margin is not None and margin.closest.missing_because == TO_COME
 
     @property
     def over(self) -> bool:
@@ -353,10 +360,11 @@ class Session:
         yield "register", self._register
         if self.plan.tumour is not None and scan.role == "contrast":
             yield "follow the brain shift", self._follow_shift
-            yield "measure the margin", self._measure_margin
             yield "assess residual", self._assess_residual
+            yield "measure the margin", self._measure_margin
         elif self.plan.tumour is not None and self._pair.waits:
             yield "assess residual", self._complete_pair
+            yield "measure the margin", self._measure_margin
         if self.plan.trajectories or self._each_bone:
             yield "assess implants", self._assess_implants
 
@@ -397,6 +405,8 @@ class Session:
 
     def _register(self, scan: ArrivedScan) -> None:
         image = self._pair.images[scan.role]
+        if self.plan.tumour is not None:
+            self._ahead.outline(image)
         found = register_rigid(
             image,
             self.plan.preoperative,
@@ -443,7 +453,8 @@ class Session:
                 image,
                 self.plan.preoperative,
                 rigid,
-                moving_mask=self._ahead.brain(),
+                fixed_mask=self._ahead.brain_in(image),
+                moving_mask=self._ahead.brain_in(self.plan.preoperative),
                 tumour=tumour,
                 start=self._begun_ahead(),
                 progress=self._teller.progress(stage),
@@ -477,15 +488,22 @@ class Session:
         assert self.plan.tumour is not None
         update = shift_found(rigid, found, image, self.plan.tumour)
         self.journal.shift(update, self.plan.preoperative)
+        self.journal.margin(no_margin(TO_COME, (image.uid, self.plan.tumour.uid)), image)
         self._tell(update)
         self._carry(carried_plan(self.plan, image, rigid, found))
 
     def _measure_margin(self, scan: ArrivedScan) -> None:
-        assert self.plan.tumour is not None
-        with self._teller.reporting("measure the margin", False, scan.protocol):
-            margin = margin_found(self._pair, self.plan.tumour)
-            if margin is not None:
-                self.journal.margin(margin, self._pair.images["contrast"])
+        """After the residual, which is shown meanwhile; nothing for a native scan that completes no pair."""
+        tumour, placed, stage = self.plan.tumour, self._pair.placed.get("contrast"), "measure the margin"
+        if tumour is None or self._pair.newest != "contrast" or placed is None or placed.deformable is None:
+            return
+        image, tell = self._pair.images["contrast"], self._teller.progress(stage)
+        tell(0.0, "measuring the margin")
+        margin = no_margin("it could not be measured", (image.uid, tumour.uid))
+        with self._teller.reporting(stage, False, scan.protocol):
+            margin = margin_found(self._pair, placed.deformable, tumour)
+        self.journal.margin(margin, image)
+        tell(1.0, "margin measured")
 
     def _assess_residual(self, _scan: ArrivedScan) -> None:
         assert self.plan.tumour is not None
@@ -508,7 +526,6 @@ class Session:
         self._registered(placed.rigid, contrast)
         if placed.deformable is not None:
             self._shifted(placed.rigid, placed.deformable, contrast)
-        self._measure_margin(scan)
         self._assess_residual(scan)
 
     def _assess_implants(self, scan: ArrivedScan) -> None:
