@@ -9,6 +9,9 @@ import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import AssessmentError
 
+#: In the label of a cavity: clot or packing, as bright as tissue; its border is not seen.
+FILLED = 2
+
 
 def checked_label(label: Image, name: str, may_fill: bool = False) -> npt.NDArray[Any]:
     """Values (k, j, i) of ``label``: whole numbers, zero outside and positive inside.
@@ -34,3 +37,12 @@ def checked_label(label: Image, name: str, may_fill: bool = False) -> npt.NDArra
     if not may_fill and array.all():
         raise AssessmentError(f"the {name} fills its whole volume: it is inverted or no outline, segment it again")
     return array
+
+
+def filled_because(cavity: Image) -> str:
+    """Why nothing that rests on the border of the ``cavity`` is given, in words; empty where all of it is fluid."""
+    parts = cavity.array != 0, cavity.array == FILLED
+    all_cm3, filled_cm3 = (float(np.count_nonzero(part)) * cavity.voxel_volume_ml for part in parts)
+    if not filled_cm3:
+        return ""
+    return f"{filled_cm3:.1f} of {all_cm3:.1f} cm3 of the cavity hold clot or packing, whose border is not seen"

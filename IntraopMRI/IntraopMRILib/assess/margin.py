@@ -18,7 +18,7 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from .carry import Mapping, mapped
-from .labels import checked_label
+from .labels import checked_label, filled_because
 from .wall import Wall, plain_wall, sharp_wall
 
 Points = npt.NDArray[np.float64]
@@ -78,7 +78,8 @@ def resection_margin(
     """Signed distance from the tumour's border, carried over, to the wall of the cavity, everywhere on the border.
 
     ``tumour``: preoperative label; 3 and above (infiltration) is no part of the mass. ``cavity``, ``brain``: labels on
-    one intraoperative grid. The wall is where the cavity meets brain: its opening to the outside is none.
+    one intraoperative grid. The wall is where the cavity meets brain: its opening to the outside is none. Where clot or
+    packing fills a part of it (label 2) no margin is given.
     ``intraop_from_preop``: as in :mod:`.carry`. ``uncertainty_mm``: 95 % radius (n,) at intraoperative RAS points.
     ``native``: scan without agent in the same position, in which the wall is seen sharper, see :mod:`.wall`; where clot
     lies over the wall, the middle of the clot is taken and its thickness is part of the interval.
@@ -95,6 +96,8 @@ def resection_margin(
     based_on = (cavity.uid, tumour.uid) if native is None else (cavity.uid, tumour.uid, native.uid)
     if not checked_label(cavity, "resection cavity").any():
         return no_margin("no cavity was found", based_on)
+    if filled := filled_because(cavity):
+        return no_margin(filled, based_on)
     wall = plain_wall(cavity, brain) if native is None else sharp_wall(cavity, brain, native)
     before, weights = _border(mass, tumour)
     now = mapped(intraop_from_preop, before)

@@ -9,7 +9,7 @@ from IntraopMRIReconstructionLib.data import Image, Measurement
 from IntraopMRIReconstructionLib.errors import AssessmentError
 from scipy import ndimage
 
-from .labels import checked_label
+from .labels import checked_label, filled_because
 
 RANO_SOURCE = "Karschnia et al., Neuro-Oncology 2023, doi 10.1093/neuonc/noac193"
 RANO_DEFINITION = (
@@ -131,19 +131,20 @@ def extent_of_resection(
 def cavity_volume(cavity: Image, based_on: tuple[str, ...] = ()) -> Measurement:
     """Volume of a segmented resection cavity (label, k j i) with +-1 voxel at its boundary.
 
-    Without value when the label is empty: none was found, which is not the same as nothing resected. Raises
-    AssessmentError for what is no label.
+    Without value when the label is empty, none was found, which is not the same as nothing resected; and where clot or
+    packing fills a part of it (label 2). Raises AssessmentError for what is no label.
     """
     inside = checked_label(cavity, "resection cavity") != 0
     name, definition = (
         "Resection cavity",
         (
-            "Dark now and tissue in the carried-over preoperative volume (fluid, air; a cavity full of blood is "
-            "underestimated); interval: 1 voxel at the boundary"
+            "Dark now and tissue in the carried-over preoperative volume (fluid, air; none is given where clot or "
+            "packing fills it); interval: 1 voxel at the boundary"
         ),
     )
-    if not inside.any():
-        return Measurement(name, None, "cm3", definition, missing_because="no cavity was found", based_on=based_on)
+    missing = filled_because(cavity) if inside.any() else "no cavity was found"
+    if missing:
+        return Measurement(name, None, "cm3", definition, missing_because=missing, based_on=based_on)
     counts = [ndimage.binary_erosion(inside).sum(), inside.sum(), ndimage.binary_dilation(inside).sum()]
     low, volume, high = (float(count) * cavity.voxel_volume_ml for count in counts)
     return Measurement(name, volume, "cm3", definition, interval=(low, high), based_on=based_on)

@@ -1,4 +1,8 @@
-"""The resection cavity: dark now, tissue in the preoperative image that is carried over."""
+"""The resection cavity: dark now, tissue in the preoperative image that is carried over.
+
+Clot and haemostatic material in it are as bright as brain or brighter. What shows them is what is no longer there: the
+necrosis, the enhancement and the folds of before.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from scipy import ndimage
 from .lattice import LOOSE
 from .sampling import BoolArray, Float32Array, bounding_box
 
+#: Labels of the cavity: fluid or air; what is as bright as tissue in its place.
+FLUID, FILLED = 1, 2
 #: Dark: below this part of the brain's typical grey value around it (fluid, air and clot-free saline lie lower).
 DARK = 0.55
 #: Tissue: above this part of it in the preoperative image.
@@ -32,6 +38,11 @@ STAIN_REACH_MM, STAIN = 6.0, 0.22
 #: So near to it, mm, what is brighter than this part is clot, even where an enhancing rim was as bright before. Chosen
 #: on seven cases (one shift solved by elasticity), none of them the benchmark's: reach and level matter little.
 CLOT_MM, CLOT = 4.0, 1.4
+#: Brighter than this part of the brain's typical grey value is enhancement, or as bright as that. Agent is looked for
+#: in vessels and sinuses: brighter than the second, farther than this from the tumour, mm, and at least so many voxels.
+BRIGHT, VESSEL, AWAY_MM, LEAST_VESSELS = 1.25, 1.4, 12.0, 50
+#: What fills a cavity is looked for within this distance of the tumour, mm: the way to it is filled as well.
+FILLED_REACH_MM = 6.0
 #: A cavity that has drawn in by this part of its volume has walls that move on their own. One that was pulled open by a
 #: brain that bulges is stretched by the tissue around it: let go, its walls ran 0.15 mm too far.
 DRAWN_IN = 0.1
@@ -44,18 +55,32 @@ def find_cavity(
     carried_brain: BoolArray,
     carried_tumour: BoolArray,
     voxel_mm: npt.ArrayLike,
-) -> BoolArray:
-    """Cavity (k, j, i) in the intraoperative image ``fixed``, seen against the ``carried`` over preoperative image.
+) -> tuple[BoolArray, BoolArray]:
+    """Cavity in the intraoperative image ``fixed``, seen against the ``carried`` over preoperative image.
 
+    What is fluid or air, and what is gone beside it though clot or packing fills its place, both (k, j, i).
     ``brain``, ``carried_brain``: their brain masks on the same grid; ``carried_tumour``: the preoperative tumour, whose
-    necrosis was dark before (all False when unknown). Both images are divided by the median grey value
-    of the brain around each voxel, so that neither bias field nor scaling matters. All False where there is none.
+    necrosis was dark before (all False when unknown: then nothing is seen to be filled). Both images are divided by the
+    median grey value of the brain around each voxel, so that neither bias field nor scaling matters. All False where
+    there is none.
     """
     voxel, both = np.asarray(voxel_mm, dtype=float), brain & carried_brain
-    now = _relative(fixed, both, voxel)
+    now, was = (_relative(values, both, voxel) for values in (fixed, carried))
+    alike = _agent_alike(now, was, carried_brain, carried_tumour, voxel)
+    near_tumour = within_mm(carried_tumour, FILLED_REACH_MM, voxel)
+    # A sinus that enhanced is dark without agent.
+    was_tissue = (was > TISSUE) & (alike | (was < BRIGHT) | near_tumour)
     dark = (now < DARK) & carried_brain & scanned(fixed)
-    was_tissue = _relative(carried, both, voxel) > TISSUE
-    gone = carried_brain & (was_tissue | carried_tumour)
+    fluid = _fluid(now, dark, was_tissue, carried_brain & (was_tissue | carried_tumour), voxel)
+    replaced = carried_tumour & (was < DARK) & (now > TISSUE)
+    if alike:
+        replaced |= near_tumour & (np.abs(now - was) > STAIN) & ((was < BRIGHT) | (now < BRIGHT))
+    return fluid, _filled(replaced & both & ~fluid & (now > DARK), voxel)
+
+
+def _fluid(
+    now: Float32Array, dark: BoolArray, was_tissue: BoolArray, gone: BoolArray, voxel: npt.NDArray[np.float64]
+) -> BoolArray:
     candidate = dark & gone
     # One voxel of opening removes what half a voxel of misfit leaves along every sulcus.
     candidate = np.asarray(ndimage.binary_opening(candidate, iterations=max(1, round(2.0 / float(voxel.max())))))
@@ -66,7 +91,7 @@ def find_cavity(
     kept = np.flatnonzero((sizes >= max(SMALLEST_ML, 0.15 * float(sizes.max()))) & (changed > CHANGED * sizes))
     # Sulci that the resection opened and the necrosis of a tumour were dark before: what the found parts embrace
     # within CLOSED_MM and is dark now belongs to the cavity too.
-    found, result = np.isin(labels, kept), np.zeros_like(brain)
+    found, result = np.isin(labels, kept), np.zeros_like(dark)
     if not kept.size:
         return result
     box = bounding_box(found, np.ceil(2.0 * CLOSED_MM / voxel).astype(int) + 2)
@@ -76,6 +101,31 @@ def find_cavity(
     grown |= ndimage.binary_dilation(grown) & gone & _more_than_half(now, grown)
     result[box] = ndimage.binary_fill_holes(ndimage.binary_closing(grown) | grown)
     return result
+
+
+def _filled(replaced: BoolArray, voxel: npt.NDArray[np.float64]) -> BoolArray:
+    """The parts of ``replaced`` that are no misfit.
+
+    What was as bright as an enhancing rim and still is, tumour or clot, is none of it: the border may lie so much
+    farther out.
+    """
+    labels, _ = ndimage.label(ndimage.binary_opening(replaced, iterations=max(1, round(2.0 / float(voxel.max())))))
+    sizes = np.bincount(labels.ravel()) * float(np.prod(voxel)) / 1000.0
+    sizes[0] = 0.0
+    kept = np.flatnonzero(sizes >= SMALLEST_ML)
+    return (
+        np.asarray(ndimage.binary_dilation(np.isin(labels, kept), mask=replaced))
+        if kept.size
+        else np.zeros_like(replaced)
+    )
+
+
+def _agent_alike(
+    now: Float32Array, was: Float32Array, brain: BoolArray, tumour: BoolArray, voxel: npt.NDArray[np.float64]
+) -> bool:
+    """Whether vessels and sinuses that were bright away from the ``tumour`` are bright now; True when none were."""
+    vessels = brain & ~within_mm(tumour, AWAY_MM, voxel) & (was > VESSEL)
+    return bool(np.count_nonzero(vessels) < LEAST_VESSELS or np.median(now[vessels]) > BRIGHT)
 
 
 def find_stains(

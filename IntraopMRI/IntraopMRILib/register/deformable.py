@@ -63,7 +63,8 @@ class DeformableRegistration:
     ``shift``: Image (k, j, i, 3), RAS mm in the intraoperative frame. A point y of the intraoperative image shows the
     tissue that the rigid pose alone would have put at y + shift(y): the preoperative point is
     preop_from_intraop (y + shift(y)). ``inverse_shift``: from there back: tissue expected at z is now at
-    z + inverse_shift(z). ``cavity``, ``brain``: uint8 Images on the same grid. ``fit``: see :class:`Fit`.
+    z + inverse_shift(z). ``cavity``, ``brain``: uint8 Images on the same grid; in the cavity 1 is fluid
+    or air, 2 clot or packing, whose border is not seen. ``fit``: see :class:`Fit`.
     ``begun_from``: uid of the earlier scan that it was begun from, empty when from nothing.
     """
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
 from scipy import ndimage
 
+from .cavity import FILLED
 from .uncertainty import distance_mm
 
 #: Median residual of normalised images: one patient's sound images leave less than half the first, two patients' or
@@ -82,6 +83,7 @@ def deformable_verdict(found: Findings) -> Verdict:
     # Beyond the preoperative volume the map grows without end; how much lies there is a reason of its own.
     radius = float(np.quantile(found.uncertainty.array[matched], 0.95)) if matched.any() else np.inf
     cavity_ml = float(np.count_nonzero(found.cavity.array)) * found.cavity.voxel_volume_ml
+    filled_ml = float(np.count_nonzero(found.cavity.array == FILLED)) * found.cavity.voxel_volume_ml
     # Every eighth voxel is enough for a quantile.
     some = np.zeros_like(tissue)
     some[::2, ::2, ::2] = tissue[::2, ::2, ::2]
@@ -111,6 +113,7 @@ def deformable_verdict(found: Findings) -> Verdict:
         _reason("largest displacement", largest, "mm", CHECK_SHIFT_MM, REFUSED_SHIFT_MM),
         _reason("uncertainty (95 % of the brain)", radius, "mm", CHECK_UNCERTAINTY_MM, REFUSED_UNCERTAINTY_MM),
         _reason("cavity volume", cavity_ml, "ml", CHECK_CAVITY_ML, np.inf),
+        _reason("clot or packing in the cavity", filled_ml, "ml", 0.0, np.inf),
         _reason("there and back", back, "mm", CHECK_INVERSE_MM, np.inf),
         _reason("voxel size", found.thickest_mm, "mm", CHECK_SPACING_MM, np.inf),
         Reason(

@@ -16,7 +16,7 @@ from IntraopMRIReconstructionLib.errors import Cancelled, RegistrationError
 from IntraopMRIReconstructionLib.geometry import invert, resample_matrix
 
 from .brain_mask import brain_of
-from .cavity import RIM_MM, find_cavity, find_stains, hold_of, scanned, with_rim
+from .cavity import FILLED, FLUID, RIM_MM, find_cavity, find_stains, hold_of, scanned, with_rim
 from .inverse import before_moving, inverse_of
 from .lattice import LOOSE, Basis, Lattice, firm_nodes
 from .matching import LevelFit, LevelImages
@@ -93,12 +93,14 @@ class Work:
         self.tumour: BoolArray = np.zeros_like(self.brain)
         if tumour is not None:
             self.tumour = mask_on(_moved(tumour, pose), self.masks, "tumour")
+        #: All of it, and the part of it that is no fluid or air.
         self.cavity: BoolArray = np.zeros_like(self.brain)
+        self.filled: BoolArray = self.cavity
         #: The cavity, and beside it where its wall has the grey values of surgery.
         self._gone: BoolArray = self.cavity
         #: Where the preoperative image shows what is gone now.
         self._taken: BoolArray = self.cavity
-        self._cavity_known = False
+        self._tumour_trusted = False
         #: What holds the cavity's walls together, see :func:`.cavity.hold_of`.
         self._hold = LOOSE
         self.remapped = self._same_tones()
@@ -208,7 +210,7 @@ class Work:
     def _normalised(self, fixed: Volume, moving: Float32Array) -> LevelImages:
         """``moving``: already normalised."""
         counted = self._on(self.brain & self.covered & ~self._gone, fixed)
-        trusted = self.covered if self._cavity_known else self.covered & ~self.tumour
+        trusted = self.covered if self._tumour_trusted else self.covered & ~self.tumour
         return LevelImages(
             locally_normalised(fixed.values, counted, fixed.spacing_kji_mm),
             moving,
@@ -240,7 +242,11 @@ class Work:
         brain, before = carried(self.moving_brain) > 0.7, carried(moving.values)
         if cavity:
             tumour = carried(self.tumour) > 0.5
-            self.cavity = find_cavity(fixed.values, before, self.brain, brain, tumour, voxel)
+            # Translated grey values are good enough to match by, not to say what is tissue.
+            fluid, filled = find_cavity(fixed.values, before, self.brain, brain, tumour, voxel)
+            self.filled = filled & (not self.remapped)
+            # Where the fit is coarse a tumour that is whole looks like what fills its place: then it is left out only.
+            self.cavity = fluid | self.filled if wall else fluid
         self._know_cavity()
         self._hold = hold_of(self.cavity, displacement)
         if wall:
@@ -269,8 +275,8 @@ class Work:
         self._know_cavity()
 
     def _know_cavity(self) -> None:
-        """From now on the cavity and its wall are not matched, and the tumour that is left is."""
-        self._cavity_known = True
+        """From now on the cavity and its wall are not matched, and the tumour that is left is, unless clot looks so."""
+        self._tumour_trusted = not self.filled.any()
         self._gone = self.cavity.copy()
         if self.cavity.any():
             voxel = self.masks.spacing_kji_mm
@@ -297,7 +303,7 @@ class Work:
         return (
             image(along_axes, "brain shift"),
             image(inverse, "inverse brain shift"),
-            Image(self.cavity.astype(np.uint8), grid.ras_from_ijk, "cavity"),
+            Image(np.where(self.filled, FILLED, FLUID * self.cavity).astype(np.uint8), grid.ras_from_ijk, "cavity"),
             Image(self.brain.astype(np.uint8), grid.ras_from_ijk, "brain"),
         )
 

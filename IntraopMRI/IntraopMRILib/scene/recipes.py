@@ -238,7 +238,8 @@ def brain_shift(found: DeformableRegistration) -> dict[str, Content]:
     if np.any(found.cavity.array):
         # Darker than the residual: beside it both are grey in a Slicer without a session.
         segments, tints = {1: ("cavity", "Cavity", colors.STORED_RESECTED)}, {"cavity": colors.CAVITY}
-        cavity = segmentation(found.cavity, "Resection cavity", segments, looks.cavity)
+        whole = replace(found.cavity, array=(found.cavity.array != 0).astype(np.uint8))
+        cavity = segmentation(whole, "Resection cavity", segments, looks.cavity)
         result[CAVITY] = replace(cavity, tints=tints)
     return result
 

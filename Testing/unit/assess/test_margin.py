@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from IntraopMRILib.assess.margin import Margin, resection_margin
+from IntraopMRILib.assess.resection import cavity_volume
 from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import AssessmentError
 from IntraopMRIReconstructionLib.geometry import apply, corner_from_centre, rotation_about
@@ -239,3 +240,20 @@ def test_a_scan_that_shows_no_more_changes_nothing(spacing_mm: float) -> None:
     )
     assert same.closest.value == plain.closest.value
     assert same.closest.interval == plain.closest.interval
+
+
+def test_no_margin_and_no_volume_where_clot_hides_the_wall() -> None:
+    tumour = ball(np.eye(3), CAVITY_AT, 12.0, 1.0, CAVITY_AT)
+    cavity = ball(np.eye(3), CAVITY_AT, CAVITY_MM, VOXEL_MM, CAVITY_AT)
+    brain = ball(np.eye(3), CAVITY_AT, 45.0, VOXEL_MM, CAVITY_AT)
+    assert cavity_volume(cavity).value is not None
+    array = cavity.array.copy()
+    array[: array.shape[0] // 2] *= 2
+    packed = cavity.with_array(array)
+    found = resection_margin(tumour, packed, brain, np.eye(4), lambda p: np.full(len(p), 0.5))
+    for number in (found.closest, found.outside, cavity_volume(packed)):
+        assert number.value is None
+        assert number.interval is None
+        assert "of the cavity hold clot or packing, whose border is not seen" in number.missing_because
+    assert found.at_ras_mm is None
+    assert "clot or packing" in found.text

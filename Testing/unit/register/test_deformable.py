@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from IntraopMRILib.register import deformable_work
+from IntraopMRILib.register.cavity import FILLED
 from IntraopMRILib.register.deformable import DeformableRegistration, register_deformable
 from IntraopMRILib.register.deformable_verdict import Findings, deformable_verdict, jacobian_determinant
 from IntraopMRILib.register.inverse import before_moving
@@ -26,7 +27,15 @@ class Case:
     """Images and truth: the intraoperative point y shows the head at shifted(pose^-1 y)."""
 
     def __init__(
-        self, head: Any, scan: Any, pose: Any, shifted: Any, axes: np.ndarray, look: Any = None, **grid: Any
+        self,
+        head: Any,
+        scan: Any,
+        pose: Any,
+        shifted: Any,
+        axes: np.ndarray,
+        look: Any = None,
+        filling: float = 18.0,
+        **grid: Any,
     ) -> None:
         self.pose = pose((0.4, 1.0, 0.2), 6.0, (5.0, -4.0, 3.0))
         self._warp = lambda p: shifted(p, SHIFT_MM)
@@ -34,7 +43,7 @@ class Case:
         def resected(points: np.ndarray) -> np.ndarray:
             cavity = np.linalg.norm(points - CAVITY_AT, axis=-1) < CAVITY_MM
             values = head(points) * (1.0 + 0.0015 * points[..., 1])
-            return np.where(cavity, 18.0, values if look is None else look(values))
+            return np.where(cavity, filling, values if look is None else look(values))
 
         back = invert(self.pose)
         self.preop = scan(head, seed=5, **grid)
@@ -100,6 +109,29 @@ def test_cavity_is_found_where_it_is(make: Any) -> None:
         case.intraop, case.preop, case.pose, fixed_mask=case.brain, moving_mask=case.preop_brain, cavity=case.cavity
     )
     assert case.errors(found).mean() < 1.1 * case.errors(known).mean() + 0.01
+
+
+def test_a_cavity_full_of_clot_is_said_and_does_not_pull_its_walls(make: Any) -> None:
+    def enhanced(preop: Image) -> Image:
+        """The tumour before surgery: a bright rim about a dark core."""
+        k, j, i = np.indices(preop.array.shape)
+        away = np.linalg.norm(apply(preop.ras_from_ijk, np.stack([i, j, k], -1).astype(float)) - CAVITY_AT, axis=-1)
+        rim, core = (away < CAVITY_MM - 1.0), away < CAVITY_MM - 5.0
+        return preop.with_array(np.where(core, 35.0, np.where(rim, 165.0, preop.array)).astype(np.float32))
+
+    errors = {}
+    for filling in (18.0, 100.0):
+        case = make(filling=filling, spacing=(2.0, 2.0, 2.0))
+        masks = {"fixed_mask": case.brain, "moving_mask": case.preop_brain, "tumour": case.tumour}
+        found = register_deformable(case.intraop, enhanced(case.preop), case.pose, **masks)
+        tissue = (case.brain.array != 0) & (case.cavity.array == 0)
+        near = distance_mm(case.cavity)[tissue][::40] < 12.0
+        errors[filling] = float(case.errors(found)[near].mean())
+    true_ml = np.count_nonzero(case.cavity.array) * case.cavity.voxel_volume_ml
+    assert np.count_nonzero(found.cavity.array == FILLED) * found.cavity.voxel_volume_ml > 0.5 * true_ml
+    assert found.verdict.level is Level.CHECK
+    assert "clot or packing in the cavity" in found.verdict.text
+    assert errors[100.0] < 1.5 * errors[18.0] + 0.05
 
 
 def test_finer_steps_around_the_cavity_help_there(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,6 +364,11 @@ def test_verdict_rules(findings: Findings) -> None:
     assert deformable_verdict(replace(findings, remapped=True)).level is Level.CHECK
     assert deformable_verdict(replace(findings, thickest_mm=6.0)).level is Level.CHECK
     assert deformable_verdict(replace(findings, likeness=0.7)).level is Level.CHECK
+    packed = np.zeros((40, 40, 40), np.uint8)
+    packed[10:15, 10:20, 10:20] = FILLED
+    filled = deformable_verdict(replace(findings, cavity=Image(packed, matrix)))
+    assert filled.level is Level.CHECK
+    assert "clot or packing in the cavity 4 ml" in filled.text
     assert "outside of the outline 20 %" in deformable_verdict(replace(findings, missing=0.2)).text
     assert deformable_verdict(replace(findings, likeness=float("nan"))).level is Level.REFUSED
     rng = np.random.default_rng(0)

@@ -232,16 +232,18 @@ def test_cavity_with_and_without_a_dark_tumour() -> None:
     carried = np.random.default_rng(1).normal(100.0, 6.0, shape).astype(np.float32)
     hole = np.linalg.norm(np.moveaxis(np.indices(shape), 0, -1) - (24, 24, 34), axis=-1) < 6
     nowhere = np.zeros(shape, bool)
-    assert not find_cavity(fixed, carried, brain, brain, nowhere, voxel).any()
+    assert not any(part.any() for part in find_cavity(fixed, carried, brain, brain, nowhere, voxel))
     fixed[22:25, 22:25, 22:25] = 15.0
-    assert not find_cavity(fixed, carried, brain, brain, nowhere, voxel).any(), "too small for a resection"
+    assert not any(part.any() for part in find_cavity(fixed, carried, brain, brain, nowhere, voxel)), (
+        "too small for a resection"
+    )
     fixed[hole] = 15.0
-    found = find_cavity(fixed, carried, brain, brain, nowhere, voxel)
+    found, _ = find_cavity(fixed, carried, brain, brain, nowhere, voxel)
     assert 2 * (found & hole).sum() / (found.sum() + hole.sum()) > 0.9
     necrosis = np.linalg.norm(np.moveaxis(np.indices(shape), 0, -1) - (24, 24, 34), axis=-1) < 4
     carried[necrosis] = 30.0
     for tumour in (nowhere, hole):
-        found = find_cavity(fixed, carried, brain, brain, tumour, voxel)
+        found, _ = find_cavity(fixed, carried, brain, brain, tumour, voxel)
         assert 2 * (found & hole).sum() / (found.sum() + hole.sum()) > 0.9
 
 
@@ -252,15 +254,70 @@ def test_necrosis_that_nobody_took_out_and_what_was_not_scanned_are_no_cavity() 
     fixed, carried = (np.random.default_rng(n).normal(100.0, 6.0, shape).astype(np.float32) for n in (0, 1))
     core = np.linalg.norm(offset - (0, 0, 10), axis=-1) < 6
     fixed[core] = carried[core] = 30.0
-    assert not find_cavity(fixed, carried, brain, brain, tumour, voxel).any(), "as dark before"
+    assert not any(part.any() for part in find_cavity(fixed, carried, brain, brain, tumour, voxel)), "as dark before"
     fixed[tumour] = 30.0
-    found = find_cavity(fixed, carried, brain, brain, tumour, voxel)
+    found, _ = find_cavity(fixed, carried, brain, brain, tumour, voxel)
     assert 2 * (found & tumour).sum() / (found.sum() + tumour.sum()) > 0.9, "its rim is gone"
     # The scan ends in the brain; what fills the box up, and half of the slice before, is dark.
     fixed[36:], fixed[35] = 0.0, 0.5 * fixed[35]
-    found = find_cavity(fixed, carried, brain, brain, tumour, voxel)
+    found, _ = find_cavity(fixed, carried, brain, brain, tumour, voxel)
     assert not found[35:].any()
     assert found.any()
+
+
+class Operated:
+    """A brain with a tumour, bright rim about a dark core, and a sinus away from it, before and during surgery."""
+
+    VOXEL = (2.0, 2.0, 2.0)
+
+    def __init__(self, agent: bool = True) -> None:
+        shape = (48, 48, 48)
+        offset = np.moveaxis(np.indices(shape), 0, -1) - 24.0
+        self.brain, self.tumour, self.core = (
+            np.linalg.norm(offset - at, axis=-1) < r for at, r in ((0, 22), ((0, 0, 10), 8), ((0, 0, 10), 5))
+        )
+        self.sinus = (np.abs(offset[..., 0]) < 2.5) & (np.abs(offset[..., 2] + 12) < 2.5) & self.brain
+        self.now, self.before = (np.random.default_rng(n).normal(100.0, 4.0, shape).astype(np.float32) for n in (0, 1))
+        rim = self.tumour & ~self.core
+        self.before[rim], self.before[self.core], self.before[self.sinus] = 170.0, 35.0, 180.0
+        self.now[rim], self.now[self.core], self.now[self.sinus] = 170.0, 35.0, 180.0
+        if not agent:
+            self.now[rim], self.now[self.sinus] = 75.0, 35.0
+
+    def found(self) -> tuple[np.ndarray, np.ndarray]:
+        return find_cavity(self.now, self.before, self.brain, self.brain, self.tumour, self.VOXEL)
+
+
+@pytest.mark.parametrize("agent", [True, False])
+def test_a_tumour_that_is_whole_and_a_sinus_without_agent_are_no_cavity(agent: bool) -> None:
+    fluid, filled = Operated(agent).found()
+    assert not fluid.any()
+    assert not filled.any()
+
+
+@pytest.mark.parametrize("level", [80.0, 100.0, 145.0])
+@pytest.mark.parametrize("agent", [True, False])
+def test_what_fills_the_place_of_a_tumour_is_seen(agent: bool, level: float) -> None:
+    case = Operated(agent)
+    case.now[case.tumour] = level
+    fluid, filled = case.found()
+    assert not fluid.any()
+    assert (filled & case.core).sum() > 0.9 * case.core.sum()
+    assert (filled & ~case.tumour).sum() < 0.02 * case.tumour.sum()
+    if agent and level <= 100.0:
+        assert (filled & case.tumour).sum() > 0.9 * case.tumour.sum(), "the rim that no longer enhances"
+
+
+def test_saline_beside_clot_is_told_apart() -> None:
+    case = Operated()
+    upper = case.tumour & (np.indices(case.tumour.shape)[0] > 24)
+    case.now[case.tumour] = 100.0
+    case.now[upper] = 20.0
+    fluid, filled = case.found()
+    assert 2 * (fluid & upper).sum() / (fluid.sum() + upper.sum()) > 0.9
+    lower = case.tumour & ~upper
+    assert (filled & lower).sum() > 0.8 * lower.sum()
+    assert not (filled & fluid).any()
 
 
 def test_the_wall_of_the_cavity_lies_half_way_to_what_is_bright_beside_it() -> None:
@@ -274,7 +331,7 @@ def test_the_wall_of_the_cavity_lies_half_way_to_what_is_bright_beside_it() -> N
         fixed = np.random.default_rng(0).normal(100.0, 3.0, shape).astype(np.float32)
         fixed[(from_hole >= 7) & (from_hole < 9)] = 190.0
         fixed[core], fixed[wall] = 20.0, part * 20.0 + (1 - part) * 190.0
-        cavity = find_cavity(fixed, carried, brain, brain, np.zeros(shape, bool), voxel)
+        cavity, _ = find_cavity(fixed, carried, brain, brain, np.zeros(shape, bool), voxel)
         assert cavity[core].all()
         assert not cavity[from_hole >= 7].any()
         found.append(float(cavity[wall].mean()))
