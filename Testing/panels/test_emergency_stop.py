@@ -196,3 +196,28 @@ def test_without_a_session_there_is_nothing_to_press(desk: Desk) -> None:
         desk.says("a device of its kind does not answer; no image for 3 s")
         desk.panel.running.disconnect()
         wait_until(lambda: desk.ui.emergencyButton.isHidden() and not desk.said, 20, "the end")
+
+
+def test_a_robot_beside_a_scanner_is_stopped_as_well_and_each_answers_for_itself(desk: Desk) -> None:
+    with Server() as scanner, Server() as robot:
+        p = desk.panel.parameters
+        assert not p.robot.used, "few theatres have one"
+        p.robot.used, p.robot.port = True, robot.port
+        desk.connect(scanner.port, "as sent")
+        robot.send(codec.StatusMessage(device="PLANNING"))
+        page = desk.open("CONNECT")
+        label = page.ui.robotStateLabel
+        wait_until(lambda: label.text == "connected, speaks: MR robot, planning", 10, f"its phase, not '{label.text}'")
+        desk.press()
+        for server, word in ((scanner, "STOP_SEQUENCE"), (robot, "EMERGENCY")):
+            sent = server.expect(10.0, "STRING").message
+            assert isinstance(sent, codec.StringMessage)
+            assert sent.text == word
+        robot.send(codec.StatusMessage(device="EMERGENCY", code=3))
+        desk.says("The scanner: Emergency stop")
+        desk.says("NOT CONFIRMED. STOP_SEQUENCE")
+        desk.says("The robot: Emergency stop")
+        wait_until(lambda: "confirmed by the device" in desk.said.partition("The robot")[2], 10, desk.said)
+        scan = desk.open("SCAN")
+        scan.ui.resetButton.click()
+        assert not any(control.stuck for control in desk.panel.running.session.controls.values())

@@ -155,6 +155,15 @@ class Peer:
     port: Annotated[int, WithinRange(1, 65535)] = 18944
 
 
+@parameterPack
+class RobotPeer:
+    """The same of what few theatres have."""
+
+    used: bool = False
+    host: str = "127.0.0.1"
+    port: Annotated[int, WithinRange(1, 65535)] = 18947
+
+
 @parameterNodeWrapper
 class SessionParameters:
     """What the team chose, page by page."""
@@ -176,10 +185,12 @@ class SessionParameters:
     scanner: Peer
     tracker: Peer
     live: Peer
+    robot: RobotPeer
     # Not in the packs: a scene that was saved without one of a pack's fields cannot be read.
     scannerDialect: Dialect = Dialect.AS_SENT
     trackerDialect: Dialect = Dialect.AS_SENT
     liveDialect: Dialect = Dialect.AS_SENT
+    robotDialect: Dialect = Dialect.MR_ROBOT
     #: Name of the tracker's tool that is the pointer; empty for the first that is seen.
     pointerTool: str
     imageOldAfterMin: Annotated[float, WithinRange(1.0, 240.0)] = 30.0

@@ -172,10 +172,10 @@ class Session:
         return self._control
 
     @property
-    def controls(self) -> tuple[ScannerControl, ...]:
-        """Control of everything that an emergency stop must reach: the scanner, and a robot beside it."""
-        robot = self._links.controls.get("robot")
-        return tuple(control for control in (self._control, robot) if control is not None)
+    def controls(self) -> dict[str, ScannerControl]:
+        """Control of everything that an emergency stop must reach: scanner, robot."""
+        found = {"scanner": self._control, "robot": self._links.controls.get("robot")}
+        return {part: control for part, control in found.items() if control is not None}
 
     def scan(self, protocol: str = "") -> None:
         """Ask the scanner for a scan, for all when no name is given; what comes of it is told as it happens.

@@ -1,4 +1,4 @@
-"""Page 2: scanner, tracker and live slices: link, age, latency, frame."""
+"""Page 2: scanner, tracker, live slices and robot: link, age, latency, frame."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .nodes import planLater
 from .page import Action, Page, Readiness, State, blocked, done, ready
 from .rawdata import RawDataSection
 
-PARTS = ("scanner", "tracker", "live")
+PARTS = ("scanner", "tracker", "live", "robot")
 #: What is said about a peer before it is connected, in the names of widgets.
 SAID = ("UsedBox", "HostEdit", "PortBox", "DialectBox")
 
@@ -119,6 +119,10 @@ class ConnectPage(Page):
             words.append(_("last message {age:.0f} s ago").format(age=time.monotonic() - self.running.heard_s))
         elif part == "live" and self.running.slice_s is not None:
             words.append(_("last slice {age:.0f} s ago").format(age=time.monotonic() - self.running.slice_s))
+        elif part == "robot":
+            control = self.running.session.controls[part]
+            unknown = control.state is ScannerState.UNKNOWN
+            return ", ".join([*words, (unknown and control.phase.lower()) or control.text])
         words.append(_("frame RAS, mm"))
         return ", ".join(words)
 

@@ -21,41 +21,34 @@ class Emergency:
         self._ui.emergencyButton.connect("clicked()", self.stop)
 
     @property
-    def _control(self) -> Any:
+    def _controls(self) -> dict[str, Any]:
         session = self._panel.running.session
-        return None if session is None else session.control
+        return {} if session is None else session.controls
 
     def stop(self) -> None:
-        """Tell the peer at once; that it could not be told is said as loudly as that it does not answer."""
-        control = self._control
-        if control is not None:
+        """Tell every peer at once; that one could not be told is said as loudly as that it does not answer."""
+        problems = []
+        for control in self._controls.values():
             try:
                 control.panic(_("emergency stop pressed at the panel"))
             except WireError as error:
-                self._panel.running.problem = str(error)
-            self.tick()
-            self._panel.refresh()
+                problems.append(str(error))
+        if problems:
+            self._panel.running.problem = " ".join(problems)
+        self.tick()
+        self._panel.refresh()
 
     def tick(self) -> None:
         """Time passes for an answer that is awaited, also while its link waits for the work on a scan."""
-        control = self._control
-        there = control is not None
+        controls = self._controls
+        there = bool(controls)
         if self._ui.emergencyButton.isHidden() is there:
             self._ui.emergencyButton.visible = there
         if there and self._style != (now := _button()):
             self._style = now
             self._ui.emergencyButton.setStyleSheet(now)
-        stop = control.emergency_stop if there else None
-        if stop is not None and stop.confirmed_utc_s is None:
-            control.poll()
-            stop = control.emergency_stop
-        text = ""
-        if stop is not None:
-            text = _words(stop)
-        elif there and control.state is ScannerState.EMERGENCY:
-            text = colored(
-                _("{peer} reports an emergency. {reset}").format(peer=_peer(control), reset=_reset()), DANGER, 15
-            )
+        said = (_state(control, _peer(part, control), len(controls) > 1) for part, control in controls.items())
+        text = "<br>".join(filter(None, said))
         if self._ui.emergencyLabel.text != text:
             self._ui.emergencyLabel.text = text
             self._ui.emergencyLabel.visible = bool(text)
@@ -71,9 +64,22 @@ def _button() -> str:
     )
 
 
-def _words(stop: EmergencyStop) -> str:
+def _state(control: Any, peer: str, named: bool) -> str:
+    """What a person must know of one device, empty when nothing."""
+    stop = control.emergency_stop
+    if stop is not None and stop.confirmed_utc_s is None:
+        control.poll()
+        stop = control.emergency_stop
+    if stop is not None:
+        return _words(stop, f"{peer}: " if named else "")
+    if control.state is not ScannerState.EMERGENCY:
+        return ""
+    return colored(_("{peer} reports an emergency. {reset}").format(peer=peer, reset=_reset()), DANGER, 15)
+
+
+def _words(stop: EmergencyStop, who: str) -> str:
     """What became of it: only what the peer says itself is a confirmation."""
-    began = _("Emergency stop {time}").format(time=_time(stop.sent_utc_s))
+    began = who + _("Emergency stop {time}").format(time=_time(stop.sent_utc_s))
     if stop.confirmed_utc_s is not None:
         confirmed = _("confirmed by the device {time}").format(time=_time(stop.confirmed_utc_s))
         return colored(f"{began}: {confirmed}. {_reset()}", CHECK, 15)
@@ -88,8 +94,8 @@ def _words(stop: EmergencyStop) -> str:
     return colored(f"{began}: {text}", DANGER, 15)
 
 
-def _peer(control: Any) -> str:
-    return _("The robot") if control.dialect.start is None else _("The scanner")
+def _peer(part: str, control: Any) -> str:
+    return _("The robot") if part == "robot" or control.dialect.start is None else _("The scanner")
 
 
 def _reset() -> str:

@@ -143,8 +143,8 @@ class Running:
     def connect(self, plan: Callable[[], Any], peers: Mapping[str, tuple[str, int, str, str]]) -> None:
         """Make the plan and open the links in the background; then bring the plan into the scene.
 
-        ``peers``: host, port, name of the profile and tool (see :class:`Link`) of scanner, tracker and live, of those
-        that are used.
+        ``peers``: host, port, name of the profile and tool (see :class:`Link`) of scanner, tracker, live and robot, of
+        those that are used.
         """
 
         def work() -> Any:
@@ -161,7 +161,7 @@ class Running:
                 part: Link(host, port, profile_named(dialect), tool)
                 for part, (host, port, dialect, tool) in peers.items()
             }
-            session.connect(links.get("scanner"), links.get("tracker"), links.get("live"))
+            session.connect(links.get("scanner"), links.get("tracker"), links.get("live"), links.get("robot"))
             return session, prepared
 
         self.start(_("connecting"), work, self._connected, lambda late: late[0].close())

@@ -34,14 +34,19 @@ class Steering:
         return bool(self._ui.followPlaneBox.checked) and self._control is not None
 
     @property
+    def _stuck(self) -> list[Any]:
+        session = self._page.running.session
+        return [] if session is None else [control for control in session.controls.values() if control.stuck]
+
+    @property
     def stuck(self) -> bool:
-        """Whether only a person can tell that the scanner may go on."""
-        return self._control is not None and bool(self._control.stuck)
+        """Whether only a person can tell that the scanner, or a robot beside it, may go on."""
+        return bool(self._stuck)
 
     @property
     def emergency(self) -> bool:
         """Whether that is because of an emergency."""
-        return self.stuck and self._control.state is ScannerState.EMERGENCY
+        return any(control.state is ScannerState.EMERGENCY for control in self._stuck)
 
     def poseArrived(self) -> None:
         """One pose: it steers while a person wants that."""
@@ -57,7 +62,8 @@ class Steering:
     def reset(self) -> None:
         """A person has looked: the emergency or the fault is over."""
         try:
-            self._control.reset()
+            for control in self._stuck:
+                control.reset()
         except IntraopError as error:
             self._page.running.problem = str(error)
         self._page.panel.refresh()
@@ -81,7 +87,7 @@ class Steering:
         """What is offered now; nothing follows any more once the scanner is gone or only a person can go on."""
         control, ui = self._control, self._ui
         takes = control is not None and control.dialect.plane_device is not None
-        ui.steerSection.visible = control is not None
+        ui.steerSection.visible = control is not None or self.stuck
         for widget in (ui.followPlaneBox, ui.setPlaneButton, ui.planeLabel):
             widget.visible = takes
         tracked = bool(self._page.parameters.tracker.used)
