@@ -34,10 +34,10 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
     def _getCollapsed(self) -> bool:
         return not self.checked
 
-    def setCollapsed(self, collapsed: bool) -> None:
+    def _setCollapsed(self, collapsed: bool) -> None:
         self.setChecked(not collapsed)
 
-    collapsed = Property(bool, _getCollapsed, setCollapsed)
+    collapsed = Property(bool, _getCollapsed, _setCollapsed)
 
     def _fold(self, collapsed: bool) -> None:
         for child in self.children():
@@ -138,17 +138,13 @@ class ctkSliderWidget(QtWidgets.QWidget):
     def setValue(self, value: float) -> None:
         self._box.setValue(value)
 
-    def setRange(self, minimum: float, maximum: float) -> None:
-        self._box.setRange(minimum, maximum)
-        self._rescale()
-
     def _getTracking(self) -> bool:
         return self._tracking
 
-    def setTracking(self, on: bool) -> None:
+    def _setTracking(self, on: bool) -> None:
         self._tracking = on
 
-    tracking = Property(bool, _getTracking, setTracking)
+    tracking = Property(bool, _getTracking, _setTracking)
 
 
 @widget
@@ -183,10 +179,10 @@ class ctkPathLineEdit(QtWidgets.QWidget):
     def _getFilters(self) -> list[str]:
         return self._filters
 
-    def setNameFilters(self, filters: list[str]) -> None:
+    def _setNameFilters(self, filters: list[str]) -> None:
         self._filters = list(filters)
 
-    nameFilters = Property("QStringList", _getFilters, setNameFilters)
+    nameFilters = Property("QStringList", _getFilters, _setNameFilters)
 
     def browse(self) -> None:
         path, _ = QtWidgets.QFileDialog.getOpenFileName(self, "", self.currentPath, ";;".join(self._filters))

@@ -120,28 +120,28 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     def _getNodeTypes(self) -> list[str]:
         return list(self._nodeTypes)
 
-    def setNodeTypes(self, types: Any) -> None:
+    def _setNodeTypes(self, types: Any) -> None:
         self._nodeTypes = list(types)
         self._populate()
 
-    nodeTypes = Property("QStringList", _getNodeTypes, setNodeTypes)
+    nodeTypes = Property("QStringList", _getNodeTypes, _setNodeTypes)
 
     def _getNoneDisplay(self) -> str:
         return self._noneDisplay
 
-    def setNoneDisplay(self, text: str) -> None:
+    def _setNoneDisplay(self, text: str) -> None:
         self._noneDisplay = text
         self._populate()
 
-    noneDisplay = Property(str, _getNoneDisplay, setNoneDisplay)
+    noneDisplay = Property(str, _getNoneDisplay, _setNoneDisplay)
 
     def _getBaseName(self) -> str:
         return self._baseName
 
-    def setBaseName(self, name: str) -> None:
+    def _setBaseName(self, name: str) -> None:
         self._baseName = name
 
-    baseName = Property(str, _getBaseName, setBaseName)
+    baseName = Property(str, _getBaseName, _setBaseName)
 
     def _getCurrentNodeID(self) -> str:
         return self._currentID
@@ -177,7 +177,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._attributes.append((nodeType, name, value))
         self._populate()
 
-    def nodes(self) -> list[Any]:
+    def _nodes(self) -> list[Any]:
         if self._scene is None:
             return []
         if len(self._nodeTypes) == 1:
@@ -190,10 +190,10 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         return [node for node in found if self._accepts(node)]
 
     def nodeCount(self) -> int:
-        return len(self.nodes())
+        return len(self._nodes())
 
     def nodeFromIndex(self, index: int) -> Any:
-        nodes = self.nodes()
+        nodes = self._nodes()
         return nodes[index] if 0 <= index < len(nodes) else None
 
     def currentNode(self) -> Any:
@@ -248,7 +248,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     def _populate(self, *_: Any) -> None:
         if self._scene is not None and self._scene.IsBatchProcessing():
             return
-        row, nodes = self._box.currentIndex, self.nodes()
+        row, nodes = self._box.currentIndex, self._nodes()
         self._box.blockSignals(True)
         self._box.clear()
         if self._scene is not None:
@@ -308,8 +308,15 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self.nodeActivated.emit(self.currentNode())
 
 
-class qSlicerWidget(qMRMLWidget):
-    """A widget with a scene. Source: Slicer Base/QTGUI/qSlicerWidget.cxx."""
+class qSlicerWidget(QtWidgets.QWidget):
+    """Hears of the scene; only its C++ side can be asked for it. Source: Slicer Base/QTGUI/qSlicerWidget.cxx."""
+
+    SIGNALS = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged"}
+    SLOTS = ("setMRMLScene(vtkMRMLScene*)",)
+    mrmlSceneChanged = Signal(object)
+
+    def setMRMLScene(self, scene: Any) -> None:
+        self.mrmlSceneChanged.emit(scene)
 
 
 def classes() -> dict[str, type]:

@@ -1,5 +1,6 @@
-"""What the C++ classes behind the stand-ins really offer: properties, signals, public slots and methods.
+"""What the C++ classes behind the stand-ins really offer to Python: properties, signals, slots, invokable methods.
 
+PythonQt sees a public method only where its header says Q_INVOKABLE: a slider has no setRange, a section no setCollapsed.
 Read from the headers named in each row (Slicer main 5.13, CTK master). The stand-ins may have a part of this and
 nothing more; test_realapi.py holds them, the .ui files and the panels to it. Qt's own classes are held to Qt itself.
 """
@@ -34,7 +35,7 @@ REAL: dict[str, Api] = {
         "",
         "mrmlSceneChanged(vtkMRMLScene*)",
         "setMRMLScene(vtkMRMLScene*)",
-        "mrmlScene pixmapFromIcon postInitializeApplication preInitializeApplication safeQStringFromUtf8Ptr",
+        "mrmlScene pixmapFromIcon postInitializeApplication preInitializeApplication",
     ),
     "qSlicerObject": _api(
         "Base/QTCore/qSlicerObject.h",
@@ -42,7 +43,7 @@ REAL: dict[str, Api] = {
         "",
         "",
         "",
-        "mrmlScene setMRMLScene",
+        "",
     ),
     "qSlicerLoadableModule": _api(
         "Base/QTGUI/qSlicerLoadableModule.h",
@@ -50,8 +51,7 @@ REAL: dict[str, Api] = {
         "",
         "",
         "",
-        "acknowledgementText addModuleNameToSlicerModuleNames addModuleToSlicerModules helpText "
-        "importModulePythonExtensions",
+        "",
     ),
     "qSlicerAbstractModule": _api(
         "Base/QTGUI/qSlicerAbstractModule.h",
@@ -75,12 +75,10 @@ REAL: dict[str, Api] = {
         "setCurrentNode(QString) setCurrentNode(vtkMRMLNode*) setCurrentNodeID(QString) "
         "setCurrentNodeIndex(int) setMRMLScene(vtkMRMLScene*)",
         "addAttribute addEnabled addMenuAction baseName currentNode currentNodeID currentNodeId editEnabled "
-        "hideChildNodeTypes interactionNodeSingletonTag model mrmlScene nodeCount nodeFactory nodeFromIndex "
-        "nodeTypeLabel nodeTypes nodes noneDisplay noneEnabled removeAttribute removeEnabled renameEnabled "
-        "sceneModel selectNodeUponCreation setAddEnabled setBaseName setEditEnabled setHideChildNodeTypes "
-        "setInteractionNodeSingletonTag setNodeTypeLabel setNodeTypes setNoneDisplay setNoneEnabled "
-        "setRemoveEnabled setRenameEnabled setSelectNodeUponCreation setShowChildNodeTypes setShowHidden "
-        "setSizeAdjustPolicy showChildNodeTypes showHidden sizeAdjustPolicy sortFilterProxyModel",
+        "hideChildNodeTypes interactionNodeSingletonTag mrmlScene nodeCount nodeFromIndex nodeTypeLabel "
+        "nodeTypes noneDisplay noneEnabled removeAttribute removeEnabled renameEnabled "
+        "selectNodeUponCreation setNodeTypeLabel showChildNodeTypes showHidden sizeAdjustPolicy "
+        "sortFilterProxyModel",
     ),
     "qSlicerWidget": _api(
         "Base/QTGUI/qSlicerWidget.h",
@@ -88,7 +86,7 @@ REAL: dict[str, Api] = {
         "",
         "mrmlSceneChanged(vtkMRMLScene*)",
         "setMRMLScene(vtkMRMLScene*)",
-        "appLogic moduleLogic",
+        "",
     ),
     "qSlicerAbstractModuleWidget": _api(
         "Base/QTGUI/qSlicerAbstractModuleWidget.h",
@@ -104,7 +102,7 @@ REAL: dict[str, Api] = {
         "moduleName",
         "",
         "",
-        "enter exit nodeEditable pythonSource reload self setEditedNode setPythonSource",
+        "reload self",
     ),
     "ctkLayoutFactory": _api(
         "Libs/Widgets/ctkLayoutFactory.h",
@@ -112,7 +110,7 @@ REAL: dict[str, Api] = {
         "",
         "",
         "",
-        "registerViewFactory registeredViewFactories unregisterViewFactory",
+        "",
     ),
     "ctkLayoutManager": _api(
         "Libs/Widgets/ctkLayoutManager.h",
@@ -120,7 +118,7 @@ REAL: dict[str, Api] = {
         "spacing viewportNames",
         "layoutChanged()",
         "",
-        "isViewportUsedInLayout refresh setSpacing setViewport spacing viewport viewportNames",
+        "isViewportUsedInLayout setViewport spacing viewport viewportNames",
     ),
     "qMRMLLayoutManager": _api(
         "Libs/MRML/Widgets/qMRMLLayoutManager.h",
@@ -136,10 +134,10 @@ REAL: dict[str, Api] = {
         "resumeRender() setEnabled(bool) setLayout(int) setLayoutNumberOfCompareViewColumns(int) "
         "setLayoutNumberOfCompareViewRows(int) setMRMLScene(vtkMRMLScene*) setRenderPaused(bool)",
         "activeMRMLPlotViewNode activeMRMLTableViewNode activeMRMLThreeDViewNode activePlotRenderer "
-        "activeTableRenderer activeThreeDRenderer allViewsPauseRenderCount isEnabled layout layoutLogic "
-        "mrmlColorLogic mrmlScene mrmlSliceLogics mrmlViewFactories mrmlViewFactory mrmlViewLogics "
-        "plotViewCount plotWidget registerViewFactory setMRMLColorLogic sliceViewNames sliceWidget "
-        "tableViewCount tableWidget threeDViewCount threeDWidget viewCount viewWidget viewWidgets",
+        "activeTableRenderer activeThreeDRenderer layout layoutLogic mrmlColorLogic mrmlScene "
+        "mrmlSliceLogics mrmlViewFactories mrmlViewFactory mrmlViewLogics plotViewCount plotWidget "
+        "registerViewFactory setMRMLColorLogic sliceViewNames sliceWidget tableViewCount tableWidget "
+        "threeDViewCount threeDWidget viewWidget viewWidgets",
     ),
     "qSlicerLayoutManager": _api(
         "Base/QTGUI/qSlicerLayoutManager.h",
@@ -147,7 +145,7 @@ REAL: dict[str, Api] = {
         "",
         "selectModule(QString)",
         "",
-        "setCurrentModule setScriptedDisplayableManagerDirectory",
+        "setScriptedDisplayableManagerDirectory",
     ),
     "qMRMLAbstractViewWidget": _api(
         "Libs/MRML/Widgets/qMRMLAbstractViewWidget.h",
@@ -167,10 +165,9 @@ REAL: dict[str, Api] = {
         "setMRMLSliceNode(vtkMRMLSliceNode*) setSliceOffsetSliderOrientation(Qt::Orientation) "
         "setSliceOrientation(QString)",
         "controllerWidget imageDataConnection interactorStyle logic mrmlAbstractViewNode "
-        "mrmlSliceCompositeNode mrmlSliceNode overlayCornerAnnotation setSliceLogics setSliceViewColor "
-        "setSliceViewLabel setSliceViewName sliceController sliceLogic sliceOffsetSliderOrientation "
-        "sliceOrientation sliceVerticalController sliceView sliceViewColor sliceViewLabel sliceViewName "
-        "viewWidget",
+        "mrmlSliceCompositeNode mrmlSliceNode overlayCornerAnnotation setSliceLogics sliceController "
+        "sliceLogic sliceOffsetSliderOrientation sliceOrientation sliceVerticalController sliceView "
+        "sliceViewColor sliceViewLabel sliceViewName viewWidget",
     ),
     "qMRMLThreeDWidget": _api(
         "Libs/MRML/Widgets/qMRMLThreeDWidget.h",
@@ -191,10 +188,9 @@ REAL: dict[str, Api] = {
         "setBackgroundColor2(QColor) setCornerAnnotationText(QString) setFPSVisible(bool) "
         "setGradientBackground(bool) setMaximumUpdateRate(double) setRenderEnabled(bool) "
         "setRenderPaused(bool) setUseDepthPeeling(bool)",
-        "VTKWidget backgroundColor backgroundColor2 cornerAnnotation cornerAnnotationText fps "
-        "gradientBackground hasHeightForWidth heightForWidth interactor interactorStyle isFPSVisible "
-        "isRenderPaused maximumUpdateRate minimumSizeHint multiSamples renderEnabled renderWindow "
-        "setInteractor setMultiSamples sizeHint useDepthPeeling",
+        "VTKWidget backgroundColor backgroundColor2 cornerAnnotation cornerAnnotationText "
+        "gradientBackground interactor interactorStyle maximumUpdateRate renderEnabled renderWindow "
+        "useDepthPeeling",
     ),
     "ctkVTKSliceView": _api(
         "Libs/Visualization/VTK/Widgets/ctkVTKSliceView.h",
@@ -204,8 +200,7 @@ REAL: dict[str, Api] = {
         "resetCamera() setColorLevel(double) setColorWindow(double) setHighlightedBoxColor(QColor) "
         "setImageDataConnection(vtkAlgorithmOutput*) setLightBoxRendererManagerColumnCount(int) "
         "setLightBoxRendererManagerRowCount(int) setRenderWindowLayoutType(RenderWindowLayoutType)",
-        "backgroundColor colorLevel colorWindow highlightedBoxColor lightBoxRendererManager "
-        "overlayCornerAnnotation overlayRenderer renderWindowLayoutType setActiveCamera setBackgroundColor",
+        "colorLevel colorWindow highlightedBoxColor lightBoxRendererManager renderWindowLayoutType",
     ),
     "qMRMLSliceView": _api(
         "Libs/MRML/Widgets/qMRMLSliceView.h",
@@ -214,9 +209,8 @@ REAL: dict[str, Api] = {
         "",
         "setMRMLScene(vtkMRMLScene*) setMRMLSliceNode(vtkMRMLSliceNode*)",
         "addDisplayableManager convertDeviceToXYZ convertRASToXYZ convertXYZToRAS "
-        "displayableManagerByClassName dragEnterEvent dropEvent getDisplayableManagers interactorObserver "
-        "mrmlSliceNode setDefaultViewCursor setInteractor setViewCursor sliceViewInteractorStyle "
-        "unsetViewCursor",
+        "displayableManagerByClassName getDisplayableManagers interactorObserver mrmlSliceNode "
+        "setDefaultViewCursor setViewCursor sliceViewInteractorStyle unsetViewCursor",
     ),
     "ctkVTKRenderView": _api(
         "Libs/Visualization/VTK/Widgets/ctkVTKRenderView.h",
@@ -229,10 +223,8 @@ REAL: dict[str, Api] = {
         "setOrientationWidgetVisible(bool) setPitchRollYawIncrement(double) setRockEnabled(bool) "
         "setRockIncrement(int) setRockLength(int) setSpinEnabled(bool) setSpinIncrement(double) "
         "setZoomFactor(double) yaw() zoomIn() zoomOut()",
-        "activeCamera animationIntervalMs orientationWidgetVisible pitchDirection pitchRollYawIncrement "
-        "renderer resetCamera rockEnabled rockIncrement rockLength rollDirection setInteractor "
-        "setPitchDirection setRollDirection setSpinDirection setYawDirection spinDirection spinEnabled "
-        "spinIncrement yawDirection zoomFactor",
+        "animationIntervalMs orientationWidgetVisible pitchDirection pitchRollYawIncrement rockEnabled "
+        "rockLength rollDirection spinDirection spinEnabled spinIncrement yawDirection zoomFactor",
     ),
     "qMRMLThreeDView": _api(
         "Libs/MRML/Widgets/qMRMLThreeDView.h",
@@ -244,11 +236,10 @@ REAL: dict[str, Api] = {
         "setAmbientShadowsIntensityScale(double) setAmbientShadowsIntensityShift(double) "
         "setAmbientShadowsSizeScale(double) setAmbientShadowsVolumeOpacityThreshold(double) "
         "setMRMLScene(vtkMRMLScene*) setMRMLViewNode(vtkMRMLViewNode*) setShadowsVisibility(bool)",
-        "addDisplayableManager ambientShadowsIntensityScale ambientShadowsIntensityShift "
-        "ambientShadowsSizeScale ambientShadowsVolumeOpacityThreshold cameraNode "
-        "displayableManagerByClassName dragEnterEvent dropEvent getDisplayableManagers interactorObserver "
-        "mrmlViewNode resetCamera rotateToViewAxis setDefaultViewCursor setInteractor setViewCursor "
-        "shadowsVisibility ssaoPass unsetViewCursor",
+        "ambientShadowsIntensityScale ambientShadowsIntensityShift ambientShadowsSizeScale "
+        "ambientShadowsVolumeOpacityThreshold cameraNode displayableManagerByClassName "
+        "getDisplayableManagers interactorObserver mrmlViewNode resetCamera rotateToViewAxis "
+        "setDefaultViewCursor setViewCursor shadowsVisibility ssaoPass unsetViewCursor",
     ),
     "qSlicerCoreApplication": _api(
         "Base/QTCore/qSlicerCoreApplication.h",
@@ -266,28 +257,21 @@ REAL: dict[str, Api] = {
         "urlReceived(QString) usageEventLogged(QString,QString)",
         "loadFiles(QStringList,vtkMRMLMessageCollection*) openUrl(QString) pauseRender() restart() "
         "resumeRender() setRenderPaused(bool) unregisterResource(int)",
-        "acknowledgment addModuleAssociatedNodeType allModuleAssociatedNodeTypes application "
-        "applicationHomeDirectoryFromExecutablePath applicationLocale applicationLocaleName applicationLogic "
-        "applicationNameFromExecutablePath applicationUpdateManager arch caCertificatesPath cachePath "
-        "copyrights coreCommandOptions coreIOManager corePythonManager defaultCachePath "
-        "defaultExtensionsInstallPath defaultScenePath defaultSettings defaultTemporaryPath dicomDatabase "
-        "dicomDatabaseShared documentationBaseUrl documentationLanguage documentationVersion environment "
-        "errorLogModel exec extensionsInstallPath extensionsManagerModel handleURIArguments intDir "
-        "isCustomMainApplication isEmbeddedModule isEnvironmentVariableValueSet isInstalled "
-        "isURIArgumentHandlingEnabled isUsageLoggingSupported launcherExecutableFilePath "
-        "launcherRevisionSpecificUserSettingsFilePath launcherSettingsFilePath libraries loadCaCertificates "
+        "addModuleAssociatedNodeType allModuleAssociatedNodeTypes applicationLocale applicationLocaleName "
+        "applicationLogic applicationUpdateManager arch caCertificatesPath cachePath coreIOManager "
+        "defaultScenePath defaultSettings dicomDatabase documentationBaseUrl documentationLanguage "
+        "documentationVersion environment errorLogModel extensionsInstallPath extensionsManagerModel "
+        "handleURIArguments intDir isCustomMainApplication isEnvironmentVariableValueSet isInstalled "
+        "isUsageLoggingSupported launcherExecutableFilePath launcherSettingsFilePath loadCaCertificates "
         "loadLanguage loadTranslations logUsageEvent mainApplicationDisplayName mainApplicationMajorVersion "
         "mainApplicationMinorVersion mainApplicationName mainApplicationPatchVersion "
-        "mainApplicationRepositoryRevision mainApplicationRepositoryUrl mainApplicationRevision majorVersion "
-        "minorVersion moduleDocumentationUrl moduleLogic moduleManager modulesAssociatedWithNodeType "
-        "mrmlScene os parseArguments platform pythonConsole registerResource releaseType "
-        "removeModuleAssociatedNodeType repositoryBranch repositoryRevision repositoryUrl returnCode revision "
-        "revisionUserSettings revisionUserSettingsDirectory setAttribute setCachePath setCoreCommandOptions "
-        "setCoreIOManager setCorePythonManager setDefaultScenePath setEnvironmentVariable "
-        "setExtensionsInstallPath setExtensionsManagerModel setPythonConsole setTemporaryPath "
-        "setURIArgumentHandlingEnabled setapplicationUpdateManager settings showConsoleMessage "
+        "mainApplicationRepositoryRevision mainApplicationRepositoryUrl mainApplicationRevision "
+        "majorVersion minorVersion moduleDocumentationUrl moduleLogic moduleManager "
+        "modulesAssociatedWithNodeType mrmlScene os platform registerResource releaseType "
+        "removeModuleAssociatedNodeType repositoryBranch repositoryRevision repositoryUrl revision "
+        "revisionUserSettings setEnvironmentVariable settings showConsoleMessage "
         "slicerDefaultSettingsFilePath slicerHome slicerRevisionUserSettingsFilePath slicerSharePath "
-        "slicerUserSettingsFilePath startupEnvironment startupWorkingPath temporaryPath testAttribute "
+        "slicerUserSettingsFilePath startupEnvironment startupWorkingPath temporaryPath "
         "toSlicerHomeAbsolutePath toSlicerHomeAbsolutePaths toSlicerHomeRelativePath "
         "toSlicerHomeRelativePaths translationFolders userSettings",
     ),
@@ -302,10 +286,9 @@ REAL: dict[str, Api] = {
         "openNodeModule(vtkMRMLNode*,QString,QString) pauseRender() recentLogFiles() resumeRender() "
         "setHasBorderInFullScreen(bool) setPythonConsoleLogLevel(ctkErrorLogLevel::LogLevel) "
         "setRenderPaused(bool)",
-        "application commandOptions createDICOMBrowserForMainDatabase ioManager isCodePageUtf8 layoutManager "
-        "logApplicationInformation mainWindow nodeModule notify openSettingsDialog pythonConsole "
-        "pythonConsoleLogLevel pythonManager setLayoutManager setToolTipsEnabled settingsDialog "
-        "testingUtility windowsActiveCodePage windowsOSBuildNumber",
+        "commandOptions createDICOMBrowserForMainDatabase ioManager isCodePageUtf8 layoutManager "
+        "logApplicationInformation openSettingsDialog pythonConsole pythonConsoleLogLevel pythonManager "
+        "setLayoutManager settingsDialog testingUtility windowsActiveCodePage windowsOSBuildNumber",
     ),
     "qSlicerModuleManager": _api(
         "Base/QTCore/qSlicerModuleManager.h",
@@ -313,7 +296,7 @@ REAL: dict[str, Api] = {
         "",
         "moduleAboutToBeUnloaded(QString) moduleLoaded(QString)",
         "",
-        "factoryManager module modulesNames printAdditionalInfo",
+        "factoryManager module modulesNames",
     ),
     "qSlicerModuleFactoryManager": _api(
         "Base/QTCore/qSlicerModuleFactoryManager.h",
@@ -323,8 +306,7 @@ REAL: dict[str, Api] = {
         "modulesAboutToBeUnloaded(QStringList) modulesLoaded(QStringList) modulesUnloaded(QStringList) "
         "mrmlSceneChanged(vtkMRMLScene*)",
         "setMRMLScene(vtkMRMLScene*)",
-        "appLogic isLoaded loadModule loadModules loadedModule loadedModuleNames modulePaths mrmlScene "
-        "printAdditionalInfo setAppLogic unloadModules",
+        "isLoaded loadModules loadedModule loadedModuleNames unloadModules",
     ),
     "qSlicerAbstractModuleFactoryManager": _api(
         "Base/QTCore/qSlicerAbstractModuleFactoryManager.h",
@@ -336,12 +318,8 @@ REAL: dict[str, Api] = {
         "modulesInstantiated(QStringList) modulesRegistered(QStringList) modulesToIgnoreChanged(QStringList) "
         "modulesUninstantiated(QStringList)",
         "isVerbose() setIsVerbose(bool)",
-        "addModuleToIgnore addSearchPath addSearchPaths dependentModules explicitModules ignoreTestingModules "
-        "ignoredModuleNames instantiateModules instantiatedModuleNames isInstantiated isRegistered "
-        "moduleDependees moduleInstance modulesToIgnore printAdditionalInfo registerFactory registerModule "
-        "registerModules registeredModuleNames removeModuleToIgnore removeSearchPath removeSearchPaths "
-        "searchPaths setExplicitModules setIgnoreTestingModules setModulesToIgnore setSearchPaths "
-        "setVerboseModuleDiscovery uninstantiateModules unregisterFactories unregisterFactory",
+        "instantiatedModuleNames isInstantiated isRegistered moduleInstance modulesToIgnore registerModule "
+        "registeredModuleNames searchPaths",
     ),
     "qSlicerAbstractCoreModule": _api(
         "Base/QTCore/qSlicerAbstractCoreModule.h",
@@ -351,11 +329,8 @@ REAL: dict[str, Api] = {
         "widgetRepresentationCreationEnabled",
         "",
         "setMRMLScene(vtkMRMLScene*)",
-        "acknowledgementText appLogic associatedNodeTypes categories contributors "
-        "createNewWidgetRepresentation defaultDocumentationLink dependencies helpText index initialize "
-        "isBuiltIn isHidden isInstalled isWidgetRepresentationCreationEnabled logic moduleLogic mrmlScene "
-        "name path printAdditionalInfo setAppLogic setBuiltIn setInstalled setName setPath "
-        "setWidgetRepresentationCreationEnabled slicerWikiUrl title widgetRepresentation",
+        "acknowledgementText associatedNodeTypes categories contributors defaultDocumentationLink "
+        "dependencies helpText index isBuiltIn isInstalled logic mrmlScene name path slicerWikiUrl title",
     ),
     "qSlicerScriptedLoadableModule": _api(
         "Base/QTGUI/qSlicerScriptedLoadableModule.h",
@@ -365,9 +340,7 @@ REAL: dict[str, Api] = {
         "",
         "",
         "acknowledgementText associatedNodeTypes categories contributors dependencies extensions helpText "
-        "icon index isHidden pythonSource setAcknowledgementText setAssociatedNodeTypes setCategories "
-        "setContributors setDependencies setExtensions setHelpText setHidden setIcon setIndex setPythonSource "
-        "setTitle title",
+        "icon index title",
     ),
     "qSlicerCoreIOManager": _api(
         "Base/QTCore/qSlicerCoreIOManager.h",
@@ -378,11 +351,10 @@ REAL: dict[str, Api] = {
         "addDefaultStorageNodes allReadableFileExtensions allWritableFileExtensions "
         "completeSlicerWritableFileNameSuffix createAndAddDefaultStorageNode defaultMaximumFileNameLength "
         "defaultSceneFileType emitFileSaved emitNewFileLoaded examineFileInfoList exportNodes "
-        "extractKnownExtension fileDescriptions fileDescriptionsByType fileNameRegularExpression fileOptions "
-        "fileType fileTypeFromDescription fileTypes fileWriterDescriptions fileWriterExtensions "
-        "fileWriterFileType fileWriterOptions forceFileNameMaxLength forceFileNameValidCharacters loadFile "
-        "loadNodes loadNodesAndGetFirst loadScene registerIO registeredFileReaderCount "
-        "registeredFileWriterCount saveNodes saveScene stripKnownExtension writer",
+        "extractKnownExtension fileDescriptions fileNameRegularExpression fileType fileTypeFromDescription "
+        "fileTypes fileWriterDescriptions fileWriterExtensions fileWriterFileType forceFileNameMaxLength "
+        "forceFileNameValidCharacters loadFile loadNodes loadScene registeredFileReaderCount "
+        "registeredFileWriterCount saveNodes saveScene stripKnownExtension",
     ),
     "qSlicerMainWindow": _api(
         "Base/QTApp/qSlicerMainWindow.h",
@@ -424,9 +396,7 @@ REAL: dict[str, Api] = {
         "contentsCollapsed(bool)",
         "",
         "buttonTextAlignment collapsed collapsedHeight contentsFrameShadow contentsFrameShape "
-        "contentsLineWidth contentsMidLineWidth event eventFilter indicatorAlignment isFlat minimumSizeHint "
-        "setButtonTextAlignment setCollapsed setCollapsedHeight setContentsFrameShadow setContentsFrameShape "
-        "setContentsLineWidth setContentsMidLineWidth setFlat setIndicatorAlignment setVisible sizeHint",
+        "contentsLineWidth contentsMidLineWidth indicatorAlignment",
     ),
     "ctkSliderWidget": _api(
         "Libs/Widgets/ctkSliderWidget.h",
@@ -435,12 +405,8 @@ REAL: dict[str, Api] = {
         "spinBoxAlignment spinBoxVisible suffix synchronizeSiblings tickInterval tickPosition tracking value",
         "decimalsChanged(int) valueChanged(double) valueIsChanging(double)",
         "reset() setDecimals(int) setSpinBoxVisible(bool) setValue(double)",
-        "decimals hasPopupSlider hasTracking invertedAppearance invertedControls isSettingValueFromSpinBox "
-        "isSpinBoxVisible maximum minimum pageStep popup prefix setInvertedAppearance setInvertedControls "
-        "setMaximum setMinimum setPageStep setPopupSlider setPrefix setRange setSingleStep "
-        "setSpinBoxAlignment setSuffix setSynchronizeSiblings setTickInterval setTickPosition setTracking "
-        "setValueProxy singleStep slider spinBox spinBoxAlignment suffix synchronizeSiblings tickInterval "
-        "tickPosition value valueProxy",
+        "decimals invertedAppearance invertedControls maximum minimum pageStep prefix singleStep "
+        "spinBoxAlignment suffix synchronizeSiblings tickInterval tickPosition value",
     ),
     "ctkPathLineEdit": _api(
         "Libs/Widgets/ctkPathLineEdit.h",
@@ -449,10 +415,8 @@ REAL: dict[str, Api] = {
         "showHistoryButton sizeAdjustPolicy",
         "currentPathChanged(QString) validInputChanged(bool)",
         "addCurrentPathToHistory() browse() retrieveHistory() setCurrentPath(QString)",
-        "comboBox currentPath filters label minimumContentsLength minimumSizeHint nameFilters options "
-        "setCurrentFileExtension setFilters setLabel setMinimumContentsLength setNameFilters setOptions "
-        "setSettingKey setShowBrowseButton setShowHistoryButton setSizeAdjustPolicy settingKey "
-        "showBrowseButton showHistoryButton sizeAdjustPolicy sizeHint",
+        "comboBox currentPath filters label minimumContentsLength nameFilters options settingKey "
+        "showBrowseButton showHistoryButton sizeAdjustPolicy",
     ),
     "ctkMessageBox": _api(
         "Libs/Widgets/ctkMessageBox.h",
@@ -460,14 +424,16 @@ REAL: dict[str, Api] = {
         "dontShowAgain dontShowAgainButtonRoles dontShowAgainSettingsKey dontShowAgainVisible",
         "",
         "onFinished(int) setDontShowAgain(bool)",
-        "addDontShowAgainButtonRole confirmExit done dontShowAgain dontShowAgainButtonRoles "
-        "dontShowAgainSettingsKey isDontShowAgainVisible setDontShowAgainButtonRoles "
-        "setDontShowAgainSettingsKey setDontShowAgainVisible setVisible",
+        "addDontShowAgainButtonRole dontShowAgain dontShowAgainButtonRoles dontShowAgainSettingsKey",
     ),
 }
 
 #: What only Python sees: qSlicerBaseQTCorePythonQtDecorators.h and qSlicerBaseQTGUIPythonQtDecorators.h.
-DECORATED = {"qSlicerCoreApplication": frozenset({"testingEnabled"})}
+DECORATED = {
+    "qSlicerCoreApplication": frozenset({"testingEnabled", "processEvents", "sendEvent"}),
+    "qSlicerAbstractModule": frozenset({"widgetRepresentation", "createNewWidgetRepresentation"}),
+    "qSlicerAbstractModuleWidget": frozenset({"module"}),
+}
 
 
 def _all(name: str, part: str) -> frozenset[str]:
@@ -499,5 +465,5 @@ def slots(name: str) -> frozenset[str]:
 
 
 def callables(name: str) -> frozenset[str]:
-    """Names of public methods and slots."""
+    """Names of the methods and slots that Python can call."""
     return _all(name, "methods") | _decorated(name) | {slot.partition("(")[0] for slot in slots(name)}

@@ -343,6 +343,15 @@ def test_a_static_getter_is_an_attribute_as_well(app: Any) -> None:
     assert screen.size.width() > 0
 
 
+@pytest.mark.parametrize(("kind", "name"), [("ctkSliderWidget", "setRange"), ("ctkCollapsibleButton", "setCollapsed")])
+def test_what_python_cannot_call_is_refused(app: Any, kind: str, name: str) -> None:
+    """Public in C++, but no slot and not invokable: seen in PythonQt with CTK's own widgets."""
+    import ctk
+
+    with pytest.raises(AttributeError, match=name):
+        getattr(getattr(ctk, kind)(), name)
+
+
 def test_what_the_application_lacks_is_refused(app: Any) -> None:
     with pytest.raises(AttributeError, match="pythonConsole"):
         app.pythonConsole()
