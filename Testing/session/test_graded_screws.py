@@ -173,6 +173,10 @@ def test_segments_of_a_file_keep_their_names(layers: bool, tmp_path: Path, direc
         read_structures(str(tmp_path / "bone.nii.gz"), Image(first, grid))
     with pytest.raises(DataError, match=r"there is no volume at .*absent.seg.nrrd"):
         read_structures(str(tmp_path / "absent.seg.nrrd"), Image(first, grid))
+    # No file is not the folder that one is in.
+    for empty in ("L3=", "", "=", f"={tmp_path / 'bone.nii.gz'}"):
+        with pytest.raises(DataError, match=f"'{empty}' names no structure"):
+            read_structures(empty, Image(first, grid))
 
 
 def test_the_void_of_a_neighbour_is_not_taken_for_an_implant_that_is_not_there(

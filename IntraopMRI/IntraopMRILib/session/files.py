@@ -95,6 +95,8 @@ def read_structures(named: str, drawn_on: Image) -> dict[str, Image]:
     names (its path), or a file of one with the name that is given to it ('L3=label.nii.gz'). Raises DataError.
     """
     name, given, file = named.rpartition("=")
+    if not file or (given and not name.strip()):
+        raise DataError(f"'{named}' names no structure: give a segmentation, or NAME=LABEL, such as 'L3=label.nii.gz'")
     path = Path(file)
     if given:
         one = read_structure(path, "", drawn_on, "a file that holds it alone")

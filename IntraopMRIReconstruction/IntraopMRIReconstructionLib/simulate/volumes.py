@@ -32,8 +32,9 @@ NIFTI = {
     348: ((76, "8f"), (252, "2h"), (256, "6f"), (280, "12f")),
     540: ((104, "8d"), (344, "2i"), (352, "6d"), (400, "12d")),
 }
-#: Bytes that hold the longer one.
-NIFTI_HEADER = 540
+#: Bytes that hold the longer one; types of voxels that can be no number, by their codes.
+NIFTI_HEADER, FLOATS = 540, {16: "f4", 64: "f8"}
+NOT_FINITE = "holds voxels that are not numbers (NaN or infinite); export the volume again"
 #: Both forms of a NIfTI file may put a corner so far apart, mm: they are rounded, and voxels are ten times as large.
 SAME_FORM_MM = 0.1
 #: Bytes that are unpacked at a time.
@@ -63,7 +64,7 @@ def read_volume(path: str | Path, smallest: int = SMALLEST_VOLUME) -> Image:
     _check_frame(path, image)
     array = SimpleITK.GetArrayFromImage(image)
     if not np.isfinite(array).all():
-        raise DataError(f"{path} holds voxels that are not numbers (NaN or infinite); export the volume again")
+        raise DataError(f"{path} {NOT_FINITE}")
     if smallest > 1 and array.min() == array.max():
         raise DataError(f"{path} is empty: every voxel is {array.flat[0]}; export the volume again")
     return Image(array, ras_from_sitk(image), name=path.name.split(".")[0])
@@ -140,26 +141,38 @@ def _read(path: Path) -> SimpleITK.Image:
 
 
 def _check_whole(path: Path, image: SimpleITK.Image) -> None:
-    """Raises DataError for a NIfTI file that is cut off: ITK's reader fills up what is missing without a word."""
+    """Raises DataError for a NIfTI file that is cut off, or holds voxels that are no numbers: ITK's reader fills up
+    what is missing, and puts 0 in the place of NaN, without a word.
+    """
     if not image.HasMetaDataKey("nifti_type"):
         return
-    told = {key: float(image.GetMetaData(key)) for key in ("vox_offset", "bitpix", *(f"dim[{n}]" for n in range(8)))}
+    names = ("vox_offset", "bitpix", "datatype", *(f"dim[{n}]" for n in range(8)))
+    told = {name: float(image.GetMetaData(name)) for name in names}
     sizes = [told[f"dim[{n}]"] for n in range(1, int(told["dim[0]"]) + 1)]
-    expected = int(told["vox_offset"] + np.prod(sizes) * told["bitpix"] / 8)
+    begin = int(told["vox_offset"])
+    expected = begin + int(np.prod(sizes) * told["bitpix"] / 8)
     # Voxels may be in a second file beside the header.
     header, data = (".hdr", ".img") if ".hdr" in path.name else ("", "")
     file = path.with_name(path.name.replace(header, data)) if header else path
     try:
-        there = _unpacked_bytes(file) if file.suffix == ".gz" else file.stat().st_size
+        with _opened(file) as stream:
+            content = stream.read(expected)
+            there = len(content) + sum(len(part) for part in iter(lambda: stream.read(CHUNK), b""))
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file} is damaged or cut off ({error}); copy or export it again") from error
     if there < expected:
         raise DataError(f"{file} is cut off: {there} bytes where {expected} belong; copy or export it again")
+    kind = FLOATS.get(int(told["datatype"]))
+    if kind is not None:
+        with _opened(path) as stream:
+            values = np.frombuffer(content, _byte_order(stream.read(NIFTI_HEADER)) + kind, offset=begin)
+        if not np.isfinite(values).all():
+            raise DataError(f"{path} {NOT_FINITE}")
 
 
-def _unpacked_bytes(file: Path) -> int:
-    with _opened(file) as stream:
-        return sum(len(part) for part in iter(lambda: stream.read(CHUNK), b""))
+def _byte_order(header: bytes) -> str:
+    """Of a NIfTI header, as numpy and struct write it; empty when it is none."""
+    return next((order for order in "<>" if struct.unpack_from(f"{order}i", header)[0] in NIFTI), "")
 
 
 def _opened(file: Path) -> BinaryIO | gzip.GzipFile:
@@ -193,7 +206,7 @@ def _unsure_forms(path: Path, image: SimpleITK.Image) -> str:
     """Why the forms of a NIfTI file do not place it, in words; empty when they do."""
     with _opened(path.with_name(path.name.replace(".img", ".hdr"))) as file:
         header = file.read(NIFTI_HEADER)
-    order = next((o for o in "<>" if struct.unpack_from(f"{o}i", header)[0] in NIFTI), "")
+    order = _byte_order(header)
     if not order:
         # Analyze, from before there were forms.
         return "it has neither a qform nor a sform"

@@ -61,7 +61,11 @@ def test_unusable_volumes_are_named_with_what_to_do(tmp_path: Path) -> None:
         write(noise[:1], tmp_path / "slice.nrrd"): "a volume of at least 8 voxels along three axes is needed",
         write(noise[0], tmp_path / "plane.nrrd"): "a volume of at least 8 voxels along three axes is needed",
         write(np.stack([noise] * 3, axis=-1), tmp_path / "colour.nrrd"): "has 3 values a voxel; choose a grey",
-        write(holed, tmp_path / "holed.nrrd"): "voxels that are not numbers",
+        **{
+            write(holed.astype(kind), tmp_path / f"holed{kind}.{suffix}"): "voxels that are not numbers"
+            for kind in ("f4", "f8")
+            for suffix in ("nrrd", "nii", "nii.gz", "mha", "hdr")
+        },
         write(np.zeros_like(noise), tmp_path / "zero.nrrd"): "is empty: every voxel is 0",
     }
     for path, words in cases.items():
