@@ -13,6 +13,8 @@ from slicer.ScriptedLoadableModule import (
 )
 
 LIBRARY = "IntraopMRIReconstructionLib"
+#: slicer.packaging, which asks for what Slicer does not bundle, came with this version.
+OLDEST = (5, 12)
 
 
 class IntraopMRIReconstruction(ScriptedLoadableModule):
@@ -43,9 +45,16 @@ def registerSampleData():
 class IntraopMRIReconstructionWidget(ScriptedLoadableModuleWidget):
     """Hands the application's calls to the panel in the library."""
 
+    #: None where there is nothing to hand a call to: Slicer goes on after a setup that failed.
+    panel = None
+
     def setup(self):
         """Build the panel when the module is opened for the first time."""
         super().setup()
+        if (slicer.app.majorVersion, slicer.app.minorVersion) < OLDEST:
+            version = ".".join(map(str, OLDEST))
+            slicer.util.errorDisplay(_("This module needs 3D Slicer {version} or newer.").format(version=version))
+            return
         from IntraopMRIReconstructionLib.scene.widget import ReconstructionPanel
 
         self.logic = IntraopMRIReconstructionLogic()
@@ -57,15 +66,18 @@ class IntraopMRIReconstructionWidget(ScriptedLoadableModuleWidget):
 
     def enter(self):
         """Show the state of the scene again."""
-        self.panel.enter()
+        if self.panel is not None:
+            self.panel.enter()
 
     def exit(self):
         """Let go of the parameter node while another module is shown."""
-        self.panel.exit()
+        if self.panel is not None:
+            self.panel.exit()
 
     def cleanup(self):
         """Leave no observer, thread or timer behind."""
-        self.panel.cleanup()
+        if self.panel is not None:
+            self.panel.cleanup()
 
     def onReload(self):
         """Reload the library too, otherwise the new shell would run old code."""

@@ -257,6 +257,7 @@ class qSlicerApplication(QtWidgets.QApplication):
 
     SIGNALS = {"startupCompleted()": "startupCompleted"}
     startupCompleted = Signal()
+    majorVersion, minorVersion = 5, 12
 
     def __init__(self) -> None:
         super().__init__([sys.argv[0]])

@@ -1,6 +1,6 @@
 """What the C++ classes behind the stand-ins really offer to Python: properties, signals, slots, invokable methods.
 
-PythonQt sees a public method only where its header says Q_INVOKABLE: a slider has no setRange, a section no setCollapsed.
+Python sees a public method only where its header says Q_INVOKABLE: a slider has no setRange, a section no setCollapsed.
 Read from the headers named in each row (Slicer main 5.13, CTK master). The stand-ins may have a part of this and
 nothing more; test_realapi.py holds them, the .ui files and the panels to it. Qt's own classes are held to Qt itself.
 """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import unittest
 from typing import Any
 
 import pytest
-from extension.cmake_lists import ROOT
+import slicer
+from extension.cmake_lists import MODULES, ROOT
 from host.fixtures import app
 
 __all__ = ["app"]
@@ -24,3 +26,15 @@ def test_what_ctest_runs_passes_here() -> None:
     unittest.defaultTestLoader.loadTestsFromModule(module).run(result)
     assert result.testsRun == 4
     assert result.wasSuccessful(), [trace for _, trace in (*result.failures, *result.errors)]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_slicer_that_is_too_old_is_told_so_and_goes_on(app: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(type(app), "minorVersion", 10)
+    monkeypatch.setattr(slicer.util, "errorDisplay", said.append)
+    made = getattr(sys.modules[name], f"{name}Widget")()
+    made.setup()
+    for call in (made.enter, made.exit, made.cleanup):
+        call()
+    assert said == ["This module needs 3D Slicer 5.12 or newer."]
