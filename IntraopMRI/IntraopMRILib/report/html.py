@@ -65,15 +65,24 @@ def render(document: Document, pictures: Sequence[Picture] = ()) -> str:
 
 
 def _on_each_page(document: Document) -> str:
-    return f"Intraoperative MRI, {day(document['started_utc'])}. {document['disclaimer']}"
+    return f"Intraoperative MRI, {day(_scanned(document))}. {document['disclaimer']}"
+
+
+def _scanned(document: Document) -> str:
+    """When the newest scan was taken: volumes from files may be read years later. The session's own without a time."""
+    taken = (image["acquired_utc"] for image in document.get("images", ()))
+    return max((utc for utc in taken if utc), default=document["started_utc"])
 
 
 def _header(document: Document) -> str:
+    started, when = document["started_utc"], clock(document["started_utc"])
+    when += f" to {clock(document.get('finished_utc') or '')}"
+    on_that_day = day(_scanned(document)) == day(started)
     facts = [
         ("Patient", document["patient_id"]),
         ("Procedure", document.get("procedure") or "not stated"),
-        ("Date", day(document["started_utc"])),
-        ("Time (UTC)", clock(document["started_utc"]) + " to " + clock(document.get("finished_utc") or "")),
+        ("Date", day(_scanned(document))),
+        ("Time (UTC)", when) if on_that_day else ("Evaluated (UTC)", f"{day(started)}, {when}"),
         ("Site", document.get("site") or "not stated"),
         ("Operator", document.get("operator") or "not stated"),
     ]
@@ -374,14 +383,15 @@ def _course(document: Document) -> str:
 def _provenance(document: Document) -> str:
     images = "".join(
         f"<tr><th>{_e(i['name'] or 'unnamed')}</th><td>{_e(i['role'])}</td>"
-        f"<td>{_e(clock(i['acquired_utc'] or ''))}</td><td>{' x '.join(str(n) for n in i['size_ijk'])}</td>"
+        f"<td>{_e((i['acquired_utc'] or '')[:10])} {_e(clock(i['acquired_utc'] or ''))}</td>"
+        f"<td>{' x '.join(str(n) for n in i['size_ijk'])}</td>"
         f"<td>{' x '.join(f'{s:.2f}' for s in i['spacing_mm'])}</td>"
         f'<td class="uid">{_e(i["uid"])}</td></tr>'
         for i in document.get("images", ())
     )
     table = (
-        "<table><thead><tr><th>Image</th><th>Role</th><th>Acquired</th><th>Voxels</th><th>Spacing, mm</th><th>UID</th>"
-        f"</tr></thead><tbody>{images}</tbody></table>"
+        "<table><thead><tr><th>Image</th><th>Role</th><th>Acquired (UTC)</th><th>Voxels</th><th>Spacing, mm</th>"
+        f"<th>UID</th></tr></thead><tbody>{images}</tbody></table>"
         if images
         else ""
     )

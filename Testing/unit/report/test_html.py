@@ -147,6 +147,17 @@ def text_of(html: str) -> str:
     return " ".join(" ".join(checker.text).replace("\u00a0", " ").split())
 
 
+def test_what_was_scanned_before_has_its_own_date() -> None:
+    """Volumes from files are read whenever somebody reads them."""
+    old = {**DOCUMENT["images"][0], "acquired_utc": "2025-11-30T23:59:00+00:00"}
+    html = render({**DOCUMENT, "images": [old]})
+    assert "<dt>Date</dt><dd>30 November 2025</dd>" in html
+    assert "<dt>Evaluated (UTC)</dt><dd>01 March 2026, 10:00:00 to –</dd>" in html
+    assert "Intraoperative MRI, 30 November 2025." in html
+    assert "<td>2025-11-30 23:59:00</td>" in html
+    assert "<dt>Time (UTC)</dt><dd>10:00:00 to –</dd>" in render(DOCUMENT)
+
+
 def test_each_printed_page_says_whose_it_is() -> None:
     """Pages part from one another; and no name ends the style that holds it."""
     html = render({**DOCUMENT, "patient_id": 'P-1</style>"}\\Ü'})
