@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from IntraopMRIReconstructionLib.errors import DataError
 
 from . import drawings
+from .implants import DEVIATION, decision_words, implants_section
 from .parts import Document, Picture, data_uri, table
 from .parts import escaped as _e
 from .resection import excluded_words, looks_section, margin_section, rano_range, residual_section
@@ -22,8 +23,7 @@ __all__ = ["Picture", "render"]
 
 _LEVEL_WORDS = {"good": "Good", "check": "Check", "refused": "Refused"}
 #: How the names of numbers end that a plan asks for: the reason why one is missing belongs where it would stand.
-_DEVIATION = ": deviation from its plan"
-_ASKED = (_DEVIATION, "Residual enhancing tumour", "Change of alignment", "Temperature scan")
+_ASKED = (DEVIATION, "Residual enhancing tumour", "Change of alignment", "Temperature scan")
 _KINDS = {"target": "target", "plan": "planned path or implant", "risk": "structure at risk", "landmark": "landmark"}
 
 
@@ -45,7 +45,7 @@ def render(document: Document, pictures: Sequence[Picture] = ()) -> str:
         looks_section(document),
         _heating(document),
         _drawn(document),
-        _implants(document),
+        implants_section(document, _missing(document)),
         _carried(document),
         _more_measurements(document),
         _registration(document),
@@ -173,7 +173,7 @@ def _implant_card(implant: Document, document: Document) -> str:
     tip = next(
         (m for m in implant["measurements"] if m["name"].endswith(": tip deviation")), implant["measurements"][0]
     )
-    return _measured_card(checked(tip, document), implant["band"])
+    return _measured_card(checked(tip, document), f"{implant['band']}; {decision_words(implant)}")
 
 
 def _words_of(parts: list[Document]) -> str:
@@ -249,32 +249,6 @@ def _open(document: Document) -> list[Document]:
     ]
 
 
-def _implants(document: Document) -> str:
-    parts = []
-    for implant in document.get("implants", ()):
-        level = level_of(implant["verdict"])
-        shown = [checked(m, document) for m in implant["measurements"]]
-        known = any(m["value"] is not None for m in shown)
-        target = drawings.target(implant) if known else ""
-        name = implant["name"]
-        short = [{**m, "name": m["name"].removeprefix(f"{name}: ").capitalize()} for m in shown]
-        band = f'<span class="band">{_e(implant["band"])}</span>' if known else ""
-        parts.append(
-            f'<div class="implant"><h3>{_e(name)} {band}<span class="level {level}">detection '
-            f'{_LEVEL_WORDS[level].lower()}</span></h3><div class="beside"><div>{target}</div>'
-            f'<div>{table(short, document)}<p class="note">Diameter {implant["diameter_mm"]:.1f} mm, '
-            f"uncertainty of the actual ends {implant['uncertainty_mm']:.2f} mm. "
-            f"Planned position: {_e(implant.get('planned_basis', 'rigid pose'))}.</p></div></div></div>"
-        )
-    parts += [
-        f'<div class="implant"><h3>{_e(m["name"].removesuffix(_DEVIATION))}</h3>'
-        f'<p class="none">No value: {_e(m["missing_because"])}</p></div>'
-        for m in _missing(document)
-        if m["name"].endswith(_DEVIATION)
-    ]
-    return f"<section><h2>Implants, planned against actual</h2>{''.join(parts)}</section>" if parts else ""
-
-
 def _carried(document: Document) -> str:
     """What was planned, how far the brain shift moved it, and where it was navigated to."""
     items, registration = document.get("carried", ()), document.get("registration")
@@ -313,7 +287,7 @@ def _carried(document: Document) -> str:
 
 
 def _more_measurements(document: Document) -> str:
-    more = [m for m in document.get("measurements", ()) if not m["name"].endswith(_DEVIATION)]
+    more = [m for m in document.get("measurements", ()) if not m["name"].endswith(DEVIATION)]
     return f"<section><h2>Further measurements</h2>{table(more, document)}</section>" if more else ""
 
 

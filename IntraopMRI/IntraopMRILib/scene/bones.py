@@ -21,7 +21,7 @@ from ..session.bones import Bone, shown_implants
 from ..session.updates import BonesFound, ImplantFound
 from . import recipes
 from .contents import Content
-from .display import SHOWN_OF_IMPLANT
+from .display import shownOfImplant
 
 #: Soft tissue around a vertebra that is shown with it, mm: more of it moves with others.
 CONTEXT_MM = 4.0
@@ -60,6 +60,11 @@ class LoneBones:
             for recipe, each in ((recipes.planned, planned), (recipes.actual, actual))
             for role, content in recipe(name, each.entry_ras_mm, each.tip_ras_mm, each.diameter_mm / 2.0).items()
         }
+
+    def judged(self, found: ImplantFound) -> None:
+        """A person has decided on an implant: it is drawn as before."""
+        if found.planned.name in self._implants:
+            self._implants[found.planned.name] = found
 
     def take(self, update: BonesFound, contents: Mapping[str, PreparedBone]) -> None:
         """Vertebrae to decide on; an implant comes before its vertebra."""
@@ -100,7 +105,7 @@ class LoneBones:
             if isinstance(found, str):
                 result[name] = (Measurement(f"{name}: deviation", None, "mm", "", missing_because=found),)
             else:
-                result[name] = tuple(m for m in found.measurements if m.name.endswith(SHOWN_OF_IMPLANT))
+                result[name] = shownOfImplant(found.measurements)
         return result
 
     def _show(self) -> None:

@@ -178,6 +178,8 @@ class SessionParameters:
     riskSegmentation: vtkMRMLSegmentationNode
     plannedTarget: vtkMRMLMarkupsFiducialNode
     plannedImplant: vtkMRMLMarkupsLineNode
+    #: Whether all lines beside it in the data tree are planned implants too.
+    implantFolder: bool = False
     plannedLandmarks: vtkMRMLMarkupsFiducialNode
     implantDiameterMm: Annotated[float, WithinRange(0.5, 20.0)] = 5.0
     implantMetal: Metal = Metal.UNKNOWN

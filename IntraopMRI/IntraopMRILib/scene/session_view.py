@@ -40,7 +40,7 @@ from . import looks
 from .bones import LoneBones
 from .bridge import SceneBridge
 from .contents import ATTRIBUTE
-from .display import SHOWN_OF_IMPLANT, PieceText, Readout
+from .display import PieceText, Readout, shownOfImplant
 from .heat_texts import heat_texts
 from .prepared import Prepared, PreparedPlan, prepare, preparePlan
 from .roles import RESIDUAL
@@ -342,7 +342,7 @@ class SessionView:
         self.bridge.setActualImplant(
             update.planned.name, actual.entry_ras_mm, actual.tip_ras_mm, actual.diameter_mm / 2.0
         )
-        shown = tuple(m for m in update.measurements if m.name.endswith(SHOWN_OF_IMPLANT))
+        shown = shownOfImplant(update.measurements)
         self.centroid = (actual.entry_ras_mm + actual.tip_ras_mm) / 2.0
         self._readout = replace(self._readout, implants={**self._readout.implants, update.planned.name: shown})
 

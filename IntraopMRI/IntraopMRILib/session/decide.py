@@ -99,6 +99,17 @@ class Decisions:
             self._journal.implant(found)
             self._tell(found)
 
+    def decide_implant(self, found: ImplantFound, stays: bool, by: str) -> ImplantFound:
+        """See :meth:`.session.Session.decide_implant`."""
+        decided, name = found.decided(stays, by, utc_now()), found.planned.name
+        with self.lock:
+            known = self._implants.get(name)
+            # Compared anew, its numbers are others than the person has seen.
+            _check(known is not None and known.measurements is found.measurements, name)
+            self._journal.placement(decided)
+            self._implants[name] = decided
+        return decided
+
     def offer(self, bones: Iterable[Bone]) -> None:
         """Vertebrae were found each on its own: a person decides on them."""
         with self.lock:

@@ -45,6 +45,8 @@ from .updates import ImplantFound, Judged, PlanCarried, ResidualFound, Role, Shi
 
 #: Numbers of an implant that are kept of an earlier look, by the ends of their names.
 KEPT_OF_IMPLANT = (": entry deviation", ": tip deviation", ": angular deviation", ": pedicle breach")
+#: What a person has decided on an implant, in words.
+WORDS_OF_IMPLANT = {"stays": "stays where it lies", "revise": "is to be revised"}
 #: Packages whose versions decide on the numbers.
 PACKAGES = ("numpy", "scipy", "SimpleITK", "slicer-core")
 
@@ -270,11 +272,29 @@ class Journal:
         self._change(change)
 
     def implant(self, found: ImplantFound) -> None:
-        """An implant was compared with its plan; replaces an earlier comparison of the same one."""
+        """An implant was compared with its plan; takes the place of an earlier comparison of the same one."""
         entry = _implant(found)
-        self._change(
-            lambda record: replace(record, implants=(*(i for i in record.implants if i.name != entry.name), entry))
-        )
+
+        def change(record: SessionRecord) -> SessionRecord:
+            known = {each.name: each for each in record.implants} | {entry.name: entry}
+            return replace(record, implants=tuple(known.values()))
+
+        self._change(change)
+
+    def placement(self, found: ImplantFound) -> None:
+        """A person has decided on an implant. Raises SessionError when the record holds it no more."""
+        entry = _implant(found)
+        tip = next(m for m in found.measurements if m.name.endswith(": tip deviation"))
+        what = f"'{entry.name}' {WORDS_OF_IMPLANT[entry.decision]}, decided by {entry.decided_by}"
+        text = f"{what}: {entry.band}" + ("" if tip.value is None else f", tip {tip.value:.1f} mm from its plan")
+
+        def change(record: SessionRecord) -> SessionRecord:
+            if entry.measurements not in [each.measurements for each in record.implants if each.name == entry.name]:
+                raise SessionError(f"'{entry.name}' was withdrawn by a newer image: decide on the new one")
+            entries = tuple(entry if each.name == entry.name else each for each in record.implants)
+            return replace(record, implants=entries).with_event("implant", text, entry.decided_utc)
+
+        self._change(change)
 
     def heat(self, entry: HeatEntry) -> None:
         """A frame of thermometry was measured; replaces what its scan said before, since the same reference."""
@@ -402,6 +422,9 @@ def _implant(found: ImplantFound) -> ImplantEntry:
         verdict=found.detected.verdict,
         measurements=found.measurements,
         planned_basis=found.basis,
+        decision={None: "open", True: "stays", False: "revise"}[found.stays],
+        decided_by=found.decided_by,
+        decided_utc=found.decided_utc,
     )
 
 

@@ -45,6 +45,7 @@ from .updates import (
     RESIDUAL,
     BonesFound,
     ImageReady,
+    ImplantFound,
     PlanCarried,
     Problem,
     Registered,
@@ -241,6 +242,13 @@ class Session:
         From the first decision on the record holds only what rests on accepted ones. Raises as :meth:`decide`.
         """
         return self._decisions.decide_bone(bone, accepted, by)
+
+    def decide_implant(self, found: ImplantFound, stays: bool, by: str) -> ImplantFound:
+        """A person says that a found implant stays where it lies, or is to be revised; returns it with the decision.
+
+        Its numbers stay. Raises SessionError when a newer image or comparison has withdrawn it, or nobody is named.
+        """
+        return self._decisions.decide_implant(found, stays, by)
 
     def leave_bones(self, by: str) -> None:
         """A person goes on without deciding on the other vertebrae: nothing rests on them, and the record says so."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image, Measurement, Status, Verdict
+from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.reconstruct.ablation import RISK_ALARM_C, HeatNumbers
 from IntraopMRIReconstructionLib.reconstruct.quantities import Heating
 from IntraopMRIReconstructionLib.reconstruct.result import Reconstruction
@@ -204,6 +205,8 @@ class ImplantFound:
 
     ``breach``: of the pedicle that it was planned through, None without one. ``drawn``: the plan in preoperative RAS
     where it has to be drawn under the pose of the whole, when a vertebra of its own carries it; None otherwise.
+    ``stays``: whether it stays where it lies or is to be revised, None until a person (``decided_by``, at
+    ``decided_utc``, ISO 8601) has decided.
     """
 
     planned: Trajectory
@@ -213,6 +216,9 @@ class ImplantFound:
     basis: str = "rigid pose"
     breach: Breach | None = None
     drawn: Trajectory | None = None
+    stays: bool | None = None
+    decided_by: str = ""
+    decided_utc: str = ""
 
     @property
     def grade(self) -> str:
@@ -221,6 +227,12 @@ class ImplantFound:
             return f"{self.band.text}; Gertzbein-Robbins {self.breach.text}"
         missing = any(m.value is None and m.name.endswith("pedicle breach") for m in self.measurements)
         return self.band.text + ("; Gertzbein-Robbins not graded" if missing else "")
+
+    def decided(self, stays: bool, by: str, utc: str) -> ImplantFound:
+        """The same with a person's decision. Raises SessionError without a name."""
+        if not by.strip():
+            raise SessionError(f"'{self.planned.name}' needs the name of the person who decides: enter it first")
+        return replace(self, stays=stays, decided_by=by.strip(), decided_utc=utc)
 
 
 @dataclass(frozen=True, eq=False)

@@ -155,7 +155,10 @@ class DrawnEntry:
 
 @dataclass(frozen=True)
 class ImplantEntry:
-    """One implant, planned against actual; points in RAS of the intraoperative scan, mm."""
+    """One implant, planned against actual; points in RAS of the intraoperative scan, mm.
+
+    ``decision``: open, stays or revise, by whom and when (ISO 8601).
+    """
 
     name: str
     diameter_mm: float
@@ -168,6 +171,9 @@ class ImplantEntry:
     verdict: Verdict
     measurements: tuple[Measurement, ...]
     planned_basis: str = "rigid pose"
+    decision: str = "open"
+    decided_by: str = ""
+    decided_utc: str = ""
 
 
 @dataclass(frozen=True)

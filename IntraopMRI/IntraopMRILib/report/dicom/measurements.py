@@ -15,6 +15,7 @@ import numpy as np
 from IntraopMRIReconstructionLib.geometry import RAS_FROM_LPS, apply
 from pydicom.dataset import Dataset
 
+from ..implants import decision_words
 from ..text import interval_text, joined, level_of, look_words, value_text
 from ..trust import WITHHELD, checked, found_parts
 from .case import MANUFACTURER, MODEL, Case, Document, person_name
@@ -24,7 +25,7 @@ from .segmentation import finish, segment_of
 
 NUMBER = 904
 #: Events of the record that say who confirmed and decided what.
-CONFIRMING = ("confirmed", "decision", "carried over", "withdrawn")
+CONFIRMING = ("confirmed", "decision", "carried over", "implant", "withdrawn")
 #: Measurements that are about volume, whatever their name: the segment that each belongs to.
 CAVITY = "Resection cavity"
 #: Written by this machine about its own work, not about the patient.
@@ -193,6 +194,7 @@ def _implant(entry: Document) -> Group:
         f"Diameter {entry['diameter_mm']:.1f} mm; uncertainty of the ends {entry['uncertainty_mm']:.2f} mm; planned "
         f"position: {entry['planned_basis']}; planned entry {places['planned_entry']}, tip {places['planned_tip']}",
         f"Accuracy: {entry['band']}",
+        f"Placement: {decision_words(entry)}",
     )
     classes = (("Verdict on the detection", level_of(entry["verdict"])), ("Accuracy band", entry["band"]))
     ends = np.array([entry["actual_entry_ras_mm"], entry["actual_tip_ras_mm"]], dtype=np.float64)

@@ -10,11 +10,13 @@ from typing import Any
 from IntraopMRIReconstructionLib.data import Level, Measurement
 from slicer.i18n import tr as _
 
-from ..display import SHOWN_OF_IMPLANT, age, interval, number, spread
+from ..display import age, interval, number, shownOfImplant, spread
 from .style import CHECK, DANGER, LEVEL_COLORS, colored, graded, sized
 
 #: Measures by a person's drawing, and the margin, that stand beside the result; the table has all of them.
 MOST_BESIDE = 4
+#: More implants than these have one line each.
+MOST_IMPLANTS = 2
 #: Numbers of the scan before, so that it is seen what has been gained since.
 MOST_OF_LOOK = 3
 #: The measurement whose sign says on which side of the cavity's wall the tumour's border is.
@@ -50,7 +52,7 @@ def result(running: Any, drawn: Sequence[Measurement]) -> str:
         why = _("needs a scan with contrast agent and one without")
         lines.append(f"{sized(_('Residual –'), 18)}&nbsp;&nbsp;{escape(why)}")
     for name, found in running.implants.items():
-        lines += _implant(name, found)
+        lines += _implant(name, found, len(running.implants))
     for measurement in [m for m in drawn if not _says_little(m)][:MOST_BESIDE]:
         if measurement.value is None:
             lines.append(f"{sized('–', 15)}&nbsp;&nbsp;{escape(f'{measurement.name}: {measurement.missing_because}')}")
@@ -69,16 +71,20 @@ def _onBones(running: Any) -> Iterator[str]:
         if isinstance(found, str):
             yield f"{sized('–', 16)}&nbsp;&nbsp;{escape(f'{name}: {found}')}"
         else:
-            yield from _implant(name, found)
+            yield from _implant(name, found, len(running.shownImplants()))
     changes = [m for m in running.session.journal.record.measurements if m.value is not None]
     for measurement in changes[:MOST_BESIDE]:
         yield f"{sized(spread(measurement), 15)}&nbsp;&nbsp;{escape(measurement.name)}"
 
 
-def _implant(name: str, found: Any) -> Iterator[str]:
-    """Grade of an implant, and the deviations that it is judged by."""
+def _implant(name: str, found: Any, count: int) -> Iterator[str]:
+    """Grade of an implant, and the deviations that it is judged by; of many, where the tip went: the table has all."""
+    judged = [m for m in shownOfImplant(found.measurements) if m.value is not None]
+    if count > MOST_IMPLANTS:
+        tip = "".join(f"&nbsp;&nbsp;{escape(spread(m))}" for m in judged if m.name.endswith(": tip deviation"))
+        yield graded(name, found, 13) + tip
+        return
     yield graded(name, found, 16)
-    judged = [m for m in found.measurements if m.name.endswith(SHOWN_OF_IMPLANT) and m.value is not None]
     yield escape(", ".join(f"{m.name.rpartition(': ')[2].removesuffix(' deviation')} {spread(m)}" for m in judged))
 
 
@@ -99,7 +105,8 @@ def _says_little(measurement: Measurement) -> bool:
 def rests_on(running: Any, carried: Any, crossCheck: Any, oldAfterMin: float) -> str:
     """Image, registration, plan and cross-check; in amber what a person should look at before deciding."""
     if running.bones:
-        return "<br>".join([_image(running, oldAfterMin), *_decisions(running.bones.values())])
+        implants = [found for found in running.shownImplants().values() if not isinstance(found, str)]
+        return "<br>".join([_image(running, oldAfterMin), *_decisions(running.bones.values()), *_placements(implants)])
     if not running.trusted:
         return ""
     return "<br>".join([_image(running, oldAfterMin), *_rests(running, carried, crossCheck)])
@@ -128,6 +135,19 @@ def _decisions(bones: Iterable[Any]) -> Iterator[str]:
             yield colored(line, color, 13) if color else escape(line)
 
 
+def _placements(implants: Iterable[Any]) -> Iterator[str]:
+    """Which implants stay, which are to be revised, and on which nobody has decided."""
+    implants = list(implants)
+    for words, chosen, color in (
+        (_("To be revised: {names}"), [i for i in implants if i.stays is False], CHECK),
+        (_("Placement not decided: {names}"), [i for i in implants if i.stays is None], CHECK),
+        (_("Stay where they lie: {names}"), [i for i in implants if i.stays], ""),
+    ):
+        line = words.format(names=", ".join(found.planned.name for found in chosen))
+        if chosen:
+            yield colored(line, color, 13) if color else escape(line)
+
+
 def _rests(running: Any, carried: Any, crossCheck: Any) -> Iterator[str]:
     verdict = (running.shift or running.registered.registration).verdict
     words = {Level.GOOD: _("good"), Level.CHECK: _("check")}[verdict.level]
@@ -140,8 +160,9 @@ def _rests(running: Any, carried: Any, crossCheck: Any) -> Iterator[str]:
     if any(item.offered for item in items):
         accepted, rejected = (sum(item.accepted is way for item in items) for way in (True, False))
         yield escape(_("Plan: {yes} carried over, {no} rejected").format(yes=accepted, no=rejected))
-    if carried.count():
-        yield colored(_("{count}: not shown").format(count=carried.count()), CHECK, 13)
+    if carried.hidden():
+        yield colored(_("{count}: not shown").format(count=carried.hidden()), CHECK, 13)
+    yield from _placements(running.implants.values())
     for measurement in crossCheck.found[:1]:
         value = number(measurement.value, measurement.unit)
         yield escape(_("{name}: {value} (p95)").format(name=measurement.name, value=value))

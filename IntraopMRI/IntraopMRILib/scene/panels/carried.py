@@ -20,13 +20,14 @@ class PlannedThings:
 
     def __init__(self, running: Any) -> None:
         self._running = running
-        self.headers = (_("Planned"), _("Moved"), _("± 95 %"), _("Position"))
-        self.widths = (105, 62, 62)
+        self.headers: tuple[str, ...] = (_("Planned"), _("Moved"), _("± 95 %"), _("Position"))
+        self.widths: tuple[int, ...] = (105, 62, 62)
         self.title = _("All of the plan")
         self.definition = _(
             "How far the brain shift moved each planned thing beyond the rigid pose (mean), and its uncertainty (95 %, "
             "largest of its points)"
         )
+        self.verbs, self.open = (_("Accept"), _("Reject")), False
         self.tips = (
             _("It moves with the brain shift; distances, alarms and the report rest on that position from now on"),
             _("It stays where the rigid pose puts it, and is marked so"),

@@ -16,15 +16,14 @@ from slicer.i18n import tr as _
 from ..parameters import Phase
 from .nodes import PreparedCase, partOf, prepareCase, showSimulatedCase
 from .page import Action, Page, Readiness, State, blocked, done
+from .planned_lines import POINTS_OF_LINE, PlannedLines, plannedLines
 
 #: Voxel sizes that are offered for simulated scans, in mm.
 SIZES_MM = (1.0, 2.0)
-#: A line that is an implant has an entry and a tip.
-POINTS_OF_LINE = 2
 #: Choices that make the plan.
 PLAN_WIDGETS = (
     "preopVolume", "tumourSegmentation", "riskSegmentation", "plannedTarget", "plannedImplant", "implantDiameterMm",
-    "implantMetal", "plannedLandmarks",
+    "implantMetal", "implantFolder", "implantTable", "plannedLandmarks",
 )  # fmt: skip
 
 
@@ -38,6 +37,7 @@ class CasePage(Page):
         super().__init__(panel)
         self._seen: Any = None
         self._said: State | None = None
+        self.lines = PlannedLines(self)
         self._cases = [("brain", _("Brain tumour")), ("spine", _("Spine implant"))]
         for _key, name in self._cases:
             self.ui.simulationCaseBox.addItem(name)
@@ -62,10 +62,8 @@ class CasePage(Page):
             return blocked(
                 _("Choose the tumour (a segmentation) or the planned implant (a line): one of them is needed.")
             )
-        if p.plannedImplant is not None and p.plannedImplant.GetNumberOfControlPoints() < POINTS_OF_LINE:
-            return blocked(
-                _("Place both points of '{name}', entry first, then tip.").format(name=p.plannedImplant.GetName())
-            )
+        if (line := self._incomplete()) is not None:
+            return blocked(_("Place both points of '{name}', entry first, then tip.").format(name=line.GetName()))
         if self.running.connected:
             return done(_("The plan is fixed while connected: disconnect on page 2 to change it."))
         return done(_("Patient, images and plan are complete."))
@@ -94,8 +92,13 @@ class CasePage(Page):
     def _place(self) -> None:
         """The next clicks into the views are the missing points of the implant's line."""
         logic = slicer.modules.markups.logic()
-        logic.SetActiveList(self.parameters.plannedImplant)
+        logic.SetActiveList(self._incomplete())
         logic.StartPlaceMode(False)
+
+    def _incomplete(self) -> Any:
+        """The first planned line without both points; None when each has them."""
+        lines = plannedLines(self.parameters)
+        return next((line for line in lines if line.GetNumberOfControlPoints() < POINTS_OF_LINE), None)
 
     def _hasPlan(self) -> bool:
         """Whether there is anything to assess."""
@@ -109,6 +112,7 @@ class CasePage(Page):
             # The session keeps the plan that it began with: a choice made now would look as if it counted.
             getattr(self.ui, name).enabled = not self.running.connected
         self.ui.implantMetal.visible = self.ui.implantMetalLabel.visible = self.parameters.plannedImplant is not None
+        self.lines.refresh()
         self.ui.simulateButton.enabled = not self.running.connected and self.running.task is None
         if self.running.theatre is not None:
             self.ui.simulateButton.text = _("Start another simulated theatre")
@@ -126,7 +130,7 @@ class CasePage(Page):
 
     def tick(self) -> None:
         """Points and segments are drawn in other modules and in the views."""
-        if self.state() != self._said:
+        if self.state() != self._said or self.lines.changed():
             self.panel.askRefresh()
 
     def enter(self) -> None:

@@ -15,6 +15,7 @@ from slicer.i18n import tr as _
 from ..parameters import Phase
 from .nodes import planLater
 from .page import Action, Page, Readiness, State, blocked, done, ready
+from .planned_lines import plannedLines
 from .rawdata import RawDataSection
 
 PARTS = ("scanner", "tracker", "live", "robot")
@@ -183,7 +184,7 @@ class ConnectPage(Page):
                 if (peer := getattr(p, part)).used
             }
             chosen = (
-                p.tumourSegmentation, p.riskSegmentation, p.plannedTarget, p.plannedImplant, p.plannedLandmarks
+                p.tumourSegmentation, p.riskSegmentation, p.plannedTarget, p.plannedLandmarks, *plannedLines(p)
             )  # fmt: skip
             self.running.chosen = [node for node in chosen if node is not None]
             self.running.connect(plan, peers)

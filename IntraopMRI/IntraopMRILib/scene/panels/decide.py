@@ -59,8 +59,8 @@ class DecidePage(Page):
             return done(_("Report written: {path}").format(path=self.running.reportPath))
         if not self.running.connected:
             return connectFirst()
-        if self.running.bones and self._scan.choices.open:
-            return blocked(_("{count}: decide on page 4 first.").format(count=self._scan.choices.open))
+        if self.running.bones and self._scan.choices.openBasis:
+            return blocked(_("{count}: decide on page 4 first.").format(count=self._scan.choices.openBasis))
         if not self._reviewed:
             return blocked(_("Confirm the registration on page 4 first: until then there is nothing to decide on."))
         if self.parameters.decision is Decision.UNDECIDED:
@@ -76,7 +76,7 @@ class DecidePage(Page):
     @property
     def _reviewed(self) -> bool:
         """Whether a person has confirmed the registration, or has decided on each vertebra where it was refused."""
-        return bool(self.running.trusted or (self.running.bones and not self._scan.choices.open))
+        return bool(self.running.trusted or (self.running.bones and not self._scan.choices.openBasis))
 
     def action(self) -> Action | None:
         """Write the report when all is said."""

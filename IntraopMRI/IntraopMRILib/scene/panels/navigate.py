@@ -75,8 +75,10 @@ class NavigatePage(Page):
         scan: Any = self.panel.pages[Phase.SCAN]
         if not self.running.trusted and not self.running.bones:
             return blocked(_("Confirm the registration on page 4 first: until then no distance is shown."))
-        if scan.choices.open:
-            return blocked(_("{count}: decide on page 4, or go on without them there.").format(count=scan.choices.open))
+        if scan.choices.openBasis:
+            return blocked(
+                _("{count}: decide on page 4, or go on without them there.").format(count=scan.choices.openBasis)
+            )
         if self.running.bones:
             accepted = ", ".join(self.running.view.lone.accepted)
             if not accepted:

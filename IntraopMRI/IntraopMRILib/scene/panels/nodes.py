@@ -24,6 +24,7 @@ from .. import colors, conversion, looks, recipes
 from ..contents import Content
 from ..parameters import Metal
 from ..scan_nodes import dicomFiles
+from .planned_lines import POINTS_OF_LINE, diameterOf, plannedLines
 
 #: Parts of a tumour by the words in a segment's name, as the assessment numbers them; the first match counts. Oedema
 #: that counted as enhancing before surgery, and never enhances, would be told to be resected.
@@ -76,13 +77,9 @@ def planLater(parameters: Any) -> Callable[[], Any]:
     name, grades the screw that is planned through it; one that is called Nidus is what shall be gone. Landmarks that
     are named for a measure, and the planned motion of a bone, say what the procedure is about.
     """
-    volume, line = parameters.preopVolume, parameters.plannedImplant
+    volume = parameters.preopVolume
     if volume is None:
         raise SessionError(_("no preoperative volume is chosen: choose it on page 1"))
-    if line is not None and line.GetNumberOfControlPoints() < 2:
-        raise SessionError(
-            _("the planned implant '{name}' needs two points, entry and tip").format(name=line.GetName())
-        )
     files, patientName = dicomFiles(volume), parameters.patientName
     patient, procedure = parameters.patientId, parameters.procedureName or _("Intraoperative control")
     preoperative = imageLater(volume, patient)
@@ -91,14 +88,11 @@ def planLater(parameters: Any) -> Callable[[], Any]:
         for node in (parameters.tumourSegmentation, parameters.riskSegmentation)
     )
     targets, landmarks = pointsOf(parameters.plannedTarget), pointsOf(parameters.plannedLandmarks)
-    diameter_mm, metal, screws, motion = parameters.implantDiameterMm, parameters.implantMetal.key, [], None
+    metal, screws, motion = parameters.implantMetal.key, implantsOf(parameters), None
     if parameters.plannedCorrection is not None:
         matrix = conversion.vtkMatrix(np.eye(4))
         parameters.plannedCorrection.GetMatrixTransformToWorld(matrix)
         motion = slicer.util.arrayFromVTKMatrix(matrix)
-    if line is not None:
-        entry, tip = (_placeOf(line, index, line.GetNthControlPointLabel(index)) for index in (0, 1))
-        screws.append((entry, tip, diameter_mm, line.GetName()))
 
     def make() -> Any:
         from ...assess.implant import METALS_PPM, Trajectory
@@ -141,6 +135,24 @@ def planLater(parameters: Any) -> Callable[[], Any]:
     return make
 
 
+def implantsOf(parameters: Any) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float, str]]:
+    """Entry, tip (3,) in the world, diameter in mm and name of each planned line. SessionError for one that is not
+    placed or has the name of another."""
+    found: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float, str]] = []
+    for line in plannedLines(parameters):
+        if line.GetNumberOfControlPoints() < POINTS_OF_LINE:
+            raise SessionError(
+                _("the planned implant '{name}' needs two points, entry and tip").format(name=line.GetName())
+            )
+        if line.GetName() in [name for *_places, name in found]:
+            raise SessionError(
+                _("two planned implants are called '{name}': name them apart").format(name=line.GetName())
+            )
+        entry, tip = (placeOf(line, index, line.GetNthControlPointLabel(index)) for index in (0, 1))
+        found.append((entry, tip, diameterOf(line, parameters), line.GetName()))
+    return found
+
+
 def pointsOf(markups: Any) -> dict[str, npt.NDArray[np.float64]]:
     """Points of a markups node (or None) by their names, in the world (preoperative RAS). SessionError for doubles."""
     found: dict[str, npt.NDArray[np.float64]] = {}
@@ -152,11 +164,11 @@ def pointsOf(markups: Any) -> dict[str, npt.NDArray[np.float64]]:
                     "two points of '{list}' are called '{name}': name them apart, since each is decided on by its name"
                 ).format(list=markups.GetName(), name=name)
             )
-        found[name] = _placeOf(markups, index, name)
+        found[name] = placeOf(markups, index, name)
     return found
 
 
-def _placeOf(markups: Any, index: int, name: str) -> npt.NDArray[np.float64]:
+def placeOf(markups: Any, index: int, name: str) -> npt.NDArray[np.float64]:
     """A point in the world, whatever transform its markups hang under. SessionError for one that is not placed."""
     if markups.GetNthControlPointPositionStatus(index) != markups.PositionDefined:
         raise SessionError(

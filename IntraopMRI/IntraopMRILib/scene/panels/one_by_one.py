@@ -1,7 +1,8 @@
 """One thing at a time on page 4, with accept, reject and next; all of them in a table below.
 
 What nobody has decided on is shown on page 4 only: elsewhere it would be something that no person stands for. What the
-things are, :class:`Things` says: planned things that a brain shift moved, or vertebrae that were found each on its own.
+things are, :class:`Things` says: planned things that a brain shift moved, vertebrae that were found each on its own, or
+implants that were found.
 """
 
 from __future__ import annotations
@@ -17,20 +18,26 @@ from IntraopMRIReconstructionLib.data import Level
 from IntraopMRIReconstructionLib.errors import IntraopError
 from slicer.i18n import tr as _
 
+from .implants import FoundImplants
 from .page import Action
 from .style import LEVEL_COLORS, choiceButton, quietButton, readable
+
+#: So many rows are seen at once; more are scrolled to.
+MOST_ROWS = 7
 
 
 class Things(Protocol):
     """What is decided on. Items are by key and have ``name``, ``offered``, ``undecided``, ``accepted``, ``verdict``."""
 
-    #: Titles of four columns, the widths of the first three; title of the table, what its numbers are, and what it
-    #: means to accept and to reject.
-    headers: tuple[str, str, str, str]
-    widths: tuple[int, int, int]
+    #: Titles of the columns, the last of which is the decision, and the widths of the others; title of the table, what
+    #: its numbers are, the words of both ways to decide, and what they mean. ``open``: the table is read at once.
+    headers: tuple[str, ...]
+    widths: tuple[int, ...]
     title: str
     definition: str
+    verbs: tuple[str, str]
     tips: tuple[str, str]
+    open: bool
 
     def items(self) -> dict[str, Any]:
         """All of them."""
@@ -38,7 +45,7 @@ class Things(Protocol):
     def blocked(self) -> str:
         """Why nothing may be decided now, in two words; empty when it may."""
 
-    def cells(self, item: Any) -> tuple[str, str, str, str]:
+    def cells(self, item: Any) -> tuple[str, ...]:
         """Row of the table."""
 
     def words(self, item: Any, place: str) -> str:
@@ -50,8 +57,8 @@ class Things(Protocol):
     def level(self, item: Any) -> Level:
         """Its colour."""
 
-    def middle(self, item: Any) -> npt.NDArray[np.float64]:
-        """Where the views look at it, (3,) RAS mm."""
+    def middle(self, item: Any) -> npt.NDArray[np.float64] | None:
+        """Where the views look at it, (3,) RAS mm; None where nobody knows."""
 
     def count(self, waiting: int, offered: int) -> str:
         """How many are undecided, in words."""
@@ -69,7 +76,7 @@ class Things(Protocol):
 class OneByOne:
     """Current thing, table, accept and reject of one page. Call :meth:`refresh` whenever something changed.
 
-    ``kinds``: the first that has items is decided on.
+    ``kinds``: decided on one after the other; where all is decided, Next leads on to the other ones.
     """
 
     def __init__(self, page: Any, kinds: tuple[Things, ...]) -> None:
@@ -77,11 +84,14 @@ class OneByOne:
         self._keys: list[str] = []
         self._shown: Any = None
         self._headed: Any = None
-        #: The registration for which a person has chosen to go on without deciding.
-        self._leftFor: Any = None
+        self._kind = kinds[0]
+        #: Whose things the table shows: another session begins with its first one.
+        self._session: Any = None
+        #: The registration for which a person has chosen to go on without deciding, by kind.
+        self._leftFor: dict[Things, Any] = {}
         table = self._ui.carriedTable
-        table.setColumnCount(4)
         table.horizontalHeader().setStretchLastSection(True)
+        table.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
         table.verticalHeader().hide()
         table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
         table.setSelectionMode(qt.QAbstractItemView.SingleSelection)
@@ -95,7 +105,12 @@ class OneByOne:
 
     @property
     def _things(self) -> Things:
-        return next((kind for kind in self._kinds if kind.items()), self._kinds[0])
+        """Of which something is to be decided; otherwise those of before, as long as there are any."""
+        there = [kind for kind in self._kinds if kind.items()]
+        waiting = [kind for kind in there if _undecided(kind) and not self._isLeft(kind)]
+        if self._kind not in (waiting or there):
+            self._kind = next(iter(waiting or there), self._kinds[0])
+        return self._kind
 
     @property
     def _items(self) -> dict[str, Any]:
@@ -103,17 +118,32 @@ class OneByOne:
 
     def undecided(self) -> frozenset[str]:
         """Keys of what is offered and nobody has decided on."""
-        return frozenset(key for key, item in self._items.items() if item.undecided)
+        return _undecided(self._things)
 
     @property
     def left(self) -> bool:
         """Whether a person has chosen to go on without deciding, for the registration that is shown now."""
-        return self._leftFor is not None and self._leftFor is self._page.running.registered
+        return self._isLeft(self._things)
+
+    def _isLeft(self, kind: Things) -> bool:
+        left = self._leftFor.get(kind)
+        return left is not None and left is self._page.running.registered
 
     @property
     def open(self) -> str:
         """What is to be decided before anybody goes on, in words; empty when nothing is."""
         return "" if self.left else self.count()
+
+    @property
+    def openBasis(self) -> str:
+        """The same of what numbers rest on: those of an implant are there before anybody decides on it."""
+        return "" if self.listsImplants else self.open
+
+    @property
+    def listsImplants(self) -> bool:
+        """Whether the table has a row for each implant."""
+        things = self._things
+        return isinstance(things, FoundImplants) and bool(things.items()) and not things.blocked()
 
     def nextStep(self) -> Action:
         """What the person does next with the current thing; what to enter first leads there."""
@@ -122,17 +152,23 @@ class OneByOne:
         item = self._items.get(self._selected() or "")
         if item is None or not item.undecided:
             return Action(self.open)
-        return Action(_("Accept or reject: {name}").format(name=item.name))
+        yes, no = self._things.verbs
+        return Action(_("{yes} or {no}: {name}").format(yes=yes, no=no.lower(), name=item.name))
 
     def count(self) -> str:
         """How many of the things that are offered nobody has decided on; empty for none."""
-        waiting, offered = len(self.undecided()), sum(item.offered for item in self._items.values())
-        return self._things.count(waiting, offered) if waiting else ""
+        return _count(self._things)
 
     def hideUndecided(self, hidden: bool) -> None:
         """Show in the views what nobody has decided on, or not."""
         if self._page.running.view is not None:
-            self._things.show(self._selected() or "", self.undecided(), hidden)
+            for kind in self._kinds:
+                kind.show((self._selected() or "") if kind is self._things else "", _undecided(kind), hidden)
+
+    def hidden(self) -> str:
+        """How many of what is not shown in navigation nobody has decided on, in words; empty for none."""
+        kinds = [kind for kind in self._kinds if not isinstance(kind, FoundImplants)]
+        return next((words for words in map(_count, kinds) if words), "")
 
     def refresh(self) -> None:
         """One row a thing, and the current one above them."""
@@ -143,19 +179,23 @@ class OneByOne:
         shown = [(key, item, before.get(key)) for key, item in items]
         if self._headed is not things:
             self._headed = things
+            self.hideUndecided(not self._page.panel.shows(self._page))
+            ui.carriedTable.setColumnCount(len(things.headers))
             ui.carriedTable.setHorizontalHeaderLabels(list(things.headers))
             for column, width in enumerate(things.widths):
                 ui.carriedTable.setColumnWidth(column, width)
             ui.tableSection.text, ui.carriedTable.toolTip = things.title, things.definition
             ui.acceptButton.toolTip, ui.rejectButton.toolTip = things.tips
+            ui.acceptButton.text, ui.rejectButton.text = things.verbs
+            ui.tableSection.collapsed = not things.open
         if shown != self._shown:
             self._shown = shown
             self._fill(dict(items))
         self._showCurrent()
 
     def _fill(self, items: dict[str, Any]) -> None:
-        table, things = self._ui.carriedTable, self._things
-        selected = self._selected()
+        table, things, session = self._ui.carriedTable, self._things, self._page.running.session
+        selected, self._session = self._selected() if session is self._session else None, session
         self._keys = list(items)
         table.blockSignals(True)
         table.setRowCount(len(items))
@@ -164,10 +204,12 @@ class OneByOne:
             for column, text in enumerate(things.cells(item)):
                 cell = qt.QTableWidgetItem(text)
                 cell.setToolTip(tip)
-                if column == 3:
+                if column == len(things.headers) - 1:
                     cell.setForeground(qt.QBrush(qt.QColor(readable(LEVEL_COLORS[things.level(item)]))))
                 table.setItem(row, column, cell)
         table.resizeRowsToContents()
+        rows = sum(table.rowHeight(row) for row in range(min(len(items), MOST_ROWS)))
+        table.setFixedHeight(table.horizontalHeader().height + rows + 4)
         undecided = [key for key, item in items.items() if item.undecided]
         if selected is None or selected not in undecided:
             selected = undecided[0] if undecided else selected
@@ -194,9 +236,13 @@ class OneByOne:
 
     def next(self) -> None:
         """The next thing, of those that nobody has decided on while there are any."""
-        open_ = [key for key in self._keys if key in self.undecided()] or self._keys
-        if open_:
-            now = self._selected()
+        waiting = [key for key in self._keys if key in self.undecided()]
+        open_, now = waiting or self._keys, self._selected()
+        others = [kind for kind in self._kinds if kind.items()]
+        if not waiting and len(others) > 1 and now == self._keys[-1]:
+            self._kind = others[(others.index(self._kind) + 1) % len(others)]
+            self.refresh()
+        elif open_:
             at = -1 if now is None or now not in open_ else open_.index(now)
             self._ui.carriedTable.selectRow(self._keys.index(open_[(at + 1) % len(open_)]))
 
@@ -206,11 +252,13 @@ class OneByOne:
         if item is None or self._things.blocked() or not self._page.panel.shows(self._page):
             return
         middle, manager = self._things.middle(item), slicer.app.layoutManager()
+        if middle is None:
+            return
         for name in manager.sliceViewNames():
             manager.sliceWidget(name).mrmlSliceNode().JumpSliceByCentering(*middle)
 
     def _showCurrent(self) -> None:
-        items, ui, blocked = self._items, self._ui, self._things.blocked()
+        things, items, ui, blocked = self._things, self._items, self._ui, self._things.blocked()
         key = self._selected() or ""
         item, named = items.get(key), bool(self._page.parameters.surgeon.strip())
         place = f"{self._keys.index(key) + 1}/{len(self._keys)}" if item is not None else ""
@@ -226,7 +274,7 @@ class OneByOne:
         ui.nextItemButton.enabled = len(items) > 1
         good = sum(_isGood(each) for each in items.values())
         ui.acceptGoodButton.enabled = not blocked and named and good > 0
-        ui.acceptGoodButton.text = _("Accept all good ({count})").format(count=good)
+        ui.acceptGoodButton.text = _("{verb} all good ({count})").format(verb=things.verbs[0], count=good)
         waiting = bool(self.undecided())
         ui.leaveButton.visible = not blocked and waiting and not self.left
         why = blocked
@@ -254,7 +302,7 @@ class OneByOne:
         if not things.blocked() and names:
             try:
                 things.leave(names, self._page.parameters.surgeon.strip() or _("nobody named"))
-                self._leftFor, running.reportPath = running.registered, ""
+                self._leftFor[things], running.reportPath = running.registered, ""
             except IntraopError as error:
                 running.problem = str(error)
         self._page.panel.refresh()
@@ -285,3 +333,12 @@ class OneByOne:
 
 def _isGood(item: Any) -> bool:
     return item.accepted is None and item.verdict.level is Level.GOOD
+
+
+def _undecided(kind: Things) -> frozenset[str]:
+    return frozenset(key for key, item in kind.items().items() if item.undecided)
+
+
+def _count(kind: Things) -> str:
+    waiting, offered = len(_undecided(kind)), sum(item.offered for item in kind.items().values())
+    return kind.count(waiting, offered) if waiting else ""

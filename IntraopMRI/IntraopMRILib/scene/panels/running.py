@@ -120,6 +120,11 @@ class Running:
         """Each implant by name as it was found, or why it is not shown."""
         return self.view.lone.implants() if self.bones else dict(self.implants)
 
+    def judged(self, found: ImplantFound) -> None:
+        """A person has decided on an implant."""
+        self.implants[found.planned.name] = found
+        self.view.lone.judged(found)
+
     def owns(self, node: Any) -> bool:
         """Whether the connected session shows this node and still wants it."""
         return self.view is not None and self.view.bridge.wants(node)

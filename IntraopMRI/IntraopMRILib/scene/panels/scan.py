@@ -19,6 +19,7 @@ from .carried import PlannedThings
 from .compare import Compare
 from .crosscheck import CrossCheck
 from .heat import HeatSection
+from .implants import FoundImplants
 from .one_by_one import OneByOne
 from .page import Action, Page, State, blocked, connectFirst, done, ready
 from .scene_scans import SceneScans
@@ -53,7 +54,9 @@ class ScanPage(Page):
         self.sceneScans = SceneScans(self, self.widget.layout(), SCENE_SCANS_AT)
         self.heat = HeatSection(self, self.widget.layout(), HEAT_AT)
         self.compare = Compare(self.running)
-        self.choices = OneByOne(self, (Vertebrae(self.running), PlannedThings(self.running)))
+        self.choices = OneByOne(
+            self, (Vertebrae(self.running), PlannedThings(self.running), FoundImplants(self.running))
+        )
         self.crossCheck = CrossCheck(self)
         self.steering = Steering(self)
         self._maps: Any = None
@@ -85,20 +88,22 @@ class ScanPage(Page):
         if not self.running.confirmed:
             return ready(" ".join([_("Compare both volumes in all views, then confirm."), wanted]).rstrip())
         if self.choices.open:
-            return ready(_("{count}: accept or reject each, or go on without them.").format(count=self.choices.open))
-        left = self.choices.count()
+            return ready(_("{count}: decide on each, or go on without them.").format(count=self.choices.open))
+        left = self.choices.hidden()
         if left:
             return done(_("Registration confirmed. {count}: not shown in navigation.").format(count=left))
         return done(_("Registration confirmed."))
 
     def _boneByBone(self) -> State:
         """The whole stays refused, whatever is accepted of it."""
-        if self.choices.open:
+        if self.choices.openBasis:
             return ready(
                 _("The pose of the whole spine was refused. {count}: does the outline lie on each?").format(
-                    count=self.choices.open
+                    count=self.choices.openBasis
                 )
             )
+        if self.choices.open:
+            return ready(_("{count}: decide on each, or go on without them.").format(count=self.choices.open))
         accepted = ", ".join(self.running.view.lone.accepted)
         if not accepted:
             return blocked(_("No vertebra is accepted: nothing is navigated. Scan again, or write the report (6)."))
@@ -169,6 +174,9 @@ class ScanPage(Page):
         known = view is not None and view.followsShift
         self.ui.pairBox.enabled = self.ui.shiftArrowsBox.enabled = known
         self.ui.shiftMapBox.enabled = known or self.running.maps is not None
+        # Of no use where bone is operated: the place goes to the implants.
+        self.ui.compareSection.visible = not self.choices.listsImplants or self.ui.shiftMapBox.enabled
+        self.ui.heatSection.visible = not self.choices.listsImplants or self.running.hasScanner
         if view is not None:
             view.bridge.showArrows(p.shiftArrows)
         self.choices.refresh()
@@ -277,7 +285,7 @@ class ScanPage(Page):
             lines.append(escape(_("Residual: – ({why})").format(why=assessment.measurements[0].missing_because)))
         elif self.running.image is not None and self.running.session.plan.tumour is not None:
             lines.append(escape(_("Residual: – (it needs a scan with contrast agent and one without)")))
-        for name, found in self.running.shownImplants().items():
+        for name, found in () if self.choices.listsImplants else self.running.shownImplants().items():
             if isinstance(found, str):
                 lines.append(colored(_("{name}: – ({why})").format(name=name, why=found), CHECK, 13))
             else:

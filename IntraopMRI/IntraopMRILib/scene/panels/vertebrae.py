@@ -21,13 +21,14 @@ class Vertebrae:
 
     def __init__(self, running: Any) -> None:
         self._running = running
-        self.headers = (_("Vertebra"), _("Error"), _("Against neighbours"), _("Decision"))
-        self.widths = (62, 56, 148)
+        self.headers: tuple[str, ...] = (_("Vertebra"), _("Error"), _("Against neighbours"), _("Decision"))
+        self.widths: tuple[int, ...] = (62, 56, 148)
         self.title = _("All vertebrae")
         self.definition = _(
             "Error: how far the parts of the vertebra disagree about its pose (median). Against neighbours: how it has "
             "turned and shifted against each since the scan before surgery"
         )
+        self.verbs, self.open = (_("Accept"), _("Reject")), False
         self.tips = (
             _("The outline lies on this vertebra, and it is the right level: what is planned in it rests on that"),
             _("The outline does not lie on this vertebra: nothing rests on it"),
