@@ -226,6 +226,21 @@ def test_an_older_scene_is_replaced(session: SceneBridge, tmp_path: Path) -> Non
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["session", "session.mrb"]
 
 
+def test_a_full_disk_is_said_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    class Full:
+        """A scene on a disk that is full."""
+
+        def SaveSceneToSlicerDataBundleDirectory(self, folder: str, _thumbnail: object, messages: Any) -> bool:
+            for name in ("volume", "transform"):
+                (Path(folder) / name).write_text("half of it")
+                messages.AddMessage(vtk.vtkCommand.ErrorEvent, f"{name}: failed to write\nITK exception:\nDescription")
+            return False
+
+    with pytest.raises(SessionError, match=r"saved to '.*session', where \d+ MB are free: .*volume: failed to write$"):
+        saveScene(Full(), tmp_path / "session")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_no_scene_is_never_replaced(headless: HeadlessScene, tmp_path: Path) -> None:
     (tmp_path / "patients").mkdir()
     (tmp_path / "patients" / "list.txt").write_text("keep")

@@ -33,7 +33,10 @@ def saveScene(scene: Any, target: str | os.PathLike[str]) -> Path:
         folder.mkdir()
         messages = slicer.vtkMRMLMessageCollection()
         if not scene.SaveSceneToSlicerDataBundleDirectory(str(folder), None, messages):
-            raise SessionError(f"the scene could not be saved to '{path}': {messages.GetAllMessagesAsString().strip()}")
+            free_mb = shutil.disk_usage(path.parent).free / 1e6
+            raise SessionError(
+                f"the scene could not be saved to '{path}', where {free_mb:.0f} MB are free: {_first(messages)}"
+            )
         finished = _zipped(folder) if asBundle else folder
         if path.is_dir():
             # A folder cannot be replaced in one step: the old one stands aside until the new one is in place.
@@ -71,7 +74,12 @@ def _read(scene: Any, path: Path) -> None:
     messages = slicer.vtkMRMLMessageCollection()
     scene.SetURL(str(path))
     if not scene.Import(messages):
-        raise SessionError(f"the scene '{path}' could not be read: {messages.GetAllMessagesAsString().strip()}")
+        raise SessionError(f"the scene '{path}' could not be read: {_first(messages)}")
+
+
+def _first(messages: Any) -> str:
+    """What went wrong first; a full disk is told of every node, over many lines."""
+    return next((line for line in messages.GetAllMessagesAsString().splitlines() if line.strip()), "no reason is given")
 
 
 def _isScene(path: Path) -> bool:
