@@ -48,6 +48,8 @@ def test_two_scans_become_a_registered_residual(
     for name in ("T1 native", "T1 contrast"):
         send(scanner, scans[name])
     updates, found_residual = wait_with_all(session, ResidualFound)
+    while session.measuring:
+        time.sleep(0.01)
 
     assert [u.role for u in updates if isinstance(u, ImageReady)] == ["native", "contrast"]
     found = [u.registration for u in updates if isinstance(u, Registered)][-1]
