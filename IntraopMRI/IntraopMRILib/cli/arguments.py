@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import TYPE_CHECKING
 
 from IntraopMRIReconstructionLib.errors import WireError
-from IntraopMRIReconstructionLib.wire.trust import PeerProfile, profile_named
 
-from ..session import Link
-from ..session.links import PARTS
+if TYPE_CHECKING:
+    from IntraopMRIReconstructionLib.wire.trust import PeerProfile
+
+    from ..session import Link
 
 
 def finite(text: str) -> float:
@@ -48,6 +50,8 @@ def spot(text: str) -> tuple[float, float, float]:
 
 def address(text: str) -> Link:
     """Where a peer listens."""
+    from ..session import Link
+
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
         raise argparse.ArgumentTypeError(f"'{text}' is no HOST:PORT, for example 127.0.0.1:18944")
@@ -56,6 +60,10 @@ def address(text: str) -> Link:
 
 def profile(text: str) -> tuple[str, PeerProfile]:
     """Part of a session, and what its peer is taken for."""
+    from IntraopMRIReconstructionLib.wire.trust import profile_named
+
+    from ..session.links import PARTS
+
     part, _, name = text.rpartition("=")
     if part not in ("", *PARTS):
         raise argparse.ArgumentTypeError(f"'{part}' is no part of a session: {', '.join(PARTS)}")

@@ -8,21 +8,17 @@ import argparse
 from pathlib import Path
 
 from IntraopMRIReconstructionLib.errors import SessionError
-from IntraopMRIReconstructionLib.reconstruct.methods import METHODS
 
-from ..assess.implant import METALS_PPM
-from ..session.files import DRAWN_BEFORE
-from ..session.measures import RECIPES
 from .arguments import address, choice, positive
 from .results import INCOMPLETE, finished_or_nothing, told, words_of
 from .signals import load_scene
 
-#: What has to be said beside a measure, by its kind.
-OPTIONS = {kind: recipe.options for kind, recipe in RECIPES.items() if recipe.options}
-
 
 def add_assess(parser: argparse.ArgumentParser) -> None:
     """Volumes that are there."""
+    from ..assess.implant import METALS_PPM
+    from ..session.measures import RECIPES
+
     for name, text in (
         ("preop", "preoperative volume"),
         ("tumour", "enhancing tumour, drawn on the preoperative volume"),
@@ -56,6 +52,8 @@ def add_assess(parser: argparse.ArgumentParser) -> None:
 
 def add_reconstruct(parser: argparse.ArgumentParser) -> None:
     """Raw data."""
+    from IntraopMRIReconstructionLib.reconstruct.methods import METHODS
+
     parser.add_argument("raw", type=Path, metavar="RAW.H5", help="raw data in MRD (ISMRMRD)")
     parser.add_argument("--out", type=Path, required=True, metavar="VOLUME", help="NRRD, NIfTI or MetaImage to write")
     parser.add_argument("--method", action="append", choices=("auto", *METHODS), help="again for each that is compared")
@@ -67,6 +65,10 @@ def add_reconstruct(parser: argparse.ArgumentParser) -> None:
 
 def add_measure(parser: argparse.ArgumentParser) -> None:
     """What was drawn since."""
+    from ..session.files import DRAWN_BEFORE
+    from ..session.measures import RECIPES
+
+    options = "; ".join(f"{kind}: {', '.join(r.options)}" for kind, r in RECIPES.items() if r.options)
     parser.add_argument("kind", choices=tuple(RECIPES))
     parser.add_argument("--results", type=Path, default=Path("session-output"), help="folder of a finished session")
     parser.add_argument("--case", type=Path, help="case folder with what is known before the operation")
@@ -75,7 +77,7 @@ def add_measure(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=Path, metavar=file.partition(".")[2].upper(), help="before surgery")
     parser.add_argument("--points", type=Path, metavar="MRK.JSON", help="landmarks on the intraoperative scan")
     parser.add_argument("--outline", type=Path, metavar="NRRD", help="label on the intraoperative scan")
-    parser.add_argument("--option", default="", help="; ".join(f"{k}: {', '.join(o)}" for k, o in OPTIONS.items()))
+    parser.add_argument("--option", default="", help=options)
     parser.add_argument("--by", required=True, help="who has drawn this and confirms the registration")
 
 
@@ -143,6 +145,7 @@ def reconstruct(options: argparse.Namespace) -> int:
 
 def measure(options: argparse.Namespace) -> None:
     """Adds to the results, and prints what was added."""
+    from ..session.files import DRAWN_BEFORE
     from .measure import add_measure
 
     before = {name: getattr(options, name) for name in DRAWN_BEFORE if getattr(options, name) is not None}

@@ -7,10 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from IntraopMRIReconstructionLib.errors import SessionError
-from IntraopMRIReconstructionLib.wire.trust import PROFILES
 
-from ..session.links import PARTS
-from ..session.measures import RECIPES
 from .arguments import address, finite, positive, profile, spot, zero_or_more
 from .results import RECORDING, finished_or_nothing, kept_when_it_fails, told
 from .signals import load_scene
@@ -76,6 +73,7 @@ def lab(options: argparse.Namespace) -> None:
 
 def session(options: argparse.Namespace) -> int:
     """Returns the exit status."""
+    from ..session.links import PARTS
     from .cases import plan_of_case
     from .heat import Heat
     from .run import run_session
@@ -129,6 +127,11 @@ def _add_case(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_following(parser: argparse.ArgumentParser, left_out: str) -> None:
+    from IntraopMRIReconstructionLib.wire.trust import PROFILES
+
+    from ..session.links import PARTS
+    from ..session.measures import RECIPES
+
     parser.add_argument(
         "--profile",
         type=profile,
