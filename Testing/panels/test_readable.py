@@ -253,3 +253,40 @@ def test_a_pointer_out_of_sight_moves_no_number(app: Any) -> None:
     for label in (page.ui.riskDistanceLabel, page.ui.targetDistanceLabel, page.ui.tipShiftLabel):
         assert "check the tracker" not in label.text
         assert "check the tracker" in label.toolTip
+
+
+#: Beside these the reason stands in words, or what is disabled is what was chosen already.
+SAID_BESIDE = {
+    "acceptButton", "rejectButton", "nextItemButton", "acceptGoodButton", "simulateButton", "traceButton",
+    "clearTraceButton", "pivotButton", "spinButton", "acceptToolButton", "followPlaneBox", "setPlaneButton",
+    "resetButton",
+}  # fmt: skip
+
+
+def reasons(page: Any) -> dict[str, str]:
+    """Why each disabled button of a page may not be pressed, by its name."""
+    page.panel.refresh()
+    buttons = page.widget.findChildren(QtWidgets.QPushButton)
+    off = [b for b in buttons if not b.enabled and not b.isHidden() and b.objectName not in SAID_BESIDE]
+    assert not [b.objectName for b in buttons if b.enabled and "Not now" in b.toolTip], page.phase
+    return {b.objectName: b.toolTip.partition("Not now: ")[2] for b in off}
+
+
+def test_what_is_disabled_says_why_in_its_tooltip(app: Any) -> None:
+    slicer.util.selectModule("IntraopMRI")
+    panel = slicer.util.getModuleWidget("IntraopMRI").panel
+    for page in panel.pages.values():
+        panel.open(page.phase)
+        assert all(reasons(page).values()), (page.phase, reasons(page))
+    operation = Operation()
+    for name in ("CONNECT", "REGISTER", "SCAN", "NAVIGATE", "DECIDE"):
+        operation.open(name)
+        assert all(reasons(operation.page(name)).values()), (name, reasons(operation.page(name)))
+    operation.open("SCAN")
+    ui = operation.page("SCAN").ui
+    assert "Not now: no temperature is measured yet." in ui.markHottestButton.toolTip
+    assert "follows the brain shift" in ui.pairBox.toolTip
+    before = ui.pairBox.toolTip.partition("\n\n")[0]
+    operation.register()
+    assert ui.pairBox.enabled
+    assert ui.pairBox.toolTip == before, "a reason goes with what it was said of"

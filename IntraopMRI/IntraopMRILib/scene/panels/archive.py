@@ -20,6 +20,7 @@ from slicer.i18n import tr as _
 from ...report.dicom.packages import missing
 from ...session.dicom import DICOM, save
 from ...workflow.record import SessionRecord, write_record
+from .page import offer
 
 #: So long an archive may take to look at what it has, s; later than that nobody reads the answer.
 COMMITMENT_S = 60.0
@@ -51,9 +52,10 @@ class ArchiveSection:
             self.close()
             if self._task is not None and self._task is running.task:
                 running.cancel()
-        free = running.task is None and self._asking is None
-        self.ui.saveDicomButton.enabled = bool(running.reportPath) and running.connected and free
-        self.ui.sendDicomButton.enabled = bool(self._of) and free
+        busy = "" if running.task is None and self._asking is None else _("other work is under way")
+        unwritten = "" if running.reportPath else _("write the report first")
+        offer(self.ui.saveDicomButton, unwritten, "" if running.connected else _("the session has ended"), busy)
+        offer(self.ui.sendDicomButton, "" if self._of else _("save the objects first"), busy)
         text = self._said or ("" if running.reportPath else _("Write the report first: the objects say what it says."))
         self.ui.archiveLabel.text = text
 

@@ -12,9 +12,10 @@ from IntraopMRIReconstructionLib.scene.parameters import Peer as Dialect
 from IntraopMRIReconstructionLib.wire.scanner_dialect import ScannerState
 from slicer.i18n import tr as _
 
+from ..display import age
 from ..parameters import Phase
 from .nodes import planLater
-from .page import Action, Page, Readiness, State, blocked, done, ready
+from .page import Action, Page, Readiness, State, blocked, done, offer, ready
 from .planned_lines import plannedLines
 from .rawdata import RawDataSection
 
@@ -80,7 +81,11 @@ class ConnectPage(Page):
         # To connect is the one next step, above: a second button for it would only take room.
         self.ui.connectButton.visible = connected
         self.ui.withoutScannerButton.visible = not connected
-        self.ui.withoutScannerButton.enabled = self.ui.connectButton.enabled
+        offer(
+            self.ui.withoutScannerButton,
+            "" if self.running.task is None else _("other work is under way"),
+            "" if self.state().readiness is Readiness.READY else _("complete page 1 first"),
+        )
         for part in PARTS:
             for kind in SAID:
                 getattr(self.ui, part + kind).enabled = not connected
@@ -137,7 +142,7 @@ class ConnectPage(Page):
             return [_("no pose yet")]
         words = [
             _("following '{tool}'").format(tool=pose.tool),
-            _("pose {age:.0f} ms old").format(age=1000 * pose.age_s()),
+            _("pose {age} old").format(age=age(old_s) if (old_s := pose.age_s()) >= 1.0 else f"{1000 * old_s:.0f} ms"),
         ]
         if pose.sent_utc_s is not None:
             words.append(_("latency {ms:.0f} ms").format(ms=1000 * (pose.received_utc_s - pose.sent_utc_s)))

@@ -25,6 +25,7 @@ from .. import recipes
 from ..brainsfit import BrainsfitRun, brainsfitAvailable
 from ..display import number
 from ..parameters import ShiftMap
+from .page import offer
 
 OURS, GREEDY, BRAINSFIT = "ours", "greedy", "BRAINSFit"
 
@@ -78,7 +79,12 @@ class CrossCheck:
         busy = self._task is not None and self._task is running.task
         ready = running.shift is not None and running.view is not None and running.view.followsShift
         self._ui.engineBox.enabled = ready and not busy
-        self._ui.crossCheckButton.enabled = ready and running.task is None and self._engine != OURS
+        offer(
+            self._ui.crossCheckButton,
+            "" if ready else _("it needs a registration that follows the brain shift"),
+            "" if running.task is None else _("other work is under way"),
+            _("choose another program first") if self._engine == OURS else "",
+        )
         text = ""
         if not ready:
             text = _("Needs a registration that follows the brain shift.")

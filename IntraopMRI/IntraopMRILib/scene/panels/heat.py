@@ -17,7 +17,7 @@ from slicer.i18n import tr as _
 from .. import colors
 from ..display import interval, number
 from ..heat_texts import dose_gone, dose_words, gone, shown
-from .page import Action
+from .page import Action, offer
 from .style import CHECK, DANGER, colored, sized
 
 #: Name of the mark that a click makes.
@@ -62,8 +62,11 @@ class HeatSection:
         found = self._running.heat
         if found is not None and self._opened is not self._running.session:
             self._opened, self.ui.heatSection.collapsed = self._running.session, False
-        self.ui.markHottestButton.enabled = found is not None and found.hottest_ras_mm is not None
-        self.ui.newReferenceButton.enabled = found is not None and not found.ended
+        nothing = _("no temperature is measured yet") if found is None else ""
+        nowhere = _("nothing stands out in the map") if found is not None and found.hottest_ras_mm is None else ""
+        offer(self.ui.markHottestButton, nothing, nowhere)
+        ended = _("the temperature scan has ended") if found is not None and found.ended else ""
+        offer(self.ui.newReferenceButton, nothing, ended)
         self.tick()
 
     def tick(self) -> None:

@@ -13,6 +13,7 @@ from slicer.i18n import tr as _
 from ...session.measures import RECIPES, Drawn
 from ..display import spread
 from .nodes import Segments, pointsOf
+from .page import offer
 from .style import CHECK, colored
 
 #: Which recipes read the points, and which the planned motion.
@@ -73,9 +74,9 @@ class MeasureSection:
         # The session keeps the plan that it began with.
         ui.plannedCorrection.enabled = not self._running.connected
         ui.measureHint.text = recipe.hint[0].upper() + recipe.hint[1:] + "."
-        ui.measureButton.enabled = self._running.trusted
+        offer(ui.measureButton, "" if self._running.trusted else _("confirm the registration on page 4 first"))
         found = self._entry()
-        ui.withdrawButton.enabled = found is not None
+        offer(ui.withdrawButton, "" if found is not None else _("nothing of this kind was measured"))
         ui.measureResult.text = self._words(found)
 
     def measure(self) -> None:

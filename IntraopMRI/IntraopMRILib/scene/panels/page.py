@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from ..widget import SessionPanel
 
 
+#: Behind this a tooltip says why its widget is disabled.
+NOT_NOW = "\n\n" + _("Not now: ")
+
+
 class Readiness(Enum):
     """Where a phase stands; the mark says it without colour."""
 
@@ -90,6 +94,13 @@ class Page:
 
     def close(self) -> None:
         """The panel or its scene goes away for good: leave no node, thread or observer behind."""
+
+
+def offer(widget: Any, *reasons: str) -> None:
+    """Enable the widget unless there is a reason against it; its tooltip says the first one."""
+    first = next((why for why in reasons if why), "")
+    widget.enabled = not first
+    widget.toolTip = widget.toolTip.partition(NOT_NOW)[0] + (f"{NOT_NOW}{first}." if first else "")
 
 
 def leadTo(widget: Any) -> None:

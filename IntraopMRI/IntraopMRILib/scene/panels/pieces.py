@@ -13,6 +13,7 @@ from slicer.i18n import tr as _
 
 from ...assess.pieces import Sure
 from ..display import interval, number, spread
+from .page import offer
 from .style import CHECK, DANGER, colored, sized
 
 #: So many rows are seen at once; more are scrolled to.
@@ -82,7 +83,8 @@ class PieceSection:
             table.selectRow(list(pieces).index(current.number))
         table.blockSignals(False)
         named = bool(self._page.parameters.surgeon.strip())
-        ui.notTumourButton.enabled = current is not None and named
+        whom = "" if named else _("enter the surgeon first")
+        offer(ui.notTumourButton, "" if current is not None else _("go to a piece first"), whom)
         excluded = current is not None and current.number in view.judged
         ui.notTumourButton.text = _("Count it again") if excluded else _("Not tumour")
         why = "" if named or current is None else _("Enter the surgeon above before judging a piece.")

@@ -15,7 +15,7 @@ from slicer.i18n import tr as _
 
 from ..parameters import Phase
 from .calibrate import Calibrator
-from .page import Action, Page, State, connectFirst, done, ready
+from .page import Action, Page, State, connectFirst, done, offer, ready
 from .trace import SkinTrace
 
 #: Touched points may lie this far from their place: twice the error of a good tracker and of finding a landmark, mm.
@@ -142,14 +142,17 @@ class RegisterPage(Page):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
         self.ui.checkLabel.text = self._summary(distances)
         points = self.ui.checkPointsSelector.currentNode()
-        self.ui.touchButton.enabled = (
-            points is not None
-            and self.running.tipPose is not None
-            and len(self._touched) < points.GetNumberOfControlPoints()
+        all_ = points is not None and len(self._touched) >= points.GetNumberOfControlPoints()
+        offer(
+            self.ui.touchButton,
+            _("choose the points first") if points is None else "",
+            _("the pointer is not seen") if self.running.tipPose is None else "",
+            _("all points are touched") if all_ else "",
         )
         stated = self.parameters.trackerReportsScannerFrame
         self.ui.useButton.visible = self.ui.traceSection.visible = not stated
-        self.ui.useButton.enabled = self._usable() and self._used is None
+        few = "" if self._usable() else _("touch the points first, until their registration is not refused")
+        offer(self.ui.useButton, few, "" if self._used is None else _("it is used already"))
         self.calibrator.refresh()
         self.trace.refresh()
         self.tick()

@@ -21,7 +21,7 @@ from .crosscheck import CrossCheck
 from .heat import HeatSection
 from .implants import FoundImplants
 from .one_by_one import OneByOne
-from .page import Action, Page, State, blocked, connectFirst, done, ready
+from .page import Action, Page, State, blocked, connectFirst, done, offer, ready
 from .scene_scans import SceneScans
 from .steer import Steering
 from .style import CHECK, DANGER, LEVEL_COLORS, colored, graded
@@ -148,7 +148,9 @@ class ScanPage(Page):
         """Newest image, verdict with its reasons, residual."""
         for widget in (self.ui.protocolBox, self.ui.scanButton, self.ui.stopButton, self.ui.scannerLabel):
             widget.visible = self.running.hasScanner or not self.running.connected
-        self.ui.scanButton.enabled = self.ui.stopButton.enabled = self._scannerAnswers()
+        lost = "" if self._scannerAnswers() else _("the link to the scanner is lost")
+        for button in (self.ui.scanButton, self.ui.stopButton):
+            offer(button, "" if self.running.connected else _("connect the scanner on page 2 first"), lost)
         self.sceneScans.refresh()
         found = self.running.registered
         if found is None:
@@ -172,8 +174,10 @@ class ScanPage(Page):
         self.compare.show(p.comparison, p.blend, p.pair, p.shiftMap)
         view = self.running.view
         known = view is not None and view.followsShift
-        self.ui.pairBox.enabled = self.ui.shiftArrowsBox.enabled = known
-        self.ui.shiftMapBox.enabled = known or self.running.maps is not None
+        unknown = "" if known else _("no registration follows the brain shift yet")
+        for widget in (self.ui.pairBox, self.ui.shiftArrowsBox):
+            offer(widget, unknown)
+        offer(self.ui.shiftMapBox, "" if self.running.maps is not None else unknown)
         # Of no use where bone is operated: the place goes to the implants.
         self.ui.compareSection.visible = not self.choices.listsImplants or self.ui.shiftMapBox.enabled
         self.ui.heatSection.visible = not self.choices.listsImplants or self.running.hasScanner

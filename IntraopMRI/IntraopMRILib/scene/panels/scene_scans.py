@@ -21,7 +21,7 @@ from ...dicom_series import read_known
 from ...scan_facts import FRAME, TAKEN_FROM, DicomFacts, local_text, local_utc_s
 from ...session.updates import Role
 from ..scan_nodes import BY_HAND, INSTANCES, dicomFiles, isByHand, remember, roleOf, scanOf, takenOf
-from .page import Action
+from .page import Action, offer
 
 #: What is offered, in this order; the first says that nobody has chosen yet.
 ROLES: tuple[Role | None, ...] = (None, "native", "contrast")
@@ -104,12 +104,12 @@ class SceneScans:
             self._opened, self.ui.sceneScanSection.collapsed = open_, not open_
             text = _("... or use a volume from the scene") if hasScanner else _("Scans among the scene's volumes")
             self.ui.sceneScanSection.text = text
-        self.ui.sceneScanButton.enabled = (
-            self._running.connected
-            and self._running.task is None
-            and self._reading is None
-            and node is not None
-            and self.role is not None
+        offer(
+            self.ui.sceneScanButton,
+            "" if self._running.connected else _("go on without a scanner on page 2 first"),
+            _("choose a volume first") if node is None else "",
+            _("say whether contrast agent was given") if self.role is None else "",
+            "" if self._running.task is None and self._reading is None else _("other work is under way"),
         )
         self.ui.sceneScanRoleBox.enabled = self.ui.sceneScanTakenEdit.enabled = node is not None
         self.ui.sceneScanLabel.text = "" if node is None else self._words(node)

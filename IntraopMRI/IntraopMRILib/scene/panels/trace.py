@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from vtkmodules.util.numpy_support import vtk_to_numpy
 
 from .. import conversion
-from .page import Action
+from .page import Action, offer
 from .style import LEVEL_COLORS, colored
 
 #: Traced points are this far apart, mm: a pointer that rests must not outweigh the rest of the face.
@@ -118,7 +118,8 @@ class SkinTrace:
             self._page.running.tipPose is not None and self._page.start is not None
         )
         ui.clearTraceButton.enabled = bool(self._tips)
-        ui.fitButton.enabled = not self.missing() and self._page.running.task is None
+        busy = "" if self._page.running.task is None else _("other work is under way")
+        offer(ui.fitButton, self.missing().rstrip("."), busy)
         self.tick()
 
     def tick(self) -> None:
