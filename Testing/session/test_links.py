@@ -23,6 +23,7 @@ from IntraopMRIReconstructionLib.wire.connection import Limits
 from IntraopMRIReconstructionLib.wire.scanner_dialect import ScannerState
 from IntraopMRIReconstructionLib.wire.transport import Server
 from IntraopMRIReconstructionLib.wire.trust import profile_named
+from peers.igtl_samples import frame, transform_body
 from peers.waiting import until
 from session.small_world import SmallWorld
 
@@ -309,6 +310,28 @@ def test_a_noisy_cable_does_not_hide_that_the_patient_is_another_one() -> None:
     assert "is of patient 'somebody else'" in texts[-1]
     assert len(texts) < 20
     assert any("(128 times by now)" in text for text in texts)
+
+
+def test_a_scan_that_stays_incomplete_and_tools_of_one_name_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for a scan, or for the pointer, must hear why it does not come; an unseen tool is no fault."""
+    monkeypatch.setattr("IntraopMRIReconstructionLib.wire.subvolume.LONGEST_PAUSE_S", 0.05)
+    told: list[Update] = []
+    with linked("scanner", told) as (_links, server):
+        server.send(codec.ImageMessage(device="T1", array=np.ones((1, 4, 4), np.int16), size_ijk=(4, 4, 2)))
+        until(lambda: bool(told))
+    with linked("tracker", told) as (links, server):
+        body = b"".join(
+            name.ljust(20, b"\0") + b"\2\0" + transform_body(shifted(x_mm))
+            for name, x_mm in ((b"drill", 1.0), (b"hidden", np.nan), (b"stylus", 2.0), (b"stylus", 3.0))
+        )
+        for connection in list(server._connections.values()):
+            connection.send([frame("TDATA", body)])
+        until(lambda: links.pose() is not None)
+        assert links.tools().pointer == "drill"
+    said = [update.text for update in told if isinstance(update, Problem)]
+    assert len(said) == 2, said
+    assert "a volume of IMAGE 'T1' stayed incomplete: 16 of 32 voxels never came; it is not shown" in said[0]
+    assert "several tools named 'stylus'" in said[1]
 
 
 def test_scans_that_are_started_at_the_console_are_no_flapping_link() -> None:

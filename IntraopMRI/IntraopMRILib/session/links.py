@@ -254,7 +254,9 @@ class Links:
 
     def _heard(self, part: str, event: LinkEvent, recorded: bool) -> None:
         """Links that came and went, and what was refused; the counters have all of it."""
-        if event.kind == "refused":
+        # A tool that is not seen is filled with NaN by some trackers.
+        hidden = event.kind == "left out" and event.reason == "not finite"
+        if event.kind in ("refused", "incomplete", "left out") and not hidden:
             self._tell_refused(part, event)
             return
         if event.kind == "lost" and recorded:

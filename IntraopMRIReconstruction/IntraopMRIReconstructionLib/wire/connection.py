@@ -75,6 +75,8 @@ class LinkEnded(WireError):
 
 #: Called with (58 header bytes, body, CRC of that body) for each complete message, whatever it contains.
 OnMessage = Callable[[bytes, memoryview, int], None]
+#: Called at every tick without a byte.
+OnIdle = Callable[[], None]
 
 
 class Connection:
@@ -100,11 +102,11 @@ class Connection:
         """Whether the link has ended."""
         return self._closed.is_set()
 
-    def run(self, on_message: OnMessage) -> LinkEnded:
+    def run(self, on_message: OnMessage, on_idle: OnIdle) -> LinkEnded:
         """Read messages until the link ends; returns why it did."""
         try:
             while True:
-                raw = self._read_header()
+                raw = self._read_header(on_idle)
                 size = body_size_of(raw)
                 if size > self.limits.body_bytes:
                     raise LinkEnded(
@@ -155,7 +157,7 @@ class Connection:
     def _is_leaving(self) -> bool:
         return time.monotonic() < self._leave_until_s and unsent_bytes(self._socket) > 0
 
-    def _read_header(self) -> bytes:
+    def _read_header(self, on_idle: OnIdle) -> bytes:
         deadline = None
         while (got := self._filled - self._taken) < HEADER_SIZE:
             if got and deadline is None:
@@ -168,6 +170,7 @@ class Connection:
             self._filled += count
             if not count:
                 self._bodies.trim()
+                on_idle()
         return bytes(self._take_ahead(HEADER_SIZE))
 
     def _take_ahead(self, most: int) -> memoryview:

@@ -370,7 +370,7 @@ class Endpoint(ABC):
         intake = Intake(connection.peer, connection.number, self.profile, self.limits, self.identity, on_incomplete)
         responder = Responder(self._offers, partial(self._answer, connection), self._start)
         try:
-            end = connection.run(partial(self._on_message, connection, intake, responder))
+            end = connection.run(partial(self._on_message, connection, intake, responder), intake.idle)
         finally:
             responder.close()
             intake.close()
@@ -441,7 +441,7 @@ class Endpoint(ABC):
             self._counters.left_out_tools[refused.reason] += 1
             is_first = self._counters.left_out_tools[refused.reason] == 1
         if is_first:
-            self._tell(peer, "left out", f"{refused}; the other tools are used")
+            self._tell(peer, "left out", f"{refused}; the other tools are used", refused.reason)
 
     def _put_lossless(self, key: Key, received: Received, size: int) -> None:
         if self._inbox.put_lossless(key, received, size, _at_once):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -106,6 +107,10 @@ class Intake:
         self._clock = SenderClock()
         self._assembler = VolumeAssembler(limits.body_bytes, on_incomplete)
 
+    def idle(self) -> None:
+        """Nothing comes: a volume of which parts are missing is given up, and said, all the same."""
+        self._assembler.expire(time.monotonic())
+
     def close(self) -> None:
         """The link has ended: what is incomplete stays so."""
         self._assembler.close()
@@ -119,7 +124,7 @@ class Intake:
         message = check_message(decode(raw, body, crc), self._profile)
         self._identity.check(message, learn=False)
         self._check_stream(message)
-        time = self._clock.note(message, utc_s, monotonic_s)
+        stamp = self._clock.note(message, utc_s, monotonic_s)
         if isinstance(message, ImageMessage):
             whole = self._assembler.feed(message, monotonic_s)
             self._identity.check(message)
@@ -128,7 +133,7 @@ class Intake:
             message = whole
         else:
             self._identity.check(message)
-        return Received(message, monotonic_s, utc_s, self._peer, self._connection, len(raw) + len(body), time)
+        return Received(message, monotonic_s, utc_s, self._peer, self._connection, len(raw) + len(body), stamp)
 
     def _check_stream(self, message: Message) -> None:
         stream = (message.type_name, message.device)

@@ -269,7 +269,9 @@ def _readable(
     for name, piece in zip(names, pieces, strict=True):
         try:
             if times[name] > 1:
-                raise RefusedMessage("tool name", f"{what} holds several tools named '{name.decode(errors='replace')}': rename them")
+                raise RefusedMessage(
+                    "tool name", f"{what} holds several tools named '{name.decode(errors='replace')}': rename them"
+                )
             tools.append(read(*piece))
         except RefusedMessage as refused:
             left_out.append(refused)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from IntraopMRIReconstructionLib.errors import WireError
-from IntraopMRIReconstructionLib.wire import codec, endpoint
+from IntraopMRIReconstructionLib.wire import codec, endpoint, subvolume
 from IntraopMRIReconstructionLib.wire.connection import Limits
 from IntraopMRIReconstructionLib.wire.header import timestamp_now
 from IntraopMRIReconstructionLib.wire.intake import IdentityGuard
@@ -313,6 +313,17 @@ def test_a_volume_that_stays_incomplete_is_said_so() -> None:
             until(lambda: server.counters.received == 1)
         until(lambda: server.counters.incomplete_volumes == 1)
         until(lambda: any(event.kind == "incomplete" and "18 of 24" in event.text for event in server.events))
+
+
+def test_a_volume_that_stays_incomplete_is_said_although_nothing_else_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scanner that has sent all but one slice, and thinks that it has sent all, is silent."""
+    monkeypatch.setattr(subvolume, "LONGEST_PAUSE_S", 0.05)
+    with Server() as server, Client(port=server.port) as client:
+        assert server.wait_for_peer(WAIT_S)
+        server.send(codec.ImageMessage(device="T1", array=np.ones((1, 4, 4), np.int16), size_ijk=(4, 4, 2)))
+        until(lambda: client.counters.incomplete_volumes == 1)
+        assert client.connected
+        assert client.events[-1].kind == "incomplete"
 
 
 def test_one_identity_guards_several_links() -> None:
