@@ -73,8 +73,9 @@ def find_cavity(
     dark = (now < DARK) & carried_brain & scanned(fixed)
     fluid = _fluid(now, dark, was_tissue, carried_brain & (was_tissue | carried_tumour), voxel)
     replaced = carried_tumour & (was < DARK) & (now > TISSUE)
-    if alike:
-        replaced |= near_tumour & (np.abs(now - was) > STAIN) & ((was < BRIGHT) | (now < BRIGHT))
+    # Without agent nothing but clot is bright, and what enhanced tells nothing; with it clot looks like tumour.
+    differs = (np.abs(now - was) > STAIN) & ((was < BRIGHT) | (now < BRIGHT)) if alike else now > BRIGHT
+    replaced |= near_tumour & differs
     return fluid, _filled(replaced & both & ~fluid & (now > DARK), voxel)
 
 
