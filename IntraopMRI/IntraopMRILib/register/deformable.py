@@ -22,12 +22,13 @@ from IntraopMRIReconstructionLib.errors import DataError, RegistrationError
 from IntraopMRIReconstructionLib.geometry import apply, invert
 from scipy import ndimage
 
+from .cavity import FILLED
 from .deformable_verdict import LIKENESS_MM, Findings, deformable_verdict
 from .deformable_work import LEVELS, MASK_MM, STIFFNESS, Work
 from .lattice import Lattice
 from .matching import LevelFit
 from .rigid import RigidRegistration
-from .sampling import Float32Array
+from .sampling import BoolArray, Float32Array
 from .uncertainty import distance_mm, uncertainty_mm
 
 #: Levels of the first pass, before the cavity is known.
@@ -42,7 +43,8 @@ LARGEST_CHANGE_MM, ALL_BUT = 1.0, 0.99
 @dataclass(frozen=True, eq=False)
 class Fit:
     """What another scan of the same position and grid can begin from. ``frame``: brain, around which the nodes lie;
-    ``shape``, ``ras_from_ijk``: grid of the intraoperative image.
+    ``shape``, ``ras_from_ijk``: grid of the intraoperative image. ``filled`` (k, j, i), on that of the masks: clot or
+    packing that was seen. Without agent it shows; with agent a rim that is left looks the same.
     """
 
     coefficients: Float32Array
@@ -50,6 +52,7 @@ class Fit:
     frame: Image
     shape: tuple[int, ...]
     ras_from_ijk: Matrix
+    filled: BoolArray
 
     def suits(self, fixed: Image) -> bool:
         """Whether the nodes lie in ``fixed`` where they lay in the scan that this was found in."""
@@ -171,7 +174,7 @@ def _found(
     if cavity is not None:
         work.use_cavity(cavity)
     if begin is not None:
-        lattice, coefficients = begin.lattice, begin.coefficients
+        lattice, coefficients, work.seen_filled = begin.lattice, begin.coefficients, begin.filled
     else:
         if cavity is None:
             lattice, coefficients = work.fit(levels[:FIRST_PASS], None, (0.1, 0.35))
@@ -212,7 +215,8 @@ def _found(
         change = np.linalg.norm(work.moved_mm(lattice, coefficients - begin.coefficients), axis=0)
         change_mm = float(np.quantile(change[work.brain & ~work.cavity], ALL_BUT))
     still(1.0, "done")
-    fit = Fit(coefficients, lattice, work.frame, fixed.array.shape, fixed.ras_from_ijk)
+    filled = found_cavity.array == FILLED
+    fit = Fit(coefficients, lattice, work.frame, fixed.array.shape, fixed.ras_from_ijk, filled)
     uids = (fixed.uid, moving.uid)
     result = DeformableRegistration(
         pose, shift, inverse, found_cavity, brain, radius, verdict, work.remapped, 0.0, *uids, fit

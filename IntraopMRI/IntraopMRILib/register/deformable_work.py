@@ -96,6 +96,8 @@ class Work:
         #: All of it, and the part of it that is no fluid or air.
         self.cavity: BoolArray = np.zeros_like(self.brain)
         self.filled: BoolArray = self.cavity
+        #: The same as an earlier scan of the same position showed it.
+        self.seen_filled: BoolArray = self.cavity
         #: The cavity, and beside it where its wall has the grey values of surgery.
         self._gone: BoolArray = self.cavity
         #: Where the preoperative image shows what is gone now.
@@ -244,7 +246,7 @@ class Work:
             tumour = carried(self.tumour) > 0.5
             # Translated grey values are good enough to match by, not to say what is tissue.
             fluid, filled = find_cavity(fixed.values, before, self.brain, brain, tumour, voxel)
-            self.filled = filled & (not self.remapped)
+            self.filled = ((filled & (not self.remapped)) | self.seen_filled) & ~fluid
             # Where the fit is coarse a tumour that is whole looks like what fills its place: then it is left out only.
             self.cavity = fluid | self.filled if wall else fluid
         self._know_cavity()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from IntraopMRILib.register.cavity import FILLED
 from IntraopMRILib.register.deformable import DeformableRegistration, register_deformable
 from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
 from IntraopMRIReconstructionLib.geometry import apply, invert
@@ -95,6 +96,22 @@ def test_a_doubt_that_the_start_had_not_drops_it(look: Look) -> None:
     dark = look.contrast.with_array((255.0 - look.contrast.array).astype(np.float32))
     assert "contrast translated" in look.follow(dark).verdict.text
     assert look.follow(dark, start=replace(start, verdict=sound)).begun_from == ""
+
+
+def test_clot_that_the_scan_without_agent_showed_is_known_in_the_next(look: Look) -> None:
+    start = look.follow(look.native)
+    assert start.fit is not None
+    assert not start.fit.filled.any()
+    seen = np.zeros_like(start.fit.filled)
+    middle = np.argwhere(start.brain.array).mean(axis=0).astype(int)
+    seen[tuple(slice(n - 3, n + 3) for n in middle)] = True
+    doubtful = Verdict(
+        (*start.verdict.reasons, Reason("clot or packing in the cavity", 1.7, "ml", "none", Level.CHECK))
+    )
+    found = look.follow(look.contrast, start=replace(start, fit=replace(start.fit, filled=seen), verdict=doubtful))
+    assert found.begun_from == look.native.uid
+    np.testing.assert_array_equal(found.cavity.array == FILLED, seen)
+    assert "clot or packing in the cavity" in found.verdict.text
 
 
 @pytest.mark.parametrize("other", ["grid", "preoperative volume", "unfinished"])
