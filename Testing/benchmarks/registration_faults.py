@@ -129,6 +129,22 @@ def _further_resection(radius_mm: float) -> Fault:
     return make
 
 
+def _packed(level: float, part: float = 1.0) -> Fault:
+    """The lowest ``part`` of the cavity holds clot or packing, ``level`` times as bright as the brain."""
+
+    def make(pair: Pair) -> tuple[Pair, Pose]:
+        cavity = pair.cavity.array != 0
+        brain = float(np.median(pair.fixed.array[(pair.fixed_mask.array != 0) & ~cavity]))
+        rows = np.indices(cavity.shape)[0]
+        low = cavity & (rows <= np.quantile(rows[cavity], part))
+        grain = ndimage.gaussian_filter(np.random.default_rng(3).standard_normal(cavity.shape), 1.5)
+        packing = level * brain * (1 + 0.1 * grain / grain.std())
+        share = ndimage.gaussian_filter(low.astype(np.float32), 0.6)
+        return _with_fixed(pair, lambda v: v * (1 - share) + packing * share), pair.intraop_from_preop
+
+    return make
+
+
 def _distorted(largest_mm: float, smooth_mm: float) -> Fault:
     """The scanner's field bends the intraoperative image along j by up to ``largest_mm``: as echo-planar images are."""
 
@@ -211,6 +227,9 @@ FAULTS: Mapping[str, Fault] = {
     "signal void 25 mm": _void(25.0),
     "signal void 40 mm": _void(40.0),
     "further resection 38 mm": _further_resection(38.0),
+    "cavity full of bright clot": _packed(1.5),
+    "cavity full of packing as bright as brain": _packed(1.0),
+    "cavity half full of clot": _packed(1.3, 0.5),
     "field bends by 8 mm": _distorted(8.0, 16.0),
     "field bends by 15 mm": _distorted(15.0, 12.0),
     "noise 25 %": _noisy(0.25),
