@@ -113,3 +113,6 @@ def test_an_ablation_needs_no_scroll_bar(operation: Operation, app: Any) -> None
     scroll = window.findChild(QtWidgets.QScrollArea)
     assert scroll.verticalScrollBar().maximum == 0
     assert not operation.page("SCAN").ui.residualLabel.visible, "as in the views, temperature takes its place"
+    operation.running.disconnect()
+    operation.panel.refresh()
+    assert operation.page("SCAN").ui.heatSection.collapsed, "the next session begins as the first did"

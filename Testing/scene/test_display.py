@@ -135,7 +135,7 @@ def test_the_nearest_structure_at_risk_stands_below_the_distance_to_the_residual
     assert "−1.5 ± 1.0 mm inside" in words(corners(replace(near, risk=("Motor tract", within))))
     assert "−1.5 mm\n−2.5 to −0.5 mm\ninside it" in words(corners(replace(near, tip_to_residual=within)))
     for change in ({"pose_trust": "stale"}, {"verdict": REFUSED}):
-        assert "4.2" not in words(corners(replace(near, **change)))  # type: ignore[arg-type]
+        assert "4.2" not in words(corners(replace(near, **change)))
 
 
 def test_refusal_says_why() -> None:

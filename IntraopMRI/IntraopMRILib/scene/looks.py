@@ -64,7 +64,7 @@ def measure(node: Any, scale: float) -> None:
 
     Slicer draws both in pixels, so that they all but vanish on a screen that has many of them.
     """
-    display = node.GetDisplayNode() if hasattr(node, "GetDisplayNode") else None
+    display: Any = node.GetDisplayNode() if hasattr(node, "GetDisplayNode") else None
     for what in ("SliceIntersectionThickness", "TextScale"):
         if not hasattr(display, f"Set{what}"):
             continue

@@ -161,7 +161,9 @@ class Compare:
 
         Without any of its colours such a slice would look cold.
         """
-        found = {name: (Line(title, MIDDLE, bold=True),) for name, title in self.titles.items()}
+        found: dict[str, tuple[Line, ...]] = {
+            name: (Line(title, MIDDLE, bold=True),) for name, title in self.titles.items()
+        }
         if self._scaled is None or self._scaled.GetScene() is None:
             return found
         manager, bounds, toSlice = slicer.app.layoutManager(), [0.0] * 6, vtk.vtkMatrix4x4()

@@ -62,6 +62,9 @@ class HeatSection:
         found = self._running.heat
         if found is not None and self._opened is not self._running.session:
             self._opened, self.ui.heatSection.collapsed = self._running.session, False
+        elif self._opened not in (None, self._running.session):
+            # What was opened for one session is folded again for the next.
+            self._opened, self.ui.heatSection.collapsed = None, True
         nothing = _("no temperature is measured yet") if found is None else ""
         nowhere = _("nothing stands out in the map") if found is not None and found.hottest_ras_mm is None else ""
         offer(self.ui.markHottestButton, nothing, nowhere)
