@@ -16,6 +16,7 @@ from ..data import Acquisition, Encoding, KSpace, LineFlag
 from ..errors import ReconstructionError
 from ..operators.sampling import begun_offset, describe, lacking_lines, planned_mask
 from .arrivals import CENTRAL, CUT, MAX_AVERAGES, MAX_FRAME_BYTES, Arrivals, cut_of, flags_of, silent_of
+from .consistency import fitting
 from .interference import zipper_words
 from .noise import mixed
 from .readouts import Readouts
@@ -43,6 +44,7 @@ class _Frame:
     stored: int = 0  # lines
     judged: int = 0  # lines
     words: tuple[str, ...] = ()
+    fits: object = None  # what was known when all lines were found to fit to one another
     utc_s: float | None = None
     calibration: npt.NDArray[np.complex64] | None = None
 
@@ -61,7 +63,7 @@ class Assembler(Arrivals):
     """
 
     def __init__(self, encoding: Encoding, taken: ScanInput | None = None) -> None:
-        """``taken``: what has come, when whoever prepares the lines keeps it.
+        """``taken``: what has come, when whoever prepares the lines keeps it, and looks whether they fit together.
 
         Raises ReconstructionError for non-Cartesian encodings and for matrices beyond ``MAX_FRAME_BYTES``.
         """
@@ -195,6 +197,10 @@ class Assembler(Arrivals):
         if rest is not None:
             samples = mixed(rest, samples)
             calibration = None if calibration is None else mixed(rest, calibration, calibrating.calibrated)
+        known = frame.stored, self._known
+        if self._keeps and frame.fits != known:
+            samples, misfit = fitting(samples, frame.counts > 0, self._source.is_3d)
+            frame.fits, warnings = (None, (*warnings, misfit)) if misfit else (known, warnings)
         return KSpace(
             samples=samples,
             acquired=frame.counts,

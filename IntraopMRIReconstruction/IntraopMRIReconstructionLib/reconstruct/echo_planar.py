@@ -16,6 +16,7 @@ from ..operators.fourier import ComplexArray, image_from_kspace, kspace_from_ima
 from ..operators.sampling import describe
 from .arrivals import CENTRAL
 from .assemble import Assembler
+from .consistency import misfits
 from .epi import Ghost, Trapezoid, ghost_from_entropy, ghost_from_navigators, regridding, without_ghost
 from .methods import Ghost as GhostChoice
 from .result import Parameter, Step
@@ -311,6 +312,8 @@ def deghosted(frame: EpiFrame, ghost: GhostChoice, step: Step) -> tuple[KSpace, 
         notes.parameters["ghost_slope_rad"] = " ".join(f"{one.slope_rad:.3f}" for one in found)
     if not all(one.sure for one in found):
         notes.warnings.append(f"the ghost is not sure: {next(one.how for one in found if not one.sure)}")
+    elif misfit := misfits(samples, acquired, kspace.encoding.is_3d).words:
+        notes.warnings.append(f"{misfit} without their ghost: expect others")
     return replace(kspace, samples=samples, calibration=calibration), notes
 
 
