@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -152,6 +153,17 @@ def test_a_stored_cavity_is_grey(bridge: SceneBridge) -> None:
     own = list(node.GetSegmentation().GetSegment("cavity").GetColor())
     assert own == pytest.approx(colors.STORED_RESECTED, abs=1e-3)
     assert not node.GetDisplayNode().GetSaveWithScene()
+
+
+def test_clot_belongs_to_the_cavity_that_is_shown(bridge: SceneBridge, directions: np.ndarray) -> None:
+    fluid = found(directions)
+    sizes = []
+    for each in (fluid, replace(fluid, cavity=fluid.cavity.with_array(2 * fluid.cavity.array))):
+        bridge.setBrainShift(recipes.brain_shift(each))
+        node: Any = bridge.node(recipes.CAVITY)
+        surface = node.GetSegmentation().GetSegment("cavity").GetRepresentation("Closed surface")
+        sizes.append(surface.GetNumberOfPoints())
+    assert sizes[0] == sizes[1] > 0
 
 
 def test_without_a_brain_shift_nothing_can_follow(bridge: SceneBridge) -> None:
