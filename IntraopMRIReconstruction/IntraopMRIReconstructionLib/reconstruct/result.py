@@ -20,6 +20,8 @@ from .methods import Seen
 #: Of what computes, for the provenance.
 VERSIONS = f"python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}"
 
+#: Entry of the provenance: what no raw data can show.
+SIDES, BY_HEADER = "sides", "by the header alone: data that were mirrored or conjugated as a whole cannot be told"
 #: Entry of the provenance: readouts that are in no image, with their number and why.
 LEFT_OUT = "lines_left_out"
 
@@ -103,6 +105,7 @@ def provenance_of(frame: RawFrame, method: str, reason: str, parameters: Mapping
         "scan": frame.encoding.scan_id,
         "protocol": frame.encoding.protocol,
         "trajectory": frame.encoding.trajectory,
+        SIDES: BY_HEADER,
         "input_sha256": frame.input_hash,
         "versions": VERSIONS,
         **{key: text for key in (GEOMETRY, READ_AS, READ_ONLY) if (text := frame.encoding.metadata.get(key))},

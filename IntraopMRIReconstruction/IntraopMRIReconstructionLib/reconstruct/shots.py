@@ -18,7 +18,7 @@ from ..operators.fourier import ComplexArray
 from ..operators.trajectory import GOLDEN_ANGLE_RAD, in_all_directions, radial
 from .arrivals import CENTRAL, CUT, MAX_FRAME_BYTES, Arrivals, cut_of, flags_of, silent_of
 from .stack import is_flat, slices_of
-from .suspicion import changed_parts
+from .suspicion import changed_parts, gain_step
 
 #: Entry of the encoding's metadata that says in which order the spokes of a radial scan are turned.
 RADIAL_ORDER, GOLDEN = "radial_order", "golden"
@@ -188,7 +188,7 @@ class ShotAssembler(Arrivals):
         mixing, why = self.mixing()
         if mixing is not None:
             samples = np.tensordot(mixing, samples, axes=1)
-        warnings = [*self.warnings, why, self._count_words(frame)]
+        warnings = [*self.warnings, why, self._count_words(frame), _with_one_gain(samples, slices)]
         if self.encoding.is_3d and not self._koosh:
             centre = self._source.centre_index[0]
             samples, k, slices, lost = slices_of(samples, k, slices, self.encoding, centre)
@@ -296,3 +296,15 @@ class ShotAssembler(Arrivals):
             self._events[CUT] += number
         self._working &= ~silent[~lost].any(axis=0)
         return values, ~lost, energy
+
+
+def _with_one_gain(samples: ComplexArray, slices: npt.NDArray[np.int32]) -> str:
+    """Undo, in place, steps of the gain in ``samples`` (coils, readouts, samples); what was done, in words."""
+    words = ""
+    for number in np.unique(slices):
+        chosen = np.flatnonzero(slices == number)
+        power = np.square(np.abs(samples[:, chosen])).sum(axis=0).max(axis=-1)
+        if step := gain_step(power.astype(np.float64)):
+            samples[:, chosen[step[0] :]] /= np.float32(np.sqrt(step[1]))
+            words = f"the gain of all coils changed by {10 * np.log10(step[1]):.1f} dB after {step[0]} readouts: undone"
+    return words

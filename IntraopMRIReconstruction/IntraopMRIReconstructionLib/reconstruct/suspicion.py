@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import maximum_filter1d
 
 from ..operators.fourier import ComplexArray
@@ -36,6 +37,9 @@ ECHO_SHARE, LEAST_ECHO = 1 / 8, 3
 LOUD = 100.0
 #: Neighbours on either side: as many as the largest acceleration leaves out.
 NEIGHBOURS = 8
+#: The gain has stepped between two runs of so many readouts through the centre of k-space, each even to within the
+#: first factor (power), when the second lies between them. It happens once: what comes again was planned so.
+RUN, EVEN, STEP = 5, 1.25, 1.5
 
 
 def suspicions(
@@ -98,6 +102,25 @@ def changed_parts(strong: Energies, noise: Energies | None = None) -> npt.NDArra
         lost &= (strong < NOISE_ALONE * least) | (strong < JUMPED * expected)
         gained &= (expected < NOISE_ALONE * least) | (expected < JUMPED * strong)
     return np.array([_runs(lost[telling[:, coil], coil]) or _runs(gained[:, coil]) for coil in range(strong.shape[1])])
+
+
+def gain_step(power: Energies) -> tuple[int, float] | None:
+    """(first readout after it, factor in power) of a step of the gain of all coils, None without one.
+
+    ``power``: (readouts,) of the strongest sample, in the order of arrival; readouts through the centre of k-space all
+    show the same there, while a contrast agent, breathing and the way to the steady state take many of them.
+    """
+    if len(power) < 2 * RUN or not power.all():
+        return None
+    runs = sliding_window_view(power, RUN)
+    low, high = runs.min(axis=1), runs.max(axis=1)
+    even = high < EVEN * low
+    steps = even[:-RUN] & even[RUN:] & ((low[RUN:] > STEP * high[:-RUN]) | (low[:-RUN] > STEP * high[RUN:]))
+    found = np.flatnonzero(steps)
+    if len(found) != 1:
+        return None
+    first = int(found[0])
+    return first + RUN, float(np.median(runs[first + RUN]) / np.median(runs[first]))
 
 
 def _runs(wrong: npt.NDArray[np.bool_]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,10 @@ import pytest
 from IntraopMRIReconstructionLib.data import Acquisition, Encoding
 from IntraopMRIReconstructionLib.reconstruct import assemble
 from IntraopMRIReconstructionLib.reconstruct.assemble import Assembler
-from IntraopMRIReconstructionLib.reconstruct.suspicion import unsteady_coils
+from IntraopMRIReconstructionLib.reconstruct.auto import reconstruct
+from IntraopMRIReconstructionLib.reconstruct.collect import collector
+from IntraopMRIReconstructionLib.reconstruct.suspicion import gain_step, unsteady_coils
+from IntraopMRIReconstructionLib.simulate.raw_scans import radial_scan, spiral_scan
 from scipy.ndimage import gaussian_filter
 
 SHAPE = (24, 48, 48)
@@ -97,3 +101,36 @@ def test_more_lines_may_acquit_a_coil_until_the_next_frame_begins(monkeypatch: p
     add(list(range(8)), 2)
     assert assembler.kspace(0, 2).encoding.coils == 3
     assert assembler.dead_coils == (2,)
+
+
+@pytest.mark.parametrize("make", [lambda: radial_scan(32, 4, 60, noise=0.02), lambda: spiral_scan(32, 4, 24)])
+@pytest.mark.parametrize("decibel", [-6.0, 3.0])
+def test_a_step_of_the_gain_between_readouts_is_said_and_undone(make: Any, decibel: float) -> None:
+    scan = make()
+    pictures, said = [], []
+    for gain in (0.0, decibel):
+        collected = collector(scan.encoding)
+        for block in scan.blocks:
+            samples = block.samples.copy()
+            samples[len(samples) // 3 :] *= np.float32(10 ** (gain / 20))
+            collected.add(replace(block, samples=samples))
+        result = reconstruct(collected.kspace(), threads=1)
+        pictures.append(result.image.array)
+        said.append(" ".join(result.warnings))
+    assert "gain" not in said[0]
+    assert f"changed by {decibel:.0f}"[:-1] in said[1]
+    assert "undone" in said[1]
+    assert np.linalg.norm(pictures[1] - pictures[0]) < 0.03 * np.linalg.norm(pictures[0])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_changes_the_signal_in_other_ways_is_no_step(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    time = np.arange(400)
+    noise = 1 + rng.uniform(0, 0.3) * rng.standard_normal(400)
+    steady = 1 + 5 * np.exp(-time / rng.uniform(1, 60))
+    agent = 1 + 3 / (1 + np.exp(-(time - 200) / rng.uniform(5, 50)))
+    breath = 1 + 0.4 * np.sin(time / rng.uniform(4, 50))
+    recovering = 1 - 1.8 * np.exp(-(time % 50) / rng.uniform(10, 100))
+    for signal in (np.ones(400), steady, agent, breath, recovering):
+        assert gain_step(np.square(signal * noise)) is None
