@@ -41,8 +41,7 @@ def checked_label(label: Image, name: str, may_fill: bool = False) -> npt.NDArra
 
 def filled_because(cavity: Image) -> str:
     """Why nothing that rests on the border of the ``cavity`` is given, in words; empty where all of it is fluid."""
-    parts = cavity.array != 0, cavity.array == FILLED
-    all_cm3, filled_cm3 = (float(np.count_nonzero(part)) * cavity.voxel_volume_ml for part in parts)
+    filled_cm3 = float(np.count_nonzero(cavity.array == FILLED)) * cavity.voxel_volume_ml
     if not filled_cm3:
         return ""
-    return f"{filled_cm3:.1f} of {all_cm3:.1f} cm3 of the cavity hold clot or packing, whose border is not seen"
+    return f"at least {filled_cm3:.1f} cm3 of the cavity hold clot or packing, whose border is not seen"
