@@ -194,3 +194,16 @@ def test_the_void_of_a_neighbour_is_not_taken_for_an_implant_that_is_not_there(
         found_implant(scan, first, Carrier(np.eye(4), 0.1), None, others=both)
     there = found_implant(scan, second, Carrier(np.eye(4), 0.1), None, others=both)
     assert there.measurements[1].value == pytest.approx(1.4)
+
+
+def test_one_cylinder_in_the_voids_of_two_is_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Screws 7 mm apart whose voids touch: the fit lay between them, 3 mm from both, with an interval of 3 mm."""
+    by = np.array([7.0, 0.0, 0.0])
+    second = replace(SCREW, name="Second", entry_ras_mm=SCREW.entry_ras_mm + by, tip_ras_mm=SCREW.tip_ras_mm + by)
+    scan, both = Image(np.ones(SHAPE, np.float32), GRID, "scan"), (SCREW, second)
+    between = replace(SCREW, entry_ras_mm=SCREW.entry_ras_mm + 0.45 * by, tip_ras_mm=SCREW.tip_ras_mm + 0.45 * by)
+    detected = DetectedImplant(between, Spread(0.1), None, verdict_of("void", Level.GOOD), scan, 6.0)
+    monkeypatch.setattr("IntraopMRILib.session.implants.find_implant", lambda *_, **__: detected)
+    for planned in both:
+        with pytest.raises(SessionError, match="or both voids in one"):
+            found_implant(scan, planned, Carrier(np.eye(4), 0.1), None, others=both)

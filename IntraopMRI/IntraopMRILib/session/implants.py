@@ -30,6 +30,9 @@ VERTEBRA = re.compile(r"(?:vertebrae?[\s_-]*)?(C[1-7]|T[1-9]|T1[0-2]|L[1-6]|S1)(
 PEDICLE = re.compile("pedicle|pedikel", re.IGNORECASE)
 #: Names of what is graded by its pedicle; of other implants nobody asks that.
 SCREW = re.compile("screw|pedicle|schraube|pedikel", re.IGNORECASE)
+#: An implant lies at most so many times as far from its own plan as from that of another: where voids touch, one
+#: cylinder fitted to both lies between them.
+SURELY_OWN = 0.6
 #: What stands for the level where no pose of the whole does.
 NEIGHBOURS = "neighbours found, without the pose of the whole spine"
 #: A vertebra holds an implant when this part of its planned path lies in it, looked up at so many points; a pedicle is
@@ -162,10 +165,11 @@ def found_implant(
         raise SessionError(f"'{name}' was not found with certainty ({detected.verdict.text}): no number is shown")
     own_mm = _apart_mm(detected.trajectory, planned)
     for other in (each.moved(carrier.intraop_from_preop) for each in others if each.name != name):
-        if (other_mm := _apart_mm(detected.trajectory, other)) < own_mm:
+        if SURELY_OWN * (other_mm := _apart_mm(detected.trajectory, other)) < own_mm:
             raise SessionError(
                 f"what was found near the plan of '{name}' lies {own_mm:.1f} mm from it and {other_mm:.1f} mm from "
-                f"that of '{other.name}': it is perhaps the other one, no number is shown; check which one is placed"
+                f"that of '{other.name}': it is perhaps the other one, or both voids in one, no number is shown; check "
+                "which one is placed"
             )
     may = detected.spread.widened(carrier.error_mm)
     breach = _breach(detected.trajectory, may, carrier, pedicle) if isinstance(pedicle, Image) else pedicle or None
