@@ -46,7 +46,7 @@ class Limits(NamedTuple):
     deviations: float
 
 
-#: Of 800 simulated scans without a fault, 0.31 and 21 are the most. Less may be left after a correction.
+#: Of 630 simulated scans without a fault, 0.31 and 21 are the most. Less may be left after a correction.
 LIMITS, LEFT = Limits(0.4, 28.0), Limits(0.15, 9.0)
 #: What is unexplained of a foreign line is at least so much of the energy of all lines: a picture changes by its root.
 HARMFUL = 1e-3
