@@ -79,6 +79,9 @@ class Filling:
     bubbles: float = 0.0
 
 
+SALINE = Filling()
+
+
 def make_tumour(anatomy: Anatomy, seed: int, tumour_ml: float) -> Tumour:
     """Grow a tumour whose rim and core have exactly ``tumour_ml`` in white matter near the surface.
 

@@ -21,7 +21,7 @@ from .anatomy import TEMPLATE, Anatomy, load_anatomy
 from .fields import Shift, brain_shift, invert_field, jacobian_determinant
 from .grids import Shape, coarser, index_coordinates, resampled, sampled, stream
 from .head import WHITE
-from .lesion import Filling, Resection, Tumour, make_tumour, resect
+from .lesion import SALINE, Filling, Resection, Tumour, make_tumour, resect
 from .rendering import Look, bias_field, render_intraop, render_preop, rician
 
 #: Fields are made on this grid (mm); they are smooth over 12 mm and more.
@@ -48,7 +48,7 @@ class Difficulty:
     contrast: float = 1.0
     blood: bool = True
     wall: bool = True
-    filling: Filling = Filling()
+    filling: Filling = SALINE
 
 
 DIFFICULTIES: Mapping[str, Difficulty] = {

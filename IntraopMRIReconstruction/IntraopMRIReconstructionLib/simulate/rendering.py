@@ -16,7 +16,7 @@ from ..geometry import apply, invert
 from .anatomy import Anatomy
 from .grids import Shape, coarser, index_coordinates, points_of, resampled, sampled, smooth_noise, stream
 from .head import CSF, GREY, WHITE
-from .lesion import ENHANCING, NECROSIS, NON_ENHANCING, Filling, Resection, Tumour
+from .lesion import ENHANCING, NECROSIS, NON_ENHANCING, SALINE, Filling, Resection, Tumour
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -47,7 +47,7 @@ class Look:
     contrast: float
     blood: bool
     wall: bool
-    filling: Filling = Filling()
+    filling: Filling = SALINE
 
 
 def render_intraop(

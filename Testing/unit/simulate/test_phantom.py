@@ -12,7 +12,7 @@ from IntraopMRIReconstructionLib.geometry import apply, invert, rotation_angle_d
 from IntraopMRIReconstructionLib.simulate.anatomy import Anatomy
 from IntraopMRIReconstructionLib.simulate.fields import Shift, jacobian_determinant
 from IntraopMRIReconstructionLib.simulate.grids import index_coordinates, resampled, sampled
-from IntraopMRIReconstructionLib.simulate.lesion import ENHANCING, NECROSIS, NON_ENHANCING, Filling
+from IntraopMRIReconstructionLib.simulate.lesion import ENHANCING, NECROSIS, NON_ENHANCING, SALINE, Filling
 from IntraopMRIReconstructionLib.simulate.phantom import CONTRAST, NATIVE, BrainCase, Difficulty, make_brain_case
 from scipy import ndimage
 
@@ -90,7 +90,7 @@ def test_only_the_residual_enhances_and_blood_is_bright_in_both(hard_case: Brain
 def test_clot_lies_at_the_bottom_of_the_cavity_and_saline_above(small_head: Anatomy) -> None:
     filling = Filling(0.5, 900.0, 0.05)
     case, saline = (
-        make_brain_case(7, small_head, replace(STILL, filling=each), spacing_mm=2.0) for each in (filling, Filling())
+        make_brain_case(7, small_head, replace(STILL, filling=each), spacing_mm=2.0) for each in (filling, SALINE)
     )
     np.testing.assert_array_equal(case.truth.cavity.array, saline.truth.cavity.array)
     inside = ndimage.binary_erosion(case.truth.cavity.array)
