@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from host.fixtures import ROOT, running, wait_until
+from PySide6 import QtCore
 
 FOLDER = ROOT / "Resources" / "Screenshots"
 SIZE = (1280, 800)
@@ -82,6 +83,8 @@ class Session:
         for view in views:
             view.forceRender()
         views[-1].renderer().SetUseDepthPeeling(False)
+        for _ in range(5):
+            self.app.sendPostedEvents(None, QtCore.QEvent.Type.LayoutRequest.value)  # texts that have just grown
         self.window.grab().save(str(self.folder / f"{name}.png"))
         print(self.folder / f"{name}.png", flush=True)
 

@@ -163,7 +163,7 @@ def test_a_tool_taken_away_blanks_what_rests_on_it_and_another_one_takes_over(co
     connected.point((10.0, 0.0, 0.0), valid=False, count=1)
     page("NAVIGATE").tick()
     assert "mm" not in label.text
-    assert "the tracker does not see" in page("NAVIGATE").ui.alarmLabel.text, "once, above all numbers"
+    assert "The tracker does not see" in page("NAVIGATE").ui.alarmLabel.text, "once, above all numbers"
     assert panel().running.view.bridge.node("pointer").GetDisplayNode().GetVisibility() == 0
     connected.point((10.0, 0.0, 0.0), tool="Suction")
     page("NAVIGATE").tick()
@@ -240,6 +240,6 @@ def test_a_defect_in_the_background_is_said_and_the_panel_goes_on(app: Any, capl
     panel().running.start("trying", work, lambda _result: pytest.fail("there is no result"))
     wait_until(lambda: panel().running.task is None, 20, "the end of the work")
     panel().refresh()
-    assert "a defect in this software (ZeroDivisionError: by mistake)" in panel().ui.bannerLabel.text
+    assert "A defect in this software (ZeroDivisionError: by mistake)" in panel().ui.bannerLabel.text
     assert "defect while trying" in caplog.text
     wait_until(lambda: not threads(), 20, "the thread to end")
