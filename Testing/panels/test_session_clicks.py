@@ -191,6 +191,11 @@ def test_a_spine_session(app: Any, tmp_path: Path) -> None:
     wait_until(lambda: "Screw L3 right" in page("SCAN").ui.residualLabel.text, 10, "the grade")
     assert states()[2] == "D", "no tracker is part of this session"
     press_next("Confirm registration")
+    assert says("Enter who")
+    assert "1 of 1 implants undecided" in panel().ui.whyLabel.text
+    page("SCAN").ui.acceptedByEdit.text = "Dr. Example"
+    page("SCAN").ui.rejectButton.click()
+    assert panel().running.session.journal.record.implants[0].decision == "revise"
     press_next("Go on: 5")
     card = page("NAVIGATE").ui.implantLabel.text
     assert ">entry<" in card
