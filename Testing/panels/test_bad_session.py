@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -184,8 +183,12 @@ def test_a_tool_that_comes_back_is_not_drawn_before_it_is_steady(connected: Conn
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_scanner_that_dies_in_mid_scan_is_said_and_the_panel_goes_on(app: Any, tmp_path: Path) -> None:
+def test_a_scanner_that_dies_in_mid_scan_is_said_and_the_panel_goes_on(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     slicer.util.selectModule("IntraopMRI")
+    # What is still to come must not wait in a buffer already.
+    monkeypatch.setattr(panel(), "theatreOptions", {"scanner": ["--scan-seconds", "20"]})
     page("CASE").ui.simulationSizeBox.currentIndex = 1
     page("CASE").ui.simulateButton.click()
     wait_until(lambda: panel().running.theatre is not None and panel().running.task is None, 120, "the theatre")
