@@ -105,6 +105,9 @@ def test_an_ablation_needs_no_scroll_bar(operation: Operation, app: Any) -> None
     window.resize(1280, 800)
     guided(operation)
     operation.open("SCAN")
+    for widget in vars(operation.page("SCAN").ui).values():
+        if type(widget).__name__ == "ctkCollapsibleButton":
+            widget.collapsed = True  # as the page begins
     tell(operation, numbers(), 43.2)
     operation.page("SCAN").ui.markHottestButton.click()
     tell(operation, numbers(), 43.2)
