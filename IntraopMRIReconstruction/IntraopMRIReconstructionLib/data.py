@@ -38,6 +38,9 @@ POSE_STALE_S = 0.2
 CLOCK_BELIEVED_AFTER_S = 2.0
 
 
+#: Labels of a resection cavity: fluid or air; clot or packing, as bright as tissue, whose border is not seen.
+FLUID, FILLED = 1, 2
+
 #: Entries of the metadata of a scan and of its images: where it lies and how its counters were read, in words, and what
 #: a person has chosen of it. A text that begins with ``ASSUMED`` is in no header.
 GEOMETRY, READ_AS, READ_ONLY, ASSUMED = "geometry", "read_as", "read_only", "assumed"

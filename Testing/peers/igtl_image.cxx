@@ -9,7 +9,7 @@
 
 #include "igtlImageMessage.h"
 #include "igtlMessageHeader.h"
-#include "igtlServerSocket.h"
+#include "igtl_client.h"
 
 int main(int argc, char* argv[])
 {
@@ -19,15 +19,7 @@ int main(int argc, char* argv[])
     return 2;
   }
   igtl::ServerSocket::Pointer server = igtl::ServerSocket::New();
-  if (server->CreateServer(std::atoi(argv[1])) < 0)
-  {
-    std::fprintf(stderr, "cannot listen on port %s\n", argv[1]);
-    return 1;
-  }
-  std::printf("listening\n");
-  std::fflush(stdout);
-  igtl::Socket::Pointer socket;
-  socket = server->WaitForConnection(30000);
+  igtl::Socket::Pointer socket = ClientOn(server, std::atoi(argv[1]));
   if (socket.IsNull())
   {
     return 1;

@@ -13,9 +13,9 @@
 
 #include "igtlImageMessage.h"
 #include "igtlMessageHeader.h"
-#include "igtlServerSocket.h"
 #include "igtlTimeStamp.h"
 #include "igtlTransformMessage.h"
+#include "igtl_client.h"
 
 namespace
 {
@@ -67,18 +67,9 @@ int main(int argc, char* argv[])
   }
   const int count = std::atoi(argv[2]);
   igtl::ServerSocket::Pointer server = igtl::ServerSocket::New();
-  if (server->CreateServer(std::atoi(argv[1])) < 0)
-  {
-    std::fprintf(stderr, "cannot listen on port %s\n", argv[1]);
-    return 1;
-  }
-  std::printf("listening\n");
-  std::fflush(stdout);
-  igtl::Socket::Pointer socket;
-  socket = server->WaitForConnection(30000);
+  igtl::Socket::Pointer socket = ClientOn(server, std::atoi(argv[1]));
   if (socket.IsNull())
   {
-    std::fprintf(stderr, "nobody connected\n");
     return 1;
   }
   std::vector<double> latencies;

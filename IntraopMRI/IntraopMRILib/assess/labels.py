@@ -6,11 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from IntraopMRIReconstructionLib.data import Image
+from IntraopMRIReconstructionLib.data import FILLED, Image
 from IntraopMRIReconstructionLib.errors import AssessmentError
-
-#: In the label of a cavity: clot or packing, as bright as tissue; its border is not seen.
-FILLED = 2
 
 
 def checked_label(label: Image, name: str, may_fill: bool = False) -> npt.NDArray[Any]:

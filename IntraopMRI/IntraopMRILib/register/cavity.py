@@ -14,8 +14,6 @@ from scipy import ndimage
 from .lattice import LOOSE
 from .sampling import BoolArray, Float32Array, bounding_box
 
-#: Labels of the cavity: fluid or air; what is as bright as tissue in its place.
-FLUID, FILLED = 1, 2
 #: Dark: below this part of the brain's typical grey value around it (fluid, air and clot-free saline lie lower).
 DARK = 0.55
 #: Tissue: above this part of it in the preoperative image.

@@ -17,12 +17,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from IntraopMRIReconstructionLib.data import Image, Level, Matrix, Progress, Verdict, checked_rigid, no_progress
+from IntraopMRIReconstructionLib.data import FILLED, Image, Level, Matrix, Progress, Verdict, checked_rigid, no_progress
 from IntraopMRIReconstructionLib.errors import DataError, RegistrationError
 from IntraopMRIReconstructionLib.geometry import apply, invert
 from scipy import ndimage
 
-from .cavity import FILLED
 from .deformable_verdict import LIKENESS_MM, Findings, deformable_verdict
 from .deformable_work import LEVELS, MASK_MM, STIFFNESS, Work
 from .lattice import Lattice

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
+from IntraopMRIReconstructionLib.data import FILLED, Image, Level, Reason, Verdict
 from scipy import ndimage
 
-from .cavity import FILLED
 from .uncertainty import distance_mm
 
 #: Median residual of normalised images: one patient's sound images leave less than half the first, two patients' or

@@ -11,12 +11,12 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from IntraopMRIReconstructionLib.data import Image, Matrix, Progress
+from IntraopMRIReconstructionLib.data import FILLED, FLUID, Image, Matrix, Progress
 from IntraopMRIReconstructionLib.errors import Cancelled, RegistrationError
 from IntraopMRIReconstructionLib.geometry import invert, resample_matrix
 
 from .brain_mask import brain_of
-from .cavity import FILLED, FLUID, RIM_MM, find_cavity, find_stains, hold_of, scanned, with_rim
+from .cavity import RIM_MM, find_cavity, find_stains, hold_of, scanned, with_rim
 from .inverse import before_moving, inverse_of
 from .lattice import LOOSE, Basis, Lattice, firm_nodes
 from .matching import LevelFit, LevelImages

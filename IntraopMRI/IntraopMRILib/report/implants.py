@@ -12,8 +12,9 @@ from .trust import checked
 
 #: How the names of numbers end that are missing with an implant: the reason belongs where it would stand.
 DEVIATION = ": deviation from its plan"
-#: Columns of the table of all implants: what of each, by the end of the number's name.
-_COLUMNS = (("Entry", ": entry deviation"), ("Tip", ": tip deviation"), ("Angle", ": angular deviation"))
+#: Numbers of one implant in its row of a table of all, by the ends of their names, and the titles of their columns.
+IN_ROW = (": entry deviation", ": tip deviation", ": angular deviation")
+_TITLES = ("Entry", "Tip", "Angle")
 _DECISIONS = {"stays": "stays", "revise": "to be revised"}
 
 
@@ -44,7 +45,7 @@ def _all_of_them(implants: Sequence[Document], lost: Sequence[Document], documen
     for implant in implants:
         numbers = [checked(m, document) for m in implant["measurements"]]
         cells = ""
-        for _title, end in _COLUMNS:
+        for end in IN_ROW:
             one = next((m for m in numbers if m["name"].endswith(end)), None)
             if one is None or one["value"] is None:
                 cells += '<td class="number">–</td>'
@@ -61,7 +62,7 @@ def _all_of_them(implants: Sequence[Document], lost: Sequence[Document], documen
         f'<td colspan="5" class="none">No value: {_e(m["missing_because"])}</td></tr>'
         for m in lost
     ]
-    titles = "".join(f'<th class="number">{title}</th>' for title, _end in _COLUMNS)
+    titles = "".join(f'<th class="number">{title}</th>' for title in _TITLES)
     return (
         f"<table><thead><tr><th>Implant</th>{titles}<th>Grade</th><th>Decision</th></tr></thead>"
         f'<tbody>{"".join(rows)}</tbody></table><p class="note">Distance from the planned entry and tip, and angle to '

@@ -19,6 +19,7 @@ from ..assess.resection import RanoClass
 from ..register.carry_over import Carried
 from ..register.rigid import RigidRegistration
 from ..register.vertebrae import VertebraRegistration
+from ..report.implants import IN_ROW
 from ..workflow.record import (
     CarriedEntry,
     DrawnEntry,
@@ -44,7 +45,7 @@ from .troubles import Troubles
 from .updates import ImplantFound, Judged, PlanCarried, ResidualFound, Role, ShiftFound
 
 #: Numbers of an implant that are kept of an earlier look, by the ends of their names.
-KEPT_OF_IMPLANT = (": entry deviation", ": tip deviation", ": angular deviation", ": pedicle breach")
+KEPT_OF_IMPLANT = (*IN_ROW, ": pedicle breach")
 #: What a person has decided on an implant, in words.
 WORDS_OF_IMPLANT = {"stays": "stays where it lies", "revise": "is to be revised"}
 #: Packages whose versions decide on the numbers.

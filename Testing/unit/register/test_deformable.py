@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from IntraopMRILib.register import deformable_work
-from IntraopMRILib.register.cavity import FILLED
 from IntraopMRILib.register.deformable import DeformableRegistration, register_deformable
 from IntraopMRILib.register.deformable_verdict import Findings, deformable_verdict, jacobian_determinant
 from IntraopMRILib.register.inverse import before_moving
 from IntraopMRILib.register.uncertainty import distance_mm
-from IntraopMRIReconstructionLib.data import Image, Level
+from IntraopMRIReconstructionLib.data import FILLED, Image, Level
 from IntraopMRIReconstructionLib.errors import Cancelled, DataError, RegistrationError
 from IntraopMRIReconstructionLib.geometry import apply, corner_from_centre, invert
 from scipy import ndimage

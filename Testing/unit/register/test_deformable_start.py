@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from IntraopMRILib.register.cavity import FILLED
 from IntraopMRILib.register.deformable import DeformableRegistration, register_deformable
-from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
+from IntraopMRIReconstructionLib.data import FILLED, Image, Level, Reason, Verdict
 from IntraopMRIReconstructionLib.geometry import apply, invert
 
 CAVITY_AT, CAVITY_MM = np.array([34.0, 4.0, 42.0]), 15.0

@@ -27,7 +27,7 @@ class PlannedThings:
             "How far the brain shift moved each planned thing beyond the rigid pose (mean), and its uncertainty (95 %, "
             "largest of its points)"
         )
-        self.verbs, self.open = (_("Accept"), _("Reject")), False
+        self.verbs, self.open, self.basis = (_("Accept"), _("Reject")), False, True
         self.tips = (
             _("It moves with the brain shift; distances, alarms and the report rest on that position from now on"),
             _("It stays where the rigid pose puts it, and is marked so"),

@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from IntraopMRIReconstructionLib.data import Level, Reason, Verdict
+from IntraopMRIReconstructionLib.data import Level, Measurement, Reason, Verdict
 from slicer.i18n import tr as _
 
+from ...report.implants import IN_ROW
 from ...session.updates import ImplantFound, deviation
 from ..display import number, spread
 from .style import CHECK, colored, graded, sized
 
-#: Numbers of one implant in its row, by the ends of their names.
-IN_ROW = (": entry deviation", ": tip deviation", ": angular deviation")
 #: A band in a narrow column.
 SHORT = {"inaccurate": "inacc.", "unacceptable": "unacc."}
 
@@ -74,7 +73,7 @@ class FoundImplants:
             "Distance of the implant that was found from its planned entry and tip, angle to the planned axis, and its "
             "grade: the Gertzbein-Robbins grade (A to E) where its pedicle is known, otherwise the accuracy band"
         )
-        self.verbs, self.open = (_("Leave"), _("Revise")), True
+        self.verbs, self.open, self.basis = (_("Leave"), _("Revise")), True, False
         self.tips = (
             _("The implant stays where it lies; the record and the report say so"),
             _("The implant is to be revised, or what was found is not this implant; the record and the report say so"),
@@ -105,7 +104,7 @@ class FoundImplants:
         """Name, entry, tip, angle, grade, decision."""
         if item.found is None:
             return item.name, "–", "–", "–", "–", self._state(item)
-        numbers = [next(m for m in item.found.measurements if m.name.endswith(end)) for end in IN_ROW]
+        numbers = _inRow(item.found)
         # The unit stands once, above its column: with it in every row, none would fit on one line.
         texts = ["–" if m.value is None else number(m.value, m.unit).removesuffix(" mm") for m in numbers]
         return item.name, *texts, short_grade(item.found), self._state(item)
@@ -114,7 +113,7 @@ class FoundImplants:
         """Name and grade, the numbers with their intervals, state."""
         if item.found is None:
             return f"{sized(item.name, 15)}&nbsp;&nbsp;{place}<br>{colored(item.why, CHECK, 12)}"
-        numbers = [next(m for m in item.found.measurements if m.name.endswith(end)) for end in IN_ROW]
+        numbers = _inRow(item.found)
         names = (_("entry"), _("tip"), _("angle"))
         shown = ", ".join(f"{name} {spread(m)}" for name, m in zip(names, numbers, strict=True) if m.value is not None)
         return f"{graded(item.name, item.found, 14)}&nbsp;&nbsp;{place}<br>{escape(shown)}"
@@ -163,6 +162,10 @@ class FoundImplants:
         if item.accepted is None:
             return str(_("Decide"))
         return str(_("Stays") if item.accepted else _("Revise"))
+
+
+def _inRow(found: ImplantFound) -> list[Measurement]:
+    return [next(m for m in found.measurements if m.name.endswith(end)) for end in IN_ROW]
 
 
 def short_grade(found: ImplantFound) -> str:

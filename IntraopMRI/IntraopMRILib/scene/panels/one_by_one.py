@@ -18,8 +18,7 @@ from IntraopMRIReconstructionLib.data import Level
 from IntraopMRIReconstructionLib.errors import IntraopError
 from slicer.i18n import tr as _
 
-from .implants import FoundImplants
-from .page import Action
+from .page import Action, fitRows
 from .style import LEVEL_COLORS, choiceButton, quietButton, readable
 
 #: So many rows are seen at once; more are scrolled to.
@@ -31,6 +30,7 @@ class Things(Protocol):
 
     #: Titles of the columns, the last of which is the decision, and the widths of the others; title of the table, what
     #: its numbers are, the words of both ways to decide, and what they mean. ``open``: the table is read at once.
+    #: ``basis``: numbers rest on the decision, and nothing undecided is shown in navigation.
     headers: tuple[str, ...]
     widths: tuple[int, ...]
     title: str
@@ -38,6 +38,7 @@ class Things(Protocol):
     verbs: tuple[str, str]
     tips: tuple[str, str]
     open: bool
+    basis: bool
 
     def items(self) -> dict[str, Any]:
         """All of them."""
@@ -143,7 +144,7 @@ class OneByOne:
     def listsImplants(self) -> bool:
         """Whether the table has a row for each implant."""
         things = self._things
-        return isinstance(things, FoundImplants) and bool(things.items()) and not things.blocked()
+        return not things.basis and bool(things.items()) and not things.blocked()
 
     def nextStep(self) -> Action:
         """What the person does next with the current thing; what to enter first leads there."""
@@ -167,7 +168,7 @@ class OneByOne:
 
     def hidden(self) -> str:
         """How many of what is not shown in navigation nobody has decided on, in words; empty for none."""
-        kinds = [kind for kind in self._kinds if not isinstance(kind, FoundImplants)]
+        kinds = [kind for kind in self._kinds if kind.basis]
         return next((words for words in map(_count, kinds) if words), "")
 
     def refresh(self) -> None:
@@ -207,9 +208,7 @@ class OneByOne:
                 if column == len(things.headers) - 1:
                     cell.setForeground(qt.QBrush(qt.QColor(readable(LEVEL_COLORS[things.level(item)]))))
                 table.setItem(row, column, cell)
-        table.resizeRowsToContents()
-        rows = sum(table.rowHeight(row) for row in range(min(len(items), MOST_ROWS)))
-        table.setFixedHeight(table.horizontalHeader().height + rows + 4)
+        fitRows(table, MOST_ROWS)
         undecided = [key for key, item in items.items() if item.undecided]
         if selected is None or selected not in undecided:
             selected = undecided[0] if undecided else selected

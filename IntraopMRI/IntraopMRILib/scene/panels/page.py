@@ -103,6 +103,13 @@ def offer(widget: Any, *reasons: str) -> None:
     widget.toolTip = widget.toolTip.partition(NOT_NOW)[0] + (f"{NOT_NOW}{first}." if first else "")
 
 
+def fitRows(table: Any, most: int) -> None:
+    """Rows as high as their words, and as many of them in sight as there are, at most ``most``."""
+    table.resizeRowsToContents()
+    rows = sum(table.rowHeight(row) for row in range(min(table.rowCount, most)))
+    table.setFixedHeight(table.horizontalHeader().height + rows + 4)
+
+
 def leadTo(widget: Any) -> None:
     """Unfold what the widget lies in, and put the cursor there."""
     above = widget.parentWidget()

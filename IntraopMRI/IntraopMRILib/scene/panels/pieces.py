@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 
 from ...assess.pieces import Sure
 from ..display import interval, number, spread
-from .page import offer
+from .page import fitRows, offer
 from .style import CHECK, DANGER, colored, sized
 
 #: So many rows are seen at once; more are scrolled to.
@@ -76,9 +76,7 @@ class PieceSection:
                 item = qt.QTableWidgetItem(text)
                 item.setToolTip("\n".join(self._tip(piece)))
                 table.setItem(row, column, item)
-        table.resizeRowsToContents()
-        rows = sum(table.rowHeight(row) for row in range(min(len(pieces), MOST_ROWS)))
-        table.setFixedHeight(table.horizontalHeader().height + rows + 4)
+        fitRows(table, MOST_ROWS)
         if current is not None:
             table.selectRow(list(pieces).index(current.number))
         table.blockSignals(False)

@@ -10,6 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..contents import ATTRIBUTE, ROLE
+from .page import fitRows
 
 #: A line that is an implant has an entry and a tip.
 POINTS_OF_LINE = 2
@@ -92,9 +93,7 @@ class PlannedLines:
                 if column != DIAMETER_AT:
                     cell.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
                 table.setItem(row, column, cell)
-        table.resizeRowsToContents()
-        rows = sum(table.rowHeight(row) for row in range(min(len(self._shown), MOST_ROWS)))
-        table.setFixedHeight(table.horizontalHeader().height + rows + 4)
+        fitRows(table, MOST_ROWS)
         table.blockSignals(False)
 
     def _rows(self) -> list[tuple[str, ...]]:

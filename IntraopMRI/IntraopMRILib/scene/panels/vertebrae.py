@@ -28,7 +28,7 @@ class Vertebrae:
             "Error: how far the parts of the vertebra disagree about its pose (median). Against neighbours: how it has "
             "turned and shifted against each since the scan before surgery"
         )
-        self.verbs, self.open = (_("Accept"), _("Reject")), False
+        self.verbs, self.open, self.basis = (_("Accept"), _("Reject")), False, True
         self.tips = (
             _("The outline lies on this vertebra, and it is the right level: what is planned in it rests on that"),
             _("The outline does not lie on this vertebra: nothing rests on it"),
