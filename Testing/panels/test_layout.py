@@ -10,7 +10,7 @@ import slicer
 from host.fixtures import app, wait_until
 from IntraopMRIReconstructionLib.geometry import apply
 from panels.operation import TARGET, Operation, pose
-from PySide6 import QtCore, QtWidgets
+from PySide6 import QtCore, QtGui, QtWidgets
 
 __all__ = ["app"]
 
@@ -19,6 +19,12 @@ FOLDED = {
     "simulationSection", "rawDataSection", "trustSection", "traceSection", "toolSection", "alarmSection", "viewSection",
     "measuredSection", "measureSection", "archiveSection", "heatSection", "dialectSection",
 }  # fmt: skip
+#: Keys of Slicer: slice views (vtkMRMLSliceIntersectionWidget), 3D views (vtkMRMLCameraWidget), main window and module
+#: bar (qSlicerMainWindow.ui and .cxx, qSlicerModuleSelectorToolBar), Segment Editor (qMRMLSegmentEditorWidget).
+OF_SLICER = (
+    *"FBGTVR[]{}+-ZYI0123456789", "Shift+V", "Left", "Right", "Up", "Down", "PgDown", "Shift+PgDown", "Home", "End", "Ins",
+    "Esc", "Space", "Del", "Backspace", *(f"Ctrl+{key}" for key in "OSWZYXCVHFB0123456`"), "Ctrl+Left", "Ctrl+Right",
+)  # fmt: skip
 PAGES = ("CASE", "CONNECT", "REGISTER", "SCAN", "NAVIGATE", "DECIDE")
 
 
@@ -152,6 +158,41 @@ def test_every_key_is_listed_and_works(app: Any, window: Any) -> None:
     for key in keys:
         assert f" {key} " in page.ui.keysLabel.text
     assert panel.parameters.fillResidual
-    keys["O"].activated.emit()
+    keys["F8"].activated.emit()
     assert not panel.parameters.fillResidual
     assert not page.ui.fillResidualBox.checked
+
+
+def press(key: Any) -> None:
+    """A key as the window hears it: its shortcuts first, then what has the focus."""
+    window = slicer.util.mainWindow()
+    window.activateWindow()
+    event = QtGui.QKeyEvent(QtCore.QEvent.Type.KeyPress, key, QtCore.Qt.KeyboardModifier.NoModifier, "")
+    QtWidgets.QApplication.sendEvent(window.windowHandle(), event)
+    QtWidgets.QApplication.processEvents()
+
+
+def test_the_keys_of_slicers_own_views_stay_theirs(app: Any, window: Any) -> None:
+    panel = slicer.util.getModuleWidget("IntraopMRI").panel
+    shown(app, "NAVIGATE")
+    keys = [QtGui.QKeySequence(shortcut.key.toString()) for shortcut in panel._shortcuts]
+    for each in OF_SLICER:
+        assert QtGui.QKeySequence(each) not in keys, each
+    before = panel.parameters.followPointer, panel.parameters.blend, panel.parameters.phase
+    for key in (QtCore.Qt.Key.Key_F, QtCore.Qt.Key.Key_B, QtCore.Qt.Key.Key_PageDown):
+        press(key)
+        assert (panel.parameters.followPointer, panel.parameters.blend, panel.parameters.phase) == before
+    press(QtCore.Qt.Key.Key_F7)
+    assert panel.parameters.followPointer is not before[0]
+    press(QtCore.Qt.Key.Key_F7)
+    # In another module, and without a scene, nobody listens.
+    shortcuts = list(panel._shortcuts)
+    slicer.util.selectModule("")
+    assert not any(shortcut.enabled for shortcut in shortcuts)
+    press(QtCore.Qt.Key.Key_F7)
+    slicer.mrmlScene.Clear(0)
+    for shortcut in shortcuts:
+        shortcut.activated.emit()
+    slicer.util.selectModule("IntraopMRI")
+    assert panel.parameters.followPointer, "as a new scene has it"
+    assert all(shortcut.enabled for shortcut in panel._shortcuts)

@@ -20,7 +20,7 @@ from .panels.case import CasePage
 from .panels.connect import ConnectPage
 from .panels.decide import DecidePage
 from .panels.emergency import Emergency
-from .panels.layouts import DUAL, FOUR_UP, show
+from .panels.layouts import swap
 from .panels.navigate import NavigatePage
 from .panels.overlay import Overlay
 from .panels.page import Page, Readiness, tabInOrder
@@ -398,16 +398,20 @@ class SessionPanel(Panel):
         return _("Keys: {keys}").format(keys=", ".join(f"{key} {name}" for key, name, _work in self._keys()))
 
     def _keys(self) -> list[tuple[str, str, Callable[[], None]]]:
-        """Key, what it does in words, and its work: the one list of them."""
+        """Key, what it does in words, and its work: the one list of them.
+
+        Slicer's views have letters, arrows and PgUp / PgDown for themselves (F and B scroll a slice, PgDown turns the
+        3D view), its main window Ctrl with a letter or digit, the Segment Editor digits; with Shift a move of the mouse
+        moves all slices, and Alt opens menus. None of them uses a function key.
+        """
         return [
-            ("B", _("blend to before"), lambda: self._blend(-0.1)),
-            ("N", _("blend to now"), lambda: self._blend(+0.1)),
-            ("F", _("follow the pointer"), lambda: self._toggle("followPointer")),
-            ("O", _("residual as outline"), lambda: self._toggle("fillResidual")),
-            ("2", _("dual"), lambda: show(DUAL)),
-            ("4", _("four up"), lambda: show(FOUR_UP)),
-            ("PgUp", _("page back"), lambda: self._turn(-1)),
-            ("PgDown", _("page on"), lambda: self._turn(+1)),
+            ("F5", _("blend to before"), lambda: self._blend(-0.1)),
+            ("F6", _("blend to now"), lambda: self._blend(+0.1)),
+            ("F7", _("follow the pointer"), lambda: self._toggle("followPointer")),
+            ("F8", _("residual as outline"), lambda: self._toggle("fillResidual")),
+            ("F9", _("two views or four"), swap),
+            ("Ctrl+PgUp", _("page back"), lambda: self._turn(-1)),
+            ("Ctrl+PgDown", _("page on"), lambda: self._turn(+1)),
         ]
 
     def _blend(self, step: float) -> None:

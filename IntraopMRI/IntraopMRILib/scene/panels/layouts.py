@@ -48,3 +48,9 @@ def show(layout: int) -> None:
     if not node.IsLayoutDescription(layout):
         node.AddLayoutDescription(layout, descriptions()[layout])
     manager.setLayout(layout)
+
+
+def swap() -> None:
+    """Two large planes, or four views again."""
+    manager = slicer.app.layoutManager()
+    show(FOUR_UP if manager is not None and manager.layout == DUAL else DUAL)
