@@ -22,8 +22,8 @@ FOLDED = {
 #: Keys of Slicer: slice views (vtkMRMLSliceIntersectionWidget), 3D views (vtkMRMLCameraWidget), main window and module
 #: bar (qSlicerMainWindow.ui and .cxx, qSlicerModuleSelectorToolBar), Segment Editor (qMRMLSegmentEditorWidget).
 OF_SLICER = (
-    *"FBGTVR[]{}+-ZYI0123456789", "Shift+V", "Left", "Right", "Up", "Down", "PgDown", "Shift+PgDown", "Home", "End", "Ins",
-    "Esc", "Space", "Del", "Backspace", *(f"Ctrl+{key}" for key in "OSWZYXCVHFB0123456`"), "Ctrl+Left", "Ctrl+Right",
+    *"FBGTVR[]{}+-ZYI0123456789", "Shift+V", "Left", "Right", "Up", "Down", "PgDown", "Shift+PgDown", "Home", "End",
+    "Ins", "Esc", "Space", "Del", "Backspace", *(f"Ctrl+{key}" for key in "OSWZYXCVHFB0123456`"), "Ctrl+Left", "Ctrl+Right",
 )  # fmt: skip
 PAGES = ("CASE", "CONNECT", "REGISTER", "SCAN", "NAVIGATE", "DECIDE")
 
