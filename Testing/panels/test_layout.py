@@ -23,7 +23,7 @@ FOLDED = {
 #: bar (qSlicerMainWindow.ui and .cxx, qSlicerModuleSelectorToolBar), Segment Editor (qMRMLSegmentEditorWidget).
 OF_SLICER = (
     *"FBGTVR[]{}+-ZYI0123456789", "Shift+V", "Left", "Right", "Up", "Down", "PgDown", "Shift+PgDown", "Home", "End",
-    "Ins", "Esc", "Space", "Del", "Backspace", *(f"Ctrl+{key}" for key in "OSWZYXCVHFB0123456`"), "Ctrl+Left", "Ctrl+Right",
+    "Ins", "Esc", "Space", "Del", "Backspace", *(f"Ctrl+{key}" for key in ("Left", "Right", *"OSWZYXCVHFB0123456`")),
 )  # fmt: skip
 PAGES = ("CASE", "CONNECT", "REGISTER", "SCAN", "NAVIGATE", "DECIDE")
 
