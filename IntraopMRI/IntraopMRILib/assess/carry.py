@@ -19,6 +19,9 @@ Mapping = npt.ArrayLike | Callable[[Points], Points]
 SIZE_KEPT = (0.5, 2.0)
 #: So many points show how a mapping spreads them.
 SPREAD_POINTS = 20_000
+#: A scan may end this part of the tumour early (an edge of the field of view at its border); what it does not show,
+#: nobody can call resected.
+MOST_UNSEEN = 0.01
 #: More points would not move the outline by a tenth of a voxel, but cost seconds.
 MOST_POINTS = 4_000_000
 
@@ -86,3 +89,27 @@ def occupied(points_ijk: Points, box: tuple[slice, slice, slice]) -> Mask:
     result[tuple(index[inside].T)] = True
     # A field that stretches tissue may leave pinholes between the points.
     return np.asarray(result | ndimage.binary_closing(result))
+
+
+def box_around(points_ijk: Points, image: Image, context_mm: float) -> tuple[slice, slice, slice]:
+    """Part (k, j, i) of ``image`` around points (n, 3), i j k, with ``context_mm`` to each side."""
+    pad = context_mm / np.asarray(image.spacing_mm)
+    size = np.array(image.array.shape[:3])[::-1]
+    low = np.clip(np.floor(points_ijk.min(axis=0) - pad).astype(int), 0, size - 1)
+    high = np.clip(np.ceil(points_ijk.max(axis=0) + pad).astype(int) + 1, low + 1, size)
+    i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return k, j, i
+
+
+def require_seen(points_ijk: Points, grid: Image, scan: Image, name: str) -> None:
+    """``points_ijk`` (n, 3) of the tumour, on ``grid``, must lie in ``scan``: outside of it residual is not seen.
+
+    Raises AssessmentError.
+    """
+    index = apply(invert(scan.ras_from_ijk), apply(grid.ras_from_ijk, points_ijk[:: max(1, len(points_ijk) // 20_000)]))
+    outside = ((index < -0.5) | (index > np.array(scan.array.shape[:3])[::-1] - 0.5)).any(axis=1)
+    if outside.mean() > MOST_UNSEEN:
+        raise AssessmentError(
+            f"{100 * outside.mean():.0f} % of the carried-over tumour lies outside the {name}: what is left there "
+            "would not be seen; scan a region that covers it, or check the registration"
+        )

@@ -12,7 +12,7 @@ from IntraopMRIReconstructionLib.errors import AssessmentError, Cancelled
 from IntraopMRIReconstructionLib.geometry import apply, invert
 from scipy import ndimage
 
-from .carry import Mapping, carried_points, occupied
+from .carry import Mapping, box_around, carried_points, occupied, require_seen
 from .enhancement import Enhancement, on_grid, require_agent, subtraction
 from .interval import LeftOpen, interval_cm3, left_open, likely_cm3
 from .labels import checked_label
@@ -27,9 +27,6 @@ Mask = npt.NDArray[np.bool_]
 CONTEXT_MM = 30.0
 #: Even an ideal registration leaves the outline of a segmentation this uncertain (about the agreement of raters).
 LEAST_MARGIN_MM = 2.0
-#: A scan may end this part of the tumour early (an edge of the field of view at its border); what it does not show,
-#: nobody can call resected.
-MOST_UNSEEN = 0.01
 #: Of what would be gone, at least this part shows as something else than tissue: fluid, air, clot. A tumour that never
 #: enhanced looks the same after as before, and nobody can call it resected.
 LEAST_SHOWN_GONE = 0.1
@@ -115,12 +112,12 @@ def assess_residual(
         )
     margin = max(LEAST_MARGIN_MM, registration_error_mm + expected_shift_mm)
     points = carried_points((labels == 1) | (labels == 2) | enhancing, tumour, contrast, intraop_from_preop)
-    box = _box(points, contrast, margin + registration_error_mm + CONTEXT_MM)
+    box = box_around(points, contrast, margin + registration_error_mm + CONTEXT_MM)
     carried = occupied(points, box)
     if not carried.any():
         raise AssessmentError("the carried-over tumour lies outside the intraoperative scan: check the registration")
-    _require_seen(points, contrast, contrast, "scan with contrast agent")
-    _require_seen(points, contrast, native, "scan without contrast agent")
+    require_seen(points, contrast, contrast, "scan with contrast agent")
+    require_seen(points, contrast, native, "scan without contrast agent")
     spacing = np.asarray(contrast.spacing_mm)[::-1]
     distance = ndimage.distance_transform_edt(~carried, sampling=spacing).astype(np.float32)
 
@@ -308,26 +305,6 @@ def _check(contrast: Image, native: Image, tumour: Image, error_mm: float, shift
             raise AssessmentError(f"{name} must be zero or more millimetres, got {value}")
 
 
-def _require_seen(points_ijk: npt.NDArray[np.float64], grid: Image, scan: Image, name: str) -> None:
-    """``points_ijk`` (n, 3) of the tumour, on ``grid``, must lie in ``scan``: outside of it residual is not seen."""
-    index = apply(invert(scan.ras_from_ijk), apply(grid.ras_from_ijk, points_ijk[:: max(1, len(points_ijk) // 20_000)]))
-    outside = ((index < -0.5) | (index > np.array(scan.array.shape[:3])[::-1] - 0.5)).any(axis=1)
-    if outside.mean() > MOST_UNSEEN:
-        raise AssessmentError(
-            f"{100 * outside.mean():.0f} % of the carried-over tumour lies outside the {name}: what is left there "
-            "would not be seen; scan a region that covers it, or check the registration"
-        )
-
-
 def _tell(progress: Progress, fraction: float, what: str) -> None:
     if not progress(fraction, what):
         raise Cancelled("the assessment of the residual was stopped")
-
-
-def _box(points_ijk: npt.NDArray[np.float64], image: Image, context_mm: float) -> tuple[slice, slice, slice]:
-    pad = context_mm / np.asarray(image.spacing_mm)
-    size = np.array(image.array.shape[:3])[::-1]
-    low = np.clip(np.floor(points_ijk.min(axis=0) - pad).astype(int), 0, size - 1)
-    high = np.clip(np.ceil(points_ijk.max(axis=0) + pad).astype(int) + 1, low + 1, size)
-    i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    return k, j, i
