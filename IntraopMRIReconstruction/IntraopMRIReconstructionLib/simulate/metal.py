@@ -6,6 +6,7 @@ al., Concepts Magn Reson B 19:26, 2003), for any shape and without the reconstru
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,25 +70,33 @@ class MetalScan:
         return facts if self.spectral_bin_hz is None else facts | {"spectral_bin_hz": f"{self.spectral_bin_hz:g}"}
 
 
-def with_rod(
-    scan: FloatArray,
-    ras_from_ijk: Matrix,
-    ends_ras_mm: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
-    diameter_mm: float,
-    physics: MetalScan,
-) -> FloatArray:
-    """``scan`` (k, j, i; readout along i, slices along k) with a metal rod: void, displaced signal and pile-up.
+Ends = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
-    Raises DataError when the rod lies outside the scan.
+
+def with_rod(
+    scan: FloatArray, ras_from_ijk: Matrix, ends_ras_mm: Ends, diameter_mm: float, physics: MetalScan
+) -> FloatArray:
+    """See :func:`with_rods`, for one."""
+    return with_rods(scan, ras_from_ijk, (ends_ras_mm,), diameter_mm, physics)
+
+
+def with_rods(
+    scan: FloatArray, ras_from_ijk: Matrix, rods_ras_mm: Sequence[Ends], diameter_mm: float, physics: MetalScan
+) -> FloatArray:
+    """``scan`` (k, j, i; readout along i, slices along k) with metal rods: void, displaced signal and pile-up.
+
+    ``rods_ras_mm``: ends of each; their fields add up. Raises DataError when one lies outside the scan.
     """
     spacing_kji = np.linalg.norm(ras_from_ijk[:3, :3], axis=0)[::-1]
-    box, grid, factors = _fine_box(scan.shape, ras_from_ijk, ends_ras_mm)
+    box, grid, factors = _fine_box(scan.shape, ras_from_ijk, np.array([end for ends in rods_ras_mm for end in ends]))
     fine = np.asarray(scan[box], dtype=np.float32)
     for axis, factor in enumerate(factors):
         fine = np.repeat(fine, factor, axis)
     points = points_of(grid, _shape(fine))
     spacing = np.linalg.norm(grid[:3, :3], axis=0)
-    metal = _rod(points, ends_ras_mm, diameter_mm, float(spacing.max()))
+    metal = np.zeros_like(fine)
+    for ends in rods_ras_mm:
+        np.maximum(metal, _rod(points, ends, diameter_mm, float(spacing.max())), out=metal)
     hz = _field(metal, grid, physics)
     moved = _moved(fine * (1 - metal), hz, spacing, physics)
     k, j, i = factors
@@ -101,11 +110,11 @@ def with_rod(
 
 
 def _fine_box(
-    shape: tuple[int, ...], ras_from_ijk: Matrix, ends: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+    shape: tuple[int, ...], ras_from_ijk: Matrix, ends: npt.NDArray[np.float64]
 ) -> tuple[tuple[slice, slice, slice], Matrix, tuple[int, int, int]]:
-    """Slices (k, j, i) about the rod, ``ras_from_ijk`` of its fine grid, and how much finer along (k, j, i)."""
+    """Slices (k, j, i) about the ends (n, 3) of rods, ``ras_from_ijk`` of its fine grid, and how much finer along (k, j, i)."""
     spacing = np.linalg.norm(ras_from_ijk[:3, :3], axis=0)
-    index = apply(invert(ras_from_ijk), np.stack(ends))
+    index = apply(invert(ras_from_ijk), ends)
     size = np.array(shape[::-1])
     low = np.clip(np.floor(index.min(axis=0) - MARGIN_MM / spacing), 0, size - 1).astype(int)
     high = np.clip(np.ceil(index.max(axis=0) + MARGIN_MM / spacing) + 1, 1, size).astype(int)
@@ -123,12 +132,7 @@ def _shape(array: FloatArray) -> Shape:
     return k, j, i
 
 
-def _rod(
-    points: FloatArray,
-    ends: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
-    diameter_mm: float,
-    voxel_mm: float,
-) -> FloatArray:
+def _rod(points: FloatArray, ends: Ends, diameter_mm: float, voxel_mm: float) -> FloatArray:
     """Share of each voxel inside the rod."""
     along = ends[1] - ends[0]
     length = float(np.linalg.norm(along))
