@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 from IntraopMRILib.cli import main
-from IntraopMRILib.cli.baseline import check_follow_up, compared, read_baseline
 from IntraopMRILib.report.html import render
+from IntraopMRILib.session import Plan
+from IntraopMRILib.session.baseline import Baseline, compared, read_baseline
 from IntraopMRILib.workflow.record import SessionRecord, as_document, write_record
 from IntraopMRIReconstructionLib.data import Image, Level
 from IntraopMRIReconstructionLib.errors import SessionError
-from peers.dicom_case import PATIENT, START_UTC_S, record_of, scan, verdict
-
-DAY_S = 86_400.0
+from peers.dicom_case import PATIENT, record_of, scan, verdict
 
 
 def kept(folder: Path, volume_ml: float, interval: tuple[float, float] | None, **changes: object) -> SessionRecord:
@@ -30,9 +30,10 @@ def kept(folder: Path, volume_ml: float, interval: tuple[float, float] | None, *
     return record
 
 
-def later(days: float | None) -> Image:
-    taken = None if days is None else START_UTC_S + days * DAY_S
-    return Image(np.zeros((2, 2, 2)), np.eye(4), "T1 native", taken, PATIENT)
+def earlier(baseline: Baseline, days: float) -> Baseline:
+    """The same, of scans that were taken so many days before."""
+    taken = datetime.fromisoformat(baseline.taken_utc) - timedelta(days=days)
+    return replace(baseline, taken_utc=taken.isoformat())
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_then_and_now(
     says: str,
 ) -> None:
     kept(tmp_path / "then", *then)
-    baseline = read_baseline(tmp_path / "then")
+    baseline = earlier(read_baseline(tmp_path / "then"), 90.0)
     record = kept(tmp_path / "now", *now)
     before, differs = compared(baseline, record)
     assert (before.value, before.interval) == then
@@ -69,7 +70,7 @@ def test_then_and_now(
 
 def test_without_a_residual_now_there_is_no_change(tmp_path: Path) -> None:
     kept(tmp_path / "then", 2.0, (1.0, 3.0))
-    baseline = read_baseline(tmp_path / "then")
+    baseline = earlier(read_baseline(tmp_path / "then"), 90.0)
     record = kept(tmp_path / "now", 2.0, None)
     _before, differs = compared(baseline, replace(record, residual=None))
     assert (differs.value, differs.missing_because) == (None, "this scan says no residual")
@@ -83,14 +84,21 @@ def test_without_a_residual_now_there_is_no_change(tmp_path: Path) -> None:
 def test_what_is_no_baseline_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = kept(tmp_path / "then", 2.0, (1.0, 3.0))
     baseline = read_baseline(tmp_path / "then")
-    check_follow_up(baseline, PATIENT, later(90.0))
-    for patient, newer, said in (
-        ("P-2", later(90.0), "the baseline is of patient 'P-17', the scans of 'P-2'"),
-        (PATIENT, later(-1.0), "which is not after the baseline"),
-        (PATIENT, later(None), "was taken at an unknown time"),
+    before, label = Image(np.ones((2, 2, 2)), np.eye(4)), Image(np.ones((2, 2, 2), np.uint8), np.eye(4))
+    assert Plan(PATIENT, "follow-up", before, label, baseline=baseline).baseline is baseline
+    with pytest.raises(SessionError, match="the baseline is of patient 'P-17', the session of 'P-2'"):
+        Plan("P-2", "follow-up", before, label, baseline=baseline)
+    with pytest.raises(SessionError, match="a baseline is about a residual"):
+        Plan(PATIENT, "follow-up", before, measures=("cobb",), baseline=baseline)
+    now = kept(tmp_path / "now", 2.0, None)
+    unknown = tuple(replace(image, acquired_utc=None) for image in now.images)
+    for than, images, said in (
+        (baseline, now.images, "which is not after the baseline"),
+        (earlier(baseline, 90.0), unknown, "was taken at an unknown time"),
     ):
-        with pytest.raises(SessionError, match=said):
-            check_follow_up(baseline, patient, newer)
+        _before, differs = compared(than, replace(now, images=images))
+        assert differs.value is None
+        assert said in differs.missing_because
     assert record.registration is not None
     refused = replace(record.registration, verdict=verdict(Level.REFUSED))
     timeless = tuple(replace(image, acquired_utc=None) for image in record.images)

@@ -16,10 +16,11 @@ from ..dicom_series import is_dicom, read_series
 from ..scan_facts import TAKEN_FROM, DicomFacts, local_text, local_utc_s
 from ..segmentations import read_structure
 from ..session import Plan, Session
+from ..session.baseline import not_after, read_baseline
 from ..session.files import read_points, read_structures
 from ..session.implants import told_apart
 from ..session.updates import Role
-from .baseline import check_follow_up, read_baseline
+from ..workflow.record import image_entry
 from .follow import follow
 from .outcome import Outcome
 
@@ -63,17 +64,18 @@ def run_files(files: CaseFiles, folder: Path, wait_s: float = 60.0) -> Outcome:
     IntraopError with one sentence when something is missing or a stage fails; then there is no number.
     """
     plan, scans = read_case_files(files)
-    baseline = None
     if files.baseline is not None:
         if "contrast" not in scans:
             raise SessionError("a baseline is about a residual: give --contrast and --tumour, or leave --baseline out")
-        baseline = read_baseline(files.baseline)
-        check_follow_up(baseline, plan.patient_id, scans["native"])
+        plan, native = replace(plan, baseline=read_baseline(files.baseline)), image_entry(scans["native"], "native")
+        assert plan.baseline is not None
+        if why := not_after(plan.baseline, native.name, native.acquired_utc):
+            raise SessionError(why)
     with Session(plan) as session:
         session.connect(None)
         for role, image in scans.items():
             session.offer_scan(image, role)
-        return follow(plan, session, folder, wait_s, baseline=baseline)
+        return follow(plan, session, folder, wait_s)
 
 
 def read_case_files(files: CaseFiles) -> tuple[Plan, dict[Role, Image]]:

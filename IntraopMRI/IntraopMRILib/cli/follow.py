@@ -34,7 +34,6 @@ from ..session.updates import (
     deviation,
 )
 from ..workflow.record import as_document, write_results
-from .baseline import Baseline, compared
 from .heat import Heat, follow_heat
 from .outcome import Outcome, PointerSample
 from .results import words_of
@@ -74,26 +73,23 @@ def follow(
     wait_s: float,
     navigate_s: float = 0.0,
     heat: Heat | None = None,
-    baseline: Baseline | None = None,
 ) -> Outcome:
     """Show what a running session finds until everything is assessed, then write the results.
 
-    ``baseline``: what the residual is compared with. Raises as :func:`.run.run_session`.
+    Raises as :func:`.run.run_session`.
     """
-    return _Run(plan, session, folder, wait_s, baseline).to_the_end(navigate_s, heat)
+    return _Run(plan, session, folder, wait_s).to_the_end(navigate_s, heat)
 
 
 class _Run:
     """The main thread of one session."""
 
-    def __init__(
-        self, plan: Plan, session: Session, folder: Path, wait_s: float, baseline: Baseline | None = None
-    ) -> None:
+    def __init__(self, plan: Plan, session: Session, folder: Path, wait_s: float) -> None:
         from ..scene.bridge import SceneBridge
         from ..scene.headless import HeadlessScene
         from ..scene.session_view import SessionView
 
-        self.plan, self.session, self.folder, self.wait_s, self.baseline = plan, session, folder, wait_s, baseline
+        self.plan, self.session, self.folder, self.wait_s = plan, session, folder, wait_s
         self.headless = HeadlessScene()
         self.bridge = SceneBridge(self.headless.scene)
         self.view = SessionView(self.bridge, plan)
@@ -354,10 +350,9 @@ class _Run:
         for name, why in self.plan.left_out.items():
             self._missing[name] = why
             self.session.journal.missing(name, why)
-        if self.baseline is not None:
-            for measurement in compared(self.baseline, self.session.journal.record):
-                self.session.journal.measurement(measurement)
-                print(f"  {words_of(measurement)}")
+        for measurement in self.session.follow_up():
+            self.session.journal.measurement(measurement)
+            print(f"  {words_of(measurement)}")
         started = time.perf_counter()
         saveScene(self.headless.scene, self.folder / "scene")
         self.session.journal.timing("save scene", time.perf_counter() - started)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ from ..register.carry_over import Carried, CarryOver, Kind
 from ..register.deformable import DeformableRegistration
 from ..register.rigid import RigidRegistration
 from .updates import PlanCarried
+
+if TYPE_CHECKING:
+    from .baseline import Baseline
 
 #: A path is looked up this densely, mm: finer than the displacement changes.
 PATH_STEP_MM = 1.0
@@ -41,7 +45,8 @@ class Plan:
     vertebrae. ``nidus``: label of a vascular malformation. ``centreline``: points (n, 3) along the cord.
     ``correction``: planned motion (4, 4) of a bone that is cut, in preoperative RAS; its ``landmarks`` show it.
     ``patient``: name, date of birth and the like as the header of the preoperative volume says them, by DICOM's names.
-    ``left_out``: what was planned and is not here, with the reason, by name.
+    ``left_out``: what was planned and is not here, with the reason, by name. ``baseline``: what was left at an earlier
+    session of this patient, which the residual is compared with.
     """
 
     patient_id: str
@@ -61,6 +66,7 @@ class Plan:
     correction: Matrix | None = None
     patient: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    baseline: Baseline | None = None
 
     def __post_init__(self) -> None:
         if self.tumour is None and not self.trajectories and not self.measures:
@@ -74,6 +80,13 @@ class Plan:
                 f"the preoperative volume is of patient '{self.preoperative.patient_id}', the session of "
                 f"'{self.patient_id}': check the patient before going on"
             )
+        if self.baseline is not None:
+            if self.tumour is None:
+                raise SessionError("a baseline is about a residual: name the tumour, or leave the baseline out")
+            if self.baseline.patient_id != self.patient_id:
+                raise SessionError(
+                    f"the baseline is of patient '{self.baseline.patient_id}', the session of '{self.patient_id}'"
+                )
         kinds = (("structure at risk", self.at_risk), ("vertebra", self.vertebrae), ("pedicle of", self.pedicles))
         for kind, labels in kinds:
             for name, label in labels.items():

@@ -13,7 +13,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from IntraopMRIReconstructionLib.data import Image, Level, Pose
+from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Pose
 from IntraopMRIReconstructionLib.errors import RegistrationError, SessionError
 from IntraopMRIReconstructionLib.reconstruct.quantity_image import UNIT
 from IntraopMRIReconstructionLib.wire.recorder import ByteTap
@@ -26,6 +26,7 @@ from ..register.rigid import RigidRegistration, register_rigid
 from ..register.vertebrae import VertebraRegistration
 from ..workflow.record import utc_text
 from .ahead import Ahead
+from .baseline import compared
 from .bones import Bone, bones_of
 from .decide import Decisions
 from .heat import Thermometry
@@ -267,6 +268,10 @@ class Session:
             found = measured(self.plan, kind, drawn, scan)
             self.journal.drawn(found, image.uid, by)
         return found
+
+    def follow_up(self) -> tuple[Measurement, ...]:
+        """What was left at the plan's baseline, and how the residual of now differs from it; () without a baseline."""
+        return () if self.plan.baseline is None else compared(self.plan.baseline, self.journal.record)
 
     def withdraw(self, kind: str) -> None:
         """Take back the numbers of a measure. Raises SessionError when there are none."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from IntraopMRIReconstructionLib.data import Image, Measurement
+from IntraopMRIReconstructionLib.data import Measurement
 from IntraopMRIReconstructionLib.errors import SessionError
 
 from ..report.resection import excluded_words
 from ..report.trust import checked
-from ..scan_facts import local_text
-from ..workflow.record import SessionRecord, as_document, read_record, utc_text
+from ..workflow.record import SessionRecord, as_document, read_record
 
 #: What a change may come from beside tumour; nothing in two volumes tells them apart.
 BESIDE = "what enhances after surgery or radiation is not told from tumour"
@@ -44,16 +43,15 @@ def read_baseline(results: Path) -> Baseline:
     return Baseline(record.patient_id, record.residual.volume, taken, excluded_words(document["residual"]))
 
 
-def check_follow_up(baseline: Baseline, patient_id: str, scan: Image) -> None:
-    """Raises SessionError when the ``scan`` is of another patient than the baseline, or was not taken after it."""
-    if patient_id != baseline.patient_id:
-        raise SessionError(f"the baseline is of patient '{baseline.patient_id}', the scans of '{patient_id}'")
-    if scan.acquired_utc_s is None or utc_text(scan.acquired_utc_s) <= baseline.taken_utc:
-        when = "at an unknown time" if scan.acquired_utc_s is None else local_text(scan.acquired_utc_s)
-        raise SessionError(
-            f"'{scan.name}' was taken {when}, which is not after the baseline ({baseline.taken_utc[:19]} UTC): name "
-            "the earlier results as the baseline"
-        )
+def not_after(baseline: Baseline, name: str, taken_utc: str | None) -> str:
+    """Why a scan cannot be compared with the baseline, in words; empty for one that was taken after it (ISO 8601)."""
+    if taken_utc is not None and taken_utc > baseline.taken_utc:
+        return ""
+    when = "at an unknown time" if taken_utc is None else f"{taken_utc[:19]} UTC"
+    return (
+        f"'{name}' was taken {when}, which is not after the baseline ({baseline.taken_utc[:19]} UTC): name the earlier "
+        "results as the baseline"
+    )
 
 
 def compared(baseline: Baseline, record: SessionRecord) -> tuple[Measurement, Measurement]:
@@ -77,6 +75,9 @@ def compared(baseline: Baseline, record: SessionRecord) -> tuple[Measurement, Me
         return before, Measurement(name, None, then.unit, definition, missing_because=why)
     now = record.residual.volume
     assert now.value is not None
+    reasons = (not_after(baseline, i.name, i.acquired_utc) for i in record.images if i.uid in now.based_on)
+    if why := next(filter(None, reasons), ""):
+        return before, Measurement(name, None, then.unit, definition, missing_because=why)
     interval = None
     if now.interval is not None and then.interval is not None:
         interval = now.interval[0] - then.interval[1], now.interval[1] - then.interval[0]
