@@ -52,7 +52,7 @@ def gathered() -> Gathered:
     made.take(ImageReady(CONTRAST, "contrast", None, None))
     deformable: Any = SimpleNamespace(cavity=cavity, shift=shift)
     nothing: Any = None
-    made.take(ShiftFound(nothing, deformable, CONTRAST, nothing, nothing, nothing))
+    made.take(ShiftFound(nothing, deformable, CONTRAST, nothing, nothing, nothing, nothing))
     made.take(PlanCarried((), labels, CONTRAST))
     found: Any = SimpleNamespace(residual=label("residual", 9), resected=label("resected", 7))
     made.take(ResidualFound(found))

@@ -16,7 +16,7 @@ from IntraopMRIReconstructionLib.geometry import farthest_apart_mm
 
 from ..register.deformable import DeformableRegistration
 from ..register.rigid import RigidRegistration
-from .updates import Role
+from .updates import Role, ShiftFound
 
 #: Between the two scans of one look lies an injection. In so long (s) it was operated on and bled: what is new in the
 #: contrast scan would be taken for enhancement.
@@ -34,11 +34,15 @@ AGAIN = (
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """The preoperative volume in one scan; ``shift_error_mm``: of the deformable registration at the tumour."""
+    """The preoperative volume in one scan; ``shift``: None while the brain shift is not followed in it."""
 
     rigid: RigidRegistration
-    deformable: DeformableRegistration | None = None
-    shift_error_mm: float = 0.0
+    shift: ShiftFound | None = None
+
+    @property
+    def deformable(self) -> DeformableRegistration | None:
+        """That of the brain shift."""
+        return None if self.shift is None else self.shift.deformable
 
 
 class ScanPair:
@@ -85,9 +89,9 @@ class ScanPair:
         self._last_pose = found.intraop_from_preop
         self.placed[role] = Placed(found)
 
-    def follow(self, role: Role, deformable: DeformableRegistration, shift_error_mm: float) -> None:
+    def follow(self, role: Role, shift: ShiftFound) -> None:
         """The brain shift is known in the registered scan of that role."""
-        self.placed[role] = Placed(self.placed[role].rigid, deformable, shift_error_mm)
+        self.placed[role] = Placed(self.placed[role].rigid, shift)
 
     def registered(self, image_uid: str) -> tuple[Image, RigidRegistration]:
         """The image with that uid and its registration. Raises SessionError unless it is the newest and registered."""

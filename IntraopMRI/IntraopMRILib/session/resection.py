@@ -27,18 +27,20 @@ def shift_found(rigid: RigidRegistration, found: DeformableRegistration, image: 
     """The brain shift in ``image`` beyond its rigid pose, with the verdict on both."""
     verdict = Verdict(rigid.verdict.reasons + found.verdict.reasons)
     cavity = cavity_volume(found.cavity, (found.fixed_uid, found.moving_uid))
-    return ShiftFound(rigid, found, image, verdict, shift_at(found, tumour)[0], cavity)
+    shift, error_mm = shift_at(found, tumour)
+    return ShiftFound(rigid, found, image, verdict, shift, cavity, error_mm)
 
 
 def residual_found(pair: ScanPair, tumour: Image, progress: Progress) -> ResidualFound:
     """The residual on the registered contrast scan. Raises SessionError when it has no native scan to compare with."""
     contrast, native, placed = pair.images["contrast"], pair.native(), pair.placed["contrast"]
-    if placed.deformable is None:
+    shift, found = placed.shift, placed.deformable
+    if shift is None:
         mapping: Mapping = placed.rigid.intraop_from_preop
         error_mm, unknown_mm = placed.rigid.residual_mm, UNMODELLED_SHIFT_MM
     else:
-        mapping = placed.deformable.intraop_from_preop_points
-        error_mm, unknown_mm = placed.shift_error_mm, 0.0
+        mapping = shift.deformable.intraop_from_preop_points
+        error_mm, unknown_mm = shift.error_mm, 0.0
     assessment = assess_residual(
         contrast,
         native,
@@ -47,11 +49,10 @@ def residual_found(pair: ScanPair, tumour: Image, progress: Progress) -> Residua
         registration_error_mm=error_mm,
         expected_shift_mm=unknown_mm,
         progress=progress,
-        cavity=None if placed.deformable is None else placed.deformable.cavity,
-        brain=None if placed.deformable is None else placed.deformable.brain,
+        cavity=None if found is None else found.cavity,
+        brain=None if found is None else found.brain,
     )
-    cavity = placed.deformable is not None and bool(placed.deformable.cavity.array.any())
-    return ResidualFound(assessment, pair.notes(native), cavity)
+    return ResidualFound(assessment, pair.notes(native), found is not None and bool(found.cavity.array.any()))
 
 
 def margin_found(pair: ScanPair, found: DeformableRegistration, tumour: Image) -> Margin:

@@ -20,7 +20,7 @@ from IntraopMRIReconstructionLib.wire.recorder import ByteTap
 from IntraopMRIReconstructionLib.wire.scanner_control import ScannerControl
 
 from ..assess.margin import no_margin
-from ..register.carry_over import Carried, shift_at
+from ..register.carry_over import Carried
 from ..register.deformable import DeformableRegistration, register_deformable
 from ..register.rigid import RigidRegistration, register_rigid
 from ..register.vertebrae import VertebraRegistration
@@ -52,6 +52,7 @@ from .updates import (
     Registered,
     Role,
     ScanPreview,
+    ShiftFound,
     Update,
     deviation,
     own_motion,
@@ -481,8 +482,9 @@ class Session:
             text = f"the brain shift is not followed ({refused}): the rigid registration is shown"
             self._tell(Problem(stage, text, fatal=False))
             return
-        pair.follow(scan.role, found, shift_at(found, tumour)[1])
-        self._shifted(rigid, found, image)
+        shift = shift_found(rigid, found, image, tumour)
+        pair.follow(scan.role, shift)
+        self._shifted(shift)
 
     def _begun_ahead(self) -> DeformableRegistration | None:
         """What was found ahead in the native scan, where that is one of the same position and look; else None."""
@@ -497,13 +499,12 @@ class Session:
             return None
         return found
 
-    def _shifted(self, rigid: RigidRegistration, found: DeformableRegistration, image: Image) -> None:
+    def _shifted(self, found: ShiftFound) -> None:
         assert self.plan.tumour is not None
-        update = shift_found(rigid, found, image, self.plan.tumour)
-        self.journal.shift(update, self.plan.preoperative)
-        self.journal.margin(no_margin(TO_COME, (image.uid, self.plan.tumour.uid)), image)
-        self._tell(update)
-        self._carry(carried_plan(self.plan, image, rigid, found))
+        self.journal.shift(found, self.plan.preoperative)
+        self.journal.margin(no_margin(TO_COME, (found.image.uid, self.plan.tumour.uid)), found.image)
+        self._tell(found)
+        self._carry(carried_plan(self.plan, found.image, found.rigid, found.deformable))
 
     def _measure_margin(self, scan: ArrivedScan) -> None:
         """After the residual, which is shown meanwhile; nothing for a native scan that completes no pair."""
@@ -537,8 +538,8 @@ class Session:
         contrast, placed = self._pair.images["contrast"], self._pair.placed["contrast"]
         self._whole = placed.rigid
         self._registered(placed.rigid, contrast)
-        if placed.deformable is not None:
-            self._shifted(placed.rigid, placed.deformable, contrast)
+        if placed.shift is not None:
+            self._shifted(placed.shift)
         self._assess_residual(scan)
 
     def _assess_implants(self, scan: ArrivedScan) -> None:

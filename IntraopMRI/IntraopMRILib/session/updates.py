@@ -145,7 +145,8 @@ class Registered:
 class ShiftFound:
     """The brain shift was followed from the rigid pose ``rigid``; ``shift`` is the measured one at the tumour.
 
-    ``verdict`` joins the reasons of both. ``cavity``: volume of the resection cavity that it found.
+    ``verdict`` joins the reasons of both. ``cavity``: volume of the resection cavity that it found. ``error_mm``:
+    median 95 % radius of the tumour's place now.
     """
 
     rigid: RigidRegistration
@@ -154,6 +155,7 @@ class ShiftFound:
     verdict: Verdict
     shift: Measurement
     cavity: Measurement
+    error_mm: float
 
 
 @dataclass(frozen=True, eq=False)
