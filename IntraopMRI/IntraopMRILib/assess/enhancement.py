@@ -77,6 +77,17 @@ def subtraction(contrast: Array, native: Array, away: Mask, ras_from_ijk: Matrix
     return _centred(values, native * level, tissue)
 
 
+def log_relative(values: Array, tissue: Mask, ras_from_ijk: Matrix) -> Array:
+    """Natural logarithm of ``values`` over those of usual ``tissue``, both (k, j, i), a smooth bias field taken away.
+
+    Raises AssessmentError when there is too little tissue.
+    """
+    _require(tissue)
+    logs = np.log(np.maximum(values, 1e-3 * float(np.median(values[tissue]))))
+    relative = logs - _smooth_fit(logs, tissue, _coordinates(values.shape, ras_from_ijk))
+    return np.asarray(relative - np.median(relative[tissue]), dtype=np.float32)
+
+
 def require_agent(enhancement: Enhancement, away: Mask) -> None:
     """Raise AssessmentError unless the agent is seen in tissue ``away`` from the region of interest.
 

@@ -5,7 +5,7 @@ All arrays (k, j, i) live on the anatomy's 1 mm grid or on a box of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -138,6 +138,39 @@ def resect(
         return result
 
     return Resection(whole(cavity), whole(residual), whole(infiltrated & ~cavity))
+
+
+def low_grade(tumour: Tumour) -> Tumour:
+    """The same tumour, none of which enhances or is necrotic; nothing infiltrates beyond it."""
+    label = np.zeros_like(tumour.label)
+    label[tumour.box][tumour.level_mm >= 0] = NON_ENHANCING
+    return replace(tumour, label=label)
+
+
+def resect_part(anatomy: Anatomy, tumour: Tumour, seed: int, left: float) -> Resection:
+    """Take all of a low-grade tumour but the part ``left`` (0..1) of its volume on the deep side, with the way to it.
+
+    With nothing left a layer of the tissue around it goes too, with all left nothing is taken. Raises DataError for
+    another part.
+    """
+    if not 0.0 <= left <= 1.0:
+        raise DataError(f"the part that is left must be 0 to 1, got {left}")
+    around, inside, opening = anatomy.cropped(tumour.box), tumour.level_mm >= 0, tumour.opening
+    points = points_of(around.ras_from_ijk, inside.shape)
+    tilt = stream(seed, "left").normal(0, 0.35, 3)
+    deep = -(points - tumour.centre_ras_mm) @ (opening.outward + tilt - opening.outward * (tilt @ opening.outward))
+    stays = deep > np.quantile(deep[inside], 1.0 - left) if left else np.zeros_like(inside)
+    height, aside = opening.along_and_aside(points)
+    centre_mm = float((opening.centre_ras_mm - tumour.centre_ras_mm) @ opening.outward)
+    corridor = around.brain & (aside < CORRIDOR_RADIUS_MM) & (height > -centre_mm)
+    cavity = (corridor | ((tumour.level_mm > -1.2) & around.brain)) & ~stays & (left < 1.0)
+
+    def whole(part: BoolArray) -> BoolArray:
+        result = np.zeros(anatomy.brain.shape, dtype=bool)
+        result[tumour.box] = part
+        return result
+
+    return Resection(whole(cavity), whole(np.zeros_like(inside)), whole(inside & ~cavity))
 
 
 def _site(anatomy: Anatomy, rng: np.random.Generator) -> npt.NDArray[np.float64]:

@@ -18,10 +18,11 @@ from ..data import FloatArray, Image, Matrix, checked_rigid
 from ..errors import DataError
 from ..geometry import apply, corner_from_centre, invert, rotation_about
 from .anatomy import TEMPLATE, Anatomy, load_anatomy
+from .exposure import BARE, IN_THEATRE, Exposure
 from .fields import Shift, brain_shift, invert_field, jacobian_determinant
 from .grids import Shape, coarser, index_coordinates, resampled, sampled, stream
 from .head import WHITE
-from .lesion import SALINE, Filling, Resection, Tumour, make_tumour, resect
+from .lesion import SALINE, Filling, Resection, Tumour, low_grade, make_tumour, resect, resect_part
 from .rendering import Look, bias_field, render_intraop, render_preop, rician
 
 #: Fields are made on this grid (mm); they are smooth over 12 mm and more.
@@ -37,7 +38,7 @@ class Difficulty:
 
     ``contrast``: 0 keeps the preoperative grey/white contrast, 1 changes it by up to a third; ``blood``: clot on the
     cavity's wall, bright with and without contrast agent; ``wall``: thin enhancement that surgery causes; ``filling``:
-    what the cavity holds.
+    what the cavity holds; ``exposure``: the surroundings of the open skull.
     """
 
     shift: Shift = field(default_factory=Shift)
@@ -49,6 +50,7 @@ class Difficulty:
     blood: bool = True
     wall: bool = True
     filling: Filling = SALINE
+    exposure: Exposure = BARE
 
 
 DIFFICULTIES: Mapping[str, Difficulty] = {
@@ -56,6 +58,8 @@ DIFFICULTIES: Mapping[str, Difficulty] = {
     "standard": Difficulty(Shift(7.0, 2.0, 0.0, 1.0), 6.0, 8.0, 0.2, 0.03, 0.6),
     "hard": Difficulty(),
     "outward": Difficulty(Shift(-6.0, 1.5, 2.0, 1.5)),
+    "air": Difficulty(Shift(7.0, 2.0, 0.0, 1.0, sag_mm=10.0, up=(0.0, 1.0, 0.3)), exposure=IN_THEATRE),
+    "prolapse": Difficulty(Shift(-9.0, 1.5, 2.0, 1.5), exposure=IN_THEATRE),
 }
 
 
@@ -140,12 +144,14 @@ def make_brain_case(
     spacing_mm: float = 1.0,
     directions: npt.ArrayLike | None = None,
     leave_infiltration: bool = True,
+    low_grade_left: float | None = None,
 ) -> BrainCase:
     """Make a case; the same arguments give the same case.
 
     ``anatomy``: a name of :func:`anatomies`, a path, or a loaded one. ``tumour_ml`` 20..35 and ``residual_ml`` 0.5..2
     are drawn when None. ``stage`` 2 is the next scan of the same surgery: name a smaller ``residual_ml``; shift and
     pose differ a little. ``directions``: (3, 3) columns of i, j, k in intraoperative RAS, axial RAS when None.
+    ``low_grade_left``: the tumour does not enhance, and this part (0..1) of it is left; ``residual_ml`` says nothing.
     Raises DataError for an unknown name, an impossible volume or a motion that would fold tissue.
     """
     head = load_anatomy(anatomy) if isinstance(anatomy, str) else anatomy
@@ -155,6 +161,8 @@ def make_brain_case(
     tumour_ml = volumes[0] if tumour_ml is None else tumour_ml
     residual_ml = volumes[1] if residual_ml is None else residual_ml
     tumour = make_tumour(head, seed, tumour_ml)
+    if low_grade_left is not None:
+        tumour = low_grade(tumour)
 
     coarse, small = coarser(head.ras_from_ijk, head.brain.shape, FIELD_SPACING_MM)
     hull = resampled(head.hull_mm, head.ras_from_ijk, coarse, small, outside=None)
@@ -163,13 +171,16 @@ def make_brain_case(
     moved = brain_shift(coarse, hull, tumour.opening, tumour.centre_ras_mm, tumour.radius_mm, shift, rng)
     pull_aligned = invert_field(moved, coarse)
     growth = resampled(jacobian_determinant(moved, coarse), coarse, head.ras_from_ijk, head.brain.shape, outside=None)
-    resection = resect(head, tumour, seed, residual_ml, growth, leave_infiltration)
+    if low_grade_left is None:
+        resection = resect(head, tumour, seed, residual_ml, growth, leave_infiltration)
+    else:
+        resection = resect_part(head, tumour, seed, low_grade_left)
 
     pose = random_pose(stream(seed, "pose", stage), head.centre_ras_mm, hardness.rotation_deg, hardness.translation_mm)
     grid, shape = _scan_grid(head, pose, spacing_mm, np.eye(3) if directions is None else np.asarray(directions))
-    look = Look(hardness.contrast, hardness.blood, hardness.wall, hardness.filling)
+    look = Look(hardness.contrast, hardness.blood, hardness.wall, hardness.filling, hardness.exposure)
     pull_grid = Image(pull_aligned, coarse, name="pull")
-    native, contrast, masks = render_intraop(head, tumour, resection, look, pull_grid, pose, grid, shape, seed)
+    native, contrast, masks = render_intraop(head, tumour, resection, look, shift, pull_grid, pose, grid, shape, seed)
     shade = bias_field(grid, shape, apply(pose, head.centre_ras_mm), hardness.bias, stream(seed, "bias", stage))
 
     def in_intraop_frame(vectors: FloatArray, name: str) -> Image:
