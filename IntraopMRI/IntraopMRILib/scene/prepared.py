@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -50,8 +50,8 @@ class Prepared:
     """Nodes and distances of one update; empty for updates that convert nothing."""
 
     content: Content | None = None
-    #: Surface of the head or body, vtkPolyData.
-    anatomy: Any = None
+    #: Surface of the head or body, vtkPolyData, and the uid of the picture that it was made of.
+    anatomy: tuple[Any, str] | None = None
     distance: ResidualDistance | None = None
     #: What shows the brain shift, by role.
     drawn: Mapping[str, Content] = field(default_factory=dict)
@@ -78,8 +78,7 @@ def prepare(update: Update) -> Prepared:
     """Convert what an update carries; in any thread."""
     if isinstance(update, ImageReady):
         image = update.image
-        volume = recipes.volume(image, image.name or f"Intraoperative {update.role}")
-        return Prepared(volume, conversion.anatomySurface(image))
+        return Prepared(recipes.volume(image, image.name or f"Intraoperative {update.role}"))
     if isinstance(update, MapReady):
         return Prepared(maps=recipes.maps(update))
     if isinstance(update, HeatMeasured):
@@ -87,8 +86,7 @@ def prepare(update: Update) -> Prepared:
     if isinstance(update, ScanPreview) and update.image is not None:
         return Prepared(recipes.preview(update.image, f"PREVIEW {update.fraction:.0%} of {update.protocol}"))
     if isinstance(update, ShiftFound):
-        shift = recipes.shift("Brain shift", update.deformable.shift)
-        return Prepared(shift, drawn=recipes.brain_shift(update.deformable))
+        return Prepared(recipes.shift("Brain shift", update.deformable.shift))
     if isinstance(update, PlanCarried):
         return Prepared(risks={name: _distances(name, *labels) for name, labels in update.labels.items()})
     if isinstance(update, BonesFound):
@@ -99,6 +97,18 @@ def prepare(update: Update) -> Prepared:
         pieces = {piece.number: SurfaceDistance(piece.label, f"piece {piece.number}") for piece in found.listed}
         return Prepared(recipes.residual(found.residual, update.resected), distance=distance, pieces=pieces)
     return Prepared()
+
+
+def behind(update: Update) -> Iterator[Prepared]:
+    """What is drawn beside what an update shows and need not be waited for, a node at a time; in any thread.
+
+    All at once they would hold the main thread for a tenth of a second.
+    """
+    if isinstance(update, ImageReady):
+        yield Prepared(anatomy=(conversion.anatomySurface(update.image), update.image.uid))
+    elif isinstance(update, ShiftFound):
+        for role, content in recipes.brain_shift(update.deformable).items():
+            yield Prepared(drawn={role: content})
 
 
 def _distances(name: str, rigid: Image, now: Image | None) -> tuple[SurfaceDistance, SurfaceDistance | None]:
@@ -121,8 +131,7 @@ class Preparer:
     def next(self) -> tuple[Update | None, Prepared] | None:
         """The next update that is ready, None when there is none. Never waits.
 
-        What is drawn beside the overlay comes behind its update, without one, a node at a time: all at once they would
-        hold the main thread for a tenth of a second.
+        What :func:`behind` gives follows its update, without one.
         """
         try:
             return self._done.get_nowait()
@@ -137,10 +146,9 @@ class Preparer:
     def _run(self) -> None:
         while (update := self._waiting.get()) is not None and not self._closing.is_set():
             try:
-                ready = prepare(update)
-                self._done.put((update, replace(ready, drawn={})))
-                for role, content in ready.drawn.items():
-                    self._done.put((None, Prepared(drawn={role: content})))
+                self._done.put((update, prepare(update)))
+                for ready in behind(update):
+                    self._done.put((None, ready))
             except IntraopError as error:
                 self._done.put((Problem("show", str(error)), Prepared()))
             except Exception as error:

@@ -42,7 +42,7 @@ from .bridge import SceneBridge
 from .contents import ATTRIBUTE
 from .display import PieceText, Readout, shownOfImplant
 from .heat_texts import heat_texts
-from .prepared import Prepared, PreparedPlan, prepare, preparePlan
+from .prepared import Prepared, PreparedPlan, behind, prepare, preparePlan
 from .roles import RESIDUAL
 
 #: The circle around a piece lies so far outside of it, mm.
@@ -139,9 +139,14 @@ class SessionView:
             self.bridge.setPreview(ready.content)
         elif isinstance(update, Problem) and update.fatal:
             self._failed(update)
+        if prepared is None:
+            for ready in behind(update):
+                self.draw(ready)
 
     def draw(self, ready: Prepared) -> None:
-        """What shows the brain shift, or a part of it; nothing when its registration is gone meanwhile."""
+        """What :func:`.prepared.behind` gives; nothing when its picture or its registration is gone meanwhile."""
+        if ready.anatomy is not None and self._image is not None and ready.anatomy[1] == self._image.uid:
+            self.bridge.setAnatomy(ready.anatomy[0], "Surface")
         if self.followsShift:
             self.bridge.setBrainShift(ready.drawn)
 
@@ -282,7 +287,8 @@ class SessionView:
         with self.bridge.update():
             self.bridge.setIntraoperative(update.image, update.role, ready.content)
             self.bridge.withdraw(f"the new image '{update.image.name}' is not registered yet")
-            self.bridge.setAnatomy(ready.anatomy, "Surface")
+            # Of the image before: that of this one comes behind it.
+            self.bridge.setAnatomy(None)
 
     def _drawPlan(self, planned: Trajectory) -> None:
         """A planned implant, in preoperative RAS."""
@@ -311,7 +317,6 @@ class SessionView:
             found.intraop_from_preop, update.verdict, update.image.uid, found.shift.uid, found.shift, ready.content
         )
         self._deformable = found
-        self.draw(ready)
 
     def _residual(self, update: ResidualFound, ready: Prepared) -> None:
         found = update.assessment
