@@ -100,7 +100,9 @@ def test_no_surface_stands_with_the_picture_of_another_scan() -> None:
     view.draw(of_first)
     assert bridge.node(SURFACE) is None, "it comes too late"
     view.draw(of_second)
-    bounds = bridge.node(SURFACE).GetPolyData().GetBounds()
+    node = bridge.node(SURFACE)
+    assert node is not None
+    bounds = node.GetPolyData().GetBounds()
     assert bounds[1] - bounds[0] == pytest.approx(16.0, abs=2.0)
     view.apply(first)
     assert bridge.node(SURFACE) is not None, "without a preparer it comes with the picture"
