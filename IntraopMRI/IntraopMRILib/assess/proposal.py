@@ -43,8 +43,12 @@ LEAST_FLUID, CLEARLY = 0.005, 2.0
 LEAST_LIKE = 0.2
 #: A tumour must have been this much brighter than normal tissue, as a logarithm, to be told from it.
 LEAST_CONTRAST = 0.15
-#: A tumour before surgery is brighter than this part of the normal tissue on the scan of now, whatever it was before.
-NORMAL_QUANTILE = 0.975
+#: The brightest normal tissue is that above this quantile, as far from fluid, mm: nearer, partial volume is as bright.
+NORMAL_QUANTILE, FROM_FLUID_MM = 0.95, 3.0
+#: The contrast of a tumour is this many times that before surgery at least and at most, by another echo time.
+CHANGE = (0.6, 1.6)
+#: When less than this part of the region is bright, it says nothing of how bright tumour is.
+LEAST_BRIGHT = 0.02
 #: Where the border lies between normal tissue (0) and tumour (1), and the range in which it may lie.
 BORDER, BORDER_RANGE = 0.5, (0.35, 0.65)
 #: When more of the tumour's place than this is neither bright nor cavity, scan, outline or registration are wrong.
@@ -239,10 +243,13 @@ def _before(
     was = log_relative(values, usual, grid)
     is_now = _at(relative, now, 1).reshape(shape)
     compared = usual & (np.abs(was) < BRIGHT) & (np.abs(is_now) < BRIGHT)
-    like = float(np.corrcoef(was[compared], is_now[compared])[0, 1]) if np.count_nonzero(compared) > 2 else 0.0
     core = ndimage.binary_erosion(label)
     contrast = float(np.median(was[core if core.any() else label]))
     told = flair is not None or contrast >= LEAST_CONTRAST
+    if not told:
+        # Between fluid and grey matter a T1 goes along with a FLAIR.
+        compared &= was > np.median(was[usual]) if usual.any() else False
+    like = float(np.corrcoef(was[compared], is_now[compared])[0, 1]) if np.count_nonzero(compared) > 2 else 0.0
     if told and contrast < LEAST_CONTRAST:
         raise AssessmentError(
             f"on '{volume.name}' the non-enhancing tumour was only {100 * np.expm1(contrast):.0f} % brighter than its "
@@ -253,29 +260,29 @@ def _before(
             f"'{place.scan.name}' does not look like T2 or FLAIR beside '{volume.name}' (grey and white matter "
             f"correlate by {like:.2f}): choose the T2 or FLAIR scan, or check the registration; nothing is proposed"
         )
-    return (contrast, float(np.quantile(was[usual], NORMAL_QUANTILE))) if told else None
+    return (contrast, float(np.quantile(was[usual & (np.abs(was) < BRIGHT)], NORMAL_QUANTILE))) if told else None
 
 
 def _tumour_level(relative: Array, place: _Place, before: tuple[float, float] | None, sequence: str) -> float:
     """Brightness of tumour on the scan of now, as a logarithm: two classes, normal tissue being at 0.
 
-    Begun from the contrast before surgery, scaled as that of grey matter has changed. When hardly any of the region is
+    Begun from the contrast before surgery, scaled as that of the brightest normal tissue has changed; without it from
+    twice that of the brightest normal tissue, than which no tumour is fainter then. When hardly any of the region is
     bright, that is what stays.
     """
-    usual = relative[place.normal]
-    normal = float(np.quantile(usual[usual < BRIGHT], NORMAL_QUANTILE))
-    level = 2.0 * max(normal, 2.5 * robust_sigma(usual))
-    if before is not None:
-        level = max(LEAST_CONTRAST, before[0] * float(np.clip(normal / max(before[1], 1e-3), 0.6, 1.6)))
+    away = place.normal & ~within_mm(place.around & (np.abs(relative) > BRIGHT), FROM_FLUID_MM, place.spacing)
+    usual = relative[away if away.sum() > place.normal.sum() // 10 else place.normal]
+    normal = max(float(np.quantile(usual, NORMAL_QUANTILE)), 2.0 * robust_sigma(usual))
+    least = LEAST_CONTRAST if before is not None else normal / BORDER
+    level = least if before is None else before[0] * float(np.clip(normal / max(before[1], 1e-3), *CHANGE))
     values = relative[place.region & ~place.rim]
     for _ in range(10):
         high = 1.6 * level if sequence == "T2" else np.inf
-        bright = values[(values > max(BORDER * level, normal)) & (values < high)]
-        if bright.size < 0.02 * values.size or bright.size < 50:
+        bright = values[(values > BORDER * level) & (values < high)]
+        if bright.size < max(LEAST_BRIGHT * values.size, 50):
             break
-        level = float(np.median(bright))
-    # Brightest normal tissue is no tumour, however faint that is.
-    return max(level, normal / BORDER)
+        level = max(least, float(np.median(bright)))
+    return level
 
 
 def _fluid(relative: Array, place: _Place, level: float, sequence: str) -> Mask:
