@@ -154,6 +154,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):
     SIGNALS = {"currentPathChanged(QString)": "currentPathChanged", "validInputChanged(bool)": "validInputChanged"}
     currentPathChanged = Signal(str)
     validInputChanged = Signal(bool)
+    Dirs, Files = 0x001, 0x002
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
@@ -165,6 +166,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):
         layout.addWidget(self._edit, 1)
         layout.addWidget(self._button)
         self._filters: list[str] = []
+        self._kinds = self.Dirs | self.Files
         self._edit.textChanged.connect(self.currentPathChanged.emit)
         self._button.clicked.connect(self.browse)
 
@@ -184,8 +186,19 @@ class ctkPathLineEdit(QtWidgets.QWidget):
 
     nameFilters = Property("QStringList", _getFilters, _setNameFilters)
 
+    def _getKinds(self) -> int:
+        return self._kinds
+
+    def _setKinds(self, kinds: int) -> None:
+        self._kinds = kinds
+
+    filters = Property(int, _getKinds, _setKinds)
+
     def browse(self) -> None:
-        path, _ = QtWidgets.QFileDialog.getOpenFileName(self, "", self.currentPath, ";;".join(self._filters))
+        if self._kinds & self.Files:
+            path, _ = QtWidgets.QFileDialog.getOpenFileName(self, "", self.currentPath, ";;".join(self._filters))
+        else:
+            path = QtWidgets.QFileDialog.getExistingDirectory(self, "", self.currentPath)
         if path:
             self.setCurrentPath(path)
 

@@ -416,7 +416,7 @@ REAL: dict[str, Api] = {
         "currentPathChanged(QString) validInputChanged(bool)",
         "addCurrentPathToHistory() browse() retrieveHistory() setCurrentPath(QString)",
         "comboBox currentPath filters label minimumContentsLength nameFilters options settingKey "
-        "showBrowseButton showHistoryButton sizeAdjustPolicy",
+        "showBrowseButton showHistoryButton sizeAdjustPolicy Dirs Files",
     ),
     "ctkMessageBox": _api(
         "Libs/Widgets/ctkMessageBox.h",

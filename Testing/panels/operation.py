@@ -98,7 +98,8 @@ def texts(operation: Operation, view: str) -> list[str]:
 class Operation:
     """A session without a scanner, brought into the panel as the links would: what is known of it is exact."""
 
-    def __init__(self) -> None:
+    def __init__(self, earlier: str = "") -> None:
+        """``earlier``: folder of the results of an earlier operation."""
         slicer.util.selectModule("IntraopMRI")
         self.panel = slicer.util.getModuleWidget("IntraopMRI").panel
         p = self.panel.parameters
@@ -109,7 +110,10 @@ class Operation:
         p.riskSegmentation = segmentation("Risk", grid(), {"Motor tract": ball(RISK, 6.0)})
         p.plannedTarget = markups("Target", {"Biopsy": TARGET})
         p.plannedLandmarks = markups("Landmarks", {"Tent": DEEP})
-        self.session = product("session").Session(product("scene.panels.nodes").planLater(p)())
+        case = self.page("CASE")
+        case.ui.earlierResults.currentPath = earlier
+        plan = product("scene.panels.nodes").planLater(p, case.baseline())()
+        self.session = product("session").Session(plan)
         self.running = self.panel.running
         self.running._connected((self.session, product("scene.prepared").preparePlan(self.session.plan)))
         self.image = self.scan()
@@ -138,7 +142,8 @@ class Operation:
         )
         self.session._registered(rigid, self.image)
         if verdict.level is not Level.REFUSED:
-            self.session._shifted(rigid, found, self.image)
+            shift_found = product("session.resection").shift_found
+            self.session._shifted(shift_found(rigid, found, self.image, self.session.plan.tumour))
             self.until(lambda: any(item.offered for item in self.running.view.items.values()), "the plan")
         else:
             self.until(lambda: self.running.view.items, "the plan")

@@ -144,7 +144,7 @@ def test_a_result_says_what_it_means(app: Any) -> None:
         for name, value, unit in (("tip deviation", 4.4, "mm"), ("depth deviation", 1.0, "mm"))
     )
     found = SimpleNamespace(grade="unacceptable", measurements=deviations)
-    plan = SimpleNamespace(tumour=None)
+    plan = SimpleNamespace(tumour=None, baseline=None)
     before = SimpleNamespace(image_name="T1 first", measurements=deviations[:1], confirmed=True)
     unseen = SimpleNamespace(image_name="T1 second", measurements=deviations[:1], confirmed=False)
     journal = SimpleNamespace(record=SimpleNamespace(looks=(before, unseen)))

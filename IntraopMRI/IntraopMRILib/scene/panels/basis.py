@@ -51,6 +51,7 @@ def result(running: Any, drawn: Sequence[Measurement]) -> str:
     elif running.session.plan.tumour is not None:
         why = _("needs a scan with contrast agent and one without")
         lines.append(f"{sized(_('Residual –'), 18)}&nbsp;&nbsp;{escape(why)}")
+    lines += _sinceEarlier(running.session)
     for name, found in running.implants.items():
         lines += _implant(name, found, len(running.implants))
     for measurement in [m for m in drawn if not _says_little(m)][:MOST_BESIDE]:
@@ -62,6 +63,22 @@ def result(running: Any, drawn: Sequence[Measurement]) -> str:
         then = ", ".join(f"{m.name} {spread(m)}" for m in look.measurements[:MOST_OF_LOOK])
         lines.append(escape(_("Before, in {name}: {numbers}").format(name=look.image_name, numbers=then)))
     return "<br>".join(lines)
+
+
+def _sinceEarlier(session: Any) -> Iterator[str]:
+    """What is there now less what was left at an earlier operation, and how much that was."""
+    if session.plan.baseline is None:
+        return
+    then, change = session.follow_up()
+    day = session.plan.baseline.taken_utc[:10]
+    since = _("since {day}: {volume} then").format(day=day, volume=spread(then))
+    if change.value is None:
+        yield f"{sized('–', 15)}&nbsp;&nbsp;{escape(f'{since}; {change.missing_because}')}"
+        return
+    value = ("+" if change.value > 0 else "") + number(change.value, change.unit)
+    if change.interval is not None and change.interval[0] <= 0.0 <= change.interval[1]:
+        since += _(", perhaps no change")
+    yield f"{sized(value, 15)}{_between(change)}&nbsp;&nbsp;{escape(since)}"
 
 
 def _onBones(running: Any) -> Iterator[str]:

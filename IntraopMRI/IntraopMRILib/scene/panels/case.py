@@ -8,22 +8,25 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import ctk
 import slicer
-from IntraopMRIReconstructionLib.errors import IntraopError
+from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
 from IntraopMRIReconstructionLib.scene.panel import ensurePackages
 from slicer.i18n import tr as _
 
+from ..display import spread
 from ..parameters import Phase
 from .nodes import PreparedCase, partOf, prepareCase, showSimulatedCase
 from .page import Action, Page, Readiness, State, blocked, done
 from .planned_lines import POINTS_OF_LINE, PlannedLines, plannedLines
+from .style import sentence
 
 #: Voxel sizes that are offered for simulated scans, in mm.
 SIZES_MM = (1.0, 2.0)
 #: Choices that make the plan.
 PLAN_WIDGETS = (
     "preopVolume", "tumourSegmentation", "riskSegmentation", "plannedTarget", "plannedImplant", "implantDiameterMm",
-    "implantMetal", "implantFolder", "implantTable", "plannedLandmarks",
+    "implantMetal", "implantFolder", "implantTable", "plannedLandmarks", "earlierResults",
 )  # fmt: skip
 
 
@@ -36,6 +39,9 @@ class CasePage(Page):
     def __init__(self, panel: Any) -> None:
         super().__init__(panel)
         self._seen: Any = None
+        #: What was left at the earlier operation; why the chosen folder does not say it.
+        self._earlier: Any = None
+        self._noEarlier = ""
         self._said: State | None = None
         self.lines = PlannedLines(self)
         self._cases = [("brain", _("Brain tumour")), ("spine", _("Spine implant"))]
@@ -44,6 +50,8 @@ class CasePage(Page):
         for size in SIZES_MM:
             self.ui.simulationSizeBox.addItem(_("{size} mm voxels").format(size=f"{size:g}"))
         self.ui.simulateButton.connect("clicked()", self.simulate)
+        self.ui.earlierResults.filters = ctk.ctkPathLineEdit.Dirs
+        self.ui.earlierResults.connect("currentPathChanged(QString)", self._readEarlier)
 
     def state(self) -> State:
         """What is missing, in the order in which a person fills the page."""
@@ -64,6 +72,8 @@ class CasePage(Page):
             )
         if (line := self._incomplete()) is not None:
             return blocked(_("Place both points of '{name}', entry first, then tip.").format(name=line.GetName()))
+        if p.tumourSegmentation is not None and (why := self._noBaseline()):
+            return blocked(sentence(why))
         if self.running.connected:
             return done(_("The plan is fixed while connected: disconnect on page 2 to change it."))
         return done(_("Patient, images and plan are complete."))
@@ -106,8 +116,50 @@ class CasePage(Page):
         plan = (p.tumourSegmentation, p.plannedImplant, p.riskSegmentation, p.plannedLandmarks, p.plannedCorrection)
         return any(node is not None for node in plan)
 
+    def baseline(self) -> Any:
+        """What was left at the earlier operation that was chosen; None without one.
+
+        Raises SessionError when the chosen folder does not say it.
+        """
+        if self.parameters.tumourSegmentation is None:
+            return None
+        if why := self._noBaseline():
+            raise SessionError(why)
+        return self._earlier
+
+    def _noBaseline(self) -> str:
+        """Why the chosen folder is no earlier result of this patient, in words."""
+        then, patient = self._earlier, self.parameters.patientId
+        if then is not None and then.patient_id != patient:
+            return _("the earlier result is of patient '{then}', not of '{now}': choose that of this patient").format(
+                then=then.patient_id, now=patient
+            )
+        return self._noEarlier
+
+    def isEarlier(self, folder: Path) -> bool:
+        """Whether this is the folder of the earlier result."""
+        chosen = self.ui.earlierResults.currentPath.strip()
+        return bool(chosen) and Path(chosen).expanduser().resolve() == folder.resolve()
+
+    def _readEarlier(self, path: str) -> None:
+        from ...session.baseline import read_baseline
+
+        self._earlier, self._noEarlier = None, ""
+        if path.strip():
+            try:
+                self._earlier = read_baseline(Path(path).expanduser())
+            except IntraopError as error:
+                self._noEarlier = str(error)
+        self.panel.refresh()
+
+    def close(self) -> None:
+        """The earlier result was of the patient of this scene."""
+        self.ui.earlierResults.currentPath = ""
+
     def refresh(self) -> None:
         """Say how the plan was understood."""
+        tumour = self.parameters.tumourSegmentation is not None
+        self.ui.earlierLabel.visible = self.ui.earlierResults.visible = tumour
         for name in PLAN_WIDGETS:
             # The session keeps the plan that it began with: a choice made now would look as if it counted.
             getattr(self.ui, name).enabled = not self.running.connected
@@ -126,7 +178,11 @@ class CasePage(Page):
         segments = segmentation.GetSegmentation()
         names = [segments.GetNthSegment(index).GetName() for index in range(segments.GetNumberOfSegments())]
         lines = [_("{name}: read as {part}").format(name=name, part=words[partOf(name)]) for name in names]
-        self.ui.summaryLabel.text = "; ".join(lines) or _("The tumour segmentation has no segment.")
+        said = ["; ".join(lines) or _("The tumour segmentation has no segment.")]
+        if (then := self._earlier) is not None:
+            words = _("Earlier, {day}: residual {volume}")
+            said.append(words.format(day=then.taken_utc[:10], volume=spread(then.volume)))
+        self.ui.summaryLabel.text = "\n".join(said)
 
     def tick(self) -> None:
         """Points and segments are drawn in other modules and in the views."""

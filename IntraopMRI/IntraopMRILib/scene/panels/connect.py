@@ -181,7 +181,8 @@ class ConnectPage(Page):
         try:
             ensurePackages("IntraopMRI")
             p = self.parameters
-            plan = planLater(p)
+            case: Any = self.panel.pages[Phase.CASE]
+            plan = planLater(p, case.baseline())
             tools = {"tracker": p.pointerTool.strip()}
             peers = {
                 part: (peer.host, peer.port, self._dialect(part).value, tools.get(part, ""))

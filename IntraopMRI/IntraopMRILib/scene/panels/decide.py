@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ctk
 import qt
 import slicer
 import vtk
 from IntraopMRIReconstructionLib.data import Measurement
-from IntraopMRIReconstructionLib.errors import IntraopError
+from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
 from slicer.i18n import tr as _
 from vtkmodules.util.numpy_support import vtk_to_numpy
 
@@ -51,6 +52,7 @@ class DecidePage(Page):
         table.setColumnWidth(0, 150)
         table.setColumnWidth(1, 70)
         table.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
+        self.ui.reportFolderEdit.filters = ctk.ctkPathLineEdit.Dirs
         self.ui.reportFolderEdit.currentPath = "~/IntraopMRI-report"
 
     def state(self) -> State:
@@ -139,6 +141,7 @@ class DecidePage(Page):
             record = self.running.session.journal.record
             return [m for implant in record.implants for m in implant.measurements] + list(record.measurements)
         rows = list(self.running.residual.measurements) if self.running.residual is not None else []
+        rows += self.running.session.follow_up()
         if self.running.shift is not None:
             rows += [self.running.shift.shift, self.running.shift.cavity]
         for found in self.running.implants.values():
@@ -153,7 +156,13 @@ class DecidePage(Page):
         p = self.parameters
         journal, words = self.running.session.journal, f"{p.decision.name.lower()}: {p.comment}".rstrip(": ")
         folder = Path(self.ui.reportFolderEdit.currentPath).expanduser()
+        case: Any = self.panel.pages[Phase.CASE]
         try:
+            if case.isEarlier(folder):
+                why = _("'{folder}' holds the earlier result, and would be replaced: choose another folder")
+                raise SessionError(why.format(folder=folder))
+            for measurement in self.running.session.follow_up():
+                journal.measurement(measurement)
             record = replace(journal.decided(self.running.registered.image.uid, words), operator=p.surgeon)
             folder.mkdir(parents=True, exist_ok=True)
             with self._scan.compare.opaque(self.running.view.centroid):

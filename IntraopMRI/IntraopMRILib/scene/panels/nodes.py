@@ -68,14 +68,15 @@ def imageLater(node: Any, patientId: str) -> Callable[[], Image]:
     return lambda: Image(array.copy(), matrix, name=name, patient_id=patientId)
 
 
-def planLater(parameters: Any) -> Callable[[], Any]:
+def planLater(parameters: Any, baseline: Any = None) -> Callable[[], Any]:
     """What is known before the operation: taken from the nodes at once, made by the call that it returns.
 
     That call may be made in any thread: it copies and counts voxels, for which the main thread has no time. Both raise
-    an IntraopError that says what is missing or wrong. Structures that are called as a vertebra (C1 to S1) are no
-    risks: each is registered on its own and carries the implant that is planned in it; a pedicle, with that word in its
-    name, grades the screw that is planned through it; one that is called Nidus is what shall be gone. Landmarks that
-    are named for a measure, and the planned motion of a bone, say what the procedure is about.
+    an IntraopError that says what is missing or wrong. ``baseline``: what was left at an earlier operation. Structures
+    that are called as a vertebra (C1 to S1) are no risks: each is registered on its own and carries the implant that is
+    planned in it; a pedicle, with that word in its name, grades the screw that is planned through it; one that is
+    called Nidus is what shall be gone. Landmarks that are named for a measure, and the planned motion of a bone, say
+    what the procedure is about.
     """
     volume = parameters.preopVolume
     if volume is None:
@@ -130,6 +131,7 @@ def planLater(parameters: Any) -> Callable[[], Any]:
             nidus=nidus,
             correction=motion,
             patient=known,
+            baseline=baseline,
         )
 
     return make
