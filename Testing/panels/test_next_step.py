@@ -41,7 +41,7 @@ def test_a_refused_registration_leads_to_another_scan(operation: Operation) -> N
     ui = operation.panel.ui
     assert ui.nextButton.text == "Choose another volume"
     assert ui.nextButton.enabled
-    assert "Register patient" not in ui.whyLabel.text
+    assert "Pointer" not in ui.whyLabel.text
     assert ui.whyLabel.text.startswith("Registration refused: folded tissue")
     # What waits for another page still leads there.
     operation.open("NAVIGATE")

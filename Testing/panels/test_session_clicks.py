@@ -72,7 +72,7 @@ def test_a_whole_session(app: Any, tmp_path: Path) -> None:
     # 3 Register: the pointer is seen
     wait_until(lambda: states()[:3] == "DDD", 60, "the pointer")
 
-    # 4 Scan and review
+    # 4 Scan
     panel().open(next(phase for phase in panel().pages if phase.name == "SCAN"))
     wait_until(lambda: "no residual is given" in panel().running.problem, 180, "the refusal of a number")
     assert panel().running.residual is None
@@ -114,7 +114,7 @@ def test_a_whole_session(app: Any, tmp_path: Path) -> None:
     assert page("NAVIGATE").guidance is not None
     wait_until(lambda: "mm" in label.text, 60, "a distance to the residual")
 
-    # 6 Decide and report
+    # 6 Decide
     press_next("Go on: 6")
     page("DECIDE").ui.surgeonEdit.text = "Dr. Example"
     page("DECIDE").ui.decisionBox.currentIndex = 1
