@@ -16,7 +16,7 @@ from .parts import Document, Picture, data_uri, table
 from .parts import escaped as _e
 from .resection import excluded_words, looks_section, margin_section, rano_range, residual_section
 from .style import STYLE, running
-from .text import clock, day, interval_text, joined, level_of, value_text
+from .text import by_whom, clock, day, interval_text, joined, level_of, value_text
 from .trust import WITHHELD, checked, found_parts
 
 __all__ = ["Picture", "render"]
@@ -218,7 +218,7 @@ def _drawn(document: Document) -> str:
     parts = []
     for entry in document.get("drawn", ()):
         known = any(checked(m, document)["value"] is not None for m in entry["measurements"])
-        by = f"Drawn by {entry['drawn_by']} at {clock(entry['utc'])}." if entry["drawn_by"] else ""
+        by = by_whom(entry, clock(entry["utc"]))
         note = " ".join(words for words in (entry["note"] if known else "", by) if words)
         parts.append(
             f"<h3>{_e(entry['title'])}</h3>{table(entry['measurements'], document)}"

@@ -49,6 +49,15 @@ def look_words(look: Mapping[str, Any]) -> list[str]:
     return [*words, look["rano"]] if look["rano"] else words
 
 
+def by_whom(entry: Mapping[str, Any], when: str) -> str:
+    """Who has drawn what a measure rests on, or has reviewed what was proposed; empty when nobody is named."""
+    if not entry["drawn_by"]:
+        return ""
+    change = entry.get("proposed", "")
+    done, changed = ("Proposed by the software, reviewed", f": {change}") if change else ("Drawn", "")
+    return f"{done} by {entry['drawn_by']} at {when}{changed}."
+
+
 def level_of(verdict: Mapping[str, Any]) -> str:
     """Worst level among the reasons; refused when there is none."""
     levels = {reason["level"] for reason in verdict["reasons"]}

@@ -253,8 +253,11 @@ class Journal:
 
     def drawn(self, found: Found, image_uid: str, by: str) -> None:
         """A person's outline or landmarks gave numbers; replaces an earlier result of that kind."""
-        entry = DrawnEntry(found.kind, found.title, image_uid, found.measurements, found.note, by, utc_now())
-        text = f"{found.title}: {len(found.measurements)} numbers" + (f", drawn by {by}" if by else "")
+        entry = DrawnEntry(
+            found.kind, found.title, image_uid, found.measurements, found.note, by, utc_now(), found.proposed
+        )
+        how = f"proposed by the software ({found.proposed}), reviewed" if found.proposed else "drawn"
+        text = f"{found.title}: {len(found.measurements)} numbers" + (f", {how} by {by}" if by else "")
         self._change(
             lambda record: replace(
                 record, drawn=(*(d for d in record.drawn if d.kind != entry.kind), entry)

@@ -22,6 +22,7 @@ from scipy.spatial import KDTree
 from ..assess.bone import cobb_angle, cup_orientation, osteotomy_deviation, pelvic_frame, plane_normal, sagittal_balance
 from ..assess.leg import leg_axes, leg_length
 from ..assess.lesion import cord_residual, non_enhancing_residual, vascular_residual
+from ..assess.proposal import NECROSIS
 from ..assess.resection import RanoClass, with_non_enhancing
 from ..register.landmarks import fit_rigid, register_landmarks
 from ..workflow.record import ResidualEntry
@@ -39,8 +40,8 @@ PLACED_MM = 1.0
 SIGMAS, STEP_MM = 1.96, 0.05
 #: A residual farther than this from where the rigid pose puts what was there is another thing: brains shift less, mm.
 ELSEWHERE_MM = 20.0
-#: Labels of a tumour above this are non-enhancing (1 enhancing, 2 necrosis).
-NECROSIS = 2
+#: The kind that the software can propose.
+PROPOSED = "nonenhancing"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +73,16 @@ class Scan:
 
 @dataclass(frozen=True)
 class Found:
-    """The numbers of one measure, and what a person must know beside them."""
+    """The numbers of one measure, and what a person must know beside them.
+
+    ``proposed``: what a person has changed of the software's proposal; empty where the outline is drawn by hand.
+    """
 
     kind: str
     title: str
     measurements: tuple[Measurement, ...]
     note: str = ""
+    proposed: str = ""
 
 
 @dataclass(frozen=True)
@@ -421,9 +426,10 @@ RECIPES: Mapping[str, Recipe] = {
         "three points or more on the moved bone, with the names that they have before surgery",
         work=_osteotomy,
     ),
-    "nonenhancing": Recipe(
+    PROPOSED: Recipe(
         "Residual non-enhancing tumour",
-        "outline what is left of it on T2 or FLAIR in the frame of the scan; an empty segment when nothing is",
+        "outline what is left of it on T2 or FLAIR in the frame of the scan, or correct a proposal; an empty segment "
+        "when nothing is",
         outline=True,
         work=_non_enhancing,
     ),

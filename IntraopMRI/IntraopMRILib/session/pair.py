@@ -103,6 +103,13 @@ class ScanPair:
             raise SessionError(f"'{name}' is not registered, so nothing is measured on it: wait, or scan again")
         return self.images[role], self.placed[role].rigid
 
+    def newest_placed(self) -> tuple[Image, Placed]:
+        """The newest image and where the preoperative volume lies in it. SessionError unless it is registered."""
+        if self.newest is None:
+            raise SessionError("there is no scan yet: nothing is proposed")
+        image, _pose = self.registered(self.images[self.newest].uid)
+        return image, self.placed[self.newest]
+
     def native(self, late: bool = False) -> Image:
         """The native scan. Raises SessionError unless it is known that the patient has not moved since, and that it was
         taken before the agent was given: agent that is still there hides enhancement, and the residual would look

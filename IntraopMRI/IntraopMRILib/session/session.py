@@ -12,14 +12,16 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Pose
+from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Pose, Progress, no_progress
 from IntraopMRIReconstructionLib.errors import RegistrationError, SessionError
 from IntraopMRIReconstructionLib.reconstruct.quantity_image import UNIT
 from IntraopMRIReconstructionLib.wire.recorder import ByteTap
 from IntraopMRIReconstructionLib.wire.scanner_control import ScannerControl
 
 from ..assess.margin import no_margin
+from ..assess.proposal import Proposal
 from ..register.carry_over import Carried
 from ..register.deformable import DeformableRegistration, register_deformable
 from ..register.rigid import RigidRegistration, register_rigid
@@ -33,11 +35,12 @@ from .heat import Thermometry
 from .implants import carriers, found_implant, pedicle_for, unknown_of
 from .journal import Journal
 from .links import Link, Links, Tools
-from .measures import RECIPES, Drawn, Found, Scan, measured, rano_of
+from .measures import PROPOSED, RECIPES, Drawn, Found, Scan, measured, rano_of
 from .offer import WORDS, check_offer
 from .pair import ScanPair
 from .plan import Plan, carried_plan
 from .products import Products, is_map, map_of
+from .propose import proposed, reviewed
 from .receive import ArrivedScan, Reception, role_of
 from .resection import TO_COME, margin_found, residual_found, shift_found
 from .tell import Teller
@@ -83,6 +86,8 @@ class Session:
         self._offered: dict[Role, Image] = {}
         #: Whether what came of the present scan is a picture; nothing is registered to a map.
         self._shows_patient = False
+        #: What was proposed last, with the uid of the registered scan.
+        self._proposal: tuple[str, Proposal] | None = None
         #: The newest pose of the whole, refused or not.
         self._whole: RigidRegistration | None = None
         self._closing, self._cancelled, self._over = threading.Event(), threading.Event(), threading.Event()
@@ -267,8 +272,32 @@ class Session:
             rano = rano_of(self.journal.record.residual)
             scan = Scan(rigid.intraop_from_preop, rigid.residual_mm, float(image.spacing_mm.max()), rano)
             found = measured(self.plan, kind, drawn, scan)
+            of, proposal = self._proposal or ("", None)
+            if kind == PROPOSED and proposal is not None and of == image.uid and drawn.label is not None:
+                if not by.strip():
+                    raise SessionError("name the person who has reviewed the proposal first")
+                found = replace(found, proposed=reviewed(proposal.label, drawn.label))
             self.journal.drawn(found, image.uid, by)
         return found
+
+    def propose(
+        self, scan: Image | None = None, flair: Image | None = None, progress: Progress = no_progress
+    ) -> Proposal:
+        """Non-enhancing tumour that is probably left on the newest scan, for a person to review; from any thread.
+
+        ``scan``: its T2 or FLAIR in the same position, the registered one itself when None; ``flair``: one from before
+        surgery. It is no result: what a person makes of it is measured by :meth:`measure`. Raises SessionError or
+        AssessmentError when nothing can be proposed; Cancelled.
+        """
+        with self._decisions.lock:
+            image, placed = self._pair.newest_placed()
+            found = placed.deformable or self._ahead.found_in(image)
+        proposal = proposed(self.plan, image, found, image if scan is None else scan, flair, progress)
+        with self._decisions.lock:
+            self._pair.registered(image.uid)
+            self._proposal = image.uid, proposal
+            self.journal.event("proposal", f"not reviewed by anybody yet: {proposal.rests_on}")
+        return proposal
 
     def follow_up(self) -> tuple[Measurement, ...]:
         """What was left at the plan's baseline, and how the residual of now differs from it; () without a baseline."""

@@ -141,7 +141,8 @@ class MarginEntry:
 class DrawnEntry:
     """What came of a person's outline or landmarks on the image ``image_uid``; ``kind``: of the measure.
 
-    ``drawn_by``: who, empty when nobody was named; ``utc``: when (ISO 8601).
+    ``drawn_by``: who, empty when nobody was named; ``utc``: when (ISO 8601). ``proposed``: what that person has
+    changed of the software's proposal, empty where there was none.
     """
 
     kind: str
@@ -151,6 +152,7 @@ class DrawnEntry:
     note: str = ""
     drawn_by: str = ""
     utc: str = ""
+    proposed: str = ""
 
 
 @dataclass(frozen=True)

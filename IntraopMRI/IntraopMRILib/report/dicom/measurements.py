@@ -16,7 +16,7 @@ from IntraopMRIReconstructionLib.geometry import RAS_FROM_LPS, apply
 from pydicom.dataset import Dataset
 
 from ..implants import decision_words
-from ..text import interval_text, joined, level_of, look_words, value_text
+from ..text import by_whom, interval_text, joined, level_of, look_words, value_text
 from ..trust import WITHHELD, checked, found_parts
 from .case import MANUFACTURER, MODEL, Case, Document, person_name
 from .codes import COMMENT, MRI, NEOPLASM, REPORT, VOLUME, Coded, item, own, own_scheme, unit
@@ -122,8 +122,8 @@ def groups_of(document: Document, segments: Dataset | None) -> list[Group]:
     """What the record says, sorted into groups; numbers as :func:`..trust.checked` leaves them."""
     groups = [*_registration(document), *_residual(document, segments), *_margin(document)]
     for entry in document.get("drawn", ()):
-        by = f"Drawn by {entry['drawn_by']} at {entry['utc']}." if entry["drawn_by"] else ""
-        groups.append(Group(entry["title"], entry["measurements"], words=(entry["note"], by)))
+        words = (entry["note"], by_whom(entry, entry["utc"]))
+        groups.append(Group(entry["title"], entry["measurements"], words=words))
     groups += [_implant(entry) for entry in document.get("implants", ())]
     groups += _carried(document)
     cavity = segment_of(segments, "cavity")
