@@ -9,7 +9,7 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image, Measurement
-from IntraopMRIReconstructionLib.geometry import apply
+from IntraopMRIReconstructionLib.geometry import apply, invert
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
@@ -61,6 +61,12 @@ class Piece:
     at_ras_mm: Points
     label: Image
     left: LeftOpen
+
+    def box_in(self, scan: Image) -> Box:
+        """Where ``label`` lies in the grid (k, j, i) of the ``scan`` that it was found in."""
+        start = np.rint(apply(invert(scan.ras_from_ijk), self.label.ras_from_ijk[:3, 3])).astype(int)[::-1]
+        k, j, i = (slice(int(a), int(a) + n) for a, n in zip(start, self.label.array.shape, strict=True))
+        return k, j, i
 
     def around(self, room_mm: float) -> tuple[Points, float]:
         """Middle (3,) RAS mm and radius of a ball that holds it with so much room."""

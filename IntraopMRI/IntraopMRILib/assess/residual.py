@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image, Measurement, Progress, no_progress
 from IntraopMRIReconstructionLib.errors import AssessmentError, Cancelled
-from IntraopMRIReconstructionLib.geometry import apply, invert
+from IntraopMRIReconstructionLib.geometry import apply
 from scipy import ndimage
 
 from .carry import Mapping, box_around, carried_points, occupied, require_seen
@@ -188,9 +188,7 @@ def excluding(whole: ResidualAssessment, numbers: frozenset[int]) -> ResidualAss
     left, residual = whole.left, whole.residual.array.copy()
     for piece in out:
         left = left.without(piece.left)
-        start = np.rint(apply(invert(whole.residual.ras_from_ijk), piece.label.ras_from_ijk[:3, 3])).astype(int)[::-1]
-        box = tuple(slice(a, a + n) for a, n in zip(start, piece.label.array.shape, strict=True))
-        residual[box][piece.label.array != 0] = 0
+        residual[piece.box_in(whole.residual)][piece.label.array != 0] = 0
     out_cm3 = sum(piece.volume.value or 0.0 for piece in out)
     words = f"excluding {counted(len(out))} of {out_cm3:.2f} cm3 judged not tumour by a person"
     extent, rest = whole.measurements[1], whole.measurements[2:]
