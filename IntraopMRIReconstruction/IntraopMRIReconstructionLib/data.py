@@ -47,6 +47,8 @@ GEOMETRY, READ_AS, READ_ONLY, ASSUMED = "geometry", "read_as", "read_only", "ass
 #: Entry of a scan's metadata: counters (contrast, repetition, average) whose end no header names, separated by commas.
 #: They grow with what comes.
 OPEN_COUNTERS = "open_counters"
+#: Entry of a scan's metadata: how many lines are read after each excitation, "" when the header does not say.
+ECHO_TRAIN = "echo_train"
 
 
 def assumed_geometry(metadata: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ..data import Acquisition, Encoding, KSpace, LineFlag
+from ..data import ECHO_TRAIN, Acquisition, Encoding, KSpace, LineFlag
 from ..errors import ReconstructionError
 from ..operators.sampling import begun_offset, describe, lacking_lines, planned_mask
 from .arrivals import CENTRAL, CUT, MAX_AVERAGES, MAX_FRAME_BYTES, Arrivals, cut_of, flags_of, silent_of
@@ -199,7 +199,7 @@ class Assembler(Arrivals):
             calibration = None if calibration is None else mixed(rest, calibration, calibrating.calibrated)
         known = frame.stored, self._known
         if self._keeps and frame.fits != known:
-            samples, misfit = fitting(samples, frame.counts > 0, self._source.is_3d)
+            samples, misfit = fitting(samples, frame.counts > 0, self._source.is_3d, self._order_in_time(frame))
             frame.fits, warnings = (None, (*warnings, misfit)) if misfit else (known, warnings)
         return KSpace(
             samples=samples,
@@ -215,6 +215,20 @@ class Assembler(Arrivals):
             warnings=warnings,
             left_out=self.left_out,
         )
+
+    def _order_in_time(self, frame: _Frame) -> npt.NDArray[np.int32] | None:
+        """(z, y) when each line was read, None when nobody knows: lines that come in the order of k-space were read so,
+        one after each excitation, or sorted by who sent them."""
+        if self._source.metadata.get(ECHO_TRAIN) == "1":
+            return frame.order
+        axes = (frame.order, frame.order.T) if self._source.is_3d else (frame.order,)
+        there = frame.counts > 0
+        lines = [
+            row[came]
+            for axis, known in zip(axes, (there, there.T), strict=False)
+            for row, came in zip(axis, known, strict=True)
+        ]
+        return None if all((np.diff(each) > 0).all() for each in lines) else frame.order
 
     def _calibrating_for(self, frame: _Frame, contrast: int) -> tuple[_Frame, tuple[str, ...]]:
         """(the frame whose lines calibrate ``frame``, words where it shows another contrast).

@@ -12,7 +12,7 @@ what changes slowly from line to line, nor what all lines have in common: mirror
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,8 @@ JUMP, SURE, EXPLAINED = 0.2, 0.04, 0.8
 #: More jumps than this in a row of lines are not undone. At most so many lines are made from so many around them on
 #: either side; so many are tried to find the worst.
 MOST_UNDONE, MOST_MADE, AROUND, MOST_TRIED = 4, 3, 10, 12
+#: Any other explanation of a jump leaves twice the strain, or gives up this part of what undoing it wins.
+BETTER = 0.2
 TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -62,11 +64,18 @@ TINY = float(np.finfo(np.float32).tiny)
 class Misfits:
     """``jumps``: complex logarithms (z, y) of gain and phase of a line against the one before it along y, and along z;
     0 where they agree. ``foreign``: (z, y) how little a line follows from those beside it, 0 where it does. ``judged``:
-    how many slices, or axes of a 3D scan, could be looked at."""
+    how many slices, or axes of a 3D scan, could be looked at. ``strain``: sum of how little each line follows."""
 
     jumps: tuple[npt.NDArray[np.complex128], npt.NDArray[np.complex128]]
     foreign: npt.NDArray[np.float64]
     judged: int
+    strain: float
+
+    @property
+    def gain_alone(self) -> bool:
+        """Whether there are jumps, and none of the phase."""
+        phases = max(float(np.abs(each.imag).max()) for each in self.jumps)
+        return self.most_jumps > 0 and phases < JUMP
 
     @property
     def most_jumps(self) -> int:
@@ -86,22 +95,34 @@ class Misfits:
         return " and ".join(found)
 
 
-def fitting(samples: ComplexArray, acquired: Mask, is_3d: bool) -> tuple[ComplexArray, str]:
+def fitting(
+    samples: ComplexArray, acquired: Mask, is_3d: bool, order: npt.NDArray[np.integer[Any]] | None = None
+) -> tuple[ComplexArray, str]:
     """(``samples`` (coils, z, y, x), or a copy whose lines fit; what was wrong with them in words, "" when nothing).
 
-    ``acquired``: (z, y), the lines that are there. A few jumps of gain or phase are undone and a few foreign lines made
-    from those beside them, if everything fits afterwards; else the lines stay as they came.
+    ``acquired``: (z, y), the lines that are there; ``order``: (z, y), when each was read, None when nobody knows.
+    A few jumps of gain or phase are undone and a few foreign lines made from those beside them, if everything fits
+    afterwards and no other explanation fits as well; else the lines stay as they came. What changes from echo to echo
+    of a train, or on the way to the steady state, comes and goes in time, and is no fault.
     """
     found = misfits(samples, acquired, is_3d)
+    in_time = found.most_jumps == 0 or _in_time(found, acquired, is_3d, order)
+    if found.gain_alone and not in_time:
+        if order is None:
+            return samples, f"{found.words}: a change of gain in mid-scan, or echoes of a train; nobody can tell which"
+        found = replace(found, jumps=(np.zeros_like(found.jumps[0]), np.zeros_like(found.jumps[1])))
     words, judged = found.words, found.judged
     if not words:
         return samples, ""
+    refused = f"{words}: motion, a change of gain or field in mid-scan, or lines from elsewhere; expect ghosts"
     mended, good = samples.copy(), acquired.copy()
-    while found.words and (acquired & ~good).sum() < MOST_MADE and found.judged == judged:
+    while found.words and in_time and (acquired & ~good).sum() < MOST_MADE and found.judged == judged:
         if found.foreign.any():
             found, good = _without_worst(found, mended, good, is_3d)
+            in_time = found.most_jumps == 0 or _in_time(found, good, is_3d, order)
         elif found.most_jumps <= MOST_UNDONE:
-            mended *= np.exp(-_total(found.jumps, is_3d))[:, :, None].astype(np.complex64)
+            if not _undone(found, mended, good, is_3d):
+                return samples, refused
             found = misfits(mended, good, is_3d, LEFT)
             break
         else:
@@ -109,11 +130,57 @@ def fitting(samples: ComplexArray, acquired: Mask, is_3d: bool) -> tuple[Complex
     lost = acquired & ~good
     alone = not (lost[:, 1:] & lost[:, :-1]).any() and not (lost[1:] & lost[:-1] & is_3d).any()
     if not found.words and alone and _made(mended, good, lost, is_3d):
-        found = misfits(mended, acquired, is_3d, LEFT)
-        if not found.words and found.judged == judged:
+        found = misfits(mended, acquired, is_3d, Limits(FOLLOWS, LEFT.deviations))
+        beside = binary_dilation(lost, np.ones((3 if is_3d else 1, 3)))
+        strange = (found.foreign > LEFT.foreign) | ((found.foreign > 0) & beside)
+        if not found.most_jumps and not strange.any() and found.judged == judged:
             done = f", {int(lost.sum())} of them made from those beside them" if lost.any() else ""
             return mended, f"{words}: corrected{done}, as far as can be told"
-    return samples, f"{words}: motion, a change of gain or field in mid-scan, or lines from elsewhere; expect ghosts"
+    return samples, refused
+
+
+def _in_time(found: Misfits, acquired: Mask, is_3d: bool, order: npt.NDArray[np.integer[Any]] | None) -> bool:
+    """Whether the jumps are a few moments of the scan. When nobody knows its ``order``, only lines that are turned
+    alone surely are."""
+    total = _total(found.jumps, is_3d)
+    for z in [slice(None)] if is_3d else [slice(each, each + 1) for each in range(len(total))]:
+        lines = acquired[z].copy()
+        lines[:, : _middle(lines.shape[1], LINES).start] = lines[:, _middle(lines.shape[1], LINES).stop :] = False
+        values = total[z][lines]
+        if order is None:
+            usual = np.median(values.real) + 1j * np.median(values.imag)
+            if found.gain_alone or np.count_nonzero(np.abs(values - usual) > JUMP / 2) > MOST_MADE:
+                return False
+        else:
+            values = values[np.argsort(order[z][lines], kind="stable")]
+            if np.count_nonzero(np.abs(np.diff(values)) > JUMP / 2) > MOST_UNDONE:
+                return False
+    return True
+
+
+def _undone(found: Misfits, samples: ComplexArray, good: Mask, is_3d: bool) -> bool:
+    """Undo jumps in place, if that fits better than the lines as they came, and than any one jump taken for that of the
+    single line before or after it."""
+    for z in [slice(None)] if is_3d else [slice(each, each + 1) for each in range(len(good))]:
+        part, lines = samples[:, z], good[z]
+        jumps = [each[z] for each in found.jumps]
+        seen = [(axis, int(n)) for axis in (0, 1) for n in np.flatnonzero(jumps[axis].any(axis=axis))]
+        if not seen:
+            continue
+        fits = []
+        for axis, n, side in [(0, 0, 0)] + [(axis, n, side) for axis, n in seen for side in (-1, 1)]:
+            other = jumps[0].copy(), jumps[1].copy()
+            along = other[1].T if axis else other[0]
+            if side and 0 < n + side < along.shape[1]:
+                along[:, n + side] -= along[:, n]
+            mended = part * np.exp(-_total(other, is_3d))[:, :, None].astype(np.complex64)
+            fits.append((misfits(mended, lines, is_3d, LEFT).strain, mended))
+        (best, mended), (next_best, _) = sorted(fits, key=lambda fit: fit[0])[:2]
+        before = misfits(part, lines, is_3d).strain
+        if best >= before or next_best - best < min(best, BETTER * (before - best)):
+            return False
+        samples[:, z] = mended
+    return True
 
 
 def _without_worst(found: Misfits, samples: ComplexArray, good: Mask, is_3d: bool) -> tuple[Misfits, Mask]:
@@ -159,28 +226,28 @@ def misfits(samples: ComplexArray, acquired: Mask, is_3d: bool, limits: Limits =
     """
     shape = acquired.shape
     jumps, foreign = (np.zeros(shape, complex), np.zeros(shape, complex)), np.zeros(shape)
-    judged = 0
+    judged, strain = 0, 0.0
     if len(samples) > 1:
         x, lines = _middle(samples.shape[3], ALONG), _middle(shape[1], LINES)
         for z in [_middle(shape[0], ROWS)] if is_3d else [slice(each, each + 1) for each in range(shape[0])]:
             if found := _judged(samples[:, z, lines, x], acquired[z, lines], limits):
                 jumps[0][slice(None) if is_3d else z, lines] += found[0]
                 foreign[z, lines] += found[1]
-                judged += 1
+                judged, strain = judged + 1, strain + found[2]
         if is_3d:
             z, rows = _middle(shape[0], LINES), _middle(shape[1], ROWS)
             if found := _judged(samples[:, z, rows, x].swapaxes(1, 2), acquired[z, rows].T, limits):
                 jumps[1][z] += found[0].T
                 foreign[z, rows] += found[1].T
-                judged += 1
-    return Misfits(jumps, foreign, judged)
+                judged, strain = judged + 1, strain + found[2]
+    return Misfits(jumps, foreign, judged, strain)
 
 
 def _judged(
     block: ComplexArray, there: Mask, limits: Limits
-) -> tuple[npt.NDArray[np.complex128], npt.NDArray[np.float64]] | None:
-    """(jumps (1, lines), foreign (rows, lines)) of ``block`` (coils, rows, lines, x), lines being neighbours, of which
-    those ``there`` (rows, lines) are; None when they do not follow from one another."""
+) -> tuple[npt.NDArray[np.complex128], npt.NDArray[np.float64], float] | None:
+    """(jumps (1, lines), foreign (rows, lines), strain) of ``block`` (coils, rows, lines, x), lines being
+    neighbours, of which those ``there`` (rows, lines) are; None when they do not follow from one another."""
     known = there[:, :-2] & there[:, 1:-1] & there[:, 2:]
     if np.count_nonzero(known) < LEAST_LINES:
         return None
@@ -218,7 +285,7 @@ def _judged(
     foreign[:, 1:-1] = each.foreign(known, limits)
     together = each if len(there) == 1 else _Fit(parts.sum(axis=1, keepdims=True), lines[0].size * len(there))
     jumps[:, 2:-1] = together.jumps(np.asarray(known.any(axis=0, keepdims=True)), limits)
-    return jumps, foreign
+    return jumps, foreign, each.strain(known)
 
 
 class _Fit:
@@ -242,9 +309,16 @@ class _Fit:
         self.strange = np.maximum(self._unexplained, 0) / self._around
         self._variances = self.left / number * after / apart, self.left / number * before / apart
 
+    def _beyond_noise(self, known: Mask) -> npt.NDArray[np.float64]:
+        return np.asarray(self._unexplained - 2 * np.quantile(self._unexplained[known], 0.25))
+
+    def strain(self, known: Mask) -> float:
+        """How little all lines follow, noise aside."""
+        return float((np.maximum(self._beyond_noise(known), 0) / self._around)[known].sum())
+
     def foreign(self, known: Mask, limits: Limits) -> npt.NDArray[np.float64]:
         """How little lines follow, 0 where they do."""
-        unexplained = self._unexplained - 2 * np.quantile(self._unexplained[known], 0.25)
+        unexplained = self._beyond_noise(known)
         share = unexplained / self._around
         return np.where(known & (share > limits.foreign) & (unexplained > HARMFUL * self.energy.sum()), share, 0)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from xml.etree import ElementTree as ET
 
-from ..data import Encoding, Trajectory
+from ..data import ECHO_TRAIN, Encoding, Trajectory
 from ..errors import WireError
 
 NAMESPACE = "http://www.ismrm.org/ISMRMRD"
@@ -93,6 +93,7 @@ class Space:
     """One ``encoding`` of the header. Tuples are (z, y, x).
 
     ``order``: the trajectory's own name in the header. ``description``: numbers of its trajectoryDescription.
+    ``echo_train``: lines read after each excitation, None when the header does not say.
     """
 
     trajectory: Trajectory
@@ -104,6 +105,7 @@ class Space:
     limits: Mapping[str, Limit]
     order: str = ""
     description: Mapping[str, float] = field(default_factory=dict)
+    echo_train: int | None = None
 
     def count(self, counter: str) -> int:
         """How many values a counter is said to take, at least 1."""
@@ -238,6 +240,7 @@ def _space(node: ET.Element, number: int) -> Space:
             for kind in ("Long", "Double")
             for parameter in node.findall(_path(f"trajectoryDescription/userParameter{kind}"))
         },
+        echo_train=_optional(node, "echoTrainLength", int),
     )
 
 
@@ -280,6 +283,8 @@ def _put_space(node: ET.Element, encoding: Encoding, slices: int) -> None:
     factor = _put(_put(node, "parallelImaging"), "accelerationFactor")
     _put(factor, "kspace_encoding_step_1", encoding.acceleration[1])
     _put(factor, "kspace_encoding_step_2", encoding.acceleration[0])
+    if encoding.metadata.get(ECHO_TRAIN):
+        _put(node, "echoTrainLength", encoding.metadata[ECHO_TRAIN])
 
 
 def _lines_of(encoding: Encoding, count: int, centre: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..data import GEOMETRY, OPEN_COUNTERS, READ_AS, READ_ONLY, Acquisition, AnyArray, Encoding, LineFlag
+from ..data import ECHO_TRAIN, GEOMETRY, OPEN_COUNTERS, READ_AS, READ_ONLY, Acquisition, AnyArray, Encoding, LineFlag
 from ..errors import OpenChoice, WireError
 from .mrd_geometry import Placement, place
 from .mrd_header import (
@@ -449,6 +449,7 @@ def _metadata(
         READ_ONLY: ", ".join(_read_only(options, len(header.spaces))),
         "patient_position": header.patient_position,
         "frame_of_reference": header.frame_of_reference,
+        ECHO_TRAIN: "" if space.echo_train is None else str(space.echo_train),
     }
     if space.encoded_matrix[0] == 1:
         result["slice_thickness_mm"] = f"{space.recon_fov_mm[0]:g}"
