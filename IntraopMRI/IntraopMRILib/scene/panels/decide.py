@@ -42,6 +42,10 @@ class DecidePage(Page):
         self.pieces = PieceSection(self, self.widget.layout(), PIECES_AT)
         self.measure = MeasureSection(self, self.widget.layout(), MEASURES_AT)
         self.archive = ArchiveSection(self, self.widget.layout(), ARCHIVE_AT)
+        # Both together are higher than a small screen, and one is needed at a time.
+        sections = self.ui.decisionSection, self.ui.pieceSection
+        for one, other in (sections, sections[::-1]):
+            one.connect("contentsCollapsed(bool)", lambda folded, other=other: self._makeRoom(folded, other))
         #: What the written report says, with what was saved and sent of it since.
         self.record: Any = None
         table = self.ui.measuredTable
@@ -112,9 +116,18 @@ class DecidePage(Page):
                 ))  # fmt: skip
                 table.setItem(row, column, item)
         table.resizeRowsToContents()
+        p, folder = self.parameters, self.ui.reportFolderEdit.currentPath
+        decision = ", ".join(filter(None, (p.decision.label(), p.surgeon.strip())))
+        self.ui.decisionSection.text = _("Decision: {decision}").format(decision=decision)
+        self.ui.reportSection.text = _("Report in {folder}").format(folder=folder)
         self.ui.reportLabel.text = self.running.reportPath
         self.ui.reportLabel.visible = bool(self.running.reportPath)
         self.tick()
+
+    def _makeRoom(self, folded: bool, other: Any) -> None:
+        if not folded:
+            other.collapsed = True
+        self.panel.askRefresh()
 
     def tick(self) -> None:
         """What the decision rests on; the image grows old."""
@@ -125,7 +138,10 @@ class DecidePage(Page):
         ):
             if label.text != text:
                 label.text = text
-                label.visible = bool(text)
+        self.ui.resultLabel.visible = bool(self.ui.resultLabel.text)
+        # Whoever goes from piece to piece has decided nothing yet, and needs the room.
+        going = self.ui.pieceSection.visible and not self.ui.pieceSection.collapsed
+        self.ui.basisLabel.visible = bool(self.ui.basisLabel.text) and not going
         self.pieces.tick()
         self.archive.tick()
 

@@ -11,13 +11,13 @@ from IntraopMRIReconstructionLib.data import Measurement
 from IntraopMRIReconstructionLib.errors import IntraopError
 from slicer.i18n import tr as _
 
-from ...assess.pieces import Sure
+from ...assess.pieces import Sure, counted
 from ..display import interval, number, spread
 from .page import fitRows, offer
 from .style import CHECK, DANGER, colored, sized
 
 #: So many rows are seen at once; more are scrolled to.
-MOST_ROWS = 6
+MOST_ROWS = 3
 
 
 class PieceSection:
@@ -40,6 +40,7 @@ class PieceSection:
         table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
         table.setSelectionMode(qt.QAbstractItemView.SingleSelection)
         table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+        table.setWordWrap(False)  # the current one says where it is above, and the tooltip of each
         table.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
         for column, width in enumerate((46, 66, 66)):
             table.setColumnWidth(column, width)
@@ -64,6 +65,7 @@ class PieceSection:
         ui.pieceSection.visible = bool(pieces)
         if not pieces:
             return
+        ui.pieceSection.text = _("Residual in {count}, one by one").format(count=counted(len(pieces)))
         view = self._running.view
         table = ui.pieceTable
         table.blockSignals(True)
@@ -89,7 +91,7 @@ class PieceSection:
         small = next((m for m in self._running.residual.measurements if m.name.startswith("Smaller than")), None)
         rest = "" if small is None else f"{small.name}: {spread(small)}"
         still = current is not None and self._page.parameters.tracker.used and not self._page.parameters.followPointer
-        stays = _("The views stand still here: F lets them follow the pointer again.") if still else ""
+        stays = _("The views stand still; F7: they follow the pointer again.") if still else ""
         notes = [escape(words) for words in (why, stays, rest) if words]
         ui.pieceNote.text = "<br>".join(notes)
         ui.pieceNote.visible = bool(notes)
@@ -167,17 +169,18 @@ class PieceSection:
         head = _("Piece {number} of {count}").format(number=piece.number, count=len(self._pieces))
         value, between = number(piece.volume.value, "cm3"), interval(piece.volume.interval, "cm3", piece.volume.value)
         size = sized(value, 18) if doubt else colored(value, DANGER, 18)
-        lines = [
-            f"{sized(head, 15)}&nbsp;&nbsp;{size}&nbsp;&nbsp;{escape(between)}",
-            sized(piece.place[:1].upper() + piece.place[1:], 14),
-            escape(_("Longest diameter {value}").format(value=spread(piece.longest))),
-        ]
+        across = escape(_("Longest {value}").format(value=spread(piece.longest)))
         tip = view.tipToPiece(piece.number)
         if self._page.parameters.tracker.used:
             # One line with a number and without: a pose that comes and goes moves no button.
             known = tip is not None and tip.value is not None
             said = f"<b>{escape(spread(tip))}</b>" if known else escape(_("– no live pose"))
-            lines.append(f"{escape(_('Tip to it'))}: {said}")
+            across += f"&nbsp;&nbsp;&nbsp;{escape(_('Tip to it'))}: {said}"
+        lines = [
+            f"{sized(head, 15)}&nbsp;&nbsp;{size}&nbsp;&nbsp;{escape(between)}",
+            sized(piece.place[:1].upper() + piece.place[1:], 14),
+            across,
+        ]
         near = view.near.get(piece.number)
         if near is not None:
             lines.append(_beside(near.name.partition(" to ")[2].strip(), near))
@@ -189,7 +192,8 @@ class PieceSection:
 
     def _tip(self, piece: Any) -> list[str]:
         sure = self._running.view.doubt(piece) or Sure.SURE.value
-        return [f"{m.name}: {spread(m)}. {m.definition}." for m in (piece.volume, piece.longest)] + [sure]
+        numbers = [f"{m.name}: {spread(m)}. {m.definition}." for m in (piece.volume, piece.longest)]
+        return [piece.place, *numbers, sure]
 
 
 def _beside(what: str, measurement: Measurement) -> str:
