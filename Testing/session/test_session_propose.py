@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from IntraopMRILib.cli import main
+from IntraopMRILib.cli.files import CaseFiles, proposal_for_review, read_case_files, run_files
+from IntraopMRILib.cli.results import OPEN, PROPOSAL
 from IntraopMRILib.register.rigid import RigidRegistration
 from IntraopMRILib.report.html import render
 from IntraopMRILib.session import Plan, Session
+from IntraopMRILib.session.files import read_outline
 from IntraopMRILib.session.measures import PROPOSED, Drawn
-from IntraopMRILib.workflow.record import as_document
+from IntraopMRILib.workflow.record import as_document, read_record, write_record
 from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import Cancelled, SessionError
+from IntraopMRIReconstructionLib.simulate.volumes import write_volume
 from peers.low_grade import Head, operated
 
 VERDICT = Verdict((Reason("overlap", 1.0, "", "1", Level.GOOD),))
@@ -124,6 +130,48 @@ def test_nothing_is_proposed_where_it_cannot_rest_on_anything(operation: Operati
     with pytest.raises(SessionError, match="not registered"):
         operation.propose()
     assert operation.session.journal.record.drawn == ()
+
+
+def test_a_proposal_as_a_file_is_reviewed_and_measured_later(
+    operation: Operation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = proposal_for_review(operation.session, operation.head.scan, operation.head.flair, tmp_path)
+    assert "nobody has reviewed" in words
+    assert read_outline(tmp_path / OPEN).array.any()
+    write_record(operation.session.journal.finish(), tmp_path / "session.json")
+    write_volume(operation.head.preop, tmp_path / "preop.nrrd")
+    options = {"results": tmp_path, "outline": tmp_path / PROPOSAL, "preop": tmp_path / "preop.nrrd", "by": "Dr. X"}
+    assert (
+        main(["measure", PROPOSED, *(part for key, value in options.items() for part in (f"--{key}", str(value)))]) == 0
+    )
+    assert "Residual non-enhancing tumour: 4." in capsys.readouterr().out
+    (entry,) = read_record(tmp_path / "session.json").drawn
+    assert (entry.proposed, entry.drawn_by) == ("unchanged", "Dr. X")
+    why = proposal_for_review(operation.session, operation.head.preop, None, tmp_path)
+    assert why.startswith("nothing is proposed: ")
+
+
+def test_the_non_enhancing_part_is_named_beside_the_enhancing_one(operation: Operation, tmp_path: Path) -> None:
+    head = operation.head
+    files: dict[str, Any] = {}
+    labels = np.asarray(head.tumour.array).copy()
+    labels[np.argwhere(labels).mean(axis=0).astype(int)[0]] //= 3
+    images = {"preop": head.preop, "native": head.scan, "contrast": head.scan, "tumour": head.tumour.with_array(labels)}
+    for name, image in images.items():
+        files[name] = tmp_path / f"{name}.nrrd"
+        write_volume(image, files[name])
+    taken: dict[str, Any] = {
+        "native_taken": "2026-01-01 10:00",
+        "contrast_taken": "2026-01-01 10:10",
+        "patient_id": "P-1",
+    }
+    parts: tuple[tuple[dict[str, Any], list[int]], ...] = (({"label": "1"}, [0, 1, 3]), ({}, [0, 3]))
+    for named, values in parts:
+        plan, _scans = read_case_files(CaseFiles(**files, **taken, **named, non_enhancing="3"))
+        assert plan.tumour is not None
+        assert np.unique(plan.tumour.array).tolist() == values
+    with pytest.raises(SessionError, match="give --propose"):
+        run_files(CaseFiles(**files, **taken, label="1", flair=files["preop"]), tmp_path / "out")
 
 
 def test_a_newer_scan_withdraws_a_proposal_that_is_under_way(operation: Operation) -> None:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 from IntraopMRIReconstructionLib.data import Image
-from IntraopMRIReconstructionLib.errors import SessionError
-from IntraopMRIReconstructionLib.simulate.volumes import read_volume
+from IntraopMRIReconstructionLib.errors import IntraopError, SessionError
+from IntraopMRIReconstructionLib.simulate.volumes import read_volume, write_volume
 
 from ..assess.implant import METALS_PPM, Trajectory
+from ..assess.proposal import NECROSIS
 from ..dicom_series import is_dicom, read_series
 from ..scan_facts import TAKEN_FROM, DicomFacts, local_text, local_utc_s
 from ..segmentations import read_structure
@@ -19,10 +21,12 @@ from ..session import Plan, Session
 from ..session.baseline import not_after, read_baseline
 from ..session.files import read_points, read_structures
 from ..session.implants import told_apart
+from ..session.measures import PROPOSED, RECIPES
 from ..session.updates import Role
 from ..workflow.record import image_entry
 from .follow import follow
 from .outcome import Outcome
+from .results import OPEN, PROPOSAL, words_of
 
 PROCEDURE, IMPLANTS = "Tumour resection, control on files", "Implants, control on files"
 
@@ -37,6 +41,8 @@ class CaseFiles:
     ``outlined``: segmentations or 'NAME=LABEL' on the preoperative volume, beside them: vertebrae, pedicles, structures
     at risk. ``plan``: what a case folder knows, in the place of all these.
     ``baseline``: results of an earlier session of this patient, whose residual is compared.
+    ``non_enhancing``: number or name of that part in ``tumour``; ``propose``: intraoperative T2 or FLAIR in the
+    position of the other scans, on which what is left of it is proposed; ``flair``: one that lies on ``preop``.
     ``patient_id``: empty to take that of the DICOM headers. ``native_taken``, ``contrast_taken``: as a person enters
     them, where no header says.
     """
@@ -55,6 +61,9 @@ class CaseFiles:
     plan: Plan | None = None
     outlined: tuple[str, ...] = ()
     baseline: Path | None = None
+    non_enhancing: str = ""
+    propose: Path | None = None
+    flair: Path | None = None
 
 
 def run_files(files: CaseFiles, folder: Path, wait_s: float = 60.0) -> Outcome:
@@ -71,11 +80,34 @@ def run_files(files: CaseFiles, folder: Path, wait_s: float = 60.0) -> Outcome:
         assert plan.baseline is not None
         if why := not_after(plan.baseline, native.name, native.acquired_utc):
             raise SessionError(why)
+    if files.propose is None and files.flair is not None:
+        raise SessionError("a T2 or FLAIR from before surgery is for a proposal: give --propose, or leave --flair out")
+    if files.propose is not None and plan.tumour is None:
+        raise SessionError("what is left of a tumour is proposed by its outline before surgery: give --tumour")
+    scan = None if files.propose is None else _scan(*_read(files.propose), "native", "", False)
+    flair = None if files.flair is None else _read(files.flair)[0]
     with Session(plan) as session:
         session.connect(None)
         for role, image in scans.items():
             session.offer_scan(image, role)
-        return follow(plan, session, folder, wait_s)
+        outcome = follow(plan, session, folder, wait_s)
+        if scan is not None:
+            outcome.missing[RECIPES[PROPOSED].title] = proposal_for_review(session, scan, flair, folder)
+        return outcome
+
+
+def proposal_for_review(session: Session, scan: Image, flair: Image | None, folder: Path) -> str:
+    """Write PROPOSAL, and OPEN where it cannot be told, to ``folder``; why there is no number yet, in words."""
+    try:
+        proposal = session.propose(scan, flair)
+    except IntraopError as error:
+        return f"nothing is proposed: {error}"
+    write_volume(proposal.label, folder / PROPOSAL)
+    write_volume(proposal.open, folder / OPEN)
+    return (
+        f"{PROPOSAL} is a proposal that nobody has reviewed ({words_of(proposal.volume)}; {proposal.rests_on}) Correct "
+        f"it, with {OPEN} where it cannot be told, then give it to 'measure {PROPOSED} --outline'"
+    )
 
 
 def read_case_files(files: CaseFiles) -> tuple[Plan, dict[Role, Image]]:
@@ -107,7 +139,7 @@ def read_case_files(files: CaseFiles) -> tuple[Plan, dict[Role, Image]]:
         raise SessionError("no file says whose images these are: name the patient with --patient")
     structures = _outlined(files.outlined, preop)
     if files.tumour is not None:
-        tumour = read_structure(files.tumour, files.label, preop, "--label")
+        tumour = _tumour(files.tumour, files, preop)
         return Plan(patient, PROCEDURE, preop, tumour, at_risk=structures, patient=known), scans
     implants = tuple(_planned(path, files) for path in files.planned)
     names = [implant.name for implant in implants]
@@ -116,6 +148,20 @@ def read_case_files(files: CaseFiles) -> tuple[Plan, dict[Role, Image]]:
     outlined = told_apart(structures, implants)
     plan = Plan(patient, IMPLANTS, preop, trajectories=implants, patient=known, **vars(outlined))
     return plan, scans
+
+
+def _tumour(path: Path, files: CaseFiles, preop: Image) -> Image:
+    """The enhancing tumour, or with its non-enhancing part, or that alone."""
+    if not files.non_enhancing:
+        return read_structure(path, files.label, preop, "--label")
+    tumour = read_structure(path, files.non_enhancing, preop, "--non-enhancing")
+    labels = np.where(tumour.array != 0, NECROSIS + 1, 0).astype(np.uint8)
+    if files.label:
+        enhancing = read_structure(path, files.label, preop, "--label")
+        if enhancing.array.shape != labels.shape or not np.allclose(enhancing.ras_from_ijk, tumour.ras_from_ijk):
+            raise SessionError(f"--label and --non-enhancing of {path} lie on two grids: save them as one segmentation")
+        labels[enhancing.array != 0] = 1
+    return tumour.with_array(labels)
 
 
 def _outlined(named: Iterable[str], preop: Image) -> dict[str, Image]:

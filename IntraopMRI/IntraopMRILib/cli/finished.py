@@ -41,6 +41,14 @@ def add_assess(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--procedure", choices=("brain", "spine", *RECIPES), default="brain", help="of the case folder")
     text = "number or name of the enhancing tumour, when --tumour holds several"
     parser.add_argument("--label", default="", metavar="NUMBER|NAME", help=text)
+    text = "number or name of its non-enhancing part"
+    parser.add_argument("--non-enhancing", default="", metavar="NUMBER|NAME", help=text)
+    text = (
+        "T2 or FLAIR scan in the position of the others: what is left of the non-enhancing part is proposed on it, for "
+        "a person to review and to give to measure"
+    )
+    parser.add_argument("--propose", type=Path, metavar="SCAN", help=text)
+    parser.add_argument("--flair", type=Path, help="T2 or FLAIR that lies on the preoperative volume, for --propose")
     parser.add_argument("--patient", default="", help="identifier of the patient, where no DICOM header says it")
     for name in ("native", "contrast"):
         text = "when it was taken, by this computer's clock, where no DICOM header says it"
@@ -115,6 +123,9 @@ def assess(options: argparse.Namespace) -> int:
         None if o.case is None else plan_of_case(o.case, o.procedure),
         tuple(o.outlined),
         o.baseline,
+        o.non_enhancing,
+        o.propose,
+        o.flair,
     )
     load_scene()
     with finished_or_nothing(o.out) as folder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from ..report.html import Picture, render
 from ..session.dicom import DICOM, PIECE, REPORT, renew_report
 from ..session.files import plan_of_files, plan_of_volume, read_outline, read_points
 from ..session.journal import Journal
-from ..session.measures import Drawn, Found, Scan, measured, rano_of
+from ..session.measures import PROPOSED, Drawn, Found, Scan, measured, rano_of
+from ..session.propose import reviewed
 from ..workflow.record import SessionRecord, as_document, read_record, write_results
+from .results import PROPOSAL
 
 
 def add_measure(
@@ -62,6 +65,8 @@ def add_measure(
         option,
     )
     found = measured(plan, kind, drawn, scan)
+    if kind == PROPOSED and drawn.label is not None and (results / PROPOSAL).is_file():
+        found = replace(found, proposed=reviewed(read_outline(results / PROPOSAL), drawn.label))
     journal = Journal.resumed(record)
     journal.event("confirmed", f"the registration, by {by.strip()}, for what was drawn after the session")
     journal.drawn(found, image_uid, by.strip())

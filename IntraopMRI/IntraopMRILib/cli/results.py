@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 INCOMPLETE = 3
 #: Where the wire traffic of a recorded session lies in its results.
 RECORDING = "recording"
+#: Non-enhancing tumour that is perhaps left, for a person to review, and where that cannot be told.
+PROPOSAL, OPEN = "proposal.nrrd", "proposal-open.nrrd"
 #: One of them is in every folder that a session or a demo has finished; only such a folder is replaced by a later run.
 DONE_MARKS = ("session.json", "comparison.json")
 
