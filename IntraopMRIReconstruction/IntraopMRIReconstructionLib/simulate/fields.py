@@ -20,6 +20,8 @@ INVERSION_TOLERANCE_MM = 0.005
 #: Displacement fades to nothing within this depth under the closed skull (mm).
 SKULL_TAPER_MM = 16.0
 
+#: Below its highest point by this much (mm) a brain that sinks under air does not move.
+SAG_REACH_MM = 80.0
 #: Inside this part of the cavity's radius its collapse shrinks what is there; the wall beyond hardly changes volume.
 COLLAPSE_CORE = 0.75
 
@@ -39,18 +41,31 @@ class Opening:
         aside = np.sqrt(np.maximum(np.einsum("...c,...c", offset, offset) - height**2, 0))
         return height, aside
 
+    def over(self, points: FloatArray, up: npt.NDArray[np.float64]) -> FloatArray:
+        """Height (mm) of points (..., 3) over the opening's centre along the unit vector ``up``."""
+        return (points - self.centre_ras_mm.astype(np.float32)) @ up.astype(np.float32)
+
 
 @dataclass(frozen=True)
 class Shift:
     """How the brain moves (mm): at the surface under the opening (positive sinks inward, negative bulges outward),
 
-    collapse of the cavity's wall, swelling about the cavity, and the largest of the random field.
+    collapse of the cavity's wall, swelling about the cavity, and the largest of the random field; how far the brain
+    sinks away from the dura at its highest point, under air (``sag_mm``). ``up``: against gravity, RAS; the opening
+    when None.
     """
 
     surface_mm: float = 9.0
     collapse_mm: float = 2.5
     swelling_mm: float = 0.0
     random_mm: float = 1.5
+    sag_mm: float = 0.0
+    up: tuple[float, float, float] | None = None
+
+    def upward(self, opening: Opening) -> npt.NDArray[np.float64]:
+        """Unit vector against gravity."""
+        up = opening.outward if self.up is None else np.array(self.up, dtype=np.float64)
+        return np.asarray(up / np.linalg.norm(up))
 
 
 def brain_shift(
@@ -65,7 +80,7 @@ def brain_shift(
     """Where the brain moves to: displacement (k, j, i, 3) in mm RAS at every point before surgery.
 
     ``hull_mm`` (k, j, i): signed distance to the inner skull, negative inside. Zero at the closed skull and at its
-    base. Folds nowhere: raises DataError when the wanted motion would.
+    base, but for what sinks under air. Folds nowhere: raises DataError when the wanted motion would.
     """
     shape: Shape = hull_mm.shape
     spacing = float(np.linalg.norm(ras_from_ijk[:3, 0]))
@@ -88,6 +103,11 @@ def brain_shift(
     for amount, radius in ((-shift.collapse_mm, cavity_radius_mm), (shift.swelling_mm, 1.5 * cavity_radius_mm)):
         field = field + free[..., None] * _radial(points - cavity_centre_ras_mm.astype(np.float32), radius, amount)
     field = field + random_field(shape, spacing, 12.0, shift.random_mm, rng, weight=taper)
+    if shift.sag_mm:
+        up = shift.upward(opening)
+        over = opening.over(points, up)
+        below = np.clip((over[hull_mm < 0].max() - over) / SAG_REACH_MM, 0, 1)
+        field = field - (shift.sag_mm * np.cos(0.5 * np.pi * below) ** 2)[..., None] * up
     result = np.asarray(field, dtype=np.float32)
     smallest = float(jacobian_determinant(result, ras_from_ijk).min())
     if smallest <= 0.05:

@@ -14,24 +14,22 @@ from scipy import ndimage
 from ..data import FloatArray, Image, Matrix
 from ..geometry import apply, invert
 from .anatomy import Anatomy
+from .exposure import AIR, BARE, FLUID_LEVEL_MM, Exposure, opened, subdural_air
+from .fields import Shift
 from .grids import Shape, coarser, index_coordinates, points_of, resampled, sampled, smooth_noise, stream
 from .head import CSF, GREY, WHITE
 from .lesion import ENHANCING, NECROSIS, NON_ENHANCING, SALINE, Filling, Resection, Tumour
 
 BoolArray = npt.NDArray[np.bool_]
 
-AIR, CLOT, TUMOUR_NATIVE, NECROSIS_NATIVE, OEDEMA_NATIVE = 4.0, 1120.0, 500.0, 270.0, 620.0
+CLOT, TUMOUR_NATIVE, NECROSIS_NATIVE, OEDEMA_NATIVE = 1120.0, 500.0, 270.0, 620.0
 TUMOUR_ENHANCEMENT, WALL_ENHANCEMENT = 680.0, 150.0
 #: Clot and irritated tissue lie within about this distance of the cavity's wall (mm).
 WALL_LAYER_MM = 1.3
 #: Tumour takes up contrast agent unevenly: relative standard deviation.
 UNEVEN_UPTAKE = 0.13
-#: Fluid stands this far (mm) below the craniotomy; above it there is air.
-FLUID_LEVEL_MM, RIM_OF_BONE_MM = -7.0, -12.0
 #: Grain of clot and of bubbles in haemostatic material (voxels of 2 mm).
 GRAIN = 1.2
-#: The scalp is held back this much further than the bone, from this distance to the inner skull on (mm).
-SCALP_RETRACTION_MM, SCALP_FROM_MM = 5.0, 10.0
 #: Partial volume at borders between tissues (voxels).
 SOFT = 0.6
 PREOP_NOISE = 0.012
@@ -41,13 +39,15 @@ PREOP_NOISE = 0.012
 class Look:
     """How the scan differs from the preoperative one: ``contrast`` 0..1 of a changed grey/white contrast; clot on the
 
-    cavity's wall (``blood``); thin enhancement that surgery causes (``wall``); what the cavity holds (``filling``).
+    cavity's wall (``blood``); thin enhancement that surgery causes (``wall``); what the cavity holds (``filling``); the
+    surroundings of the opening (``exposure``).
     """
 
     contrast: float
     blood: bool
     wall: bool
     filling: Filling = SALINE
+    exposure: Exposure = BARE
 
 
 def render_intraop(
@@ -55,6 +55,7 @@ def render_intraop(
     tumour: Tumour,
     resection: Resection,
     look: Look,
+    shift: Shift,
     pull: Image,
     pose: Matrix,
     grid: Matrix,
@@ -70,11 +71,12 @@ def render_intraop(
     hull = resampled(head.hull_mm, head.ras_from_ijk, grid, shape, back, outside=60.0)
     static = resampled(head.head_t1, head.ras_from_ijk, grid, shape, back)
     glow = resampled(head.enhancement, head.ras_from_ijk, grid, shape, back)
-    _open_head(static, glow, hull, tumour, back @ grid)
+    up = shift.upward(tumour.opening)
+    opened(static, glow, hull, head, tumour.opening, up, look.exposure, back @ grid, seed)
 
     rows = np.flatnonzero(hull < 12.0)  # the brain, and room for it to bulge
     aligned = apply(back @ grid, np.stack(np.unravel_index(rows, shape)[::-1], axis=-1))
-    height, _ = tumour.opening.along_and_aside(aligned.astype(np.float32))
+    height = tumour.opening.over(aligned.astype(np.float32), up)
     at = index_coordinates(
         head.ras_from_ijk, aligned + sampled(pull.array, index_coordinates(pull.ras_from_ijk, aligned))
     )
@@ -94,11 +96,14 @@ def render_intraop(
     tissue = _other_contrast(tissue, look.contrast, stream(seed, "contrast"))
     uptake = local(_uptake(resection.residual, seed))
 
-    outside = static.ravel()[rows]
+    outside, shine = static.ravel()[rows], glow.ravel()[rows]
+    if shift.sag_mm:
+        air = subdural_air(hull.ravel()[rows], height, shift.sag_mm)
+        outside, shine = outside * (1 - air) + AIR * air, shine * (1 - air)
     brain_part = in_brain * (1 - in_cavity)
     native = outside * (1 - in_brain) + filling * in_brain * in_cavity + tissue * brain_part
     # The uptake is soft at the cavity already: taking the cavity's softness off again would thin the residual out.
-    gain = sampled(head.enhancement, at) * brain_part + uptake * in_brain + glow.ravel()[rows] * (1 - in_brain)
+    gain = sampled(head.enhancement, at) * brain_part + uptake * in_brain + shine * (1 - in_brain)
     if look.blood or look.wall:
         spots = near[local(_soft(resection.cavity, WALL_LAYER_MM))[near] > 0.05]
         _stain_wall(native, gain, at, spots, resection, look, seed)
@@ -148,20 +153,6 @@ def bias_field(
     pattern = pattern - pattern[inside].mean()
     pattern = np.tanh(pattern / np.abs(pattern[inside]).max() * 1.5) / np.tanh(1.5)
     return resampled(1 + amount * pattern, coarse, grid, shape, outside=None)
-
-
-def _open_head(
-    static: FloatArray, glow: FloatArray, hull: FloatArray, tumour: Tumour, preop_from_index: Matrix
-) -> None:
-    """Replace bone, dura and scalp over the craniotomy by air, and what opens below by fluid; in place."""
-    near = np.flatnonzero(hull.ravel() > -6.0)
-    points = apply(preop_from_index, np.stack(np.unravel_index(near, static.shape)[::-1], axis=-1))
-    height, aside = tumour.opening.along_and_aside(points.astype(np.float32))
-    radius = tumour.opening.radius_mm + SCALP_RETRACTION_MM * (hull.ravel()[near] > SCALP_FROM_MM)
-    gone = np.clip(radius - aside + 0.5, 0, 1) * (height > RIM_OF_BONE_MM)
-    filling = np.where(height > FLUID_LEVEL_MM, AIR, CSF)
-    static.ravel()[near] = static.ravel()[near] * (1 - gone) + filling * gone
-    glow.ravel()[near] *= 1 - gone
 
 
 def _native(head: Anatomy, tumour: Tumour) -> FloatArray:

@@ -10,9 +10,10 @@ from IntraopMRIReconstructionLib.data import Image
 from IntraopMRIReconstructionLib.errors import DataError
 from IntraopMRIReconstructionLib.geometry import apply, invert, rotation_angle_deg
 from IntraopMRIReconstructionLib.simulate.anatomy import Anatomy
+from IntraopMRIReconstructionLib.simulate.exposure import IN_THEATRE
 from IntraopMRIReconstructionLib.simulate.fields import Shift, jacobian_determinant
 from IntraopMRIReconstructionLib.simulate.grids import index_coordinates, resampled, sampled
-from IntraopMRIReconstructionLib.simulate.lesion import ENHANCING, NECROSIS, NON_ENHANCING, SALINE, Filling
+from IntraopMRIReconstructionLib.simulate.lesion import ENHANCING, NECROSIS, NON_ENHANCING, Filling
 from IntraopMRIReconstructionLib.simulate.phantom import CONTRAST, NATIVE, BrainCase, Difficulty, make_brain_case
 from scipy import ndimage
 
@@ -87,12 +88,14 @@ def test_only_the_residual_enhances_and_blood_is_bright_in_both(hard_case: Brain
     assert np.median(gain[blood]) < 50
 
 
-def test_clot_lies_at_the_bottom_of_the_cavity_and_saline_above(small_head: Anatomy) -> None:
-    filling = Filling(0.5, 900.0, 0.05)
-    case, saline = (
-        make_brain_case(7, small_head, replace(STILL, filling=each), spacing_mm=2.0) for each in (filling, SALINE)
-    )
-    np.testing.assert_array_equal(case.truth.cavity.array, saline.truth.cavity.array)
+@pytest.fixture(scope="module")
+def still(small_head: Anatomy) -> BrainCase:
+    return make_brain_case(7, small_head, STILL, spacing_mm=2.0)
+
+
+def test_clot_lies_at_the_bottom_of_the_cavity_and_saline_above(small_head: Anatomy, still: BrainCase) -> None:
+    case = make_brain_case(7, small_head, replace(STILL, filling=Filling(0.5, 900.0, 0.05)), spacing_mm=2.0)
+    np.testing.assert_array_equal(case.truth.cavity.array, still.truth.cavity.array)
     inside = ndimage.binary_erosion(case.truth.cavity.array)
     native, contrast = (case.intraop[name].array[inside] for name in (NATIVE, CONTRAST))
     packed = native > 600
@@ -105,6 +108,43 @@ def test_clot_lies_at_the_bottom_of_the_cavity_and_saline_above(small_head: Anat
         )
     )
     assert np.quantile(height[packed], 0.98) < np.quantile(height[~packed], 0.02) + 2.0
+
+
+def test_a_brain_that_sinks_leaves_air_under_the_dura_and_fluid_below(small_head: Anatomy, still: BrainCase) -> None:
+    up = np.array([0.0, 1.0, 0.0])
+    sunk = replace(STILL, shift=replace(STILL.shift, sag_mm=9.0, up=(0.0, 1.0, 0.0)))
+    case = make_brain_case(7, small_head, sunk, spacing_mm=2.0)
+    truth = case.truth
+    brain, was_brain = (each.truth.brain.array | each.truth.cavity.array for each in (case, still))
+    gap = ndimage.binary_erosion(was_brain & ~ndimage.binary_dilation(brain))
+    places = apply(invert(truth.intraop_from_preop), apply(truth.brain.ras_from_ijk, np.argwhere(gap)[:, ::-1]))
+    opening = case.grown.opening
+    closed = opening.along_and_aside(places)[1] > opening.radius_mm + 3.0
+    heights, values = (places @ up)[closed], case.intraop[NATIVE].array[gap][closed]
+    assert heights.max() - heights[values < 50].min() == pytest.approx(1.5 * 9.0, abs=5.0)
+    assert (values < 50).sum() * truth.brain.voxel_volume_ml > 5.0
+    assert heights[values > 100].max() < heights[values < 50].min() + 3.0
+    points = voxels(truth.brain)
+    before = truth.preop_from_intraop(points)
+    sinking = np.linalg.norm(apply(truth.intraop_from_preop, before) - points, axis=-1)
+    assert sinking.max() == pytest.approx(9.0, abs=1.0)
+    assert np.median(sinking[before @ up < (before @ up).max() - 90.0]) < 0.1
+
+
+def test_an_opened_skull_is_dressed_as_in_theatre(small_head: Anatomy, still: BrainCase) -> None:
+    """Dura about the opening enhances, scalp lies folded beside it, pins leave voids; the brain stays as it was."""
+    bare, dressed = still, make_brain_case(7, small_head, replace(STILL, exposure=IN_THEATRE), spacing_mm=2.0)
+    np.testing.assert_array_equal(bare.truth.brain.array, dressed.truth.brain.array)
+    deep = ndimage.binary_erosion(bare.truth.brain.array, iterations=3)
+    native = [each.intraop[NATIVE].array for each in (bare, dressed)]
+    np.testing.assert_allclose(native[1][deep], native[0][deep], atol=1e-3)
+    more = (native[1] - native[0]) * ~ndimage.binary_dilation(deep, iterations=5)
+    voxel_ml = bare.truth.brain.voxel_volume_ml
+    assert (more > 200).sum() * voxel_ml > 8.0, "flap"
+    assert ((more < -200) & (native[1] < 20)).sum() * voxel_ml > 0.3, "pins"
+    gain = [each.intraop[CONTRAST].array - each.intraop[NATIVE].array for each in (bare, dressed)]
+    dura = (gain[1] - gain[0] > 200) & ~bare.truth.brain.array
+    assert 2.0 < dura.sum() * voxel_ml < 40.0
 
 
 def test_fields_are_inverse_and_do_not_fold(hard_case: BrainCase) -> None:
