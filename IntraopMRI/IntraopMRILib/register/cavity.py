@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from IntraopMRIReconstructionLib.geometry import within_mm
+from IntraopMRIReconstructionLib.geometry import closed_mm, within_mm
 from scipy import ndimage
 
 from .lattice import LOOSE
@@ -27,6 +27,10 @@ SMALLEST_ML = 0.4
 CHANGED = 0.1
 #: Dark voxels between parts of the cavity that lie nearer than twice this belong to it, mm.
 CLOSED_MM = 8.0
+#: A hole that the brain embraces has a mouth narrower than twice the first, mm. What lies outside of that, under the
+#: dura or in the opening, where the brain has sunk under air or fluid, is cavity (a lobe that was taken out) only where
+#: it is thicker than twice the second: the brain carried over was seen to stand out into such a gap by 12 mm at most.
+EMBRACED_MM, SHEET_MM = 25.0, 8.0
 #: The cavity's wall is as thick as this, mm; blood on it may be thicker and is seen.
 RIM_MM = 2.5
 #: Blood, clot and haemostatic material lie this near to the cavity, mm, and differ by more than this part of the
@@ -66,9 +70,10 @@ def find_cavity(
     now, was = (_relative(values, both, voxel) for values in (fixed, carried))
     alike = _agent_alike(now, was, carried_brain, carried_tumour, voxel)
     near_tumour = within_mm(carried_tumour, FILLED_REACH_MM, voxel)
-    # A sinus that enhanced is dark without agent.
-    was_tissue = (was > TISSUE) & (alike | (was < BRIGHT) | near_tumour)
+    # What enhanced away from the tumour is a sinus: dark without agent, and stays with the dura when the brain sinks.
+    was_tissue = (was > TISSUE) & ((was < BRIGHT) | (near_tumour if carried_tumour.any() else alike))
     dark = (now < DARK) & carried_brain & scanned(fixed)
+    dark &= _in_brain(dark & (was_tissue | carried_tumour), brain, voxel)
     fluid = _fluid(now, dark, was_tissue, carried_brain & (was_tissue | carried_tumour), voxel)
     replaced = carried_tumour & (was < DARK) & (now > TISSUE)
     # Without agent nothing but clot is bright, and what enhanced tells nothing; with it clot looks like tumour.
@@ -100,6 +105,19 @@ def _fluid(
     grown |= ndimage.binary_dilation(grown) & gone & _more_than_half(now, grown)
     result[box] = ndimage.binary_fill_holes(ndimage.binary_closing(grown) | grown)
     return result
+
+
+def _in_brain(gone: BoolArray, brain: BoolArray, voxel: npt.NDArray[np.float64]) -> BoolArray:
+    """Where holes of the ``brain`` may be: all that it embraces, and where what is ``gone`` is no sheet upon it.
+
+    What it embraces is seen on blocks of two voxels, in a tenth of the time.
+    """
+    even = np.pad(brain, [(0, count % 2) for count in brain.shape])
+    k, j, i = (count // 2 for count in even.shape)
+    half = even.reshape(k, 2, j, 2, i, 2).mean(axis=(1, 3, 5)) >= 0.5
+    embraced = closed_mm(half, EMBRACED_MM, 2.0 * voxel).repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    thick = within_mm(~within_mm(~gone, SHEET_MM, voxel), SHEET_MM, voxel)
+    return np.asarray(embraced[tuple(slice(count) for count in brain.shape)] | thick)
 
 
 def _filled(replaced: BoolArray, voxel: npt.NDArray[np.float64]) -> BoolArray:
