@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 import slicer
 from host.fixtures import app, wait_until
+from IntraopMRIReconstructionLib.data import Pose
 from IntraopMRIReconstructionLib.geometry import apply
 from panels.operation import REFUSED, RISK, TARGET, Operation, pose, product, texts
 from panels.test_heat import numbers, tell
@@ -59,6 +61,44 @@ def test_the_sentence_of_page_5_follows_the_pointer_by_itself(operation: Operati
     # Its age is counted in one place; a second one would stand still beside it.
     assert not any(sign.isdigit() for sign in said)
     assert operation.page("NAVIGATE").ui.alarmLabel.text.count("The last pose of")
+
+
+def test_a_pointer_on_the_table_is_calm_until_page_5_is_opened(
+    operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guided(operation)
+    monkeypatch.setattr(product("navigate.watch"), "ASIDE_S", 0.4)
+    monkeypatch.setattr(operation.session, "links", lambda: {"tracker": ("127.0.0.1:1", True)})
+    operation.open("NAVIGATE")
+    operation.point(apply(pose(), TARGET))
+    ui, amber = operation.page("NAVIGATE").ui, product("scene.panels.style").CHECK
+
+    def unseen(seconds: float) -> list[str]:
+        """The tracker does not see it for so long; then, what the 3D view says."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            operation.running.place(Pose(np.eye(4), "Pointer", time.monotonic(), time.time(), valid=False))
+            operation.running._move()
+            operation.page("NAVIGATE").poseArrived()
+            slicer.app.processEvents()
+        operation.page("NAVIGATE").tick()
+        operation.panel.annotate()
+        return texts(operation, "3D")
+
+    assert any("TOOL NOT SEEN" in text for text in unseen(0.1))
+    assert amber in ui.alarmLabel.text
+    said = unseen(0.5)
+    assert not any("NOT SEEN" in text for text in said)
+    assert "pointer out of sight" in said
+    assert amber not in ui.alarmLabel.text
+    assert "out of sight" in ui.alarmLabel.text
+    assert "mm" not in ui.residualDistanceLabel.text + ui.riskDistanceLabel.text + ui.targetDistanceLabel.text
+    operation.open("DECIDE")
+    assert not any("NOT SEEN" in text for text in unseen(0.1))
+    # Whoever opens the page of the pointer wants it.
+    operation.open("NAVIGATE")
+    assert any("TOOL NOT SEEN" in text for text in unseen(0.1))
+    assert amber in ui.alarmLabel.text
 
 
 def test_the_views_carry_the_distance_to_the_nearest_structure_at_risk(

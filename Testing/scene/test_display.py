@@ -86,6 +86,14 @@ def test_tool_out_of_sight_is_said_so() -> None:
     assert "6.3" not in words(texts)
 
 
+def test_a_tool_that_was_laid_aside_is_quiet() -> None:
+    texts = corners(replace(SOUND, pose_trust="out of sight", pose_age_s=400.0))
+    assert texts.banners == ()
+    assert "6.3" not in words(texts)
+    assert "pointer out of sight" in words(texts)
+    assert not any(line.color == Tone.CAUTION.color for line in (*texts.topRight, *texts.bottomRight))
+
+
 @pytest.mark.parametrize("bad_age", [None, float("nan"), float("inf"), -1.0])
 def test_a_live_pose_without_an_age_is_no_position(bad_age: float | None) -> None:
     texts = corners(replace(SOUND, pose_age_s=bad_age))

@@ -11,6 +11,11 @@ from IntraopMRIReconstructionLib.errors import DataError
 
 #: A single late packet does not blank the view for good; this many fresh poses in a row end a withdrawal.
 FRESH_POSES = 3
+#: A tool that the tracker has not seen for so long (s) was laid aside: nobody waits for it, and an alarm that nobody
+#: needs is overseen when it matters.
+ASIDE_S = 30.0
+#: It is taken up again when it is seen for so long (s): one that lies at the edge of the camera's view only glimpses.
+TAKEN_UP_S = 2.0
 
 
 class Trust(Enum):
@@ -20,6 +25,7 @@ class Trust(Enum):
     STALE = "stale"
     RETURNING = "returning"
     NOT_SEEN = "not seen"
+    ASIDE = "out of sight"
     NEVER = "never received"
 
 
@@ -41,7 +47,8 @@ class PoseWatch:
     """Follows the poses of one tool. ``clock`` gives monotonic seconds, as in :meth:`Pose.age_s`.
 
     The age counts from the last pose whose stamp advanced: one that is repeated on a live link is not fresh.
-    Every pose counts when the sender sets no time stamps (None).
+    Every pose counts when the sender sets no time stamps (None). A tool that is not seen for ``ASIDE_S`` is laid aside
+    until it is taken up, or somebody expects it; one whose tracker is silent is not.
     """
 
     def __init__(self, tool: str, clock: Callable[[], float], stale_s: float = POSE_STALE_S) -> None:
@@ -53,6 +60,14 @@ class PoseWatch:
         self._pose: Pose | None = None
         self._heart, self._alive_s = Heartbeat(), float("-inf")
         self._fresh = FRESH_POSES
+        #: Since when it is not seen, and since when it is seen again; from when on somebody has waited for it.
+        self._lost_s: float | None = None
+        self._seen_s: float | None = None
+        self._expected_s = float("-inf")
+
+    def expect(self) -> None:
+        """Somebody wants to navigate with it now: when it is not seen, that matters again."""
+        self._expected_s = self._clock()
 
     def update(self, pose: Pose) -> None:
         """Take in a pose. Poses of other tools, and late ones older than the last, are refused by DataError."""
@@ -68,6 +83,19 @@ class PoseWatch:
             steady = last.valid and self._alive_s - before_s <= self._stale_s
             self._fresh = min(FRESH_POSES, self._fresh + 1) if steady else 1
         self._pose = pose
+        self._note(pose.valid, pose.received_monotonic_s)
+
+    def _note(self, seen: bool, now_s: float) -> None:
+        if not seen:
+            self._seen_s = None
+            self._lost_s = now_s if self._lost_s is None else self._lost_s
+            return
+        self._seen_s = now_s if self._seen_s is None else self._seen_s
+        if self._lost_s is not None and (not self._aside(now_s) or now_s - self._seen_s >= TAKEN_UP_S):
+            self._lost_s = None
+
+    def _aside(self, now_s: float) -> bool:
+        return self._lost_s is not None and now_s - max(self._lost_s, self._expected_s) > ASIDE_S
 
     @property
     def pose(self) -> Pose | None:
@@ -80,6 +108,8 @@ class PoseWatch:
             return PoseState(Trust.NEVER, None, f"no pose of '{self.tool}' has arrived: check the tracker")
         now = self._clock()
         age = now - self._alive_s
+        if not self._pose.valid and self._aside(now):
+            return PoseState(Trust.ASIDE, age, f"'{self.tool}' is out of sight")
         if not self._pose.valid:
             return PoseState(Trust.NOT_SEEN, age, f"the tracker does not see '{self.tool}': clear the line of sight")
         if age > self._stale_s and self._pose.age_s(now) <= self._stale_s:

@@ -35,6 +35,8 @@ SHOWN_OF_IMPLANT = ("entry deviation", "tip deviation", "radial deviation", "ang
 CLEARANCE = ": clearance to "
 #: More implants than these have one line each: where the tip went.
 MOST_IN_FULL, MOST_IN_LINES = 1, 12
+#: Without a tool, or with one that was laid aside, nobody is waiting for a number: a quiet word stands in its place.
+CALM = ("never received", "out of sight")
 NOT_CLINICAL = "Research use only. Not for clinical use."
 
 
@@ -116,8 +118,8 @@ class Readout:
 
     ``implants``: name of the implant to its planned-against-actual measurements, in the order to show.
     ``image_age_s`` None means that the time of the scan is unknown. ``pose_trust`` is ``live``, ``stale``,
-    ``returning``, ``not seen`` or ``never received``, the value of the pose watch's trust; only a live pose with an age
-    is a position.
+    ``returning``, ``not seen``, ``out of sight`` or ``never received``, the value of the pose watch's trust; only a
+    live pose with an age is a position, and the last two are calm.
     ``withdrawn``: why there is no registration (the bridge's ``withdrawnBecause``). ``unplaced``: no scan came yet, so
     the pointer has no place in the volume that is shown.
     ``preview``: percent acquired, when the picture is the preview of a scan that still arrives.
@@ -171,6 +173,8 @@ class Readout:
         """Why the pose is no position, empty when it is one."""
         if self.pose_trust == "never received":
             return "no tool tracked"
+        if self.pose_trust == "out of sight":
+            return "pointer out of sight"
         if self.pose_age_s is None or not math.isfinite(self.pose_age_s) or self.pose_age_s < 0:
             return "pose age unknown"
         if self.pose_trust == "live":
@@ -219,7 +223,7 @@ def corners(readout: Readout) -> Corners:
     if readout.extent_of_resection is None and readout.piece is None:
         resected = ()
     if readout.heat is not None:
-        tip = () if readout.pose_trust == "never received" else topRight
+        tip = () if readout.pose_trust in CALM else topRight
         topLeft, topRight, resected = readout.heat.peak, tip + readout.heat.risks, readout.heat.volume
     return Corners(topLeft, topRight, resected, _state(readout), banners(readout), NOT_CLINICAL)
 
@@ -247,7 +251,7 @@ def banners(readout: Readout) -> tuple[Banner, ...]:
     if readout.unwatched and not readout.pose_problem:
         result.append(Banner("NO ALARMS WHILE ANOTHER MODULE IS OPEN", tone=Tone.CAUTION))
     # A tool that comes back is steady within a tenth of a second: a band across the views would only flash.
-    if readout.pose_problem and readout.pose_trust not in ("never received", "returning"):
+    if readout.pose_problem and readout.pose_trust not in (*CALM, "returning"):
         result.append(Banner(_shouted(readout.pose_problem), tone=Tone.CAUTION))
     return tuple(result)
 
@@ -404,7 +408,7 @@ def _state(readout: Readout) -> tuple[Line, ...]:
     if readout.preview:
         image = f"Preview, {readout.preview} acquired"
     problem = readout.pose_problem
-    if readout.pose_trust == "never received":
+    if readout.pose_trust in CALM:
         pose = Line(problem.capitalize(), READ, colors.TEXT_QUIET)
     elif problem or readout.pose_age_s is None:
         pose = Line(problem.capitalize(), READ, Tone.CAUTION.color, bold=True)

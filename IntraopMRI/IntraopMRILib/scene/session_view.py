@@ -183,6 +183,16 @@ class SessionView:
         """Whether a tool was tracked but its last pose may not be shown now."""
         return self._watch is not None and not self._watch.state().live
 
+    def expectPointer(self) -> None:
+        """A person wants to navigate: that the pointer is not seen is said large again."""
+        if self._watch is not None:
+            self._watch.expect()
+
+    @property
+    def pointerAside(self) -> bool:
+        """Whether the pointer was laid aside: it is missed by nobody, and its numbers are not there."""
+        return self._watch is not None and self._watch.state().trust is Trust.ASIDE
+
     def steady(self, pose: Pose) -> None:
         """The last pose without the tremor of the hand: from there all distances are measured."""
         self._steady = pose

@@ -151,3 +151,43 @@ def test_an_unknown_distance_is_not_safe() -> None:
 def test_impossible_limits(limits: Any) -> None:
     with pytest.raises(DataError, match="alarm limits"):
         DistanceAlarm(*limits)
+
+
+def test_a_tool_that_was_laid_aside_is_calm_until_it_is_wanted() -> None:
+    watch, clock = live_watch()
+
+    def at(seconds: float, *, valid: bool) -> Trust:
+        clock.now = 100.0 + seconds
+        watch.update(pose(clock.now, valid=valid))
+        return watch.state().trust
+
+    assert at(1.0, valid=False) is Trust.NOT_SEEN
+    assert at(30.0, valid=False) is Trust.NOT_SEEN
+    assert at(31.5, valid=False) is Trust.ASIDE
+    assert watch.pose is None
+    assert "out of sight" in watch.state().reason
+    # A glimpse at the edge of the camera's view is not taking it up.
+    at(40.0, valid=True)
+    assert at(40.1, valid=False) is Trust.ASIDE
+    # Somebody wants to navigate: that it is not seen matters again, for a while.
+    watch.expect()
+    assert at(41.0, valid=False) is Trust.NOT_SEEN
+    assert at(71.0, valid=False) is Trust.ASIDE
+    for n in range(50):
+        taken_up = at(80.0 + 0.05 * n, valid=True)
+    assert taken_up is Trust.LIVE
+    assert at(83.0, valid=False) is Trust.NOT_SEEN
+
+
+def test_a_tracker_that_is_silent_is_never_calm() -> None:
+    watch, clock = live_watch()
+    clock.now = 400.0
+    assert watch.state().trust is Trust.STALE
+
+
+def test_a_tool_that_flickers_is_not_laid_aside() -> None:
+    watch, clock = live_watch()
+    for n in range(600):
+        clock.now = 100.1 + 0.1 * n
+        watch.update(pose(clock.now, valid=bool(n % 4)))
+        assert watch.state().trust is not Trust.ASIDE

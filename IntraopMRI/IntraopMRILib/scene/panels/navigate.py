@@ -96,6 +96,13 @@ class NavigatePage(Page):
             return done(_("The pointer guides, and the scanner's image plane follows it."))
         return done(_("The pointer guides."))
 
+    def enter(self) -> None:
+        """Whoever opens this page wants to navigate."""
+        if self.running.view is not None:
+            self.running.view.expectPointer()
+        if self._guidance is not None:
+            self._guidance.expect()
+
     def refresh(self) -> None:
         """What does not move by itself."""
         tracked = bool(self.parameters.tracker.used)
@@ -283,6 +290,8 @@ class NavigatePage(Page):
     def _alarm(self, guide: Guidance | None) -> None:
         if guide is None:
             text = ""  # the state of the page says why
+        elif self.running.view.pointerAside:
+            text = sized(sentence(guide.why), 14)
         elif guide.why:
             text = colored(sentence(guide.why), CHECK, 18)
         elif guide.risk is None:

@@ -90,6 +90,11 @@ class Guidance:
         if self._target is not None:
             self.target = target_distance(tip, self._target)
 
+    def expect(self) -> None:
+        """See :meth:`PoseWatch.expect`."""
+        if self._watch is not None:
+            self._watch.expect()
+
     @property
     def why(self) -> str:
         """Why nothing is shown of the pointer; empty while it is live."""
