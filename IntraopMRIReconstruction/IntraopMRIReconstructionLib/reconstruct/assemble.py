@@ -106,6 +106,8 @@ class Assembler(Arrivals):
         self._applied: npt.NDArray[np.complex64] | None = None
         self._stored = False
         self._planned = int(planned_mask(encoding).sum())
+        said = encoding.metadata.get(ECHO_TRAIN, "")
+        self._train = int(said) if said.isdecimal() else 0
 
     @property
     def frames(self) -> tuple[tuple[int, int], ...]:
@@ -199,7 +201,9 @@ class Assembler(Arrivals):
             calibration = None if calibration is None else mixed(rest, calibration, calibrating.calibrated)
         known = frame.stored, self._known
         if self._keeps and frame.fits != known:
-            samples, misfit = fitting(samples, frame.counts > 0, self._source.is_3d, self._order_in_time(frame))
+            samples, misfit = fitting(
+                samples, frame.counts > 0, self._source.is_3d, self._order_in_time(frame), self._train > 1
+            )
             frame.fits, warnings = (None, (*warnings, misfit)) if misfit else (known, warnings)
         return KSpace(
             samples=samples,
@@ -219,7 +223,7 @@ class Assembler(Arrivals):
     def _order_in_time(self, frame: _Frame) -> npt.NDArray[np.int32] | None:
         """(z, y) when each line was read, None when nobody knows: lines that come in the order of k-space were read so,
         one after each excitation, or sorted by who sent them."""
-        if self._source.metadata.get(ECHO_TRAIN) == "1":
+        if self._train == 1:
             return frame.order
         axes = (frame.order, frame.order.T) if self._source.is_3d else (frame.order,)
         there = frame.counts > 0

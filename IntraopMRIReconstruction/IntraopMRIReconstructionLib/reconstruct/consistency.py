@@ -96,11 +96,16 @@ class Misfits:
 
 
 def fitting(
-    samples: ComplexArray, acquired: Mask, is_3d: bool, order: npt.NDArray[np.integer[Any]] | None = None
+    samples: ComplexArray,
+    acquired: Mask,
+    is_3d: bool,
+    order: npt.NDArray[np.integer[Any]] | None = None,
+    train: bool = False,
 ) -> tuple[ComplexArray, str]:
     """(``samples`` (coils, z, y, x), or a copy whose lines fit; what was wrong with them in words, "" when nothing).
 
-    ``acquired``: (z, y), the lines that are there; ``order``: (z, y), when each was read, None when nobody knows.
+    ``acquired``: (z, y), the lines that are there; ``order``: (z, y), when each was read, None when nobody knows;
+    ``train``: whether several are read after each excitation, as far as the header says.
     A few jumps of gain or phase are undone and a few foreign lines made from those beside them, if everything fits
     afterwards and no other explanation fits as well; else the lines stay as they came. What changes from echo to echo
     of a train, or on the way to the steady state, comes and goes in time, and is no fault.
@@ -108,7 +113,7 @@ def fitting(
     found = misfits(samples, acquired, is_3d)
     in_time = found.most_jumps == 0 or _in_time(found, acquired, is_3d, order)
     if found.gain_alone and not in_time:
-        if order is None:
+        if order is None and not train:
             return samples, f"{found.words}: a change of gain in mid-scan, or echoes of a train; nobody can tell which"
         found = replace(found, jumps=(np.zeros_like(found.jumps[0]), np.zeros_like(found.jumps[1])))
     words, judged = found.words, found.judged

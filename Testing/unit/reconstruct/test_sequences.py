@@ -88,13 +88,15 @@ def test_the_steps_of_an_echo_train_are_no_gain_and_a_line_of_one_is_still_found
     assert "expect ghosts" in fitting(samples, WHOLE, False, seen.order[None])[1]
 
 
-@pytest.mark.parametrize(("train", "in_order", "said"), [("", False, ""), ("", True, "or echoes"), ("1", True, "corr")])
+@pytest.mark.parametrize(
+    ("train", "in_order", "said"), [("", False, ""), ("", True, "or echoes"), ("4", True, ""), ("1", True, "corr")]
+)
 def test_when_lines_were_read_is_known_by_their_arrival_or_the_header(train: str, in_order: bool, said: str) -> None:
     rng = np.random.default_rng(5)
     head = Slice((SIZE, SIZE), (FIELD, FIELD), random_head(rng), ring_of_coils(COILS, FIELD))
     seen = views(SIZE, 4, "linear", 1)
     samples, _ = read(head, turbo_spin_echo(seen, 0.025, 4.0), rng)
-    if train:
+    if train == "1":
         samples, _ = read(head, gradient_echo(views(SIZE, 1, "linear"), 0.3, 70.0), rng)
         samples[:, :, 48:] *= 0.5
     encoding = Encoding(
