@@ -8,8 +8,8 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from fastcrc import crc64
 
@@ -48,8 +48,7 @@ class RefusedMessage(WireError):
         self.reason = reason
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """The 58 bytes before every body. ``timestamp``: 32.32 fixed-point UTC seconds, 0 when unused."""
 
     version: int

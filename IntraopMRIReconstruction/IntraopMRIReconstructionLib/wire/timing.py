@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..data import POSE_STALE_S, Heartbeat, Pose
 from ..errors import WireError
@@ -27,8 +27,7 @@ HANDOVER_S = 2.0
 ABSENT, WRONG, BACKWARDS, FROZEN = "absent", "wrong clock", "backwards", "frozen"
 
 
-@dataclass(frozen=True)
-class SenderTime:
+class SenderTime(NamedTuple):
     """What one time stamp tells. ``sent_utc_s`` None: nothing that may be believed, ``fault`` says why.
 
     ``clock_offset_s``: sender's clock minus ours, plus nothing we could know about the shortest way of a message (a
