@@ -98,6 +98,12 @@ def test_a_curve_that_is_corrected_beyond_straight_is_not_one_that_is_left(
     assert angle.value == pytest.approx(tilt_deg)
 
 
+def test_endplates_that_are_exchanged_bend_no_spine_to_the_other_side() -> None:
+    now = disc("lower", 10.0, 60.0) + disc("upper", -4.0, -40.0)
+    with pytest.raises(AssessmentError, match="the upper endplate must lie above the lower one"):
+        measured(plan_of("cobb"), "cobb", drawn(now), SCAN)
+
+
 def test_intervals_hold_the_truth_when_points_are_placed_by_hand() -> None:
     rng = np.random.default_rng(3)
     exact = disc("upper", 12.0, 60.0) + disc("lower", -8.0, -40.0)

@@ -22,6 +22,10 @@ CUP_SOURCE = "Murray 1993; the window of 30 to 50 / 5 to 25 deg is disputed, PMC
 SCHWAB = {"PI - LL": (10.0, 20.0), "SVA": (40.0, 95.0), "PT": (20.0, 30.0)}
 #: A fitted plane needs points that spread this far in two directions (mm), or its normal is noise.
 LEAST_SPREAD_MM = 3.0
+#: Points farther from their plane are not all of one surface; an endplate is hollow by 2 to 3 mm.
+MOST_OFF_PLANE_MM = 5.0
+#: A bone that lies farther from where it was planned is none: landmarks are exchanged, or axes are others.
+MOST_TURNED_DEG, MOST_MOVED_MM = 60.0, 100.0
 #: What adults measure, mm, with room: endplate of S1, distance of the femoral heads and of the iliac spines. Points
 #: outside of it lie in other units or on one another.
 S1_MM, HEADS_MM, SPINES_MM = (15.0, 80.0), (60.0, 300.0), (100.0, 400.0)
@@ -32,7 +36,7 @@ LEAST_PROJECTION = 0.17
 def plane_normal(points_ras_mm: npt.ArrayLike, toward_ras: npt.ArrayLike = (0.0, 0.0, 1.0)) -> Vector:
     """Unit normal (3,) of the plane through points (n >= 3, 3), on the side of ``toward_ras`` (superior by default).
 
-    For endplates and cup rims. Raises AssessmentError when the points lie on a line or too close together.
+    For endplates and cup rims. Raises AssessmentError when the points lie on a line, too close together or in no plane.
     """
     points = np.asarray(points_ras_mm, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != 3 or len(points) < 3 or not np.isfinite(points).all():
@@ -46,7 +50,21 @@ def plane_normal(points_ras_mm: npt.ArrayLike, toward_ras: npt.ArrayLike = (0.0,
             "place them around the surface"
         )
     normal = axes[2]
+    off = float(np.abs(offsets @ normal).max())
+    if off > MOST_OFF_PLANE_MM:
+        raise AssessmentError(
+            f"a point lies {off:.1f} mm off the plane through all of them, {MOST_OFF_PLANE_MM:g} mm at most: check "
+            "that all are of one surface"
+        )
     return np.asarray(normal if normal @ np.asarray(toward_ras, dtype=np.float64) >= 0 else -normal)
+
+
+def require_above(upper_ras_mm: npt.ArrayLike, lower_ras_mm: npt.ArrayLike, upper: str, lower: str) -> None:
+    """Raise AssessmentError unless the middle of points (n, 3) lies above that of others: exchanged, a curve bends to
+    the other side.
+    """
+    if np.mean(upper_ras_mm, axis=0)[2] <= np.mean(lower_ras_mm, axis=0)[2]:
+        raise AssessmentError(f"{upper} must lie above {lower}: exchange the points, or check their axes")
 
 
 def cobb_angle(
@@ -196,7 +214,8 @@ def osteotomy_deviation(
     """Achieved against planned pose of a bone: rotation as angle and in anatomical planes, translation of its centre.
 
     Poses are (4, 4) rigid, mm; ``centre_bone_mm`` (3,) in the bone's frame. The planes' parts are the components of
-    the rotation vector about the R, A and S axes, right-handed.
+    the rotation vector about the R, A and S axes, right-handed. Raises AssessmentError when they are too far apart
+    to be of one bone.
     """
     planned = checked_rigid(planned_ras_from_bone, "planned_ras_from_bone")
     achieved = checked_rigid(achieved_ras_from_bone, "achieved_ras_from_bone")
@@ -204,12 +223,16 @@ def osteotomy_deviation(
     vector = _rotation_vector_deg(rotation)
     centre = _points([centre_bone_mm], 1, "centre_bone_mm")[0]
     moved = apply(achieved, centre) - apply(planned, centre)
+    turned_deg, moved_mm = float(np.linalg.norm(vector)), float(np.linalg.norm(moved))
+    if turned_deg > MOST_TURNED_DEG or moved_mm > MOST_MOVED_MM:
+        raise AssessmentError(
+            f"the bone lies {moved_mm:.0f} mm from where it was planned and is turned by {turned_deg:.0f} deg: "
+            "landmarks are exchanged, or the planned correction is of other axes"
+        )
     source = "Rigid-body kinematics; rotation vector"
     planes = (("sagittal", "R"), ("coronal", "A"), ("axial", "S"))
     return (
-        Measurement(
-            "Correction: rotation error", float(np.linalg.norm(vector)), "deg", "Angle between the poses", source
-        ),
+        Measurement("Correction: rotation error", turned_deg, "deg", "Angle between the poses", source),
         *(
             Measurement(
                 f"Correction: rotation error, {plane} plane",
@@ -222,7 +245,7 @@ def osteotomy_deviation(
         ),
         Measurement(
             "Correction: translation error",
-            float(np.linalg.norm(moved)),
+            moved_mm,
             "mm",
             "Distance of the bone's centres",
             source,

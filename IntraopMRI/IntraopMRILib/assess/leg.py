@@ -24,6 +24,10 @@ AXES_SOURCE = "Paley and Tetsworth 1992; MacDessi et al. 2021"
 LENGTH_SOURCE = "Woolson et al. 1999, from the line through the teardrops"
 #: What adults measure, mm, with room: across a knee, along a thigh or a shank, between the teardrops.
 KNEE_MM, BONE_MM, TEARDROPS_MM = (30.0, 130.0), (200.0, 650.0), (60.0, 250.0)
+#: From the middle of a femoral head to the axis of its shaft, mm, with room.
+OFFSET_MM = (5.0, 110.0)
+#: Condyles lie above the plateau by what cartilage and meniscus leave; points are placed to about so many mm.
+PLACED_MM = 2.0
 SIDES: tuple[Side, Side] = ("right", "left")
 MEDIAL, LATERAL = " medial", " lateral"
 #: Each angle: its definition and the landmarks that it needs beside the knee.
@@ -68,6 +72,10 @@ def leg_axes(points: Places, side: Side) -> tuple[Measurement, ...]:
     # The frontal plane holds the line through the knee and the axis of the leg.
     up = sum(bones.values(), np.zeros(3)) if bones else np.array([0.0, 0.0, 1.0])
     up = up / np.linalg.norm(up)
+    if len(lines) == 2:
+        gap = sum((points["condyle" + end] - points["plateau" + end]) @ up for end in (MEDIAL, LATERAL)) / 2.0
+        if gap < -PLACED_MM:
+            raise AssessmentError("the condyles must lie above the plateau: exchange their points")
     outward = next(iter(lines.values()))
     outward = outward - (outward @ up) * up
     outward = outward / np.linalg.norm(outward)
@@ -117,6 +125,11 @@ def leg_length(points: Places, side: Side) -> tuple[Measurement, ...]:
     below: dict[str, float] = {
         each: float((points[f"trochanter {each}"] - points[f"teardrop {each}"]) @ down) for each in SIDES
     }
+    if (points["trochanter right"] - points["trochanter left"]) @ right <= 0:
+        raise AssessmentError("the right trochanter must lie to the right of the left one: swap the two points")
+    # One hip that is dislocated may stand above its teardrop, never both.
+    if max(below.values()) <= 0:
+        raise AssessmentError("the lesser trochanters must lie below the teardrops: exchange their points")
     other = "left" if side == "right" else "right"
     definition = (
         "Lesser trochanters below the line through the teardrops, operated side minus the other, + is longer; both "
@@ -135,6 +148,7 @@ def leg_length(points: Places, side: Side) -> tuple[Measurement, ...]:
     require_length(upper - lower, (20.0, 500.0), "the points on the shaft")
     axis = (upper - lower) / np.linalg.norm(upper - lower)
     aside = (head - lower) - ((head - lower) @ axis) * axis
+    require_length(aside, OFFSET_MM, "the head and the axis of the shaft")
     return length, Measurement(name, float(np.linalg.norm(aside)), "mm", definition, LENGTH_SOURCE)
 
 

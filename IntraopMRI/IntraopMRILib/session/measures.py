@@ -19,7 +19,15 @@ from IntraopMRIReconstructionLib.errors import SessionError
 from IntraopMRIReconstructionLib.geometry import apply, invert
 from scipy.spatial import KDTree
 
-from ..assess.bone import cobb_angle, cup_orientation, osteotomy_deviation, pelvic_frame, plane_normal, sagittal_balance
+from ..assess.bone import (
+    cobb_angle,
+    cup_orientation,
+    osteotomy_deviation,
+    pelvic_frame,
+    plane_normal,
+    require_above,
+    sagittal_balance,
+)
 from ..assess.leg import leg_axes, leg_length
 from ..assess.lesion import cord_residual, non_enhancing_residual, vascular_residual
 from ..assess.proposal import NECROSIS
@@ -238,6 +246,7 @@ def _change(before: Measurement, now: Measurement) -> tuple[Measurement, ...]:
 
 
 def _cobb(points: Groups, option: str) -> tuple[Measurement, ...]:
+    require_above(points["upper"], points["lower"], "the upper endplate", "the lower one")
     upper, lower = (plane_normal(points[name]) for name in ("upper", "lower"))
     return (cobb_angle(upper, lower, "sagittal" if option == "sagittal" else "coronal"),)
 
@@ -258,6 +267,7 @@ def _cobb_in_words(plan: Plan, drawn: Drawn, scan: Scan) -> Numbers:
 
 def _sagittal(points: Groups, _option: str) -> tuple[Measurement, ...]:
     corners = [points["s1 posterior"][0], points["s1 anterior"][0]]
+    require_above(points["l1"], corners, "the endplate of L1", "that of S1")
     c7 = points["c7"].mean(axis=0) if "c7" in points else None
     return sagittal_balance(plane_normal(points["l1"]), corners, points["hip"][:2], c7)
 

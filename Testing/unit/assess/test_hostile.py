@@ -188,3 +188,26 @@ def test_impossible_input_is_an_error_with_words(call: Any) -> None:
     with pytest.raises(IntraopError) as caught:
         call()
     assert len(str(caught.value)) > 30
+
+
+def test_a_correction_in_other_axes_is_no_error_of_the_bone() -> None:
+    """Landmarks that were read as LPS fit as well: a bone 'turned by 180 deg' had its numbers."""
+    planned = np.eye(4)
+    planned[:3, 3] = (4.0, 3.0, -2.0)
+    flipped = np.diag([-1.0, -1.0, 1.0, 1.0]) @ planned
+    with pytest.raises(IntraopError, match=r"turned by 180 deg: landmarks are exchanged"):
+        bone.osteotomy_deviation(planned, flipped, np.array([5.0, 5.0, 40.0]))
+    far = planned.copy()
+    far[0, 3] += 150.0
+    with pytest.raises(IntraopError, match="150 mm from where it was planned"):
+        bone.osteotomy_deviation(planned, far, np.zeros(3))
+
+
+def test_a_point_of_another_surface_tilts_no_plane() -> None:
+    """One of six points 20 mm off the rim turned it by 12 deg."""
+    turns = np.linspace(0.0, 2.0 * np.pi, 6, endpoint=False)
+    rim = 25.0 * np.stack([np.cos(turns), np.sin(turns), 0.0 * turns], axis=1)
+    assert bone.plane_normal(rim) == pytest.approx(UP)
+    rim[2, 2] = 20.0
+    with pytest.raises(IntraopError, match="off the plane through all of them"):
+        bone.plane_normal(rim)

@@ -113,3 +113,33 @@ def test_length_and_offset(longer_mm: float, tilt_deg: float) -> None:
     swapped = {**points, "teardrop right": points["teardrop left"], "teardrop left": points["teardrop right"]}
     with pytest.raises(AssessmentError, match="swap the two points"):
         leg_length(swapped, "right")
+
+
+def test_condyles_and_plateau_exchanged_give_no_angle() -> None:
+    """They gave each other's angles, all of them plausible."""
+    points = leg("right", 5.0, 88.0, 85.0)
+    points |= {name: np.add(place, (0.0, 0.0, 5.0)) for name, place in points.items() if name.startswith("condyle")}
+    assert len(leg_axes(points, "right")) == 4
+    exchanged = points | {f"condyle{end}": points[f"plateau{end}"] for end in (" medial", " lateral")}
+    exchanged |= {f"plateau{end}": points[f"condyle{end}"] for end in (" medial", " lateral")}
+    with pytest.raises(AssessmentError, match="condyles must lie above the plateau"):
+        leg_axes(exchanged, "right")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"trochanter right": "trochanter left", "trochanter left": "trochanter right"}, "swap the two points"),
+        (
+            {f"{one} {side}": f"{other} {side}" for side in ("right", "left")
+             for one, other in (("teardrop", "trochanter"), ("trochanter", "teardrop"))},
+            "below the teardrops",
+        ),
+        ({"head": "trochanter left"}, "mm apart"),
+    ],
+)  # fmt: skip
+def test_exchanged_points_of_the_hips_give_no_length(change: dict[str, str], message: str) -> None:
+    """The longer leg had been the shorter one, by as many millimetres."""
+    points = pelvis(7.0, 0.0)
+    with pytest.raises(AssessmentError, match=message):
+        leg_length(points | {name: points[other] for name, other in change.items()}, "right")
