@@ -101,6 +101,18 @@ def residual(node: Any) -> None:
         display.SetSegmentVisibility3D("resected", False)
 
 
+def proposed(node: Any, thickness: int) -> None:
+    """Thin outline, exact to the voxel, of what nobody has reviewed: the image inside is what is judged."""
+    display = node.GetDisplayNode()
+    display.SetPreferredDisplayRepresentationName2D("Binary labelmap")
+    display.SetPreferredDisplayRepresentationName3D("Closed surface")
+    display.SetVisibility2DFill(False)
+    display.SetVisibility2DOutline(True)
+    display.SetOpacity2DOutline(1.0)
+    display.SetSliceIntersectionThickness(thickness)
+    display.SetOpacity3D(0.25)
+
+
 def stored(node: Any) -> None:
     """What an earlier session found: a thin outline without colour or fill, that nobody takes for a result of now."""
     display = node.GetDisplayNode() if hasattr(node, "GetDisplayNode") else None

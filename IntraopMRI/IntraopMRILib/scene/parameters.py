@@ -221,6 +221,9 @@ class SessionParameters:
     fillAtRisk: bool = False
 
     measureOutline: vtkMRMLSegmentationNode
+    #: What non-enhancing tumour is proposed on, and how it looked before surgery.
+    measureScan: vtkMRMLScalarVolumeNode
+    measureFlair: vtkMRMLScalarVolumeNode
     heatedPlace: vtkMRMLMarkupsFiducialNode
     heatedRadius: Annotated[float, WithinRange(3.0, 100.0)] = 20.0
     heatBaseline: Annotated[float, WithinRange(15.0, 42.0)] = 37.0

@@ -14,6 +14,7 @@ from ...session.measures import RECIPES, Drawn
 from ..display import spread
 from .nodes import Segments, pointsOf
 from .page import offer
+from .propose import ProposeButton
 from .style import CHECK, colored
 
 #: Which recipes read the points, and which the planned motion.
@@ -33,6 +34,7 @@ class MeasureSection:
         self._widget.setMRMLScene(slicer.mrmlScene)
         layout.insertWidget(place, self._widget)
         vars(page.ui).update(vars(self.ui))
+        self._propose = ProposeButton(self, page)
         self._kinds = list(RECIPES)
         self._offered = ""
         self._said: tuple[str, str] = ("", "")
@@ -75,9 +77,10 @@ class MeasureSection:
         ui.plannedCorrection.enabled = not self._running.connected
         ui.measureHint.text = recipe.hint[0].upper() + recipe.hint[1:] + "."
         offer(ui.measureButton, "" if self._running.trusted else _("confirm the registration on page 4 first"))
+        self._propose.refresh(kind, self._uid())
         found = self._entry()
         offer(ui.withdrawButton, "" if found is not None else _("nothing of this kind was measured"))
-        ui.measureResult.text = self._words(found)
+        ui.measureResult.text = "<br>".join(words for words in (self._propose.words(kind), self._words(found)) if words)
 
     def measure(self) -> None:
         """Read what was drawn and hand it to the session; a refusal is said here."""
@@ -86,10 +89,11 @@ class MeasureSection:
         try:
             label = None
             if RECIPES[kind].outline and parameters.measureOutline is not None:
-                label = Segments(parameters.measureOutline, self._running.view.volume()).tumour()
+                label = Segments(parameters.measureOutline, self._running.view.volume()).outline()
             points = tuple(pointsOf(parameters.measurePoints).items()) if kind in POINTS else ()
             option = self.ui.measureOptionBox.currentText if RECIPES[kind].options else ""
             self._running.session.measure(kind, Drawn(self._uid(), points, label, option), parameters.surgeon)
+            self._propose.reviewed(parameters.measureOutline)
         except IntraopError as error:
             self._said = (kind, str(error))
         self._page.panel.refresh()

@@ -192,6 +192,9 @@ class Segments:
         self._grid = slicer.util.arrayFromVTKMatrix(_ijkToRas(reference))
         ids = segmentation.GetSegmentation().GetSegmentIDs()
         self._parts = [self._part(segmentation, segmentId, reference) for segmentId in ids]
+        labels = (segmentation.GetSegmentation().GetSegment(each).GetRepresentation("Binary labelmap") for each in ids)
+        #: Whether there is a voxel anywhere; a segment without labels may be a surface.
+        self._drawn = any(label is None or (label.GetNumberOfPoints() and label.GetScalarRange()[1]) for label in labels)
 
     def tumour(self) -> Image:
         """All segments as one label image on the grid of the volume; see PARTS. SessionError when it has no voxel."""
@@ -209,6 +212,12 @@ class Segments:
                 ).format(name=self.name, volume=self._volume)
             )
         return Image(labels, self._grid, name=self.name)
+
+    def outline(self) -> Image:
+        """The same of an outline that may be empty: nobody has drawn a voxel. SessionError when it lies elsewhere."""
+        if not self._drawn:
+            return Image(np.zeros(self._shape, dtype=np.uint8), self._grid, name=self.name)
+        return self.tumour()
 
     def structures(self) -> dict[str, Image]:
         """Segments by their names, each on the part of the grid that it covers. SessionError: empty, or twice."""
