@@ -28,8 +28,9 @@ CHANGED = 0.1
 #: Dark voxels between parts of the cavity that lie nearer than twice this belong to it, mm.
 CLOSED_MM = 8.0
 #: A hole that the brain embraces has a mouth narrower than twice the first, mm. What lies outside of that, under the
-#: dura or in the opening, where the brain has sunk under air or fluid, is cavity (a lobe that was taken out) only where
-#: it is thicker than twice the second: the brain carried over was seen to stand out into such a gap by 12 mm at most.
+#: dura or in the opening, where the brain has sunk under air or fluid, is cavity only where the tumour was or where (a
+#: lobe that was taken out) it is thicker than twice the second: the brain carried over was seen to stand out into such
+#: a gap by 12 mm at most.
 EMBRACED_MM, SHEET_MM = 25.0, 8.0
 #: The cavity's wall is as thick as this, mm; blood on it may be thicker and is seen.
 RIM_MM = 2.5
@@ -73,7 +74,7 @@ def find_cavity(
     # What enhanced away from the tumour is a sinus: dark without agent, and stays with the dura when the brain sinks.
     was_tissue = (was > TISSUE) & ((was < BRIGHT) | (near_tumour if carried_tumour.any() else alike))
     dark = (now < DARK) & carried_brain & scanned(fixed)
-    dark &= _in_brain(dark & (was_tissue | carried_tumour), brain, voxel)
+    dark &= _in_brain(dark & (was_tissue | carried_tumour), brain, voxel) | carried_tumour
     fluid = _fluid(now, dark, was_tissue, carried_brain & (was_tissue | carried_tumour), voxel)
     replaced = carried_tumour & (was < DARK) & (now > TISSUE)
     # Without agent nothing but clot is bright, and what enhanced tells nothing; with it clot looks like tumour.

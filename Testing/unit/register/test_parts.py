@@ -284,6 +284,19 @@ def test_a_brain_that_has_sunk_under_air_has_no_cavity_but_for_what_is_taken_out
             assert not gone.any() or (found & gone).sum() > 0.85 * gone.sum()
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_shallow_trough_in_the_surface_is_a_cavity_where_the_tumour_was(known: bool) -> None:
+    """12 mm deep and 60 mm wide: without a tumour there it may as well be brain that has sunk."""
+    shape, voxel = (48, 48, 48), (2.0, 2.0, 2.0)
+    offset = np.moveaxis(np.indices(shape), 0, -1) - 24.0
+    brain = np.linalg.norm(offset, axis=-1) < 22
+    trough = brain & (offset[..., 0] > 15)
+    fixed, carried = (np.random.default_rng(n).normal(100.0, 4.0, shape).astype(np.float32) for n in (0, 1))
+    fixed[trough] = 15.0
+    found, _ = find_cavity(fixed, carried, brain & ~trough, brain, trough & known, voxel)
+    assert (found & trough).sum() > 0.9 * trough.sum() if known else not found.any()
+
+
 def test_air_about_an_enhancing_sinus_is_no_cavity() -> None:
     """The brain carried over has it where there is air now: the sinus has stayed with the dura. Others are bright."""
     case = Operated()
