@@ -12,6 +12,7 @@ from IntraopMRILib.session import Plan, Session
 from IntraopMRILib.session.implants import compared
 from IntraopMRILib.session.measures import Found
 from IntraopMRILib.session.receive import ArrivedScan
+from IntraopMRILib.session.resection import shift_found
 from IntraopMRILib.session.updates import ImplantFound, PlanCarried
 from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import RegistrationError, SessionError
@@ -53,7 +54,7 @@ def follow(session: Session) -> tuple[Image, PlanCarried]:
     parts = (box(26, 30), cube(1, np.uint8), cube(1.1))
     found = DeformableRegistration(np.eye(4), back, push, *parts, GOOD, False, 1.0, image.uid, "preop")
     session._registered(rigid, image)
-    session._shifted(rigid, found, image)
+    session._shifted(shift_found(rigid, found, image, box(26, 30)))
     return image, [update for update in session.drain() if isinstance(update, PlanCarried)][-1]
 
 

@@ -12,6 +12,7 @@ from IntraopMRILib.register.deformable import DeformableRegistration
 from IntraopMRILib.register.rigid import RigidRegistration
 from IntraopMRILib.session import Plan, Session
 from IntraopMRILib.session.dicom import PIECE, Gathered
+from IntraopMRILib.session.resection import shift_found
 from IntraopMRILib.session.updates import ImageReady, PlanCarried, ResidualFound
 from IntraopMRILib.workflow.record import from_json, to_json
 from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
@@ -54,11 +55,11 @@ def found(session: Session, shifted: bool = True) -> tuple[Image, PlanCarried]:
         cavity, brain = (image.with_array(ball(image, LARGE[0], r).astype(np.uint8)) for r in (8, 90))
         doubt = image.with_array(np.full((SIZE,) * 3, 1.5, np.float32))
         back = push.with_array(-push.array)
-        session._shifted(
-            rigid,
-            DeformableRegistration(np.eye(4), back, push, cavity, brain, doubt, GOOD, False, 1.0, image.uid, "preop"),
-            image,
+        followed = DeformableRegistration(
+            np.eye(4), back, push, cavity, brain, doubt, GOOD, False, 1.0, image.uid, "preop"
         )
+        assert session.plan.tumour is not None
+        session._shifted(shift_found(rigid, followed, image, session.plan.tumour))
     tumour = ball(image, LARGE[0], 9) | ball(image, SECOND[0], 7)
     session._decisions.residual(ResidualFound(assessed(image, [ball(image, *LARGE), ball(image, *SECOND)], tumour)))
     return image, [update for update in session.drain() if isinstance(update, PlanCarried)][-1]
