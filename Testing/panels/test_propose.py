@@ -11,7 +11,7 @@ import pytest
 import slicer
 from host.fixtures import app, wait_until
 from IntraopMRIReconstructionLib.data import Image
-from panels.operation import GOOD, product, segmentation
+from panels.operation import GOOD, product, segmentation, texts
 from peers.low_grade import Head, operated
 
 __all__ = ["app"]
@@ -101,6 +101,9 @@ def test_a_proposal_is_reviewed_before_it_is_a_number(operation: Operation) -> N
     assert tuple(color) == pytest.approx(colors.PROPOSED, abs=1e-3)
     assert not node.GetDisplayNode().GetVisibility2DFill()
     assert len(nodes("Cannot be told")) == 1
+    shown: Any = operation
+    operation.panel.annotate()
+    assert "Proposal, not reviewed" in "".join(texts(shown, "Red"))
     ui.measureButton.click()
     (entry,) = journal.record.drawn
     assert entry.proposed == "unchanged"
@@ -108,6 +111,8 @@ def test_a_proposal_is_reviewed_before_it_is_a_number(operation: Operation) -> N
     assert nodes("Proposal, not reviewed") == []
     assert nodes("Cannot be told") == []
     assert "reviewed by nobody" not in ui.measureResult.text
+    operation.panel.annotate()
+    assert "Proposal" not in "".join(texts(shown, "Red"))
 
 
 def test_a_proposal_goes_with_its_scan(operation: Operation) -> None:

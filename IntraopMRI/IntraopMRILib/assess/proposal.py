@@ -325,8 +325,8 @@ def _proposal(
     )
     rests_on = (
         f"'{scan.name}', seen as {sequence}; {known}; the carried-over label, within {margin:.1f} mm. Within "
-        f"{RIM_MM:g} mm of the cavity swelling and blood are as bright as tumour: {open_cm3:.1f} cm3 cannot be told "
-        "and are in the interval only. Oedema that was there before is not told from tumour."
+        f"{RIM_MM:g} mm of the cavity swelling and blood are as bright as tumour, which cannot be told apart; nor can "
+        "oedema that was there before. The patient lay as in the registered scan."
     )
     grid = scan.with_array
     return Proposal(grid(label, "proposal"), grid(doubt, "cannot be told"), measured, sequence, rests_on)

@@ -11,6 +11,8 @@ from .colors import Color
 
 #: Opacity of the inside of a structure: the image below it can still be read.
 FILL = 0.35
+#: Width of the outline of what is left: twice that of the tumour before, in a grey print too.
+RESIDUAL_LINE = 4
 #: Arrows stand this far apart; shorter ones than the second would only be dots. Both mm.
 ARROW_SPACING_MM, LEAST_ARROW_MM = 8.0, 1.0
 #: Brightness of a scan around a map: dark enough that nobody takes it for a part of that, bright enough for bearings.
@@ -41,6 +43,12 @@ def outline(node: Any) -> None:
     display.SetOpacity2DOutline(1.0)
     display.SetSliceIntersectionThickness(4)
     display.SetOpacity3D(0.12)
+
+
+def tumour(node: Any) -> None:
+    """A thin line: where it was, beside what is left of it, which is heavy. Without colours that tells them apart."""
+    outline(node)
+    node.GetDisplayNode().SetSliceIntersectionThickness(RESIDUAL_LINE // 2)
 
 
 def bone(node: Any) -> None:
@@ -84,11 +92,11 @@ def fill(node: Any, on: bool) -> None:
 
 
 def residual(node: Any) -> None:
-    """Residual filled with a thin outline, exact to the voxel; the resected part a calm wash without outline."""
+    """Residual filled with a heavy outline, exact to the voxel; the resected part a calm wash without outline."""
     display = node.GetDisplayNode()
     display.SetPreferredDisplayRepresentationName2D("Binary labelmap")
     display.SetPreferredDisplayRepresentationName3D("Closed surface")
-    display.SetSliceIntersectionThickness(2)
+    display.SetSliceIntersectionThickness(RESIDUAL_LINE)
     display.SetOpacity2DFill(1.0)
     display.SetOpacity2DOutline(1.0)
     display.SetOpacity3D(1.0)

@@ -351,8 +351,9 @@ class SessionPanel(Panel):
         scan: Any = self.pages[Phase.SCAN]
         # Both would not fit; where heat is measured it comes first.
         corner = scan.compare.around(time.time()) or self.pages[Phase.NAVIGATE].shiftLines()  # type: ignore[attr-defined]
-        legend, colorBar = self.running.view.bridge.legend(), scan.compare.colorBar()
-        self.overlay.annotate(self._readout(), corner, scan.compare.heads(), legend, colorBar)
+        proposal = self.pages[Phase.DECIDE].measure.proposal.legend()  # type: ignore[attr-defined]
+        legend = (*self.running.view.bridge.legend(), *proposal)
+        self.overlay.annotate(self._readout(), corner, scan.compare.heads(), legend, scan.compare.colorBar())
 
     def _readout(self) -> Readout:
         """What the views say: the same distance as the panel, and none before a person has confirmed."""

@@ -34,7 +34,7 @@ class MeasureSection:
         self._widget.setMRMLScene(slicer.mrmlScene)
         layout.insertWidget(place, self._widget)
         vars(page.ui).update(vars(self.ui))
-        self._propose = ProposeButton(self, page)
+        self.proposal = ProposeButton(self, page)
         self._kinds = list(RECIPES)
         self._offered = ""
         self._said: tuple[str, str] = ("", "")
@@ -77,10 +77,10 @@ class MeasureSection:
         ui.plannedCorrection.enabled = not self._running.connected
         ui.measureHint.text = recipe.hint[0].upper() + recipe.hint[1:] + "."
         offer(ui.measureButton, "" if self._running.trusted else _("confirm the registration on page 4 first"))
-        self._propose.refresh(kind, self._uid())
+        self.proposal.refresh(kind, self._uid())
         found = self._entry()
         offer(ui.withdrawButton, "" if found is not None else _("nothing of this kind was measured"))
-        ui.measureResult.text = "<br>".join(words for words in (self._propose.words(kind), self._words(found)) if words)
+        ui.measureResult.text = "<br>".join(words for words in (self.proposal.words(kind), self._words(found)) if words)
 
     def measure(self) -> None:
         """Read what was drawn and hand it to the session; a refusal is said here."""
@@ -93,7 +93,7 @@ class MeasureSection:
             points = tuple(pointsOf(parameters.measurePoints).items()) if kind in POINTS else ()
             option = self.ui.measureOptionBox.currentText if RECIPES[kind].options else ""
             self._running.session.measure(kind, Drawn(self._uid(), points, label, option), parameters.surgeon)
-            self._propose.reviewed(parameters.measureOutline)
+            self.proposal.reviewed(parameters.measureOutline)
         except IntraopError as error:
             self._said = (kind, str(error))
         self._page.panel.refresh()

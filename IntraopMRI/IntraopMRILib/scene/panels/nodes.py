@@ -194,7 +194,9 @@ class Segments:
         self._parts = [self._part(segmentation, segmentId, reference) for segmentId in ids]
         labels = (segmentation.GetSegmentation().GetSegment(each).GetRepresentation("Binary labelmap") for each in ids)
         #: Whether there is a voxel anywhere; a segment without labels may be a surface.
-        self._drawn = any(label is None or (label.GetNumberOfPoints() and label.GetScalarRange()[1]) for label in labels)
+        self._drawn = any(
+            label is None or (label.GetNumberOfPoints() and label.GetScalarRange()[1]) for label in labels
+        )
 
     def tumour(self) -> Image:
         """All segments as one label image on the grid of the volume; see PARTS. SessionError when it has no voxel."""

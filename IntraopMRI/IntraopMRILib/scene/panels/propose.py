@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 import slicer
@@ -10,6 +11,7 @@ from slicer.i18n import tr as _
 
 from ...session.measures import PROPOSED
 from .. import colors, conversion, looks
+from ..display import Line
 from ..scan_nodes import scanOf
 from .page import offer
 from .style import CHECK, colored
@@ -51,8 +53,13 @@ class ProposeButton:
             return str(colored(_("Looking for what is left ..."), CHECK, 13))
         if not self._of:
             return ""
-        text = _("Proposal, reviewed by nobody: correct it in the Segment Editor, then Measure. It rests on {what}")
-        return str(colored(text.format(what=self._restsOn), CHECK, 13))
+        text = _("Proposal, reviewed by nobody: correct it in the Segment Editor, then Measure.")
+        what = escape(_("It rests on {what}").format(what=self._restsOn))
+        return f"{colored(text, CHECK, 13)}<br>{what}"
+
+    def legend(self) -> tuple[Line, ...]:
+        """What its outline is, for the views; empty while none is there."""
+        return (Line(_("Proposal, not reviewed"), color=colors.PROPOSED, bold=True),) if self._nodes else ()
 
     def propose(self) -> None:
         """Let the software outline it in the background; a reason why not is said on the page."""
