@@ -159,6 +159,11 @@ def test_segments_hold_the_voxels_and_colours(bridge: SceneBridge, directions: n
     assert segmentation.GetSegment("residual").GetName() == "Residual"
     surface = segmentation.GetSegment("residual").GetRepresentation("Closed surface")
     assert surface.GetNumberOfPoints() > 0
+    # Told apart without colours: heavy and filled, thin and empty.
+    bridge.setTumour(box(scan))
+    before = next(bridge.node(role).GetDisplayNode() for role in bridge.roles() if role.endswith("tumour"))
+    assert display.GetSliceIntersectionThickness() >= 2 * before.GetSliceIntersectionThickness()
+    assert (display.GetVisibility2DFill(), before.GetVisibility2DFill()) == (1, 0)
 
 
 def test_no_residual_is_an_empty_segment(registered: SceneBridge) -> None:

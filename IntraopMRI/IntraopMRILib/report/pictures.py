@@ -27,6 +27,8 @@ PLANES = (
     ((0.0, -1.0, 0.0), (0.0, 0.0, 1.0)),
 )
 RED, BLUE, WHITE, BAR_MM = (255, 45, 45), (86, 180, 233), (221, 227, 234), 10.0
+#: Where an outline of dashes is drawn: without colours it still is no residual.
+DASHES = np.indices((SIDE, SIDE)).sum(axis=0) // 6 % 2 == 0
 #: Darkest and brightest part of the voxels around, %.
 WINDOW = (1.0, 99.5)
 
@@ -52,10 +54,11 @@ def piece_picture(number: int, scan: Image, label: Image, counts: bool) -> Pictu
     for index, (values, inside) in enumerate(planes):
         tile = strip[:, index * (SIDE + GAP) :][:, :SIDE]
         tile[:] = (255.0 * np.clip((values - low) / max(high - low, 1e-9), 0.0, 1.0)).astype(np.uint8)[..., None]
-        tile[inside & ~ndimage.binary_erosion(inside, iterations=2)] = RED if counts else BLUE
+        edge = inside & ~ndimage.binary_erosion(inside, iterations=2)
+        tile[edge if counts else edge & DASHES] = RED if counts else BLUE
     bar = round(BAR_MM / (2.0 * half) * SIDE)
     strip[-10:-6, -8 - bar : -8] = WHITE
-    words = "outline red" if counts else "outline blue, not counted"
+    words = "outline red" if counts else "outline blue and dashed, not counted"
     return Picture(_png(strip), f"Piece {number}: axial, coronal and sagittal, {words}", number)
 
 

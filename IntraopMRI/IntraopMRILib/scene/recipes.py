@@ -117,7 +117,7 @@ def tumour(labels: Image, name: str) -> Content:
     if not np.any(labels.array):
         raise DataError("the tumour segmentation is empty: no voxel differs from 0; choose the right segmentation")
     whole = replace(labels, array=(labels.array != 0).astype(np.uint8))
-    return segmentation(whole, name, {1: ("tumour", name, colors.TUMOUR)}, looks.outline)
+    return segmentation(whole, name, {1: ("tumour", name, colors.TUMOUR)}, looks.tumour)
 
 
 def at_risk(labels: Image, name: str) -> Content:
