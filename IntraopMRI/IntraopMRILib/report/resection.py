@@ -60,7 +60,7 @@ def _pieces(residual: Document, document: Document, pictures: Sequence[Picture])
     if any(piece["near"] for piece in residual["pieces"]):
         words.append("Nearest structure: as it was decided on, see what was carried over")
     seen = (
-        "Pictures: axial, coronal and sagittal through the piece, its outline red, of blue dashes if it does not count; "
+        "Pictures: axial, coronal and sagittal through the piece, its outline red, blue dashes if it does not count; "
         "the patient's right, or anterior, on the left; bar 10 mm. "
         if shown
         else ""
