@@ -58,10 +58,11 @@ def find_cavity(
     carried_brain: BoolArray,
     carried_tumour: BoolArray,
     voxel_mm: npt.ArrayLike,
-) -> tuple[BoolArray, BoolArray]:
+) -> tuple[BoolArray, BoolArray, BoolArray]:
     """Cavity in the intraoperative image ``fixed``, seen against the ``carried`` over preoperative image.
 
-    What is fluid or air, and what is gone beside it though clot or packing fills its place, both (k, j, i).
+    What is fluid or air, what is gone beside it though clot or packing fills its place, and what is no cavity but shows
+    something else: where a sinus was carried to that has stayed with the dura, and its rim; all (k, j, i).
     ``brain``, ``carried_brain``: their brain masks on the same grid; ``carried_tumour``: the preoperative tumour, whose
     necrosis was dark before (all False when unknown: then nothing is seen to be filled). Both images are divided by the
     median grey value of the brain around each voxel, so that neither bias field nor scaling matters. All False where
@@ -73,14 +74,16 @@ def find_cavity(
     near_tumour = within_mm(carried_tumour, FILLED_REACH_MM, voxel)
     # What enhanced away from the tumour is a sinus: dark without agent, and stays with the dura when the brain sinks.
     was_tissue = (was > TISSUE) & ((was < BRIGHT) | (near_tumour if carried_tumour.any() else alike))
-    dark = (now < DARK) & carried_brain & scanned(fixed)
-    dark &= _in_brain(dark & (was_tissue | carried_tumour), brain, voxel) | carried_tumour
+    dark_now = (now < DARK) & carried_brain & scanned(fixed)
+    dark = dark_now & (_in_brain(dark_now & (was_tissue | carried_tumour), brain, voxel) | carried_tumour)
     fluid = _fluid(now, dark, was_tissue, carried_brain & (was_tissue | carried_tumour), voxel)
     replaced = carried_tumour & (was < DARK) & (now > TISSUE)
     # Without agent nothing but clot is bright, and what enhanced tells nothing; with it clot looks like tumour.
     differs = (np.abs(now - was) > STAIN) & ((was < BRIGHT) | (now < BRIGHT)) if alike else now > BRIGHT
     replaced |= near_tumour & differs
-    return fluid, _filled(replaced & both & ~fluid & (now > DARK), voxel)
+    # Without agent every sinus is dark.
+    stayed = _large(dark_now & (was > BRIGHT) & ~near_tumour & ~fluid & alike, voxel)
+    return fluid, _filled(replaced & both & ~fluid & (now > DARK), voxel), with_rim(stayed, voxel)
 
 
 def _fluid(
@@ -127,15 +130,16 @@ def _filled(replaced: BoolArray, voxel: npt.NDArray[np.float64]) -> BoolArray:
     What was as bright as an enhancing rim and still is, tumour or clot, is none of it: the border may lie so much
     farther out.
     """
-    labels, _ = ndimage.label(ndimage.binary_opening(replaced, iterations=max(1, round(2.0 / float(voxel.max())))))
+    kept = _large(replaced, voxel)
+    return np.asarray(ndimage.binary_dilation(kept, mask=replaced)) if kept.any() else kept
+
+
+def _large(mask: BoolArray, voxel: npt.NDArray[np.float64]) -> BoolArray:
+    """Parts of ``mask`` that are thicker than a misfit and no smaller than SMALLEST_ML."""
+    labels, _ = ndimage.label(ndimage.binary_opening(mask, iterations=max(1, round(2.0 / float(voxel.max())))))
     sizes = np.bincount(labels.ravel()) * float(np.prod(voxel)) / 1000.0
     sizes[0] = 0.0
-    kept = np.flatnonzero(sizes >= SMALLEST_ML)
-    return (
-        np.asarray(ndimage.binary_dilation(np.isin(labels, kept), mask=replaced))
-        if kept.size
-        else np.zeros_like(replaced)
-    )
+    return np.isin(labels, np.flatnonzero(sizes >= SMALLEST_ML))
 
 
 def _agent_alike(

@@ -98,6 +98,8 @@ class Work:
         self.filled: BoolArray = self.cavity
         #: The same as an earlier scan of the same position showed it.
         self.seen_filled: BoolArray = self.cavity
+        #: No cavity, but something else than what was carried there.
+        self.stayed: BoolArray = self.cavity
         #: The cavity, and beside it where its wall has the grey values of surgery.
         self._gone: BoolArray = self.cavity
         #: Where the preoperative image shows what is gone now.
@@ -245,11 +247,12 @@ class Work:
         if cavity:
             tumour = carried(self.tumour) > 0.5
             # Translated grey values are good enough to match by, not to say what is tissue.
-            fluid, filled = find_cavity(fixed.values, before, self.brain, brain, tumour, voxel)
+            fluid, filled, self.stayed = find_cavity(fixed.values, before, self.brain, brain, tumour, voxel)
             self.filled = ((filled & (not self.remapped)) | self.seen_filled) & ~fluid
             # Where the fit is coarse a tumour that is whole looks like what fills its place: then it is left out only.
             self.cavity = fluid | self.filled if wall else fluid
         self._know_cavity()
+        self._gone |= self.stayed
         self._hold = hold_of(self.cavity, displacement)
         if wall:
             self._gone = self._gone | find_stains(fixed.values, before, self.brain & brain, self.cavity, voxel)

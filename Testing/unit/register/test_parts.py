@@ -238,12 +238,12 @@ def test_cavity_with_and_without_a_dark_tumour() -> None:
         "too small for a resection"
     )
     fixed[hole] = 15.0
-    found, _ = find_cavity(fixed, carried, brain, brain, nowhere, voxel)
+    found, *_ = find_cavity(fixed, carried, brain, brain, nowhere, voxel)
     assert 2 * (found & hole).sum() / (found.sum() + hole.sum()) > 0.9
     necrosis = np.linalg.norm(np.moveaxis(np.indices(shape), 0, -1) - (24, 24, 34), axis=-1) < 4
     carried[necrosis] = 30.0
     for tumour in (nowhere, hole):
-        found, _ = find_cavity(fixed, carried, brain, brain, tumour, voxel)
+        found, *_ = find_cavity(fixed, carried, brain, brain, tumour, voxel)
         assert 2 * (found & hole).sum() / (found.sum() + hole.sum()) > 0.9
 
 
@@ -256,11 +256,11 @@ def test_necrosis_that_nobody_took_out_and_what_was_not_scanned_are_no_cavity() 
     fixed[core] = carried[core] = 30.0
     assert not any(part.any() for part in find_cavity(fixed, carried, brain, brain, tumour, voxel)), "as dark before"
     fixed[tumour] = 30.0
-    found, _ = find_cavity(fixed, carried, brain, brain, tumour, voxel)
+    found, *_ = find_cavity(fixed, carried, brain, brain, tumour, voxel)
     assert 2 * (found & tumour).sum() / (found.sum() + tumour.sum()) > 0.9, "its rim is gone"
     # The scan ends in the brain; what fills the box up, and half of the slice before, is dark.
     fixed[36:], fixed[35] = 0.0, 0.5 * fixed[35]
-    found, _ = find_cavity(fixed, carried, brain, brain, tumour, voxel)
+    found, *_ = find_cavity(fixed, carried, brain, brain, tumour, voxel)
     assert not found[35:].any()
     assert found.any()
 
@@ -279,7 +279,7 @@ def test_a_brain_that_has_sunk_under_air_has_no_cavity_but_for_what_is_taken_out
     for gone in (tumour, way, lobe):
         image = np.where(gone, np.float32(15.0), fixed)
         for known in (tumour, sideways):
-            found, _ = find_cavity(image, carried, now & ~gone, before, known, voxel)
+            found, *_ = find_cavity(image, carried, now & ~gone, before, known, voxel)
             assert (found & ~within_mm(gone, 4.0, voxel)).sum() * 8e-3 < 0.1
             assert not gone.any() or (found & gone).sum() > 0.85 * gone.sum()
 
@@ -293,7 +293,7 @@ def test_a_shallow_trough_in_the_surface_is_a_cavity_where_the_tumour_was(known:
     trough = brain & (offset[..., 0] > 15)
     fixed, carried = (np.random.default_rng(n).normal(100.0, 4.0, shape).astype(np.float32) for n in (0, 1))
     fixed[trough] = 15.0
-    found, _ = find_cavity(fixed, carried, brain & ~trough, brain, trough & known, voxel)
+    found, *_ = find_cavity(fixed, carried, brain & ~trough, brain, trough & known, voxel)
     assert (found & trough).sum() > 0.9 * trough.sum() if known else not found.any()
 
 
@@ -302,8 +302,10 @@ def test_air_about_an_enhancing_sinus_is_no_cavity() -> None:
     case = Operated()
     case.now[:, 38:] = case.before[:, 38:] = 180.0
     case.now[case.sinus], case.now[case.tumour] = 5.0, 20.0
-    fluid, _ = case.found()
+    fluid, _, stayed = case.found()
     assert 2 * (fluid & case.tumour).sum() / (fluid.sum() + case.tumour.sum()) > 0.9
+    assert (stayed & case.sinus).sum() > 0.9 * case.sinus.sum(), "nor is it matched"
+    assert not (stayed & ~within_mm(case.sinus, 4.0, case.VOXEL)).any()
 
 
 class Operated:
@@ -325,13 +327,13 @@ class Operated:
         if not agent:
             self.now[rim], self.now[self.sinus] = 75.0, 35.0
 
-    def found(self) -> tuple[np.ndarray, np.ndarray]:
+    def found(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return find_cavity(self.now, self.before, self.brain, self.brain, self.tumour, self.VOXEL)
 
 
 @pytest.mark.parametrize("agent", [True, False])
 def test_a_tumour_that_is_whole_and_a_sinus_without_agent_are_no_cavity(agent: bool) -> None:
-    fluid, filled = Operated(agent).found()
+    fluid, filled, _ = Operated(agent).found()
     assert not fluid.any()
     assert not filled.any()
 
@@ -341,7 +343,7 @@ def test_a_tumour_that_is_whole_and_a_sinus_without_agent_are_no_cavity(agent: b
 def test_what_fills_the_place_of_a_tumour_is_seen(agent: bool, level: float) -> None:
     case = Operated(agent)
     case.now[case.tumour] = level
-    fluid, filled = case.found()
+    fluid, filled, _ = case.found()
     assert not fluid.any()
     assert (filled & case.core).sum() > 0.9 * case.core.sum()
     assert (filled & ~case.tumour).sum() < 0.02 * case.tumour.sum()
@@ -355,7 +357,7 @@ def test_saline_beside_clot_is_told_apart() -> None:
     upper = case.tumour & (np.indices(case.tumour.shape)[0] > 24)
     case.now[case.tumour] = 100.0
     case.now[upper] = 20.0
-    fluid, filled = case.found()
+    fluid, filled, _ = case.found()
     assert 2 * (fluid & upper).sum() / (fluid.sum() + upper.sum()) > 0.9
     lower = case.tumour & ~upper
     assert (filled & lower).sum() > 0.8 * lower.sum()
@@ -373,7 +375,7 @@ def test_the_wall_of_the_cavity_lies_half_way_to_what_is_bright_beside_it() -> N
         fixed = np.random.default_rng(0).normal(100.0, 3.0, shape).astype(np.float32)
         fixed[(from_hole >= 7) & (from_hole < 9)] = 190.0
         fixed[core], fixed[wall] = 20.0, part * 20.0 + (1 - part) * 190.0
-        cavity, _ = find_cavity(fixed, carried, brain, brain, np.zeros(shape, bool), voxel)
+        cavity, *_ = find_cavity(fixed, carried, brain, brain, np.zeros(shape, bool), voxel)
         assert cavity[core].all()
         assert not cavity[from_hole >= 7].any()
         found.append(float(cavity[wall].mean()))
