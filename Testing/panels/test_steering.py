@@ -26,7 +26,7 @@ class Scanner:
         self.sent: list[Message] = []
         self.broken = False
         self.control = ScannerControl(self._send, dialect)
-        operation.session._control = self.control
+        operation.session.controls["scanner"] = self.control
         operation.panel.parameters.tracker.used = True
         operation.open("SCAN")
 

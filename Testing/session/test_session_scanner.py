@@ -78,7 +78,7 @@ def test_a_refused_scan_is_told_in_the_words_of_the_scanner(console: Console) ->
 
 
 def test_a_scanner_that_never_answers_is_told(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    control = console.session._control
+    control = console.session.control
     assert control is not None
     ahead = control._now
     console.session.scan()

@@ -98,7 +98,6 @@ class Session:
         self._decisions = Decisions(plan, self.journal, self._tell)
         self._ahead = Ahead(plan, self.journal, self._tell)
         self._links = Links(plan.patient_id, self.journal, self._tell, dict(taps or {}))
-        self._control: ScannerControl | None = None
         #: Where it is heated, and what each frame of a temperature scan says of it.
         self.heat = Thermometry(self.journal, self._tell)
         self._workers: list[threading.Thread] = []
@@ -118,7 +117,6 @@ class Session:
         if self._workers or self._closing.is_set():
             raise SessionError("a session is connected once: begin a new one to connect again")
         self._links.connect(scanner, tracker, live, robot)
-        self._control = self._links.controls.get("scanner")
         for doubt in self.plan.doubts():
             self._tell(Problem("check the plan", doubt, fatal=False))
         for work, name in ((self._receive, "intraop receiver"), (self._process, "intraop worker")):
@@ -172,18 +170,17 @@ class Session:
     @property
     def scanner_state(self) -> str:
         """What is known of the scanner, in words; empty without one."""
-        return "" if self._control is None else self._control.text
+        return "" if self.control is None else self.control.text
 
     @property
     def control(self) -> ScannerControl | None:
         """Control of the scanner, for its plane and its reset; None without a scanner."""
-        return self._control
+        return self._links.controls.get("scanner")
 
     @property
     def controls(self) -> dict[str, ScannerControl]:
         """Control of everything that an emergency stop must reach: scanner, robot."""
-        found = {"scanner": self._control, "robot": self._links.controls.get("robot")}
-        return {part: control for part, control in found.items() if control is not None}
+        return self._links.controls
 
     def scan(self, protocol: str = "") -> None:
         """Ask the scanner for a scan, for all when no name is given; what comes of it is told as it happens.
@@ -219,9 +216,9 @@ class Session:
         self.journal.event("scan", f"'{image.name}' was chosen as the scan {WORDS[role]}, taken {taken}")
 
     def _commanded(self) -> ScannerControl:
-        if self._control is None:
+        if self.control is None:
             raise SessionError("no scanner is connected: connect it before commanding it")
-        return self._control
+        return self.control
 
     def decide(self, item: Carried, accepted: bool, by: str) -> Carried:
         """A person accepts or rejects that a planned thing is carried over; returns the item with the decision.

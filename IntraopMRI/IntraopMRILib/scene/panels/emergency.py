@@ -47,7 +47,7 @@ class Emergency:
         if there and self._style != (now := _button()):
             self._style = now
             self._ui.emergencyButton.setStyleSheet(now)
-        said = (_state(control, _peer(part, control), len(controls) > 1) for part, control in controls.items())
+        said = (_state(control, part, len(controls) > 1) for part, control in controls.items())
         text = "<br>".join(filter(None, said))
         if self._ui.emergencyLabel.text != text:
             self._ui.emergencyLabel.text = text
@@ -64,17 +64,18 @@ def _button() -> str:
     )
 
 
-def _state(control: Any, peer: str, named: bool) -> str:
+def _state(control: Any, part: str, named: bool) -> str:
     """What a person must know of one device, empty when nothing."""
     stop = control.emergency_stop
     if stop is not None and stop.confirmed_utc_s is None:
         control.poll()
         stop = control.emergency_stop
     if stop is not None:
-        return _words(stop, f"{peer}: " if named else "")
+        return _words(stop, f"{_peer(part, control)}: " if named else "")
     if control.state is not ScannerState.EMERGENCY:
         return ""
-    return colored(_("{peer} reports an emergency. {reset}").format(peer=peer, reset=_reset()), DANGER, 15)
+    said = _("{peer} reports an emergency. {reset}").format(peer=_peer(part, control), reset=_reset())
+    return colored(said, DANGER, 15)
 
 
 def _words(stop: EmergencyStop, who: str) -> str:
