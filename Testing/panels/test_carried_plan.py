@@ -438,5 +438,5 @@ def test_too_near_is_said_in_every_view_whatever_page_is_open(confirmed: Operati
     wait_until(lambda: said_at(RISK) == {True}, 10, "the alarm")
     wait_until(lambda: said_at(TARGET) == {False}, 10, "its end")
     wait_until(lambda: said_at(RISK) == {True}, 10, "the alarm again")
-    wait_until(lambda: "POSE STALE" in " ".join(texts(confirmed, "Red")), 5, "the pose to be stale")
+    wait_until(lambda: "POINTER LATE" in " ".join(texts(confirmed, "Red")), 5, "the pose to be stale")
     assert not any("TOO NEAR" in words for words in texts(confirmed, "Red"))

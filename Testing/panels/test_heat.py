@@ -77,7 +77,7 @@ def test_numbers_stand_on_the_page_and_in_the_views(operation: Operation) -> Non
     said = words(operation)
     said = said.replace("&nbsp;", " ")
     for part in (
-        "Peak 58.2 °C", "57.1 to 59.3 °C", "Above 240 CEM43: 1.2 cm³", "1.0 to 1.5 cm³", "&gt; 1000 min",
+        "Peak 58.2 °C", "57.1 to 59.3 °C", "Lethal dose: 1.2 cm³", "1.0 to 1.5 cm³", "&gt; 1000 min",
         "Motor tract: 39.0 °C", "make the radius larger", "from 37 °C before",
     ):  # fmt: skip
         assert part in said, part
@@ -88,7 +88,7 @@ def test_numbers_stand_on_the_page_and_in_the_views(operation: Operation) -> Non
     assert not [banner for banner in texts.banners if "TRACT" in banner.title]
     bridge = operation.running.view.bridge
     assert {"heat.lethal", "heat.mark"} <= set(bridge.roles())
-    assert any(line.text == "Above 240 CEM43" for line in bridge.legend())
+    assert any(line.text == "Lethal dose" for line in bridge.legend())
     # A new scan takes all of it away.
     operation.arrive(operation.scan())
     assert operation.running.heat is None

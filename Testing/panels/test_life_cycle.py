@@ -35,7 +35,7 @@ def operation(app: Any) -> Iterator[Operation]:
 def test_views_say_that_a_pose_is_old_while_another_module_is_open(operation: Operation) -> None:
     wait_until(lambda: "Registration good" in texts(operation, "3D"), 5, "the numbers")
     slicer.util.selectModule("IntraopMRIReconstruction")
-    wait_until(lambda: any("POSE STALE" in words for words in texts(operation, "Red")), 5, "the age of the pose")
+    wait_until(lambda: any("POINTER LATE" in words for words in texts(operation, "Red")), 5, "the age of the pose")
     first = texts(operation, "Red")
     wait_until(lambda: texts(operation, "Red") != first, 5, "the age to grow")
 

@@ -85,7 +85,7 @@ def test_a_pointer_on_the_table_is_calm_until_page_5_is_opened(
         operation.panel.annotate()
         return texts(operation, "3D")
 
-    assert any("TOOL NOT SEEN" in text for text in unseen(0.1))
+    assert any("POINTER NOT SEEN" in text for text in unseen(0.1))
     assert amber in ui.alarmLabel.text
     said = unseen(0.5)
     assert not any("NOT SEEN" in text for text in said)
@@ -97,7 +97,7 @@ def test_a_pointer_on_the_table_is_calm_until_page_5_is_opened(
     assert not any("NOT SEEN" in text for text in unseen(0.1))
     # Whoever opens the page of the pointer wants it.
     operation.open("NAVIGATE")
-    assert any("TOOL NOT SEEN" in text for text in unseen(0.1))
+    assert any("POINTER NOT SEEN" in text for text in unseen(0.1))
     assert amber in ui.alarmLabel.text
 
 

@@ -65,7 +65,7 @@ def test_a_sound_session_shows_its_numbers_with_intervals() -> None:
         "2.4 ± 0.5 mm  tip",
         "Registration good",
         "Image 3 min old",
-        "Pose 0.1 s old",
+        "Pointer 0.1 s old",
     ):
         assert text in said
     assert corners(SOUND).banners == ()
@@ -77,12 +77,12 @@ def test_stale_pose_blanks_the_distance_only() -> None:
     assert "6.3" not in words(texts)
     assert "5.4 to 7.2" not in words(texts)
     assert "5.4 cm³" in words(texts)
-    assert [(banner.title, banner.tone) for banner in texts.banners] == [("POSE STALE 1.3 s", Tone.CAUTION)]
+    assert [(banner.title, banner.tone) for banner in texts.banners] == [("POINTER LATE 1.3 s", Tone.CAUTION)]
 
 
 def test_tool_out_of_sight_is_said_so() -> None:
     texts = corners(replace(SOUND, pose_trust="not seen", pose_age_s=12.0))
-    assert texts.banners[0].title == "TOOL NOT SEEN 12 s"
+    assert texts.banners[0].title == "POINTER NOT SEEN 12 s"
     assert "6.3" not in words(texts)
 
 
@@ -98,13 +98,21 @@ def test_a_tool_that_was_laid_aside_is_quiet() -> None:
 def test_a_live_pose_without_an_age_is_no_position(bad_age: float | None) -> None:
     texts = corners(replace(SOUND, pose_age_s=bad_age))
     assert "6.3" not in words(texts)
-    assert texts.banners[0].title == "POSE AGE UNKNOWN"
+    assert texts.banners[0].title == "POINTER AGE UNKNOWN"
+
+
+def test_a_registration_that_nobody_has_confirmed_is_not_green() -> None:
+    texts = corners(replace(SOUND, unconfirmed=True))
+    lines = {line.text: line.color for line in texts.bottomRight}
+    assert lines["Registration good"] == Tone.NORMAL.color
+    assert lines["not confirmed"] == Tone.CAUTION.color
+    assert "not confirmed" not in words(corners(SOUND))
 
 
 def test_no_tool_is_quiet() -> None:
     texts = corners(replace(SOUND, pose_trust="never received", pose_age_s=None))
     assert texts.banners == ()
-    assert "No tool tracked" in words(texts)
+    assert "No pointer tracked" in words(texts)
     assert "6.3" not in words(texts)
 
 
@@ -277,7 +285,7 @@ def test_colours_are_told_apart_by_colour_blind_eyes(deficiency: str) -> None:
 
 def test_a_tool_that_comes_back_blanks_its_number_without_a_band() -> None:
     readout = Readout(pose_age_s=0.01, pose_trust="returning")
-    assert readout.pose_problem == "tool coming back"
+    assert readout.pose_problem == "pointer coming back"
     assert not banners(readout)
 
 

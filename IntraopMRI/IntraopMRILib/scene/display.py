@@ -130,6 +130,7 @@ class Readout:
     ``piece``: the piece of the residual that the views stand at. ``excluded``: what a person has judged not to be
     tumour, so that the numbers leave it out, in words.
     ``tracked``: whether a tracker is part of the session. ``unwatched``: no alarm is given for structures at risk.
+    ``unconfirmed``: no person has looked at the registration and confirmed it yet.
     ``too_near``: the structure at risk that the tip is too near to. ``risk``: the nearest one and its distance from the
     tip.
     """
@@ -153,6 +154,7 @@ class Readout:
     excluded: str = ""
     tracked: bool = True
     unwatched: bool = False
+    unconfirmed: bool = False
     too_near: str = ""
     risk: tuple[str, Measurement] | None = None
 
@@ -172,16 +174,16 @@ class Readout:
     def pose_problem(self) -> str:
         """Why the pose is no position, empty when it is one."""
         if self.pose_trust == "never received":
-            return "no tool tracked"
+            return "no pointer tracked"
         if self.pose_trust == "out of sight":
             return "pointer out of sight"
         if self.pose_age_s is None or not math.isfinite(self.pose_age_s) or self.pose_age_s < 0:
-            return "pose age unknown"
+            return "pointer age unknown"
         if self.pose_trust == "live":
             return ""
         if self.pose_trust == "returning":
-            return "tool coming back"
-        return f"{'tool' if self.pose_trust == 'not seen' else 'pose'} {self.pose_trust} {age(self.pose_age_s)}"
+            return "pointer coming back"
+        return f"pointer {'late' if self.pose_trust == 'stale' else self.pose_trust} {age(self.pose_age_s)}"
 
 
 def corners(readout: Readout) -> Corners:
@@ -399,7 +401,12 @@ def _state(readout: Readout) -> tuple[Line, ...]:
     else:
         tones = {Level.GOOD: Tone.GOOD, Level.CHECK: Tone.CAUTION, Level.REFUSED: Tone.DANGER}
         level = readout.verdict.level
-        registration = [Line(f"Registration {level.value}", READ, tones[level].color, bold=True)]
+        # Green from afar says that somebody has agreed.
+        waits = readout.unconfirmed and level is not Level.REFUSED
+        color = Tone.NORMAL.color if waits else tones[level].color
+        registration = [Line(f"Registration {level.value}", READ, color, bold=True)]
+        if waits:
+            registration.append(Line("not confirmed", READ, Tone.CAUTION.color, bold=True))
         if level is Level.CHECK:
             registration += wrapped(readout.verdict.text.partition(": ")[2])
     image = "Image, time unknown" if readout.image_age_s is None else f"Image {age(readout.image_age_s)} old"
@@ -413,12 +420,12 @@ def _state(readout: Readout) -> tuple[Line, ...]:
     elif problem or readout.pose_age_s is None:
         pose = Line(problem.capitalize(), READ, Tone.CAUTION.color, bold=True)
     else:
-        pose = Line(f"Pose {age(readout.pose_age_s)} old")
+        pose = Line(f"Pointer {age(readout.pose_age_s)} old")
     return (*registration, Line(image), pose) if readout.tracked else (*registration, Line(image))
 
 
 def _shouted(text: str) -> str:
-    """Capitals, but units and their numbers as they are: POSE STALE 1.3 s."""
+    """Capitals, but units and their numbers as they are: POINTER LATE 1.3 s."""
     words = re.match(r"\D*", text)
     letters = words.group() if words else ""
     return letters.upper() + text[len(letters) :]

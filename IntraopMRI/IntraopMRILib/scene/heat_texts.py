@@ -49,7 +49,7 @@ def heat_texts(found: HeatMeasured, now_s: float) -> HeatTexts:
     """All texts at one moment."""
     why, no_dose = gone(found, now_s), dose_gone(found, now_s)
     # A reason stands once, below the peak, and in the band across the views.
-    volume = block("ABOVE 240 CEM43", found.numbers.volume, no_dose, colors.LETHAL, LARGE)
+    volume = block("LETHAL DOSE", found.numbers.volume, no_dose, colors.LETHAL, LARGE)
     return HeatTexts(
         block("PEAK TEMPERATURE", found.numbers.peak, why, colors.TEXT, HUGE),
         volume[:2] if no_dose else (*volume, *_dose(found, now_s)),

@@ -51,7 +51,7 @@ _KINDS = {
     f"{INTRAOP}plan.": ("Planned", colors.PLANNED),
     IMPLANT: ("Actual", colors.ACTUAL),
     FRAME: ("Measured inside", colors.FRAME),
-    f"{HEAT}lethal": ("Above 240 CEM43", colors.LETHAL),
+    f"{HEAT}lethal": ("Lethal dose", colors.LETHAL),
     f"{HEAT}mark": ("Marked as heated", colors.MARK),
     f"{BONE}outline.": ("Vertebra before", colors.TUMOUR),
     f"{BONE}plan.": ("Planned", colors.PLANNED),

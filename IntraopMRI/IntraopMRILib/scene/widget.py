@@ -362,6 +362,7 @@ class SessionPanel(Panel):
             tracked="tracker" in self.running.session.links(),
             # Nothing watches a structure at risk while another module is open.
             unwatched=self.parameters is None and bool(self.running.view.risks),
+            unconfirmed=not self.running.confirmed,
         )
         if self.running.image is None and not readout.withdrawn:
             # The chosen volume is on the screen and a pointer beside it, each in a frame of its own.

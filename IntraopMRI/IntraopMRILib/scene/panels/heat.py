@@ -131,7 +131,7 @@ class HeatSection:
         try:
             yield [
                 (
-                    _("Thermal dose of the newest temperature scan; outline: above 240 CEM43"),
+                    _("Thermal dose of the newest temperature scan; outline: lethal dose (240 CEM43)"),
                     widget.sliceView().renderWindow(),
                 )
             ]
@@ -176,7 +176,7 @@ class HeatSection:
         lines = [
             _line(_("Peak {number}"), shown(peak, why), 18),
             # A reason stands once, at the peak.
-            _line(_("Above 240 CEM43: {number}"), volume, 15, reason=not why),
+            _line(_("Lethal dose: {number}"), volume, 15, reason=not why),
         ]
         dose = shown(found.numbers.dose, dose_gone(found, now_s))
         if dose.value is not None:
