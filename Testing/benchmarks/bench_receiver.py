@@ -10,6 +10,7 @@ to the consumer. Then a million mutated messages through the codec.
 
 from __future__ import annotations
 
+import os
 import socket
 import statistics
 import subprocess
@@ -262,7 +263,10 @@ def main() -> None:
     if reason:
         print(f"without the C++ receiver: {reason}")
     receiver = None if reason else build_own("igtl_receiver")
+    # Small images take as long as the machine leaves three processes to themselves: the ratio is worth its load.
+    before = os.getloadavg()[0]
     rows = [*pose_rows(receiver), *image_rows(receiver), *fuzz_rows()]
+    print(f"load of the machine (processes, over a minute): {before:.1f} before, {os.getloadavg()[0]:.1f} after")
     report("receiver", rows)
 
 
