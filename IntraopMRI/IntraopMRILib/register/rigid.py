@@ -21,6 +21,7 @@ from IntraopMRIReconstructionLib.errors import Cancelled, RegistrationError
 from IntraopMRIReconstructionLib.geometry import apply, invert, rotation_about, rotation_angle_deg
 
 from .blocks import BlockFit, finish_with_blocks
+from .handedness import rival_reasons, rivals
 from .sampling import (
     BoolArray,
     Float32Array,
@@ -43,8 +44,6 @@ KEPT_STARTS = (10, 3)
 MIN_OVERLAP = 0.3
 #: Below this normalised mutual information two volumes share no more than two unrelated heads do.
 REFUSED_NMI = 0.10
-#: A flipped or mirrored pose whose mutual information is better by this factor proves the found one wrong.
-RIVAL_FACTOR = 1.03
 #: A turn against the headers beyond this is a wrong patient position, not a patient who moved.
 MAX_TURN_DEG = 60.0
 #: Median fraction of a block's contrast that its own motion does not explain: one patient's images at the right pose
@@ -213,7 +212,7 @@ def register_rigid(
     best = _ranked(middle, [middle.refined(pose, 8) for pose in ranked], 1)[0]
     # What could prove the pose wrong is tried beside the finish, which does not need it.
     with ThreadPoolExecutor(1) as beside:
-        trying = beside.submit(_rivals, coarse, middle, best, fixed_centre)
+        trying = beside.submit(rivals, coarse, middle, best, fixed_centre)
         still(0.5, "refining at 2 mm")
         fine = _pair(fixed_2mm, moving_2mm, fixed_4mm, fixed_inside, threads, limit=40000)
         best = fine.refined(best, 6)
@@ -228,10 +227,10 @@ def register_rigid(
             threads=threads,
             still=still,
         )
-        rivals = trying.result()
+        others = trying.result()
     pose = checked_rigid(invert(block_fit.preop_from_intraop), "intraop_from_preop")
     verdict = Verdict(
-        tuple(_reasons(pose, first, nmi, overlap, block_fit, middle.nmi(best)[0], rivals, whole_fixed, whole_moving))
+        tuple(_reasons(pose, first, nmi, overlap, block_fit, middle.nmi(best)[0], others, whole_fixed, whole_moving))
     )
     still(1.0, "done")
     return RigidRegistration(
@@ -306,23 +305,6 @@ def _ranked(pair: _Pair, poses: list[Matrix], keep: int) -> list[Matrix]:
     return [pose for _, _, pose in scored[:keep]]
 
 
-def _rivals(coarse: _Pair, middle: _Pair, best: Matrix, centre: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Mutual information of the best half-turned and of the best mirrored pose, each refined as the found one was."""
-    names = {"turned by 180 degrees": [np.diag([1.0, -1, -1]), np.diag([-1.0, 1, -1]), np.diag([-1.0, -1, 1])]}
-    names["mirrored"] = [np.diag([-1.0, 1, 1])]
-    result = {}
-    for name, linear in names.items():
-        poses = []
-        for part in linear:
-            flip = np.eye(4)
-            flip[:3, :3] = part
-            flip[:3, 3] = centre - part @ centre
-            poses.append(coarse.refined(best @ flip, 8))
-        ranked = _ranked(coarse, poses, 1)
-        result[name] = middle.nmi(middle.refined(ranked[0], 4))[0] if ranked else 0.0
-    return result
-
-
 def _reasons(
     pose: Matrix,
     first: Matrix,
@@ -330,7 +312,7 @@ def _reasons(
     overlap: float,
     blocks: BlockFit,
     middle_nmi: float,
-    rivals: dict[str, float],
+    others: dict[str, float],
     fixed: Volume,
     moving: Volume,
 ) -> list[Reason]:
@@ -361,10 +343,7 @@ def _reasons(
         ),
         Reason("voxel size", thickest, "mm", f"below {CHECK_SPACING_MM:g}", level(False, thickest > CHECK_SPACING_MM)),
     ]
-    for name, rival in rivals.items():
-        ratio = rival / max(middle_nmi, 1e-9)
-        reasons.append(Reason(f"fit {name}", ratio, "x", f"below {RIVAL_FACTOR:g}", level(ratio > RIVAL_FACTOR, False)))
-    return reasons
+    return reasons + rival_reasons(others, middle_nmi)
 
 
 def _entropy(probabilities: npt.NDArray[np.float64]) -> float:
