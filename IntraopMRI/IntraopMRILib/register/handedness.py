@@ -14,9 +14,9 @@ import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Level, Matrix, Reason
 
 #: A turned pose whose mutual information is better by the first factor proves the found one wrong, a mirrored one by
-#: the second; between them nobody can tell the sides. Other contrasts, cavities, surface coils, slabs and thick slices of
-#: Colin27 give 0.4 to 0.9 as they are and 1.1 to 1.6 mirrored; of MNI152, an average of many heads, up to 0.8 and from
-#: 0.7 to 1.2; heads whose halves were made mirror images of one another up to 1.05.
+#: the second; between them nobody can tell the sides. Other contrasts, cavities, surface coils, slabs and thick slices
+#: of Colin27 give 0.4 to 0.9 as they are and 1.1 to 1.6 mirrored; of MNI152, an average of many heads, up to 0.8 and
+#: from 0.7 to 1.2; heads whose halves were made mirror images of one another up to 1.05.
 RIVAL_FACTOR, MIRRORED_FACTOR = 1.03, 1.08
 TURNED = "turned by 180 degrees"
 #: Each stands for all that differ from it by a turn of less than a quarter.
