@@ -9,6 +9,8 @@ Interval: simulated operations that it was not set on (residual_scenes.UNSEEN), 
 
 Margin: the same heads, registered; the cavity's wall in the native scan against that of the registration's masks.
 
+Proposal: see low_grade.py.
+
 Screws: four orientations, static fields of any direction, scans of any polarity, 300 to 2500 Hz/mm, 1.5 and 3 T,
 titanium and cobalt-chromium, 3D and slices. The peer is a threshold with principal axes; an interval of
 its own it has none.
@@ -25,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 from benchmarks.common import Row, report
+from benchmarks.low_grade import proposal_rows
 from benchmarks.residual_scenes import UNSEEN, operations
 from IntraopMRILib.assess.implant import Trajectory, compare
 from IntraopMRILib.assess.implant_detection import find_implant
@@ -410,7 +413,7 @@ def error_of(found: Trajectory, truth: Trajectory) -> tuple[float, float, float]
 def main() -> None:
     """Run all parts and report."""
     cases = [make_brain_case(seed, spacing_mm=SPACING_MM) for seed in SEEDS]
-    report("assessment", residual_rows(cases) + interval_rows() + margin_rows(cases) + screw_rows())
+    report("assessment", residual_rows(cases) + interval_rows() + margin_rows(cases) + proposal_rows() + screw_rows())
 
 
 if __name__ == "__main__":
