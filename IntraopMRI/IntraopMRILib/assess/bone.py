@@ -63,7 +63,7 @@ def require_above(upper_ras_mm: npt.ArrayLike, lower_ras_mm: npt.ArrayLike, uppe
     """Raise AssessmentError unless the middle of points (n, 3) lies above that of others: exchanged, a curve bends to
     the other side.
     """
-    if np.mean(upper_ras_mm, axis=0)[2] <= np.mean(lower_ras_mm, axis=0)[2]:
+    if np.asarray(upper_ras_mm).mean(axis=0)[2] <= np.asarray(lower_ras_mm).mean(axis=0)[2]:
         raise AssessmentError(f"{upper} must lie above {lower}: exchange the points, or check their axes")
 
 

@@ -23,6 +23,8 @@ MOST_APART_MM, MOST_TURNED_DEG = 100.0, 60.0
 LEAST_PROJECTION = 0.17
 #: Directions across an axis that are tried: between two of them nothing changes by more than half a percent.
 AROUND = 36
+#: Places along a shaft whose distances from another one are averaged.
+SAMPLES = 50
 #: Susceptibility of metals against tissue, ppm (Schenck 1996).
 METALS_PPM = {"titanium": 182.0, "cobalt-chromium": 900.0}
 
@@ -57,6 +59,11 @@ class Trajectory:
                 f"'{self.name}' is {self.length_mm:.2f} mm long, less than its diameter {self.diameter_mm:.2f} mm: "
                 "set entry and tip apart"
             )
+
+    @property
+    def ends(self) -> tuple[Vector, Vector]:
+        """Entry and tip, RAS, mm."""
+        return self.entry_ras_mm, self.tip_ras_mm
 
     @property
     def length_mm(self) -> float:
@@ -214,6 +221,14 @@ def compare(
         _planar("axial", 2, label, u, v, angle_error, based_on),
         _planar("sagittal", 0, label, u, v, angle_error, based_on),
     )
+
+
+def apart_mm(ends_ras_mm: tuple[Vector, Vector], other: Trajectory) -> float:
+    """Mean distance of a shaft from ``other``: an implant that is too deep or too short is still the same one."""
+    entry, tip = ends_ras_mm
+    points = entry + np.linspace(0.0, 1.0, SAMPLES)[:, None] * (tip - entry) - other.entry_ras_mm
+    depth = np.clip(points @ other.direction, 0.0, other.length_mm)
+    return float(np.linalg.norm(points - depth[:, None] * other.direction, axis=1).mean())
 
 
 def band(measurements: tuple[Measurement, ...]) -> Band:

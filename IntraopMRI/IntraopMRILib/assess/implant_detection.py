@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from IntraopMRIReconstructionLib.data import Image, Level, Measurement, MetalShi
 from IntraopMRIReconstructionLib.errors import AssessmentError
 
 from .implant import Spread, Trajectory
+from .implant_neighbours import separated
 from .implant_verdict import DIAMETER_GOOD, verdict_of
 from .implant_void import CONTEXT_MM, Void, fit_voids, region_about, search, void_mask
 
@@ -33,6 +35,7 @@ class DetectedImplant:
     """The fitted implant: axis in the image's RAS frame, where it may lie instead, trust, void mask (0 / 1).
 
     ``spread``: of its ends. ``shift``: how far the scan may have displaced the void, None when nobody said.
+    ``beside``: planned neighbours whose own voids were found beside it.
     """
 
     trajectory: Trajectory
@@ -41,6 +44,7 @@ class DetectedImplant:
     verdict: Verdict
     void: Image
     void_diameter_mm: float
+    beside: tuple[str, ...] = ()
 
     @property
     def uncertainty_mm(self) -> float:
@@ -75,14 +79,20 @@ class DetectedImplant:
 
 
 def find_implant(
-    image: Image, near: Trajectory, search_radius_mm: float = 10.0, shift: MetalShift | None = None
+    image: Image,
+    near: Trajectory,
+    search_radius_mm: float = 10.0,
+    shift: MetalShift | None = None,
+    others: Sequence[Trajectory] = (),
 ) -> DetectedImplant:
     """Fit the signal void of one implant close to ``near`` (planned, carried to the frame of ``image``).
 
     A coarse search over both ends, then a least-squares fit of a smooth-edged void cylinder, robust against other
     dark structures, ends below the voxel. What is missing beyond the ends on average is taken off, see :func:`_ends`.
     ``shift``: how far this scan may have displaced the void; where the void looks like the implant, at most half of the
-    void's own radius counts. Raises AssessmentError when no void of that shape is there or the plan leaves the image.
+    void's own radius counts. ``others``: planned as well (same frame); where their voids touch this one they are fitted
+    together, see :mod:`.implant_neighbours`. Raises AssessmentError when no void of that shape is there, when it cannot
+    be told whose it is, or when the plan leaves the image.
     """
     if not (np.isfinite(search_radius_mm) and search_radius_mm > 0):
         raise AssessmentError(f"search_radius_mm must be positive, got {search_radius_mm}")
@@ -90,29 +100,47 @@ def find_implant(
         raise AssessmentError("the image must be one volume (k, j, i) of finite values to look for an implant")
     region = region_about(image, near, search_radius_mm + CONTEXT_MM + near.diameter_mm)
     (fit,), _ = fit_voids(region, (search(region, near, search_radius_mm),), (near.diameter_mm,))
+    apart = separated(region, near, fit, others, search_radius_mm)
+    region, fit = apart.region, apart.void
     verdict = verdict_of(region, fit, near)
     if verdict.level is Level.REFUSED:
         raise AssessmentError(
             f"no signal void like '{near.name}' lies within {search_radius_mm:g} mm of its planned place "
             f"({verdict.text}): check the registration and that the scan covers the implant"
         )
+    fit_mm = float(
+        np.linalg.norm((FIT_SIGMAS * EDGE_VOXELS * region.voxel_mm, FIT_SIGMAS * fit.sigma_mm, apart.open_mm))
+    )
+    if fit_mm > search_radius_mm:
+        raise AssessmentError(
+            f"the void found near '{near.name}' does not show where it ends: its tip is open by {fit_mm:.0f} mm, more "
+            f"than the {search_radius_mm:g} mm that were searched: scan with smaller voxels"
+        )
     void = np.zeros(image.array.shape, dtype=np.uint8)
     void[region.box] = void_mask(region, fit)
     radius = near.diameter_mm / 2.0
     axis = fit.axis
+    if shift is not None:
+        shift = apart.widened(shift)
     beyond, along_mm = _ends(fit, shift, radius)
     trajectory = Trajectory(fit.entry + beyond * axis, fit.tip - beyond * axis, near.diameter_mm, near.name)
     if shift is not None and fit.radius <= DIAMETER_GOOD[1] * radius:
         shift = shift.within(fit.radius)
-    fit_mm = FIT_SIGMAS * float(np.hypot(EDGE_VOXELS * image.spacing_mm.max(), fit.sigma_mm))
     if shift is None:
         spread = Spread(fit_mm, axis, along_mm=along_mm)
     else:
-        # The field at an end is not that of the rod over about one radius of the void: so much of the shift turns it.
-        turning = min(1.0, 2.0 * fit.radius / fit.length)
+        # The field at an end is not that of the rod over about one radius of the void, and that of a neighbour is not
+        # the same along the shaft: so much of the shift turns it.
+        turning = min(1.0, 2.0 * fit.radius / fit.length + 1.0 - 1.0 / apart.field)
         spread = Spread(fit_mm, axis, shift.across_mm, along_mm, turning)
     return DetectedImplant(
-        trajectory, spread, shift, verdict, image.with_array(void, f"void of {near.name}"), 2 * fit.radius
+        trajectory,
+        spread,
+        shift,
+        verdict,
+        image.with_array(void, f"void of {near.name}"),
+        2 * fit.radius,
+        apart.names,
     )
 
 

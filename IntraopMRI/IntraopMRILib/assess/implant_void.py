@@ -30,6 +30,8 @@ STARTS, ALIKE = 4, 0.8
 MOST_STEPS = 100
 #: Parameters of one cylinder, and of what all share.
 OF_ONE, SHARED = 7, 3
+#: Of one, those that say where its axis and its tip are.
+AXIS_AND_TIP = np.array([0, 1, 2, 3, 5])
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,8 @@ class Region:
 class Void:
     """A fitted void: a round cylinder from ``entry`` to ``tip`` (3,), RAS, whose edge is as wide as ``width``, mm.
 
-    ``depth``: part of the signal that it takes away. ``sigma_mm``: standard deviation of its ends by the fit.
+    ``depth``: part of the signal that it takes away. ``sigma_mm``: standard deviation of its axis and its tip by the
+    fit. Where it comes in from air nothing shows where its entry is, and no number rests on how far out that lies.
     """
 
     entry: Array
@@ -243,7 +246,7 @@ def fit_voids(region: Region, starts: Sequence[Ends], diameters_mm: Sequence[flo
     for number, (entry, axis, sides, length, *_) in enumerate(frames):
         q = p[number * OF_ONE : (number + 1) * OF_ONE]
         ends = [entry + t * axis + (q[:2] + (q[2:4] - q[:2]) * t / length) @ sides for t in q[4:6]]
-        sigma = float(np.sqrt(np.max(variance[number * OF_ONE : number * OF_ONE + 6])))
+        sigma = float(np.sqrt(np.max(variance[number * OF_ONE + AXIS_AND_TIP])))
         voids.append(Void(ends[0], ends[1], float(q[6]), float(p[-3]), float(p[-2]), sigma))
     return voids, float(fitted.cost)
 

@@ -14,8 +14,9 @@ from IntraopMRIReconstructionLib.geometry import apply, invert, middle_of
 from IntraopMRIReconstructionLib.reconstruct.metal import implant_shift
 
 from ..assess.bone import alignment_change
-from ..assess.implant import Spread, Trajectory, band, compare
+from ..assess.implant import Spread, Trajectory, apart_mm, band, compare
 from ..assess.implant_detection import DetectedImplant, find_implant
+from ..assess.implant_neighbours import SURELY_OWN
 from ..assess.pedicle import Breach, pedicle_breach, pedicle_of
 from ..register.rigid import RigidRegistration
 from ..register.vertebrae import VertebraRegistration, register_vertebrae
@@ -30,9 +31,6 @@ VERTEBRA = re.compile(r"(?:vertebrae?[\s_-]*)?(C[1-7]|T[1-9]|T1[0-2]|L[1-6]|S1)(
 PEDICLE = re.compile("pedicle|pedikel", re.IGNORECASE)
 #: Names of what is graded by its pedicle; of other implants nobody asks that.
 SCREW = re.compile("screw|pedicle|schraube|pedikel", re.IGNORECASE)
-#: An implant lies at most so many times as far from its own plan as from that of another: where voids touch, one
-#: cylinder fitted to both lies between them.
-SURELY_OWN = 0.6
 #: What stands for the level where no pose of the whole does.
 NEIGHBOURS = "neighbours found, without the pose of the whole spine"
 #: A vertebra holds an implant when this part of its planned path lies in it, looked up at so many points; a pedicle is
@@ -160,12 +158,14 @@ def found_implant(
         )
     planned = trajectory.moved(carrier.intraop_from_preop)
     shift = implant_shift(image, planned.direction, planned.diameter_mm, planned.susceptibility_ppm)
-    detected = find_implant(image, planned, shift=shift)
+    others = [each.moved(carrier.intraop_from_preop) for each in others if each.name != name]
+    detected = find_implant(image, planned, shift=shift, others=others)
     if detected.verdict.level is Level.REFUSED:
         raise SessionError(f"'{name}' was not found with certainty ({detected.verdict.text}): no number is shown")
-    own_mm = _apart_mm(detected.trajectory, planned)
-    for other in (each.moved(carrier.intraop_from_preop) for each in others if each.name != name):
-        if SURELY_OWN * (other_mm := _apart_mm(detected.trajectory, other)) < own_mm:
+    own_mm = apart_mm(detected.trajectory.ends, planned)
+    # A neighbour with a void of its own does not lie in this one.
+    for other in (each for each in others if each.name not in detected.beside):
+        if SURELY_OWN * (other_mm := apart_mm(detected.trajectory.ends, other)) < own_mm:
             raise SessionError(
                 f"what was found near the plan of '{name}' lies {own_mm:.1f} mm from it and {other_mm:.1f} mm from "
                 f"that of '{other.name}': it is perhaps the other one, or both voids in one, no number is shown; check "
@@ -179,14 +179,6 @@ def found_implant(
         detected.trajectory, may, around, carrier.intraop_from_preop, carrier.basis, found.measurements[0].based_on
     )
     return replace(found, measurements=(*found.measurements, *clear), drawn=drawn)
-
-
-def _apart_mm(one: Trajectory, other: Trajectory) -> float:
-    """Mean distance of two shafts: an implant that is too deep or too short is still the same one."""
-    along = np.linspace(0.0, 1.0, SAMPLES)[:, None]
-    points = one.entry_ras_mm + along * (one.tip_ras_mm - one.entry_ras_mm) - other.entry_ras_mm
-    depth = np.clip(points @ other.direction, 0.0, other.length_mm)
-    return float(np.linalg.norm(points - depth[:, None] * other.direction, axis=1).mean())
 
 
 def _breach(actual: Trajectory, may: Spread, carrier: Carrier, pedicle: Image) -> Breach | str:

@@ -112,3 +112,13 @@ def test_sulci_and_vessels_on_the_way_are_no_lead(seed: int) -> None:
     head = Head(seed, ORIENTATIONS[sorted(ORIENTATIONS)[seed % 4]])
     with pytest.raises(AssessmentError, match="no signal void like 'Lead'"):
         find_implant(head.image(head.tissue, MetalScan()), head.plan)
+
+
+def test_an_entry_in_air_leaves_no_doubt_of_the_tip() -> None:
+    """Nothing ends the void of a lead in air: every interval had 403 mm to either side, tip and angle too."""
+    head = Head(2, ORIENTATIONS[sorted(ORIENTATIONS)[2]])
+    image = head.with_tube(1.5, MetalScan(1.5, TITANIUM, 700.0))
+    shift = implant_shift(image, head.plan.direction, DIAMETER, TITANIUM)
+    found = find_implant(image, head.plan, shift=shift)
+    assert found.spread.ball_mm < 3.0
+    assert np.linalg.norm(found.trajectory.tip_ras_mm - head.truth.tip_ras_mm) < found.uncertainty_mm

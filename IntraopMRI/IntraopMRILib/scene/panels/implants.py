@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 
 from ...report.implants import IN_ROW
 from ...session.updates import ImplantFound, deviation
-from ..display import number, spread
+from ..display import CLEARANCE, number, shownOfImplant, spread
 from .style import CHECK, colored, graded, sized
 
 #: A band in a narrow column.
@@ -110,12 +110,15 @@ class FoundImplants:
         return item.name, *texts, short_grade(item.found), self._state(item)
 
     def words(self, item: Placed, place: str) -> str:
-        """Name and grade, the numbers with their intervals, state."""
+        """Name and grade, the numbers with their intervals, the structure at risk that is nearest."""
         if item.found is None:
             return f"{sized(item.name, 15)}&nbsp;&nbsp;{place}<br>{colored(item.why, CHECK, 12)}"
         numbers = _inRow(item.found)
         names = (_("entry"), _("tip"), _("angle"))
         shown = ", ".join(f"{name} {spread(m)}" for name, m in zip(names, numbers, strict=True) if m.value is not None)
+        # What lies nearest decides whether a screw off its plan has to be revised.
+        near = [m for m in shownOfImplant(item.found.measurements) if CLEARANCE in m.name]
+        shown += "".join(f"; {spread(m)} " + _("to {name}").format(name=m.name.partition(CLEARANCE)[2]) for m in near)
         return f"{graded(item.name, item.found, 14)}&nbsp;&nbsp;{place}<br>{escape(shown)}"
 
     def tip(self, item: Placed) -> list[str]:
