@@ -43,6 +43,8 @@ LEAST_ELSEWHERE = 20
 MOST_MOVED_MM = 1.0
 #: A measured motion is known to this part, and to no less than the brain moves by its pulse, mm.
 MOTION_PART, LEAST_MOTION_MM = 0.3, 0.1
+#: Smoothing that shows edges against noise. What noise there is makes each step too short, until one is this small, mm.
+MOTION_SMOOTH_VOXELS, MOTION_STEPS, MOTION_DONE_MM = 1.0, 10, 0.01
 #: Tissue around a piece that shows how it moved, mm; nearer than the second its own enhancement spreads.
 AROUND_MM, OWN_MM = 12.0, 2.0
 #: Normal tissue around the pieces that gain and noise are known from, mm; nearer than the second it is none.
@@ -111,8 +113,9 @@ def courses(pieces: Sequence[Piece], native: Image, contrasts: Sequence[Image]) 
 
 
 class _Series:
-    """The scans around the pieces, freed of their gain: ``native`` and ``scans``, the newest last, (k, j, i) in units of
-    usual tissue; ``quiet``: normal tissue."""
+    """The scans around the pieces, freed of their gain, (k, j, i) in units of usual tissue: ``native`` and ``scans``,
+    the newest last, the others brought to it by ``moved`` (k, j, i) mm. ``quiet``: normal tissue.
+    """
 
     def __init__(self, pieces: Sequence[Piece], native: Image, contrasts: Sequence[Image]) -> None:
         grid = contrasts[-1]
@@ -127,13 +130,21 @@ class _Series:
         self.box, self._grid = (k, j, i), grid
         away = ~within_mm(every[self.box], AWAY_MM, self.spacing)
         without = on_grid(native, grid, self.box)
-        maps = [subtraction(on_grid(scan, grid, self.box), without, away, grid.ras_from_ijk) for scan in contrasts]
-        self.native = maps[-1].tissue
-        self.scans = [found.values + self.native for found in maps]
+        raw = [on_grid(scan, grid, self.box) for scan in contrasts]
+        last = subtraction(raw[-1], without, away, grid.ras_from_ijk)
+        self.native = last.tissue
         tissue = away & (self.native > TISSUE_FRACTION)
-        moved = _motion(self.scans[-1], self.scans[0], tissue, self.spacing)
-        first = _shifted(self.scans[0], moved / self.spacing) - self.native
-        smooth = [ndimage.gaussian_filter(values, AGENT_SMOOTH_VOXELS) for values in (first, maps[-1].values)]
+        self.scans, self.moved = [], []
+        for scan in raw[:-1]:
+            as_it_lay = subtraction(scan, without, away, grid.ras_from_ijk).values + self.native
+            moved = _motion(last.values + self.native, as_it_lay, tissue, self.spacing)
+            # The gain is fitted anew: tissue that lies elsewhere had gone into it.
+            there = subtraction(_shifted(scan, moved / self.spacing), without, away, grid.ras_from_ijk)
+            self.scans.append(there.values + self.native)
+            self.moved.append(moved)
+        self.scans.append(last.values + self.native)
+        ends = self.scans[0] - self.native, last.values
+        smooth = [ndimage.gaussian_filter(values, AGENT_SMOOTH_VOXELS) for values in ends]
         # Of both, so that noise raises neither.
         both = (smooth[0] + smooth[1]) / 2.0
         level = AGENT_Z * robust_sigma(both[tissue])
@@ -170,20 +181,19 @@ def _course(series: _Series, piece: Piece, minutes: tuple[float, ...], based_on:
     span = f"{minutes[-1]:.0f} min"
     name = f"Piece {piece.number}: change of enhancement"
     definition = (
-        "Mean enhancement (contrast minus native scan) within the outline of this piece, newest contrast scan minus the "
-        f"first, {span} before, in % of the signal of usual tissue; interval: the same outline elsewhere in normal "
-        "tissue, its boundary, motion between the scans. In the first minutes after the injection residual tumour climbs "
-        "and what surgery caused stays low; by an hour tumour has lost agent and damaged tissue goes on gaining it. It "
-        "holds for one injection and one protocol, nothing resected or bled in between, and decides on no piece"
+        "Mean enhancement (contrast minus native scan) within the outline of this piece, newest contrast scan minus "
+        f"the first, {span} before, in % of the signal of usual tissue; interval: the same outline elsewhere in normal "
+        "tissue, its boundary, motion between the scans. In the first minutes after the injection residual tumour "
+        "climbs and what surgery caused stays low; by an hour tumour has lost agent and damaged tissue goes on gaining "
+        "it. It holds for one injection and one protocol, nothing resected or bled in between, and decides on no piece"
     )
     try:
-        moved = [_moved_beside(series, mask, scan) for scan in series.scans[:-1]]
+        moved = [_moved_beside(series, mask, number) for number in range(len(minutes) - 1)]
         places = _places(series, mask)
     except AssessmentError as error:
         change = Measurement(name, None, "%", definition, SOURCE, missing_because=str(error), based_on=based_on)
         return Course(minutes, (), change, Trend.OPEN)
-    moved.append(np.zeros(3))
-    readings = [_Reading(series, mask, scan, by, places) for scan, by in zip(series.scans, moved, strict=True)]
+    readings = [_Reading(series, mask, number, by, places) for number, by in enumerate((*moved, np.zeros(3)))]
     first, last = readings[0], readings[-1]
     value, error = last.enhancement - first.enhancement, last.apart_from(first)
     least = LEAST_CHANGE * max(abs(first.enhancement), abs(last.enhancement))
@@ -208,22 +218,26 @@ def _course(series: _Series, piece: Piece, minutes: tuple[float, ...], based_on:
 
 
 class _Reading:
-    """One scan within the outline ``mask`` of a piece; ``moved`` (k, j, i), mm: how it lies beside the newest one."""
+    """Scan ``number`` within the outline ``mask`` of a piece; ``moved`` (k, j, i), mm: how the tissue around the piece
+    lies in it beside the newest one."""
 
-    def __init__(self, series: _Series, mask: Mask, scan: Array, moved: Vector, places: npt.NDArray[np.intp]) -> None:
+    def __init__(self, series: _Series, mask: Mask, number: int, moved: Vector, places: npt.NDArray[np.intp]) -> None:
         self._series, self._mask, self._places = series, mask, places
         self._box = tuple(
             slice(max(0, p.start - 4), min(n, p.stop + 4))
             for p, n in zip(ndimage.find_objects(mask.astype(np.uint8))[0], mask.shape, strict=True)
         )
-        self._own, self._without, self._scan = mask[self._box], series.native[self._box], scan[self._box]
-        self._whole = _shifted(scan, moved / series.spacing)
-        off = MOTION_PART * float(np.linalg.norm(moved)) + LEAST_MOTION_MM
+        self._own, self._without, self._scan = (each[self._box] for each in (mask, series.native, series.scans[number]))
+        self._whole = _shifted(series.scans[number], moved / series.spacing)
         self.enhancement = self._mean(moved)
-        steps = off * np.vstack([np.eye(3), -np.eye(3)])
         self._motion = 0.0
-        if moved.any():
-            self._motion = max(abs(self._mean(moved + step) - self.enhancement) for step in steps)
+        if number < len(series.moved):
+            off = MOTION_PART * float(np.linalg.norm(series.moved[number] + moved)) + LEAST_MOTION_MM
+            steps = off * np.vstack([np.eye(3), -np.eye(3)])
+            # A motion goes into the fit of the gain as well: what the quiet tissue beside the piece changed by.
+            beside = within_mm(mask, AROUND_MM, series.spacing) & series.quiet
+            left = abs(float(np.median((series.scans[-1] - self._whole)[beside]))) if beside.any() else 0.0
+            self._motion = left + max(abs(self._mean(moved + step) - self.enhancement) for step in steps)
         noise = self._noise(self._whole - series.native)
         self.error = float(np.hypot(noise, self._motion))
 
@@ -252,17 +266,17 @@ class _Reading:
         return max(map(abs, apart), default=0.0) * self.enhancement
 
 
-def _moved_beside(series: _Series, mask: Mask, scan: Array) -> Vector:
-    """How the tissue around a piece lies in ``scan`` beside the newest one, (k, j, i) mm. Raises AssessmentError when
-    that is too far to be compared.
+def _moved_beside(series: _Series, mask: Mask, number: int) -> Vector:
+    """How the tissue around a piece lies in that scan of the series beside the newest one, (k, j, i) mm. Raises
+    AssessmentError when it has moved too far to be compared.
     """
     reach = np.ceil(AROUND_MM / series.spacing).astype(int)
     found = ndimage.find_objects(mask.astype(np.uint8))[0]
     parts = zip(found, reach, mask.shape, strict=True)
     box = tuple(slice(max(0, p.start - int(by)), min(n, p.stop + int(by))) for p, by, n in parts)
     around = within_mm(mask[box], AROUND_MM, series.spacing) & ~within_mm(mask[box], OWN_MM, series.spacing)
-    moved = _motion(series.scans[-1][box], scan[box], around, series.spacing)
-    if (far := float(np.linalg.norm(moved))) > MOST_MOVED_MM:
+    moved = _motion(series.scans[-1][box], series.scans[number][box], around, series.spacing)
+    if (far := float(np.linalg.norm(series.moved[number] + moved))) > MOST_MOVED_MM:
         raise AssessmentError(f"the tissue around it moved {far:.1f} mm between the contrast scans")
     return moved
 
@@ -270,10 +284,10 @@ def _moved_beside(series: _Series, mask: Mask, scan: Array) -> Vector:
 def _motion(now: Array, then: Array, around: Mask, spacing: Vector) -> Vector:
     """How far what is ``around`` lies in ``then`` from where it lies ``now``, (k, j, i) mm: least squares of the
     difference over the gradient, without what changed by itself. Of some voxels it is only known to be as many."""
-    now = ndimage.gaussian_filter(now, AGENT_SMOOTH_VOXELS)
+    now = ndimage.gaussian_filter(now, MOTION_SMOOTH_VOXELS)
     moved: Vector = np.zeros(3)
-    for _ in range(3):
-        before = ndimage.gaussian_filter(_shifted(then, moved / spacing), AGENT_SMOOTH_VOXELS)
+    for _ in range(MOTION_STEPS):
+        before = ndimage.gaussian_filter(_shifted(then, moved / spacing), MOTION_SMOOTH_VOXELS)
         slopes = [slope[around] for slope in np.gradient((now + before) / 2.0, *spacing)]
         design = np.stack([*slopes, np.ones_like(slopes[0])], axis=1).astype(np.float64)
         data = (now - before)[around].astype(np.float64)
@@ -284,6 +298,8 @@ def _motion(now: Array, then: Array, around: Mask, spacing: Vector) -> Vector:
             rest = data - design @ fit
             kept = np.abs(rest) < TRIM_SIGMA * max(robust_sigma(rest[kept]), 1e-9)
         moved = moved + fit[:3]
+        if np.linalg.norm(fit[:3]) < MOTION_DONE_MM:
+            break
     return moved
 
 

@@ -44,6 +44,8 @@ def _pieces(residual: Document, document: Document, pictures: Sequence[Picture])
         if piece["excluded_by"]:
             at = f"{piece['excluded_by']} at {clock(piece['excluded_utc'])} UTC"
             judged = f'<p class="judged">Not tumour, judged by {_e(at)} for this scan: not counted</p>'
+        if piece["course"] is not None:
+            judged += f"<p>{_e(_course(piece['course']))}</p>"
         rows += (
             f'<tr class="piece"><th>{piece["number"]}</th><td>{image}</td><td><strong>'
             f"{_e(piece['place'].capitalize())}</strong>{judged}<p>Nearest structure at risk: {_e(beside)}</p></td>"
@@ -59,6 +61,8 @@ def _pieces(residual: Document, document: Document, pictures: Sequence[Picture])
     ]
     if any(piece["near"] for piece in residual["pieces"]):
         words.append("Nearest structure: as it was decided on, see what was carried over")
+    for course in [piece["course"] for piece in residual["pieces"] if piece["course"] is not None][:1]:
+        words.append(f"Course: {course['change']['definition']} ({course['change']['source']})")
     seen = (
         "Pictures: axial, coronal and sagittal through the piece, its outline red, blue dashes if it does not count; "
         "the patient's right, or anterior, on the left; bar 10 mm. "
@@ -70,6 +74,13 @@ def _pieces(residual: Document, document: Document, pictures: Sequence[Picture])
         '<th>Where, and how sure</th><th class="number">Volume</th><th class="number">Longest diameter</th></tr>'
         f'</thead><tbody>{rows}</tbody></table><p class="note">{_e(seen)}{_e(". ".join(words))}.</p>'
     )
+
+
+def _course(course: Document) -> str:
+    """How the enhancement changed, in words, with the change and its interval."""
+    text, change = str(course["text"]), course["change"]
+    text = text[:1].upper() + text[1:]
+    return text if change["value"] is None else f"{text}; change {_value(change)}"
 
 
 def excluded_words(residual: Document) -> str:

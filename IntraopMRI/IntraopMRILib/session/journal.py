@@ -22,6 +22,7 @@ from ..register.vertebrae import VertebraRegistration
 from ..report.implants import IN_ROW
 from ..workflow.record import (
     CarriedEntry,
+    CourseEntry,
     DrawnEntry,
     HeatEntry,
     ImageEntry,
@@ -374,7 +375,7 @@ def _look(record: SessionRecord, newer: ImageEntry) -> tuple[LookEntry, ...]:
 
 
 def _piece(piece: Piece, update: ResidualFound) -> PieceEntry:
-    judged = update.judged.get(piece.number, Judged("", ""))
+    judged, course = update.judged.get(piece.number, Judged("", "")), update.courses.get(piece.number)
     return PieceEntry(
         number=piece.number,
         place=piece.place,
@@ -385,6 +386,7 @@ def _piece(piece: Piece, update: ResidualFound) -> PieceEntry:
         near=update.near.get(piece.number),
         excluded_by=judged.by,
         excluded_utc=judged.utc,
+        course=course and CourseEntry(course.text, course.minutes, course.enhancement, course.change),
     )
 
 

@@ -16,6 +16,7 @@ from IntraopMRIReconstructionLib.geometry import farthest_apart_mm
 
 from ..register.deformable import DeformableRegistration
 from ..register.rigid import RigidRegistration
+from ..scan_facts import AGENT
 from .updates import Role, ShiftFound
 
 #: Between the two scans of one look lies an injection. In so long (s) it was operated on and bled: what is new in the
@@ -56,8 +57,9 @@ class ScanPair:
         """``operated_mm``: see :class:`.plan.Plan`."""
         self._operated_mm = operated_mm
         self._agent_utc_s: float | None = None
-        #: Contrast scans since the native one.
+        #: Contrast scans since the native one, and those before the newest of them with their places.
         self._since_native = 0
+        self._earlier: list[tuple[Image, Placed | None]] = []
         self._last_pose: Matrix | None = None
         self._chosen: set[Role] = set()
         self.images: dict[Role, Image] = {}
@@ -70,8 +72,12 @@ class ScanPair:
 
         ``chosen``: by a person, in any order; others come in the order in which they were taken.
         """
+        before, placed = self.images.get(role), self.placed.pop(role, None)
+        if role == "native":
+            self._earlier = []
+        elif before is not None and self._since_native and before.uid != image.uid:
+            self._earlier.append((before, placed))
         self.images[role], self.newest = image, role
-        self.placed.pop(role, None)
         (self._chosen.add if chosen else self._chosen.discard)(role)
         self._since_native = self._since_native + 1 if role == "contrast" else 0
         if role == "contrast":
@@ -125,17 +131,44 @@ class ScanPair:
         elif "native" not in self.placed:
             why = "the native scan was not registered, so a motion of the patient would not be seen"
         else:
-            now, before = (self.placed[r].rigid.intraop_from_preop for r in ("contrast", "native"))
-            moved_mm = farthest_apart_mm(now, before, self._operated_mm)
+            moved_mm = self._moved_mm(self.placed["native"])
             why = f"the patient moved {moved_mm:.1f} mm between the native and the contrast scan"
             if moved_mm <= MOVED_MM:
                 why = wrong_order(native, self.images["contrast"], in_order=not late and not self._chosen)
                 if not why:
+                    if late:
+                        self._since_native = 1
                     return native
                 remedy = "Give the times at which they were taken, or repeat both scans"
         raise SessionError(
             f"no residual is given: {why}; the contrast scan alone does not tell enhancement from blood. {remedy}"
         )
+
+    def earlier(self) -> tuple[Image, ...]:
+        """Contrast scans since the native one, in the order in which they came, before the newest, in its position.
+
+        Raises SessionError when there are some, and none of them can be compared with it.
+        """
+        newest, why = self.images["contrast"], ""
+        kept = []
+        for image, placed in self._earlier:
+            agents = {each.metadata[AGENT] for each in (image, newest) if AGENT in each.metadata}
+            if placed is None:
+                why = f"'{image.name}' was not registered, so a motion of the patient would not be seen"
+            elif len(agents) > 1:
+                why = f"the headers of '{image.name}' and '{newest.name}' name two agents"
+            elif (moved_mm := self._moved_mm(placed)) > MOVED_MM:
+                why = f"the patient moved {moved_mm:.1f} mm since '{image.name}'"
+            else:
+                kept.append(image)
+        if why and not kept:
+            raise SessionError(why)
+        return tuple(kept)
+
+    def _moved_mm(self, before: Placed) -> float:
+        """How far the operated place lies in the contrast scan from where it lay ``before``."""
+        now, then = (each.rigid.intraop_from_preop for each in (self.placed["contrast"], before))
+        return farthest_apart_mm(now, then, self._operated_mm)
 
     def notes(self, native: Image) -> tuple[str, ...]:
         """What must be known beside a residual of the pair with this native scan."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 from IntraopMRIReconstructionLib.data import Image, Progress, Verdict
-from IntraopMRIReconstructionLib.errors import SessionError
+from IntraopMRIReconstructionLib.errors import AssessmentError, SessionError
 
 from ..assess.carry import Mapping
+from ..assess.course import Course, courses
 from ..assess.margin import Margin, resection_margin
 from ..assess.resection import cavity_volume
-from ..assess.residual import assess_residual
+from ..assess.residual import ResidualAssessment, assess_residual
 from ..register.carry_over import shift_at, uncertainty_at
 from ..register.deformable import DeformableRegistration
 from ..register.rigid import RigidRegistration
@@ -19,6 +20,12 @@ from .updates import ResidualFound, ShiftFound
 
 #: How far the brain may have moved at the tumour in a way that a rigid registration does not know (mm).
 UNMODELLED_SHIFT_MM = 5.0
+#: Beyond so many minutes between two contrast scans the course of an enhancement may have turned round.
+EARLY_MIN = 10.0
+LATE = (
+    f"The contrast scans are more than {EARLY_MIN:.0f} min apart: tumour may be losing agent by now, and tissue that "
+    "surgery damaged goes on gaining it, so a climb does not speak for tumour."
+)
 #: Stands in the place of the margin until it is measured.
 TO_COME = "still to be measured"
 
@@ -52,7 +59,20 @@ def residual_found(pair: ScanPair, tumour: Image, progress: Progress) -> Residua
         cavity=None if found is None else found.cavity,
         brain=None if found is None else found.brain,
     )
-    return ResidualFound(assessment, pair.notes(native), found is not None and bool(found.cavity.array.any()))
+    since, no_course = _courses(pair, native, assessment)
+    cavity = found is not None and bool(found.cavity.array.any())
+    return ResidualFound(assessment, pair.notes(native) + no_course, cavity, courses=since)
+
+
+def _courses(pair: ScanPair, native: Image, found: ResidualAssessment) -> tuple[dict[int, Course], tuple[str, ...]]:
+    """The course of each piece since earlier contrast scans of this look, and what must be known beside it."""
+    try:
+        earlier = pair.earlier()
+        since = courses(found.listed, native, (*earlier, pair.images["contrast"])) if earlier else {}
+    except (AssessmentError, SessionError) as error:
+        return {}, (f"No course of enhancement is given: {error}.",)
+    late = any(course.minutes[-1] > EARLY_MIN for course in since.values())
+    return since, (LATE,) * late
 
 
 def margin_found(pair: ScanPair, found: DeformableRegistration, tumour: Image) -> Margin:

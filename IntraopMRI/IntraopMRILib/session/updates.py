@@ -14,6 +14,7 @@ from IntraopMRIReconstructionLib.reconstruct.ablation import RISK_ALARM_C, HeatN
 from IntraopMRIReconstructionLib.reconstruct.quantities import Heating
 from IntraopMRIReconstructionLib.reconstruct.result import Reconstruction
 
+from ..assess.course import Course
 from ..assess.implant import Band, Trajectory
 from ..assess.implant_detection import DetectedImplant
 from ..assess.pedicle import Breach
@@ -186,7 +187,8 @@ class ResidualFound:
 
     ``cavity``: whether one was segmented, which is better evidence of what is gone than the carried-over tumour minus
     the residual. ``near``: the nearest structure at risk by the number of a piece, empty where the plan names none.
-    ``judged``: what a person has excluded, by the number of a piece.
+    ``judged``: what a person has excluded, by the number of a piece. ``courses``: how the enhancement of each changed
+    since earlier contrast scans of this look, empty without any.
     """
 
     assessment: ResidualAssessment
@@ -194,6 +196,7 @@ class ResidualFound:
     cavity: bool = False
     near: Mapping[int, Measurement] = field(default_factory=dict)
     judged: Mapping[int, Judged] = field(default_factory=dict)
+    courses: Mapping[int, Course] = field(default_factory=dict)
 
     @property
     def resected(self) -> Image | None:

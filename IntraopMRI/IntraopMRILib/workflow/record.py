@@ -83,11 +83,24 @@ class PartEntry:
 
 
 @dataclass(frozen=True)
+class CourseEntry:
+    """How the enhancement of a piece changed over contrast scans after one injection: ``text`` in words; ``minutes``
+    since the first of them and ``enhancement`` then, the newest last; ``change`` from the first to the newest.
+    """
+
+    text: str
+    minutes: tuple[float, ...]
+    enhancement: tuple[Measurement, ...]
+    change: Measurement
+
+
+@dataclass(frozen=True)
 class PieceEntry:
     """One piece of the residual: ``number`` from 1, the largest first, ``place`` in words, a point inside (RAS, mm).
 
     ``sure``: whether it is residual, in words. ``near``: the nearest structure at risk; None where the plan names none.
     ``excluded_by``: who has judged it not to be tumour, at ``excluded_utc`` (ISO 8601); empty when it counts.
+    ``course``: None without earlier contrast scans of this look.
     """
 
     number: int
@@ -99,6 +112,7 @@ class PieceEntry:
     near: Measurement | None = None
     excluded_by: str = ""
     excluded_utc: str = ""
+    course: CourseEntry | None = None
 
 
 @dataclass(frozen=True)

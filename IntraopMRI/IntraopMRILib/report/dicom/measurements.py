@@ -171,12 +171,14 @@ def _residual(document: Document, segments: Dataset | None) -> Iterator[Group]:
     segment = segment_of(segments, "residual")
     yield Group("Residual enhancing tumour", numbers, segment, NEOPLASM, classes, words)
     for piece in residual.get("pieces", ()):
-        judged, near = piece["excluded_by"], piece["near"]
+        judged, near, course = piece["excluded_by"], piece["near"], piece["course"]
         words = (
             f"{piece['place']}; {piece['sure']}",
             f"Judged not tumour by {judged} at {piece['excluded_utc']} for this scan: not counted" if judged else "",
+            "" if course is None else course["text"],
         )
         numbers = [piece["volume"], piece["longest"], *([] if near is None else [near])]
+        numbers += [] if course is None else [*course["enhancement"], course["change"]]
         finding, at = None if judged else NEOPLASM, np.array([piece["at_ras_mm"]], dtype=np.float64)
         yield Group(f"Piece {piece['number']}", numbers, finding=finding, words=words, points=at)
 
