@@ -25,6 +25,7 @@ def kept(folder: Path, taken_utc_s: float = BEFORE_UTC_S, patient: str = "P-1") 
     """Results of an earlier operation with a residual of THEN_ML; returns the folder."""
     scans = [scan(np.eye(3), role, acquired_utc_s=taken_utc_s) for role in ("native", "contrast")]
     record = record_of(*scans)
+    assert record.residual is not None
     volume = replace(record.residual.volume, value=THEN_ML, interval=(THEN_ML - SPREAD_ML, THEN_ML + SPREAD_ML))
     record = replace(record, patient_id=patient, residual=replace(record.residual, volume=volume))
     folder.mkdir()

@@ -161,7 +161,8 @@ def test_segments_hold_the_voxels_and_colours(bridge: SceneBridge, directions: n
     assert surface.GetNumberOfPoints() > 0
     # Told apart without colours: heavy and filled, thin and empty.
     bridge.setTumour(box(scan))
-    before = next(bridge.node(role).GetDisplayNode() for role in bridge.roles() if role.endswith("tumour"))
+    before: Any = next(bridge.node(role) for role in bridge.roles() if role.endswith("tumour"))
+    before = before.GetDisplayNode()
     assert display.GetSliceIntersectionThickness() >= 2 * before.GetSliceIntersectionThickness()
     assert (display.GetVisibility2DFill(), before.GetVisibility2DFill()) == (1, 0)
 
