@@ -125,8 +125,8 @@ class _Series:
             every[piece.box_in(grid)] |= piece.label.array != 0
         pad = np.ceil(CONTEXT_MM / self.spacing).astype(int)
         found = ndimage.find_objects(every.astype(np.uint8))[0]
-        parts = zip(found, pad, every.shape, strict=True)
-        k, j, i = (slice(max(0, p.start - int(by)), min(n, p.stop + int(by))) for p, by, n in parts)
+        bounds = zip(found, pad.tolist(), every.shape, strict=True)
+        k, j, i = (slice(max(0, p.start - int(by)), min(n, p.stop + int(by))) for p, by, n in bounds)
         self.box, self._grid = (k, j, i), grid
         away = ~within_mm(every[self.box], AWAY_MM, self.spacing)
         without = on_grid(native, grid, self.box)
@@ -134,7 +134,8 @@ class _Series:
         last = subtraction(raw[-1], without, away, grid.ras_from_ijk)
         self.native = last.tissue
         tissue = away & (self.native > TISSUE_FRACTION)
-        self.scans, self.moved = [], []
+        self.scans: list[Array] = []
+        self.moved: list[Vector] = []
         for scan in raw[:-1]:
             as_it_lay = subtraction(scan, without, away, grid.ras_from_ijk).values + self.native
             moved = _motion(last.values + self.native, as_it_lay, tissue, self.spacing)
@@ -195,7 +196,7 @@ def _course(series: _Series, piece: Piece, minutes: tuple[float, ...], based_on:
         return Course(minutes, (), change, Trend.OPEN)
     readings = [_Reading(series, mask, number, by, places) for number, by in enumerate((*moved, np.zeros(3)))]
     first, last = readings[0], readings[-1]
-    value, error = last.enhancement - first.enhancement, last.apart_from(first)
+    value, off = last.enhancement - first.enhancement, last.apart_from(first)
     least = LEAST_CHANGE * max(abs(first.enhancement), abs(last.enhancement))
     at_each = "Mean enhancement (contrast minus native scan) within the outline of this piece, in % of usual tissue"
     return Course(
@@ -212,8 +213,8 @@ def _course(series: _Series, piece: Piece, minutes: tuple[float, ...], based_on:
             )
             for after, each in zip(minutes, readings, strict=True)
         ),
-        Measurement(name, 100.0 * value, "%", definition, SOURCE, _around(value, error), based_on=based_on),
-        _trend(value - error, value + error, least),
+        Measurement(name, 100.0 * value, "%", definition, SOURCE, _around(value, off), based_on=based_on),
+        _trend(value - off, value + off, least),
     )
 
 
@@ -227,7 +228,8 @@ class _Reading:
             slice(max(0, p.start - 4), min(n, p.stop + 4))
             for p, n in zip(ndimage.find_objects(mask.astype(np.uint8))[0], mask.shape, strict=True)
         )
-        self._own, self._without, self._scan = (each[self._box] for each in (mask, series.native, series.scans[number]))
+        self._own, self._without = mask[self._box], series.native[self._box]
+        self._scan = series.scans[number][self._box]
         self._whole = _shifted(series.scans[number], moved / series.spacing)
         self.enhancement = self._mean(moved)
         self._motion = 0.0
@@ -272,8 +274,8 @@ def _moved_beside(series: _Series, mask: Mask, number: int) -> Vector:
     """
     reach = np.ceil(AROUND_MM / series.spacing).astype(int)
     found = ndimage.find_objects(mask.astype(np.uint8))[0]
-    parts = zip(found, reach, mask.shape, strict=True)
-    box = tuple(slice(max(0, p.start - int(by)), min(n, p.stop + int(by))) for p, by, n in parts)
+    bounds = zip(found, reach, mask.shape, strict=True)
+    box = tuple(slice(max(0, p.start - int(by)), min(n, p.stop + int(by))) for p, by, n in bounds)
     around = within_mm(mask[box], AROUND_MM, series.spacing) & ~within_mm(mask[box], OWN_MM, series.spacing)
     moved = _motion(series.scans[-1][box], series.scans[number][box], around, series.spacing)
     if (far := float(np.linalg.norm(series.moved[number] + moved))) > MOST_MOVED_MM:

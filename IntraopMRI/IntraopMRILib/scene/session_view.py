@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Pose
 
+from ..assess.course import Course
 from ..assess.implant import Trajectory
 from ..assess.pieces import Piece, Sure, counted
 from ..navigate.distance import ResidualDistance, SurfaceDistance
@@ -83,6 +84,7 @@ class SessionView:
         self.piece: int | None = None
         self.judged: Mapping[int, Judged] = {}
         self.near: Mapping[int, Measurement] = {}
+        self.courses: Mapping[int, Course] = {}
         self._toPieces: Mapping[int, SurfaceDistance] = {}
         #: Planned things by key where the newest registration puts them, with what a person has decided.
         self.items: dict[str, Carried] = {}
@@ -334,7 +336,7 @@ class SessionView:
         self.centroid = found.residual_centroid_ras_mm
         self.distance = ready.distance
         self.pieces, self.judged = {piece.number: piece for piece in found.listed}, update.judged
-        self.near = update.near
+        self.near, self.courses = update.near, update.courses
         self._toPieces = ready.pieces
         # The same piece as before, when a person has judged one; a new scan has forgotten it.
         self.goTo(self.piece)
@@ -377,6 +379,7 @@ class SessionView:
 
     def _forgetPieces(self) -> None:
         self.pieces, self.piece, self.judged, self.near, self._toPieces = {}, None, {}, {}, {}
+        self.courses = {}
         self.bridge.setPieceMark(0, None)
 
     def _forget(self, verdict: Any | None = None) -> None:

@@ -184,6 +184,9 @@ class PieceSection:
         near = view.near.get(piece.number)
         if near is not None:
             lines.append(_beside(near.name.partition(" to ")[2].strip(), near))
+        course = view.courses.get(piece.number)
+        if course is not None:
+            lines.append(escape(course.text[:1].upper() + course.text[1:]))
         if doubt:
             judged = view.judged.get(piece.number)
             by = _(": {name}, for this scan").format(name=judged.by) if judged is not None else ""
