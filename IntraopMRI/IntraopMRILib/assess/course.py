@@ -120,13 +120,15 @@ class _Series:
     def __init__(self, pieces: Sequence[Piece], native: Image, contrasts: Sequence[Image]) -> None:
         grid = contrasts[-1]
         self.spacing = np.asarray(grid.spacing_mm)[::-1]
-        every = np.zeros(grid.array.shape, dtype=bool)
+        every: Mask = np.zeros(grid.array.shape, dtype=bool)
         for piece in pieces:
             every[piece.box_in(grid)] |= piece.label.array != 0
         pad = np.ceil(CONTEXT_MM / self.spacing).astype(int)
         found = ndimage.find_objects(every.astype(np.uint8))[0]
-        bounds = zip(found, pad.tolist(), every.shape, strict=True)
-        k, j, i = (slice(max(0, p.start - int(by)), min(n, p.stop + int(by))) for p, by, n in bounds)
+        k, j, i = (
+            slice(max(0, p.start - int(by)), min(n, p.stop + int(by)))
+            for p, by, n in zip(found, pad, every.shape, strict=True)
+        )
         self.box, self._grid = (k, j, i), grid
         away = ~within_mm(every[self.box], AWAY_MM, self.spacing)
         without = on_grid(native, grid, self.box)
