@@ -386,7 +386,7 @@ def _piece(piece: Piece, update: ResidualFound) -> PieceEntry:
         near=update.near.get(piece.number),
         excluded_by=judged.by,
         excluded_utc=judged.utc,
-        course=course and CourseEntry(course.text, course.minutes, course.enhancement, course.change),
+        course=CourseEntry(course.text, course.minutes, course.enhancement, course.change) if course else None,
     )
 
 
