@@ -112,7 +112,7 @@ def with_rods(
 def _fine_box(
     shape: tuple[int, ...], ras_from_ijk: Matrix, ends: npt.NDArray[np.float64]
 ) -> tuple[tuple[slice, slice, slice], Matrix, tuple[int, int, int]]:
-    """Slices (k, j, i) about the ends (n, 3) of rods, ``ras_from_ijk`` of the fine grid, how much finer along (k, j, i)."""
+    """Slices (k, j, i) about ends (n, 3) of rods, ``ras_from_ijk`` of the fine grid, how much finer it is (k, j, i)."""
     spacing = np.linalg.norm(ras_from_ijk[:3, :3], axis=0)
     index = apply(invert(ras_from_ijk), ends)
     size = np.array(shape[::-1])
