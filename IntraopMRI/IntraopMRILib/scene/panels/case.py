@@ -177,7 +177,7 @@ class CasePage(Page):
         words = {1: _("enhancing tumour"), 2: _("necrosis"), 3: _("non-enhancing tumour")}
         segments = segmentation.GetSegmentation()
         names = [segments.GetNthSegment(index).GetName() for index in range(segments.GetNumberOfSegments())]
-        lines = [_("{name}: read as {part}").format(name=name, part=words[partOf(name)]) for name in names]
+        lines = [_readAs(name, words[partOf(name)]) for name in names]
         said = ["; ".join(lines) or _("The tumour segmentation has no segment.")]
         if (then := self._earlier) is not None:
             words = _("Earlier, {day}: residual {volume}")
@@ -255,3 +255,8 @@ def startTheatre(kind: str, size_mm: float, options: dict[str, list[str]]) -> tu
     theatre = Theatre(folder, servers=servers, options=options, python=python)
     theatre.__enter__()
     return theatre, prepared
+
+
+def _readAs(name: str, part: str) -> str:
+    """What a segment of the tumour is taken for; its name alone when that says it."""
+    return part if part.startswith(name.lower()) else _("{name}: read as {part}").format(name=name, part=part)
