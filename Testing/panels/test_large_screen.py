@@ -40,7 +40,7 @@ def test_lines_and_names_keep_their_part_of_the_view(app: Any) -> None:
     try:
         assert sized(operation, app, SMALL) == 1.0
         made = measures(operation)
-        assert made["preop.tumour"][0] == 4
+        assert made["preop.tumour"][0] == 2
         assert made["preop.target.Biopsy"][1] == pytest.approx(3.6)
         scale = sized(operation, app, LARGE)
         assert scale > 1.8
