@@ -170,6 +170,19 @@ def find_stains(
     return result
 
 
+def find_gap(
+    fixed: Float32Array, brain: BoolArray, brain_before: BoolArray, cavity: BoolArray, voxel_mm: npt.ArrayLike
+) -> BoolArray:
+    """Where the brain has let go of the dura, (k, j, i): it lay there, now ``fixed`` shows fluid or air.
+
+    ``brain``: its mask in ``fixed``; ``brain_before``: the preoperative one where the rigid pose alone puts it. What is
+    no thicker than a misfit of the two is left out, and the ``cavity``.
+    """
+    voxel = np.asarray(voxel_mm, dtype=float)
+    dark = (_relative(fixed, brain, voxel) < DARK) & scanned(fixed)
+    return _large(dark & brain_before & ~brain & ~cavity, voxel)
+
+
 def hold_of(cavity: BoolArray, displacement: Float32Array) -> float:
     """What holds the walls of the ``cavity`` together, LOOSE to 1, by how far it drew in: by DRAWN_IN or not at all.
 

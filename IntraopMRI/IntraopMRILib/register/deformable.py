@@ -192,7 +192,7 @@ def _found(
     tumour_now = None if tumour is None else Image(work.tumour.astype(np.uint8), brain.ras_from_ijk)
     matched = brain.with_array((work.brain & work.covered).astype(np.uint8))
     from_cavity = distance_mm(found_cavity)
-    radius = uncertainty_mm(work.last, coefficients, shift, matched, from_cavity)
+    radius = uncertainty_mm(work.last, coefficients, shift, matched, from_cavity, distance_mm(work.gap()))
     findings = Findings(
         shift,
         inverse,

@@ -16,7 +16,7 @@ from IntraopMRIReconstructionLib.errors import Cancelled, RegistrationError
 from IntraopMRIReconstructionLib.geometry import invert, resample_matrix
 
 from .brain_mask import brain_of
-from .cavity import RIM_MM, find_cavity, find_stains, hold_of, scanned, with_rim
+from .cavity import RIM_MM, find_cavity, find_gap, find_stains, hold_of, scanned, with_rim
 from .inverse import before_moving, inverse_of
 from .lattice import LOOSE, Basis, Lattice, firm_nodes
 from .matching import LevelFit, LevelImages
@@ -292,6 +292,12 @@ class Work:
         """Part of the preoperative brain, as far as it was scanned, that the intraoperative outline does not hold."""
         before = self.moving_brain & scanned(self.masks.values)
         return float((before & ~self.brain).sum() / max(1, before.sum()))
+
+    def gap(self) -> Image:
+        """Where the brain has let go of the dura, on the grid of 2 mm; see :func:`.cavity.find_gap`."""
+        grid = self.masks
+        found = find_gap(grid.values, self.brain, self.moving_brain, self.cavity, grid.spacing_kji_mm)
+        return Image(found.astype(np.uint8), grid.ras_from_ijk, "gap")
 
     def result(self, lattice: Lattice, coefficients: Float32Array) -> tuple[Image, Image, Image, Image]:
         """Shift, inverse shift, cavity and brain on the grid of 2 mm."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from IntraopMRILib.register import engines
 from IntraopMRILib.register.brain_mask import brain_of
-from IntraopMRILib.register.cavity import DRAWN_IN, find_cavity, find_stains, hold_of
+from IntraopMRILib.register.cavity import DRAWN_IN, find_cavity, find_gap, find_stains, hold_of
 from IntraopMRILib.register.deformable import DeformableRegistration
 from IntraopMRILib.register.engines import greedy_disagreement
 from IntraopMRILib.register.inverse import inverse_of
@@ -178,13 +178,44 @@ def test_the_radius_is_wide_where_walls_drew_in() -> None:
         fit, coefficients = ball.fitted(LOOSE)
         grid = np.diag([2.0, 2.0, 2.0, 1.0])
         shift, brain = Image(np.zeros((*ball.gone.shape, 3), np.float32), grid), Image(np.ones(ball.gone.shape), grid)
-        radius = uncertainty_mm(fit, coefficients, shift, brain, np.maximum(ball.away - 16.0, 0.0)).array
+        from_cavity, nowhere = np.maximum(ball.away - 16.0, 0.0), np.full_like(ball.away, np.inf)
+        radius = uncertainty_mm(fit, coefficients, shift, brain, from_cavity, nowhere).array
         error = np.sqrt(((fit.basis.evaluated(coefficients) - ball.pull) ** 2).sum(axis=0))
         return radius[ball.wall], error[ball.wall]
 
     (still, _), (radius, error) = seen(0.0), seen(2.5)
     assert (error <= radius).mean() >= 0.95
     assert radius.mean() > 1.4 * still.mean()
+
+
+def test_the_radius_is_wider_below_a_surface_that_has_let_go_of_the_dura() -> None:
+    """The brain lies 8 mm under the dura, and all of it as the fit has it, so that it stands out nowhere."""
+    ball, size, voxel = Ball(0.0), 48, (2.0, 2.0, 2.0)
+    offset = 2.0 * (np.indices((size,) * 3) - (size - 1) / 2.0)
+    before, now = (np.linalg.norm(np.moveaxis(offset, 0, -1) + at, axis=-1) < 44.0 for at in ((0, 0, 0), (8, 0, 0)))
+    values = np.where(now, np.random.default_rng(0).normal(100.0, 4.0, now.shape), 5.0).astype(np.float32)
+    nowhere = np.zeros_like(now)
+    # The surface that lies on the dura still lets go nowhere, and a misfit of one voxel is none.
+    assert not find_gap(values, now, now, nowhere, voxel).any()
+    assert not find_gap(values, now, ndimage.binary_dilation(now), nowhere, voxel).any()
+    assert not find_gap(np.full_like(values, 90.0), now, before, nowhere, voxel).any(), "what is there is bright"
+    gap = find_gap(values, now, before, nowhere, voxel)
+    assert not (gap & ~(before & ~now)).any()
+    # Its thickness is 8 mm times the cosine from the top: here more than 4 mm.
+    assert gap[before & ~now & (offset[0] > 22.0)].mean() > 0.9
+    assert not (find_gap(values, now, before, gap, voxel) & gap).any(), "nor is a cavity"
+
+    grid = np.diag([2.0, 2.0, 2.0, 1.0])
+    shift, brain = Image(np.zeros((*now.shape, 3), np.float32), grid), Image(now.astype(np.uint8), grid)
+    fit, coefficients = ball.fitted(1.0)
+    far = np.full(now.shape, np.inf)
+    closed, opened = (
+        uncertainty_mm(fit, coefficients, shift, brain, far, distance_mm(Image(mask.astype(np.uint8), grid))).array
+        for mask in (nowhere, gap)
+    )
+    below = ndimage.distance_transform_edt(~gap, sampling=voxel)
+    wall = np.sqrt(opened[now] ** 2 - closed[now] ** 2)
+    np.testing.assert_allclose(wall, 0.8 * np.exp(-below[now] / 6.0), atol=0.02)
 
 
 def test_only_a_cavity_that_drew_in_lets_go_of_its_walls() -> None:
