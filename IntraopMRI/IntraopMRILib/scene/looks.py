@@ -111,14 +111,7 @@ def residual(node: Any) -> None:
 
 def proposed(node: Any, thickness: int) -> None:
     """Thin outline, exact to the voxel, of what nobody has reviewed: the image inside is what is judged."""
-    display = node.GetDisplayNode()
-    display.SetPreferredDisplayRepresentationName2D("Binary labelmap")
-    display.SetPreferredDisplayRepresentationName3D("Closed surface")
-    display.SetVisibility2DFill(False)
-    display.SetVisibility2DOutline(True)
-    display.SetOpacity2DOutline(1.0)
-    display.SetSliceIntersectionThickness(thickness)
-    display.SetOpacity3D(0.25)
+    _exact(node, thickness, 0.25)
 
 
 def stored(node: Any) -> None:
@@ -142,14 +135,19 @@ def stored(node: Any) -> None:
 
 def lethal(node: Any) -> None:
     """Outline of what has reached the lethal dose, exact to its finer grid; the temperature inside stays visible."""
+    _exact(node, 4, 0.5)
+
+
+def _exact(node: Any, thickness: int, opacity: float) -> None:
+    """An empty outline that follows the voxels."""
     display = node.GetDisplayNode()
     display.SetPreferredDisplayRepresentationName2D("Binary labelmap")
     display.SetPreferredDisplayRepresentationName3D("Closed surface")
     display.SetVisibility2DFill(False)
     display.SetVisibility2DOutline(True)
     display.SetOpacity2DOutline(1.0)
-    display.SetSliceIntersectionThickness(4)
-    display.SetOpacity3D(0.5)
+    display.SetSliceIntersectionThickness(thickness)
+    display.SetOpacity3D(opacity)
 
 
 def mark(node: Any) -> None:

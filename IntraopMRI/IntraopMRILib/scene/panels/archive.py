@@ -154,22 +154,12 @@ class ArchiveSection:
         discarded: Callable[[Any], None] | None = None,
     ) -> None:
         running = self._running
-        started: list[Any] = []
-
-        def progress(fraction: float, _what: str) -> bool:
-            # The first words may come before this thread's task is known here.
-            for task in started:
-                task.fraction = fraction
-            return not any(task.abandoned for task in started)
-
         try:
             install(missing(*modules), "IntraopMRI")
         except IntraopError as error:
             running.problem = str(error)
         else:
-            running.start(what, lambda: work(progress), finished, discarded)
-            self._task = running.task
-            started.append(running.task)
+            self._task = running.startTold(what, work, finished, discarded)
         self._page.panel.refresh()
 
 

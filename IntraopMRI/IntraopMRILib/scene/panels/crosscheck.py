@@ -9,7 +9,7 @@ import shutil
 import sys
 from typing import Any
 
-from IntraopMRIReconstructionLib.data import Image, Measurement
+from IntraopMRIReconstructionLib.data import Image, Measurement, Progress
 from IntraopMRIReconstructionLib.errors import IntraopError, RegistrationError
 from IntraopMRIReconstructionLib.scene.panel import install
 from slicer.i18n import tr as _
@@ -122,24 +122,13 @@ class CrossCheck:
         # Inside Slicer the running program is Slicer itself; its Python is a program of its own.
         python = shutil.which("PythonSlicer") or sys.executable
 
-        started: list[Any] = []
-
-        def progress(fraction: float, _what: str) -> bool:
-            # The first words may come before this thread's task is known here.
-            for task in started:
-                task.fraction = fraction
-            return not any(task.abandoned for task in started)
-
-        def work() -> Any:
+        def work(progress: Progress) -> Any:
             distance = greedy_disagreement(shift.image, preop, shift.deformable, progress=progress, python=python)[1]
             return distance, recipes.disagreement(distance, shift.deformable)
 
-        self._of, self._found, self._task = shift, (), None
-        running.start(
-            _("cross-check with {engine}").format(engine=GREEDY), work, lambda made: self._show(GREEDY, *made)
-        )
-        self._task = running.task
-        started.append(running.task)
+        what = _("cross-check with {engine}").format(engine=GREEDY)
+        if (task := running.startTold(what, work, lambda made: self._show(GREEDY, *made))) is not None:
+            self._of, self._found, self._task = shift, (), task
 
     def _startBrainsfit(self, running: Any) -> None:
         shift, bridge = running.shift, running.view.bridge

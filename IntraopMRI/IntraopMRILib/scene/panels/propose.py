@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 import slicer
+from IntraopMRIReconstructionLib.data import Progress
 from IntraopMRIReconstructionLib.errors import IntraopError
 from slicer.i18n import tr as _
 
@@ -64,14 +65,6 @@ class ProposeButton:
     def propose(self) -> None:
         """Let the software outline it in the background; a reason why not is said on the page."""
         parameters, session = self._page.parameters, self._running.session
-        started: list[Any] = []
-
-        def progress(fraction: float, _what: str) -> bool:
-            # The first words may come before this thread's task is known here.
-            for task in started:
-                task.fraction = fraction
-            return not any(task.abandoned for task in started)
-
         try:
             nodes = parameters.measureScan, parameters.measureFlair
             scan, flair = (None if node is None else scanOf(node) for node in nodes)
@@ -81,7 +74,7 @@ class ProposeButton:
             return
         uid = self._running.registered.image.uid
 
-        def work() -> Any:
+        def work(progress: Progress) -> Any:
             proposal = session.propose(scan, flair, progress)
             names = (_("proposed, not reviewed"), _("cannot be told"))
             return proposal, [
@@ -89,10 +82,9 @@ class ProposeButton:
                 for label, name in zip((proposal.label, proposal.open), names, strict=True)
             ]
 
-        self._forget()
-        self._running.start(_("proposal"), work, lambda made: self._show(uid, *made))
-        self._task = self._running.task
-        started.append(self._running.task)
+        if (task := self._running.startTold(_("proposal"), work, lambda made: self._show(uid, *made))) is not None:
+            self._forget()
+            self._task = task
 
     def reviewed(self, node: Any) -> None:
         """A person has measured by ``node``: when it is the proposal, it is one no more."""

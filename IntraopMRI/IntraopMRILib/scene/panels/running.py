@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import slicer
-from IntraopMRIReconstructionLib.data import Level, Pose
+from IntraopMRIReconstructionLib.data import Level, Pose, Progress
 from IntraopMRIReconstructionLib.errors import IntraopError
 from IntraopMRIReconstructionLib.scene.task import BackgroundTask
 from slicer.i18n import tr as _
@@ -131,15 +131,35 @@ class Running:
 
     # the session
 
-    def start(self, what: str, work: Callable[[], Any], finished: Callable[[Any], None], discarded: Any = None) -> None:
-        """Do work in the background; its error becomes the problem that is shown."""
+    def start(
+        self, what: str, work: Callable[[], Any], finished: Callable[[Any], None], discarded: Any = None
+    ) -> BackgroundTask | None:
+        """Do work in the background; its error becomes the problem that is shown. None while another one is busy."""
         if self.task is not None:
             self.problem = _("Still busy: {what}. Wait or cancel.").format(what=self.task.what)
             self._changed()
-            return
+            return None
         self.problem = ""
         self.task = BackgroundTask(what, work, finished, self._failed, discarded or (lambda _result: None))
         self._changed()
+        return self.task
+
+    def startTold(
+        self, what: str, work: Callable[[Progress], Any], finished: Callable[[Any], None], discarded: Any = None
+    ) -> BackgroundTask | None:
+        """As :meth:`start`, for work that tells how far it is, and by that learns that it was cancelled."""
+        started: list[BackgroundTask] = []
+
+        def progress(fraction: float, _what: str) -> bool:
+            # The first words may come before this thread's task is known here.
+            for task in started:
+                task.fraction = fraction
+            return not any(task.abandoned for task in started)
+
+        task = self.start(what, lambda: work(progress), finished, discarded)
+        if task is not None:
+            started.append(task)
+        return task
 
     def goOn(self, steps: Iterator[None]) -> None:
         """To be called when a task has finished: it ends with these steps, one a tick."""
