@@ -160,7 +160,8 @@ def _ends(fit: Void, shift: MetalShift | None, radius: float) -> tuple[float, fl
     # What is wider than any displacement makes it has another cause, dephasing, and may be so at the ends.
     other = 0.5 * max(0.0, fit.radius - max(shift.void_radius_mm, radius))
     along_mm = float(np.linalg.norm((ALONG_95 * shift.along_mm, width, other)))
-    if fit.radius > DIAMETER_GOOD[1] * radius:
-        # So wide a void may be as wide about the ends as about the shaft, as that of a lead in a gradient echo.
+    if fit.radius > max(DIAMETER_GOOD[1] * radius, shift.void_radius_mm):
+        # So wide a void may be as wide about the ends as about the shaft, as that of a lead in a gradient echo; what
+        # displacement explains is calibrated at the ends.
         along_mm = max(along_mm, fit.radius - radius - middle)
     return middle, along_mm
