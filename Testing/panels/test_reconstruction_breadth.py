@@ -159,6 +159,27 @@ def test_temperature_and_dose_with_what_they_rest_on(panel: Any, tmp_path: Path)
     assert np.nanmax(slicer.util.arrayFromVolume(node)) < 15
 
 
+def test_another_result_is_not_offered_before_the_last_one_is_shown(panel: Any, tmp_path: Path) -> None:
+    write_mrd(tmp_path / "scan.h5", (scan := raw_scans.radial_scan(32, 4, 60)).encoding, scan.blocks)
+    raw_panel.read(panel, tmp_path / "scan.h5")
+    reception, refresh = panel.reception, panel.refresh
+    drain, early = reception.drain, []
+
+    def drain_and_wait() -> Any:
+        if found := drain():
+            reception._thread.join()
+        return found
+
+    def refresh_and_look() -> None:
+        refresh()
+        early.append(panel.ui.nextButton.text == "Reconstruct again" and not reception._news.empty())
+
+    reception.drain, panel.refresh = drain_and_wait, refresh_and_look
+    done(panel)
+    assert early
+    assert not any(early)
+
+
 def test_cooling_is_painted_and_what_did_not_change_is_clear(panel: Any, tmp_path: Path) -> None:
     heated(panel)
     read(panel, raw_scans.heating_scan(64, 4, 3, peak_c=-12.0), tmp_path)

@@ -53,6 +53,7 @@ class ReconstructionPanel(Panel):
         #: What a file leaves open; what is answered holds for that reading of that file alone and is saved nowhere.
         self.asked: Asked | None = None
         self.latencyMs: float | None = None
+        #: Whether the source still worked when its news were last taken: what it has told since is not shown yet.
         self._busy = False
         self._nodes = ResultNodes()
         self.ui.connectButton.connect("clicked()", self.toggle)
@@ -136,7 +137,7 @@ class ReconstructionPanel(Panel):
         except IntraopError as error:
             self.problem = str(error)
         else:
-            self.reception = reception
+            self.reception, self._busy = reception, True
 
     def _answer(self) -> None:
         """Read the file as it was chosen."""
@@ -154,7 +155,7 @@ class ReconstructionPanel(Panel):
         except IntraopError as error:
             self.problem = str(error)
             return
-        self.problem = ""
+        self.problem, self._busy = "", True
         self.reception.again()
 
     # inside
@@ -180,7 +181,7 @@ class ReconstructionPanel(Panel):
             return text, self.toggle, why
         if self.progress is not None:
             return _("Please wait"), None, _("Working.")
-        if reception.scan is not None and not reception.busy:
+        if reception.scan is not None and not self._busy:
             return _("Reconstruct again"), self.again, _("The scan is complete.")
         if self.result is not None:
             return _("Waiting for the next scan"), None, _("The scan is complete.")
@@ -279,13 +280,13 @@ class ReconstructionPanel(Panel):
     def _tick(self) -> None:
         if self.reception is None or self.parameters is None:
             return
+        # Asked before the news are taken: the last result comes before its thread ends, and nothing after that.
+        busy = self.reception.busy
         working, news = self.progress is not None, self.reception.drain()
         for number, item in enumerate(news):
             # Of several frames of a stream only the newest is worth drawing.
             if not (isinstance(item, Streamed) and any(isinstance(later, Streamed) for later in news[number + 1 :])):
                 self._take(item)
-        # The thread may end a moment after its last news, and what is offered next depends on that.
-        busy = self.reception is not None and self.reception.busy
         worked, goesOn = working and self.progress is not None, all(isinstance(item, Progressed) for item in news)
         if busy != self._busy or (news and not (worked and goesOn)):
             self._busy = busy
