@@ -166,3 +166,14 @@ def closed_mm(mask: npt.NDArray[np.bool_], radius_mm: float, spacing_kji_mm: npt
     wide = int(np.ceil(radius_mm / np.min(spacing_kji_mm))) + 1
     near = within_mm(np.pad(mask, wide), radius_mm, spacing_kji_mm)
     return ~within_mm(~near, radius_mm, spacing_kji_mm)[(slice(wide, -wide),) * mask.ndim]
+
+
+def bounding_box(inside: npt.NDArray[np.bool_], margin: npt.ArrayLike = (0, 0, 0)) -> tuple[slice, slice, slice]:
+    """Slices (k, j, i) around the True voxels, widened by ``margin`` voxels. Raises DataError when there are none."""
+    if not inside.any():
+        raise DataError("the mask is empty: no voxel to work on")
+    slices = []
+    for axis, extra in enumerate(np.broadcast_to(margin, (3,)).tolist()):
+        hit = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
+        slices.append(slice(max(0, int(hit[0]) - extra), min(inside.shape[axis], int(hit[-1]) + 1 + extra)))
+    return slices[0], slices[1], slices[2]

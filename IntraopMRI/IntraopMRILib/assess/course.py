@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image, Measurement
 from IntraopMRIReconstructionLib.errors import AssessmentError
-from IntraopMRIReconstructionLib.geometry import within_mm
+from IntraopMRIReconstructionLib.geometry import bounding_box, within_mm
 from scipy import ndimage
 
 from .enhancement import AGENT_SMOOTH_VOXELS, AGENT_Z, TISSUE_FRACTION, TRIM_SIGMA, on_grid, robust_sigma, subtraction
@@ -123,13 +123,7 @@ class _Series:
         every: Mask = np.zeros(grid.array.shape, dtype=bool)
         for piece in pieces:
             every[piece.box_in(grid)] |= piece.label.array != 0
-        pad = np.ceil(CONTEXT_MM / self.spacing).astype(int)
-        found = ndimage.find_objects(every.astype(np.uint8))[0]
-        k, j, i = (
-            slice(max(0, p.start - int(by)), min(n, p.stop + int(by)))
-            for p, by, n in zip(found, pad, every.shape, strict=True)
-        )
-        self.box, self._grid = (k, j, i), grid
+        self.box, self._grid = bounding_box(every, np.ceil(CONTEXT_MM / self.spacing).astype(int)), grid
         away = ~within_mm(every[self.box], AWAY_MM, self.spacing)
         without = on_grid(native, grid, self.box)
         raw = [on_grid(scan, grid, self.box) for scan in contrasts]
@@ -226,10 +220,7 @@ class _Reading:
 
     def __init__(self, series: _Series, mask: Mask, number: int, moved: Vector, places: npt.NDArray[np.intp]) -> None:
         self._series, self._mask, self._places = series, mask, places
-        self._box = tuple(
-            slice(max(0, p.start - 4), min(n, p.stop + 4))
-            for p, n in zip(ndimage.find_objects(mask.astype(np.uint8))[0], mask.shape, strict=True)
-        )
+        self._box = bounding_box(mask, 4)
         self._own, self._without = mask[self._box], series.native[self._box]
         self._scan = series.scans[number][self._box]
         self._whole = _shifted(series.scans[number], moved / series.spacing)
@@ -274,10 +265,7 @@ def _moved_beside(series: _Series, mask: Mask, number: int) -> Vector:
     """How the tissue around a piece lies in that scan of the series beside the newest one, (k, j, i) mm. Raises
     AssessmentError when it has moved too far to be compared.
     """
-    reach = np.ceil(AROUND_MM / series.spacing).astype(int)
-    found = ndimage.find_objects(mask.astype(np.uint8))[0]
-    bounds = zip(found, reach, mask.shape, strict=True)
-    box = tuple(slice(max(0, p.start - int(by)), min(n, p.stop + int(by))) for p, by, n in bounds)
+    box = bounding_box(mask, np.ceil(AROUND_MM / series.spacing).astype(int))
     around = within_mm(mask[box], AROUND_MM, series.spacing) & ~within_mm(mask[box], OWN_MM, series.spacing)
     moved = _motion(series.scans[-1][box], series.scans[number][box], around, series.spacing)
     if (far := float(np.linalg.norm(series.moved[number] + moved))) > MOST_MOVED_MM:

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import Image, Matrix
 from IntraopMRIReconstructionLib.errors import RegistrationError
-from IntraopMRIReconstructionLib.geometry import apply, invert
+from IntraopMRIReconstructionLib.geometry import apply, bounding_box, invert
 from scipy import ndimage
 
-from .sampling import BoolArray, Float32Array, Volume, bounding_box, mask_on, motion, sample
+from .sampling import BoolArray, Float32Array, Volume, mask_on, motion, sample
 from .tones import Tones
 
 #: Edge of a block in voxels of its level: large enough to hold structure in three directions, small enough to move

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from IntraopMRIReconstructionLib.geometry import closed_mm, within_mm
+from IntraopMRIReconstructionLib.geometry import bounding_box, closed_mm, within_mm
 from scipy import ndimage
 
 from .lattice import LOOSE
-from .sampling import BoolArray, Float32Array, bounding_box
+from .sampling import BoolArray, Float32Array
 
 #: Dark: below this part of the brain's typical grey value around it (fluid, air and clot-free saline lie lower).
 DARK = 0.55

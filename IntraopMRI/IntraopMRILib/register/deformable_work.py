@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from IntraopMRIReconstructionLib.data import FILLED, FLUID, Image, Matrix, Progress
 from IntraopMRIReconstructionLib.errors import Cancelled, RegistrationError
-from IntraopMRIReconstructionLib.geometry import invert, resample_matrix
+from IntraopMRIReconstructionLib.geometry import bounding_box, invert, resample_matrix
 
 from .brain_mask import brain_of
 from .cavity import RIM_MM, find_cavity, find_gap, find_stains, hold_of, scanned, with_rim
@@ -21,7 +21,7 @@ from .inverse import before_moving, inverse_of
 from .lattice import LOOSE, Basis, Lattice, firm_nodes
 from .matching import LevelFit, LevelImages
 from .normalise import locally_normalised
-from .sampling import BoolArray, Float32Array, Volume, bounding_box, checked_volume, mask_on, resampled, sample
+from .sampling import BoolArray, Float32Array, Volume, checked_volume, mask_on, resampled, sample
 from .tones import Tones
 
 #: Resolutions (mm), lattice spacings in mm, steps: coarse ones see 20 mm, fine ones half a millimetre.

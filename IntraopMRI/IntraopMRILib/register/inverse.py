@@ -5,9 +5,10 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from IntraopMRIReconstructionLib.geometry import bounding_box
 from scipy import ndimage
 
-from .sampling import BoolArray, Float32Array, bounding_box, sample
+from .sampling import BoolArray, Float32Array, sample
 
 #: Fixed-point steps; each takes the error to the part that the displacement changes over a voxel.
 ROUNDS = 6

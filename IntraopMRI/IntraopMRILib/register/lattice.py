@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from IntraopMRIReconstructionLib.geometry import bounding_box
 from scipy import ndimage
 
-from .sampling import BoolArray, Float32Array, bounding_box
+from .sampling import BoolArray, Float32Array
 
 #: What is gone holds its walls together with this part of the stiffness of tissue: with all of it the one wall of a
 #: cavity that draws in holds the other one back. Chosen on two cases of the lab's generator, none of them the

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import SimpleITK
 from IntraopMRIReconstructionLib.data import AnyArray, Image, Matrix
 from IntraopMRIReconstructionLib.errors import DataError
-from IntraopMRIReconstructionLib.geometry import apply, resample_matrix, rotation_about
+from IntraopMRIReconstructionLib.geometry import apply, bounding_box, resample_matrix, rotation_about
 from scipy import ndimage
 
 Float32Array = npt.NDArray[np.float32]
@@ -108,17 +108,6 @@ class Volume:
         shift = np.eye(4)
         shift[:3, 3] = [s.start for s in box][::-1]
         return Volume(np.ascontiguousarray(self.values[box]), np.asarray(self.ras_from_ijk @ shift))
-
-
-def bounding_box(inside: BoolArray, margin: npt.ArrayLike = (0, 0, 0)) -> tuple[slice, slice, slice]:
-    """Slices (k, j, i) around the True voxels, widened by ``margin`` voxels. Raises DataError when there are none."""
-    if not inside.any():
-        raise DataError("the mask is empty: no voxel to work on")
-    slices = []
-    for axis, extra in enumerate(np.broadcast_to(margin, (3,)).tolist()):
-        hit = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
-        slices.append(slice(max(0, int(hit[0]) - extra), min(inside.shape[axis], int(hit[-1]) + 1 + extra)))
-    return slices[0], slices[1], slices[2]
 
 
 def foreground(volume: Volume) -> BoolArray:
