@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
+from html import unescape
 from typing import Any
 
 import numpy as np
 import pytest
 import slicer
+import vtk
 from host.fixtures import app, wait_until
 from IntraopMRIReconstructionLib.data import Image
+from IntraopMRIReconstructionLib.geometry import invert
 from panels.operation import GOOD, product, segmentation, texts
-from peers.low_grade import Head, operated
+from peers.low_grade import TUMOUR_AT, Head, followed, moved, operated
 
 __all__ = ["app"]
 
@@ -51,18 +53,7 @@ class Operation:
         found = product("register.rigid").RigidRegistration(head.pose, GOOD, 1.0, 0.3, 0.9, 0.1, 1.0, name, "preop")
         pair.place("contrast", found)
         self.session._registered(found, image)
-        doubt = head.cavity.with_array(np.ones(head.cavity.array.shape, np.float32))
-        deformable: Any = SimpleNamespace(
-            intraop_from_preop=head.pose,
-            intraop_from_preop_points=head.carried,
-            cavity=head.cavity,
-            brain=head.brain,
-            uncertainty=doubt,
-            fixed_uid=name,
-            moving_uid="preop",
-        )
-        shift: Any = SimpleNamespace(deformable=deformable)
-        pair.follow("contrast", shift)
+        pair.follow("contrast", followed(head.pose, head.carried, head.cavity, head.brain, name))
         wait_until(lambda: self.running.registered is not None and self.running.registered.image is image, 20, "scan")
         self.running.confirm()
         titles = [recipe.title for recipe in product("session.measures").RECIPES.values()]
@@ -123,6 +114,31 @@ def test_a_proposal_goes_with_its_scan(operation: Operation) -> None:
     assert nodes("Proposal") == []
     assert operation.panel.parameters.measureOutline is None
     assert operation.page.ui.measureResult.text == ""
+
+
+def test_a_flair_of_a_patient_who_has_moved_is_shown_where_the_proposal_lies(operation: Operation) -> None:
+    head, parameters = operation.head, operation.panel.parameters
+    operation.scan("T1 now")
+    scan, motion = moved(head.scan, 3.0, 1.5, TUMOUR_AT)
+    chosen = parameters.measureScan = operation.volume("FLAIR later", scan)
+    operation.propose()
+    assert operation.running.problem == ""
+    laid = slicer.util.getNode("FLAIR later, laid on the registered scan")
+    matrix = vtk.vtkMatrix4x4()
+    laid.GetIJKToRASMatrix(matrix)
+    np.testing.assert_allclose(slicer.util.arrayFromVTKMatrix(matrix), invert(motion) @ scan.ras_from_ijk, atol=0.05)
+    assert parameters.measureScan is chosen
+    words = unescape(operation.page.ui.measureResult.text)
+    assert "did not lie in 'FLAIR later' as in 'T1 now' (3." in words
+    assert "has moved between both scans: review it on 'FLAIR later, laid on the registered scan'" in words
+    operation.page.ui.measureButton.click()
+    (entry,) = operation.session.journal.record.drawn
+    assert (entry.proposed, "1.5 deg" in entry.note) == ("unchanged", True)
+    assert entry.measurements[0].value == pytest.approx(head.left_cm3, rel=0.15)
+    assert laid.GetScene() is not None
+    operation.propose()
+    operation.scan("T1 later")
+    assert len(slicer.util.getNodes("FLAIR later, laid*")) == 1, "that of the reviewed outline alone"
 
 
 def test_why_nothing_is_proposed_is_said_and_a_proposal_can_be_cancelled(operation: Operation) -> None:

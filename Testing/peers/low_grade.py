@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -52,6 +54,34 @@ class Head:
     @property
     def left_cm3(self) -> float:
         return float(self.left.sum()) * self.scan.voxel_volume_ml
+
+
+def followed(
+    pose: np.ndarray, carried: Callable[[np.ndarray], np.ndarray], cavity: Image, brain: Image, scan_uid: str
+) -> Any:
+    """The brain shift as a registration gives it, of a known truth: in the scan with that uid, good to 1 mm."""
+    doubt = cavity.with_array(np.ones(cavity.array.shape, np.float32))
+    deformable = SimpleNamespace(
+        intraop_from_preop=pose,
+        intraop_from_preop_points=carried,
+        cavity=cavity,
+        brain=brain,
+        uncertainty=doubt,
+        fixed_uid=scan_uid,
+        moving_uid="preop",
+    )
+    return SimpleNamespace(deformable=deformable)
+
+
+def moved(scan: Image, mm: float, deg: float, at_mm: Any) -> tuple[Image, np.ndarray]:
+    """A scan of the patient who has moved by so much about a place: (the scan, now_from_before (4, 4)).
+
+    The scanner's slices are moved with him, so that the voxels are the same and only the header is another.
+    """
+    motion = np.eye(4)
+    motion[:3, :3] = rotation_about((0.4, 0.3, 1.0), deg)
+    motion[:3, 3] = np.asarray(at_mm) - motion[:3, :3] @ at_mm + mm * np.array([0.6, -0.64, 0.48])
+    return replace(scan, ras_from_ijk=motion @ scan.ras_from_ijk, uid=f"{scan.uid} moved"), motion
 
 
 def shifted(points: np.ndarray) -> np.ndarray:

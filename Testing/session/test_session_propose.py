@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from html import escape
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from IntraopMRILib.cli import main
 from IntraopMRILib.cli.files import CaseFiles, proposal_for_review, read_case_files, run_files
-from IntraopMRILib.cli.results import OPEN, PROPOSAL
+from IntraopMRILib.cli.results import LAID, OPEN, PROPOSAL
 from IntraopMRILib.register.rigid import RigidRegistration
 from IntraopMRILib.report.html import render
 from IntraopMRILib.session import Plan, Session
 from IntraopMRILib.session.files import read_outline
 from IntraopMRILib.session.measures import PROPOSED, Drawn
+from IntraopMRILib.session.propose import POSITION, laid_on
 from IntraopMRILib.workflow.record import as_document, read_record, write_record
 from IntraopMRIReconstructionLib.data import Image, Level, Reason, Verdict
 from IntraopMRIReconstructionLib.errors import Cancelled, SessionError
-from IntraopMRIReconstructionLib.simulate.volumes import write_volume
-from peers.low_grade import Head, operated
+from IntraopMRIReconstructionLib.geometry import apply, farthest_apart_mm, invert
+from IntraopMRIReconstructionLib.simulate.flair import intraop_scan
+from IntraopMRIReconstructionLib.simulate.phantom import CONTRAST, BrainCase
+from IntraopMRIReconstructionLib.simulate.volumes import read_volume, write_volume
+from peers.low_grade import DIRECTIONS, TUMOUR_AT, Head, dice, followed, moved, operated
 
 VERDICT = Verdict((Reason("overlap", 1.0, "", "1", Level.GOOD),))
 
@@ -45,18 +49,7 @@ class Operation:
         pair.place("contrast", found)
         self.session.journal.registration(found, image, replace(head.preop, uid="preop"))
         if follow:
-            doubt = head.cavity.with_array(np.ones(head.cavity.array.shape, np.float32))
-            deformable: Any = SimpleNamespace(
-                intraop_from_preop=head.pose,
-                intraop_from_preop_points=head.carried,
-                cavity=head.cavity,
-                brain=head.brain,
-                uncertainty=doubt,
-                fixed_uid=image.uid,
-                moving_uid="preop",
-            )
-            shift: Any = SimpleNamespace(deformable=deformable)
-            pair.follow("contrast", shift)
+            pair.follow("contrast", followed(head.pose, head.carried, head.cavity, head.brain, image.uid))
         return image
 
     def propose(self, **other: Any) -> Any:
@@ -130,6 +123,83 @@ def test_nothing_is_proposed_where_it_cannot_rest_on_anything(operation: Operati
     with pytest.raises(SessionError, match="not registered"):
         operation.propose()
     assert operation.session.journal.record.drawn == ()
+
+
+def position(session: Session) -> str:
+    return next(event.text for event in reversed(session.journal.record.events) if event.kind == POSITION)
+
+
+def test_a_patient_who_has_moved_is_followed_and_it_is_said(operation: Operation, tmp_path: Path) -> None:
+    head = operation.head
+    there = operation.propose()
+    assert position(operation.session).startswith("The patient lay in 'FLAIR now' as in 'T1 now', by a rigid")
+    assert np.array_equal(there.label.ras_from_ijk, head.scan.ras_from_ijk)
+    scan, motion = moved(head.scan, 3.0, 1.5, TUMOUR_AT)
+    found = operation.propose(scan=scan)
+    # On the grid of the scan, and in the frame of the registered one.
+    np.testing.assert_allclose(found.label.ras_from_ijk, invert(motion) @ scan.ras_from_ijk, atol=0.05)
+    assert dice(found.label.array > 0, head.left) > 0.9
+    assert found.volume.value == pytest.approx(there.volume.value, rel=0.02)
+    said = position(operation.session)
+    assert "did not lie in 'FLAIR now' as in 'T1 now' (3." in said
+    assert "1.5 deg" in said
+    assert said in found.rests_on
+    entry = operation.measure(found.label)
+    assert entry.proposed == "unchanged"
+    assert entry.note.endswith(said)
+    assert escape(said) in render(as_document(operation.session.journal.record), [])
+    words = proposal_for_review(operation.session, scan, head.flair, tmp_path)
+    assert f"on {LAID}" in words
+    laid = read_volume(tmp_path / LAID)
+    np.testing.assert_allclose(laid.ras_from_ijk, read_outline(tmp_path / PROPOSAL).ras_from_ijk, atol=1e-4)
+    np.testing.assert_array_equal(laid.array, scan.array)
+
+
+def test_a_scan_whose_place_is_not_certain_gives_no_proposal(operation: Operation) -> None:
+    scan = operation.head.scan
+    noise = np.random.default_rng(0).normal(500, 20, scan.array.shape).astype(np.float32)
+    grid = scan.ras_from_ijk @ np.diag([1.0, 1.0, 3.0, 1.0])
+    grid[:3, 3] += scan.ras_from_ijk[:3, 2]
+    thick = Image(scan.array[:78].reshape(26, 3, *scan.array.shape[1:]).mean(axis=1), grid, "thick")
+    for other, words in (
+        (
+            moved(scan, 14.0, 1.0, TUMOUR_AT)[0],
+            r"did not lie in .* \(14.* mm at the tumour, 1.0 deg\): positioned anew",
+        ),
+        (moved(scan, 1.0, 8.0, TUMOUR_AT)[0], r"8.0 deg\): positioned anew"),
+        (
+            moved(thick, 4.0, 1.0, TUMOUR_AT)[0],
+            r"\(4.* mm .*uncertain \(check: voxel size 4.8 mm.*repeat it in the position",
+        ),
+        (scan.with_array(noise), "cannot be told"),
+        (replace(scan, array=scan.array[:12]), "cannot be told: .*at least 30 mm"),
+        (operation.head.flair, "from before the operation"),
+    ):
+        with pytest.raises(SessionError, match=words):
+            operation.propose(scan=other)
+        assert operation.session.journal.record.events[-1].text.startswith("none: ")
+    # Measured where the header says: two witnesses.
+    operation.propose(scan=thick)
+    assert "look at both over one another first (check: voxel size" in position(operation.session)
+
+
+@pytest.mark.parametrize("way", DIRECTIONS)
+def test_a_flair_is_followed_over_another_contrast_in_any_orientation(brain: BrainCase, way: str) -> None:
+    """The T1 with agent of a simulated head, and its FLAIR in slices of another orientation."""
+    t1, truth = brain.noisy(CONTRAST), brain.truth
+    shape, axes = (75, 100, 90), DIRECTIONS[way] * 2.0
+    middle = apply(t1.ras_from_ijk, (np.array(t1.array.shape[::-1]) - 1) / 2)
+    grid = np.eye(4)
+    grid[:3, :3], grid[:3, 3] = axes, middle - axes @ ((np.array(shape[::-1]) - 1) / 2)
+    flair = intraop_scan(brain, grid=(grid, shape))
+    box = Plan("P-1", "", brain.preop, brain.tumour).operated_mm
+    tumour_mm = apply(truth.intraop_from_preop, box)
+    as_it_is = laid_on(t1, flair, tumour_mm)
+    assert as_it_is.scan is flair
+    assert as_it_is.error_mm < 0.5
+    scan, motion = moved(flair, 3.0, 1.5, tumour_mm.mean(axis=0))
+    laid = laid_on(t1, scan, tumour_mm)
+    assert farthest_apart_mm(laid.scan.ras_from_ijk @ invert(scan.ras_from_ijk), invert(motion), tumour_mm) < 0.5
 
 
 def test_a_proposal_as_a_file_is_reviewed_and_measured_later(

@@ -64,7 +64,7 @@ class Proposal:
     ``label``: 0 / 1, uint8 (k, j, i), on the grid of the scan. ``open``: the same where it cannot be told whether
     bright tissue is tumour or was made bright by surgery. ``volume``: of ``label`` in cm3; its interval holds what the
     border, the registration and ``open`` leave. ``sequence``: 'FLAIR' or 'T2', as seen in the scan. ``rests_on``: what
-    a person must know to judge it.
+    a person must know to judge it. ``scan``: the scan itself, where both labels lie on it.
     """
 
     label: Image
@@ -72,6 +72,7 @@ class Proposal:
     volume: Measurement
     sequence: str
     rests_on: str
+    scan: Image
 
 
 def propose_non_enhancing(
@@ -326,10 +327,10 @@ def _proposal(
     rests_on = (
         f"'{scan.name}', seen as {sequence}; {known}; the carried-over label, within {margin:.1f} mm. Within "
         f"{RIM_MM:g} mm of the cavity swelling and blood are as bright as tumour, which cannot be told apart; nor can "
-        "oedema that was there before. The patient lay as in the registered scan."
+        "oedema that was there before."
     )
     grid = scan.with_array
-    return Proposal(grid(label, "proposal"), grid(doubt, "cannot be told"), measured, sequence, rests_on)
+    return Proposal(grid(label, "proposal"), grid(doubt, "cannot be told"), measured, sequence, rests_on, scan)
 
 
 def _at(values: Array, index: npt.NDArray[np.float64], order: int) -> Array:

@@ -26,7 +26,7 @@ from ..session.updates import Role
 from ..workflow.record import image_entry
 from .follow import follow
 from .outcome import Outcome
-from .results import OPEN, PROPOSAL, words_of
+from .results import LAID, OPEN, PROPOSAL, words_of
 
 PROCEDURE, IMPLANTS = "Tumour resection, control on files", "Implants, control on files"
 
@@ -42,7 +42,7 @@ class CaseFiles:
     at risk. ``plan``: what a case folder knows, in the place of all these.
     ``baseline``: results of an earlier session of this patient, whose residual is compared.
     ``non_enhancing``: number or name of that part in ``tumour``; ``propose``: intraoperative T2 or FLAIR in the
-    position of the other scans, on which what is left of it is proposed; ``flair``: one that lies on ``preop``.
+    look of the other scans, on which what is left of it is proposed; ``flair``: one that lies on ``preop``.
     ``patient_id``: empty to take that of the DICOM headers. ``native_taken``, ``contrast_taken``: as a person enters
     them, where no header says.
     """
@@ -84,29 +84,38 @@ def run_files(files: CaseFiles, folder: Path, wait_s: float = 60.0) -> Outcome:
         raise SessionError("a T2 or FLAIR from before surgery is for a proposal: give --propose, or leave --flair out")
     if files.propose is not None and plan.tumour is None:
         raise SessionError("what is left of a tumour is proposed by its outline before surgery: give --tumour")
+    if files.propose is not None:
+        plan = replace(plan, measures=(*plan.measures, PROPOSED))
     scan = None if files.propose is None else _scan(*_read(files.propose), "native", "", False)
     flair = None if files.flair is None else _read(files.flair)[0]
     with Session(plan) as session:
         session.connect(None)
         for role, image in scans.items():
             session.offer_scan(image, role)
-        outcome = follow(plan, session, folder, wait_s)
-        if scan is not None:
-            outcome.missing[RECIPES[PROPOSED].title] = proposal_for_review(session, scan, flair, folder)
-        return outcome
+        if scan is None:
+            return follow(plan, session, folder, wait_s)
+        title, given = RECIPES[PROPOSED].title, (session, scan, flair, folder)
+        return follow(plan, session, folder, wait_s, beside=lambda: {title: proposal_for_review(*given)})
 
 
 def proposal_for_review(session: Session, scan: Image, flair: Image | None, folder: Path) -> str:
-    """Write PROPOSAL, and OPEN where it cannot be told, to ``folder``; why there is no number yet, in words."""
+    """Write PROPOSAL, and OPEN where it cannot be told, to ``folder``; why there is no number yet, in words.
+
+    Where the patient has moved between both scans, ``scan`` as well, as it was laid on the registered one.
+    """
     try:
         proposal = session.propose(scan, flair)
     except IntraopError as error:
         return f"nothing is proposed: {error}"
     write_volume(proposal.label, folder / PROPOSAL)
     write_volume(proposal.open, folder / OPEN)
+    moved = proposal.scan is not scan
+    if moved:
+        write_volume(proposal.scan, folder / LAID)
     return (
         f"{PROPOSAL} is a proposal that nobody has reviewed ({words_of(proposal.volume)}; {proposal.rests_on}) Correct "
-        f"it, with {OPEN} where it cannot be told, then give it to 'measure {PROPOSED} --outline'"
+        f"it{f' on {LAID}' if moved else ''}, with {OPEN} where it cannot be told, then give it to "
+        f"'measure {PROPOSED} --outline'"
     )
 
 

@@ -44,8 +44,8 @@ def add_assess(parser: argparse.ArgumentParser) -> None:
     text = "number or name of its non-enhancing part"
     parser.add_argument("--non-enhancing", default="", metavar="NUMBER|NAME", help=text)
     text = (
-        "T2 or FLAIR scan in the position of the others: what is left of the non-enhancing part is proposed on it, for "
-        "a person to review and to give to measure"
+        "T2 or FLAIR scan of the same look, whose position is checked: what is left of the non-enhancing part is "
+        "proposed on it, for a person to review and to give to measure"
     )
     parser.add_argument("--propose", type=Path, metavar="SCAN", help=text)
     parser.add_argument("--flair", type=Path, help="T2 or FLAIR that lies on the preoperative volume, for --propose")

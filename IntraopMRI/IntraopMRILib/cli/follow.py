@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +73,14 @@ def follow(
     wait_s: float,
     navigate_s: float = 0.0,
     heat: Heat | None = None,
+    beside: Callable[[], dict[str, str]] = dict,
 ) -> Outcome:
     """Show what a running session finds until everything is assessed, then write the results.
 
-    Raises as :func:`.run.run_session`.
+    ``beside``: done before they are written; returns why what was asked for by it is missing, by its name. Raises as
+    :func:`.run.run_session`.
     """
-    return _Run(plan, session, folder, wait_s).to_the_end(navigate_s, heat)
+    return _Run(plan, session, folder, wait_s).to_the_end(navigate_s, heat, beside)
 
 
 class _Run:
@@ -105,7 +107,9 @@ class _Run:
         self._roles: set[Role] = set()
         self._last_byte_s: float | None = None
 
-    def to_the_end(self, navigate_s: float, heat: Heat | None = None) -> Outcome:
+    def to_the_end(
+        self, navigate_s: float, heat: Heat | None = None, beside: Callable[[], dict[str, str]] = dict
+    ) -> Outcome:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         from ..scene.offscreen import OffscreenViews
@@ -126,6 +130,7 @@ class _Run:
                 except IntraopError as error:
                     self._trouble(Problem("follow the heat", str(error), about=HEAT), bars)
                     self.session.journal.missing(HEAT, str(error))
+        self._missing.update(beside())
         self._write(pictures)
         return self.outcome
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from ..session.dicom import DICOM, PIECE, REPORT, renew_report
 from ..session.files import plan_of_files, plan_of_volume, read_outline, read_points
 from ..session.journal import Journal
 from ..session.measures import PROPOSED, Drawn, Found, Scan, measured, rano_of
-from ..session.propose import reviewed
+from ..session.propose import with_review
 from ..workflow.record import SessionRecord, as_document, read_record, write_results
 from .results import PROPOSAL
 
@@ -66,7 +65,7 @@ def add_measure(
     )
     found = measured(plan, kind, drawn, scan)
     if kind == PROPOSED and drawn.label is not None and (results / PROPOSAL).is_file():
-        found = replace(found, proposed=reviewed(read_outline(results / PROPOSAL), drawn.label))
+        found = with_review(found, read_outline(results / PROPOSAL), drawn.label, record)
     journal = Journal.resumed(record)
     journal.event("confirmed", f"the registration, by {by.strip()}, for what was drawn after the session")
     journal.drawn(found, image_uid, by.strip())

@@ -23,6 +23,8 @@ INCOMPLETE = 3
 RECORDING = "recording"
 #: Non-enhancing tumour that is perhaps left, for a person to review, and where that cannot be told.
 PROPOSAL, OPEN = "proposal.nrrd", "proposal-open.nrrd"
+#: The scan that it is proposed on, as it was laid on the registered one; only where the patient has moved between both.
+LAID = "proposal-scan.nrrd"
 #: One of them is in every folder that a session or a demo has finished; only such a folder is replaced by a later run.
 DONE_MARKS = ("session.json", "comparison.json")
 

@@ -11,7 +11,7 @@ from IntraopMRIReconstructionLib.errors import IntraopError
 from slicer.i18n import tr as _
 
 from ...session.measures import PROPOSED
-from .. import colors, conversion, looks
+from .. import colors, conversion, looks, recipes
 from ..display import Line
 from ..scan_nodes import scanOf
 from .page import offer
@@ -27,7 +27,8 @@ class ProposeButton:
     def __init__(self, section: Any, page: Any) -> None:
         self._section, self._page, self._running, self._ui = section, page, page.running, section.ui
         self._ui.proposeButton.connect("clicked()", self.propose)
-        #: The proposal with the uid of its registered scan, its nodes, and what it rests on.
+        #: The proposal with the uid of its registered scan, its nodes (likely, cannot be told, and its scan where that
+        #: was laid on the registered one), and what it rests on.
         self._of, self._restsOn = "", ""
         self._nodes: list[Any] = []
         self._task: Any = None
@@ -55,8 +56,11 @@ class ProposeButton:
         if not self._of:
             return ""
         text = _("Proposal, reviewed by nobody: correct it in the Segment Editor, then Measure.")
-        what = escape(_("It rests on {what}").format(what=self._restsOn))
-        return f"{colored(text, CHECK, 13)}<br>{what}"
+        lines = [str(colored(text, CHECK, 13)), escape(_("It rests on {what}").format(what=self._restsOn))]
+        for laid in self._nodes[2:]:
+            moved = _("The patient has moved between both scans: review it on '{scan}'.").format(scan=laid.GetName())
+            lines.insert(1, str(colored(moved, CHECK, 13)))
+        return "<br>".join(lines)
 
     def legend(self) -> tuple[Line, ...]:
         """What its outline is, for the views; empty while none is there."""
@@ -77,10 +81,18 @@ class ProposeButton:
         def work(progress: Progress) -> Any:
             proposal = session.propose(scan, flair, progress)
             names = (_("proposed, not reviewed"), _("cannot be told"))
-            return proposal, [
-                conversion.segmentationOf(label, {1: (SEGMENT, name, colors.PROPOSED)})
-                for label, name in zip((proposal.label, proposal.open), names, strict=True)
-            ]
+            laid = None
+            if scan is not None and proposal.scan is not scan:
+                name = _("{scan}, laid on the registered scan").format(scan=scan.name)
+                laid = recipes.volume(proposal.scan, name)
+            return (
+                proposal,
+                laid,
+                [
+                    conversion.segmentationOf(label, {1: (SEGMENT, name, colors.PROPOSED)})
+                    for label, name in zip((proposal.label, proposal.open), names, strict=True)
+                ],
+            )
 
         if (task := self._running.startTold(_("proposal"), work, lambda made: self._show(uid, *made))) is not None:
             self._forget()
@@ -94,15 +106,21 @@ class ProposeButton:
         segment = node.GetSegmentation().GetSegment(SEGMENT)
         if segment is not None:
             segment.SetName(_("non-enhancing"))
+        # What it was reviewed on stays.
         slicer.mrmlScene.RemoveNode(self._nodes[1])
         self._of, self._nodes, self._restsOn = "", [], ""
 
-    def _show(self, uid: str, proposal: Any, segmentations: list[Any]) -> None:
+    def _show(self, uid: str, proposal: Any, laid: Any, segmentations: list[Any]) -> None:
         registered = self._running.registered
         if registered is None or registered.image.uid != uid:
             return
         names = (_("Proposal, not reviewed"), _("Cannot be told: made bright by surgery, or left"))
         reference = self._page.parameters.measureScan or self._running.view.volume()
+        if laid is not None:
+            # The patient has moved since: on the volume as it was chosen, the outline would not lie where it belongs.
+            reference = slicer.mrmlScene.AddNewNodeByClass(laid.nodeClass, laid.name)
+            reference.CreateDefaultDisplayNodes()
+            laid.fill(reference)
         for name, segmentation, thickness in zip(names, segmentations, (3, 1), strict=True):
             node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
             node.SetAndObserveSegmentation(segmentation)
@@ -110,6 +128,8 @@ class ProposeButton:
             node.CreateDefaultDisplayNodes()
             looks.proposed(node, thickness)
             self._nodes.append(node)
+        if laid is not None:
+            self._nodes.append(reference)
         self._of, self._restsOn = uid, proposal.rests_on
         self._page.parameters.measureOutline = self._nodes[0]
         self._page.panel.askRefresh()
