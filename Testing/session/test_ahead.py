@@ -261,7 +261,7 @@ def test_the_residual_comes_first_and_meanwhile_the_margin_says_that_it_is_to_co
         _until(shown)
         return resection.margin_found(*args)
 
-    monkeypatch.setattr("IntraopMRILib.session.session.margin_found", later)
+    monkeypatch.setattr("IntraopMRILib.session.behind.margin_found", later)
     theatre.scan("native")
     contrast = theatre.offer("contrast")
     theatre.until(lambda: any(isinstance(update, ResidualFound) for update in theatre.told))
@@ -288,7 +288,7 @@ def test_a_margin_that_fails_takes_nothing_along_and_is_not_waited_for(
     def defect(*_args: Any) -> Margin:
         raise ZeroDivisionError("in the margin")
 
-    monkeypatch.setattr("IntraopMRILib.session.session.margin_found", defect)
+    monkeypatch.setattr("IntraopMRILib.session.behind.margin_found", defect)
     theatre.scan("native")
     theatre.scan("contrast")
     record = theatre.session.journal.record

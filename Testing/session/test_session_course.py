@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +14,8 @@ from IntraopMRILib.report.dicom.measurements import groups_of
 from IntraopMRILib.report.html import render
 from IntraopMRILib.scan_facts import AGENT
 from IntraopMRILib.session import Session
-from IntraopMRILib.session.resection import LATE
-from IntraopMRILib.session.updates import ResidualFound, Role
+from IntraopMRILib.session.resection import LATE, TO_COME, with_courses
+from IntraopMRILib.session.updates import Problem, ResidualFound, Role, StageProgress, Update
 from IntraopMRILib.workflow.record import PieceEntry, as_document, from_json, to_json
 from IntraopMRIReconstructionLib.data import Image, Level
 from session.small_world import BEGUN_S, SmallWorld, Truth
@@ -30,11 +34,53 @@ class Growing(SmallWorld):
         return replace(image, array=array)
 
 
+PATIENCE_S = 30.0
+
+
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Growing:
     made = Growing()
     made.stand_in(monkeypatch)
     return made
+
+
+class Held:
+    """The course of enhancement begins when it is ``let`` go; ``told``: all that the session said meanwhile."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.begun, self.let, self.told = threading.Event(), threading.Event(), list[Update]()
+        patch.setattr("IntraopMRILib.session.behind.with_courses", self._later)
+
+    def _later(self, *args: Any) -> ResidualFound:
+        self.begun.set()
+        assert self.let.wait(PATIENCE_S)
+        return with_courses(*args)
+
+    def until(self, session: Session, done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not done():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        self.told += session.drain()
+
+    def second(self, session: Session, world: Growing) -> None:
+        """Both scans, until the course of the second one is waited for."""
+        look(session, world, world.scan("contrast", Truth(), BEGUN_S + 300.0))
+        session.offer_scan(world.scan("contrast", Truth(), BEGUN_S + 600.0), "contrast")
+        self.until(session, self.begun.is_set)
+
+    def finish(self, session: Session) -> None:
+        self.let.set()
+        self.until(session, lambda: not session.working)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Held:
+    return Held(monkeypatch)
+
+
+def residuals(told: list[Update]) -> list[ResidualFound]:
+    return [update for update in told if isinstance(update, ResidualFound)]
 
 
 def look(session: Session, world: Growing, *scans: Image) -> None:
@@ -137,3 +183,96 @@ def test_a_piece_that_is_judged_keeps_its_course_and_a_new_scan_takes_it_away(wo
         worked(session, world.scan("contrast", Truth(whole=Level.REFUSED), BEGUN_S + 900.0), "contrast")
         assert session.journal.record.residual is None
         assert not np.any([piece for look in session.journal.record.looks for piece in look.decisions])
+
+
+def test_the_residual_comes_first_and_its_course_says_that_it_is_to_come(world: Growing, held: Held) -> None:
+    with Session(world.brain()) as session:
+        held.second(session, world)
+        (first,) = residuals(held.told)
+        assert first.courses[1].change.missing_because == TO_COME
+        course = pieces(session)[0].course
+        assert course is not None
+        assert course.text == f"no course of enhancement: {TO_COME}"
+        assert session.measuring
+        record = session.journal.record
+        assert f"No course of enhancement: {TO_COME}" in render(as_document(record))
+        assert from_json(to_json(record)) == record
+        held.finish(session)
+        course, last = pieces(session)[0].course, residuals(held.told)[-1]
+        assert course is not None
+        assert course.change.value is not None
+        assert not session.measuring
+        assert last.courses[1].change.value == course.change.value
+        # Only the course is new.
+        assert last.assessment is first.assessment
+        assert last.notes == first.notes
+    stages = [update.stage for update in held.told if isinstance(update, StageProgress) and update.fraction == 1.0]
+    assert stages[-2:] == ["measure the margin", "follow the enhancement"]
+
+
+def test_a_piece_may_be_judged_while_its_course_is_measured(world: Growing, held: Held) -> None:
+    with Session(world.brain()) as session:
+        held.second(session, world)
+        session.judge_piece(1, False, "Dr. X")
+        held.finish(session)
+        (piece, *_) = pieces(session)
+        assert piece.excluded_by == "Dr. X"
+        assert piece.course is not None
+        assert piece.course.change.value is not None
+        assert list(residuals(held.told)[-1].judged) == [1]
+
+
+@pytest.mark.parametrize("what", ["stopped", "defect"])
+def test_a_course_that_is_not_made_is_not_waited_for(
+    world: Growing, held: Held, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The residual and the margin stand; nothing says that a number is still to come."""
+
+    def defect(*_args: Any) -> None:
+        raise ZeroDivisionError("in the course")
+
+    with Session(world.brain()) as session:
+        held.second(session, world)
+        residual = session.journal.record.residual
+        assert residual is not None
+        if what == "stopped":
+            session.cancel()
+        else:
+            monkeypatch.setattr("IntraopMRILib.session.resection.courses", defect)
+        held.finish(session)
+        record = session.journal.record
+        assert record.residual is not None
+        assert record.residual.volume == residual.volume
+        assert record.margin is not None
+        assert record.margin.closest.value is not None
+        assert [piece.course for piece in pieces(session)] == [None] * len(pieces(session))
+        assert "No course of enhancement is given: it could not be measured." in notes(session)
+        assert not session.measuring
+        assert TO_COME not in to_json(record)
+        problems = [update for update in held.told if isinstance(update, Problem)]
+        assert problems[-1].stage == "follow the enhancement"
+        assert ("stopped" if what == "stopped" else "ZeroDivisionError") in problems[-1].text
+
+
+def test_a_stop_before_the_course_is_begun_ends_it_as_well(
+    world: Growing, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Session(world.brain()) as session:
+        monkeypatch.setattr("IntraopMRILib.session.behind.margin_found", lambda *_args: session.cancel())
+        look(session, world, world.scan("contrast", Truth(), BEGUN_S + 300.0))
+        worked(session, world.scan("contrast", Truth(), BEGUN_S + 600.0), "contrast")
+        assert not held.begun.is_set()
+        assert "it could not be measured" in notes(session)
+
+
+def test_a_course_of_a_residual_that_counts_no_longer_is_nobodys(world: Growing, held: Held) -> None:
+    with Session(world.brain()) as session:
+        held.second(session, world)
+        before = session._decisions.found
+        assert before is not None
+        session.offer_scan(world.scan("contrast", Truth(whole=Level.REFUSED), BEGUN_S + 900.0), "contrast")
+        held.finish(session)
+        assert session.journal.record.residual is None
+        session._decisions.completed(before, before)
+        assert session.journal.record.residual is None
+        assert not residuals(session.drain())

@@ -10,15 +10,15 @@ elsewhere in normal tissue, which holds what the gain fit and a motion leave as 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import pairwise
+from itertools import count, pairwise
 
 import numpy as np
 import numpy.typing as npt
-from IntraopMRIReconstructionLib.data import Image, Measurement
-from IntraopMRIReconstructionLib.errors import AssessmentError
+from IntraopMRIReconstructionLib.data import Image, Measurement, Progress, no_progress
+from IntraopMRIReconstructionLib.errors import AssessmentError, Cancelled
 from IntraopMRIReconstructionLib.geometry import bounding_box, within_mm
 from scipy import ndimage
 
@@ -30,6 +30,13 @@ Mask = npt.NDArray[np.bool_]
 Vector = npt.NDArray[np.float64]
 
 SOURCE = "PubMed 24138206; 10.1371/journal.pone.0052008"
+DEFINITION = (
+    "Mean enhancement (contrast minus native scan) within the outline of this piece, newest contrast scan minus the "
+    "first, in % of the signal of usual tissue; interval: the same outline elsewhere in normal tissue, its boundary, "
+    "motion between the scans. In the first minutes after the injection residual tumour climbs and what surgery caused "
+    "stays low; by an hour tumour has lost agent and damaged tissue goes on gaining it. It holds for one injection and "
+    "one protocol, nothing resected or bled in between, and decides on no piece"
+)
 #: Scans farther apart (s) are not of one injection's course.
 LONGEST_S = 3600.0
 #: A change below this part of the enhancement is none that anybody acts on.
@@ -68,7 +75,7 @@ class Trend(Enum):
 @dataclass(frozen=True, eq=False)
 class Course:
     """``minutes`` since the first contrast scan and ``enhancement`` of the piece then, one of each a scan, the newest
-    last; ``change``: from the first to the newest, without a value where the two cannot be compared.
+    last; ``change``: from the first to the newest, without a value, and nothing of the others, where there is none.
     """
 
     minutes: tuple[float, ...]
@@ -80,7 +87,7 @@ class Course:
     def text(self) -> str:
         """In words: '41 %, 55 % after 6 min: climbs'."""
         if self.change.value is None:
-            return f"course of enhancement {self.trend.value}: {self.change.missing_because}"
+            return f"no course of enhancement: {self.change.missing_because}"
         told = (
             f"{m.value or 0.0:.0f} %" + (f" after {minutes:.0f} min" if minutes else "")
             for minutes, m in zip(self.minutes, self.enhancement, strict=True)
@@ -88,13 +95,15 @@ class Course:
         return f"enhancement {', '.join(told)}: {self.trend.value}"
 
 
-def courses(pieces: Sequence[Piece], native: Image, contrasts: Sequence[Image]) -> dict[int, Course]:
+def courses(
+    pieces: Sequence[Piece], native: Image, contrasts: Sequence[Image], progress: Progress = no_progress
+) -> dict[int, Course]:
     """The course of each piece by its number.
 
     ``pieces``: of the residual on the newest of the ``contrasts``, which are in the order in which they were taken,
     all after one injection and with the same protocol. ``native``: without agent, in the position of the newest.
     Raises AssessmentError when the scans are no such series: other times or grids, agent that is not seen in one of
-    them, or that was given again in between.
+    them, or that was given again in between; Cancelled.
     """
     minutes = _minutes(contrasts)
     newest = contrasts[-1]
@@ -107,9 +116,25 @@ def courses(pieces: Sequence[Piece], native: Image, contrasts: Sequence[Image]) 
             )
     if not pieces:
         return {}
-    series = _Series(pieces, native, contrasts)
+    steps, total = count(), len(contrasts) + len(pieces)
+
+    def step() -> None:
+        if not progress(next(steps) / total, "measuring the course of enhancement"):
+            raise Cancelled("the measurement of the course of enhancement was stopped")
+
+    series = _Series(pieces, native, contrasts, step)
     based_on = (newest.uid, native.uid, *(scan.uid for scan in contrasts[:-1]))
-    return {piece.number: _course(series, piece, minutes, based_on) for piece in pieces}
+    made = {}
+    for piece in pieces:
+        step()
+        made[piece.number] = _course(series, piece, minutes, based_on)
+    return made
+
+
+def no_course(number: int, why: str, based_on: tuple[str, ...]) -> Course:
+    """In the place of the course of piece ``number``, with the reason ``why`` there is none."""
+    change = Measurement(_name(number), None, "%", DEFINITION, SOURCE, missing_because=why, based_on=based_on)
+    return Course((), (), change, Trend.OPEN)
 
 
 class _Series:
@@ -117,7 +142,11 @@ class _Series:
     the newest last, the others brought to it by ``moved`` (k, j, i) mm. ``quiet``: normal tissue.
     """
 
-    def __init__(self, pieces: Sequence[Piece], native: Image, contrasts: Sequence[Image]) -> None:
+    def __init__(
+        self, pieces: Sequence[Piece], native: Image, contrasts: Sequence[Image], step: Callable[[], None]
+    ) -> None:
+        """``step``: called before each of the ``contrasts``."""
+        step()
         grid = contrasts[-1]
         self.spacing = np.asarray(grid.spacing_mm)[::-1]
         every: Mask = np.zeros(grid.array.shape, dtype=bool)
@@ -133,6 +162,7 @@ class _Series:
         self.scans: list[Array] = []
         self.moved: list[Vector] = []
         for scan in raw[:-1]:
+            step()
             as_it_lay = subtraction(scan, without, away, grid.ras_from_ijk).values + self.native
             moved = _motion(last.values + self.native, as_it_lay, tissue, self.spacing)
             # The gain is fitted anew: tissue that lies elsewhere had gone into it.
@@ -175,21 +205,11 @@ class _Series:
 
 def _course(series: _Series, piece: Piece, minutes: tuple[float, ...], based_on: tuple[str, ...]) -> Course:
     mask = series.mask(piece)
-    span = f"{minutes[-1]:.0f} min"
-    name = f"Piece {piece.number}: change of enhancement"
-    definition = (
-        "Mean enhancement (contrast minus native scan) within the outline of this piece, newest contrast scan minus "
-        f"the first, {span} before, in % of the signal of usual tissue; interval: the same outline elsewhere in normal "
-        "tissue, its boundary, motion between the scans. In the first minutes after the injection residual tumour "
-        "climbs and what surgery caused stays low; by an hour tumour has lost agent and damaged tissue goes on gaining "
-        "it. It holds for one injection and one protocol, nothing resected or bled in between, and decides on no piece"
-    )
     try:
         moved = [_moved_beside(series, mask, number) for number in range(len(minutes) - 1)]
         places = _places(series, mask)
     except AssessmentError as error:
-        change = Measurement(name, None, "%", definition, SOURCE, missing_because=str(error), based_on=based_on)
-        return Course(minutes, (), change, Trend.OPEN)
+        return no_course(piece.number, str(error), based_on)
     readings = [_Reading(series, mask, number, by, places) for number, by in enumerate((*moved, np.zeros(3)))]
     first, last = readings[0], readings[-1]
     value, off = last.enhancement - first.enhancement, last.apart_from(first)
@@ -209,7 +229,15 @@ def _course(series: _Series, piece: Piece, minutes: tuple[float, ...], based_on:
             )
             for after, each in zip(minutes, readings, strict=True)
         ),
-        Measurement(name, 100.0 * value, "%", definition, SOURCE, _around(value, off), based_on=based_on),
+        Measurement(
+            _name(piece.number),
+            100.0 * value,
+            "%",
+            f"{DEFINITION}. Here the scans are {minutes[-1]:.0f} min apart",
+            SOURCE,
+            _around(value, off),
+            based_on=based_on,
+        ),
         _trend(value - off, value + off, least),
     )
 
@@ -323,6 +351,10 @@ def _shifted(values: Array, voxels: Vector) -> Array:
     if not voxels.any():
         return values
     return np.asarray(ndimage.shift(values, -voxels, order=3, mode="nearest"), dtype=np.float32)
+
+
+def _name(number: int) -> str:
+    return f"Piece {number}: change of enhancement"
 
 
 def _trend(low: float, high: float, least: float) -> Trend:

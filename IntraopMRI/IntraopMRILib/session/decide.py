@@ -61,6 +61,18 @@ class Decisions:
             self._residual, self._distances, self._excluded = found, apart, {}
             self._pieces()
 
+    @property
+    def found(self) -> ResidualFound | None:
+        """The residual in which all pieces count."""
+        return self._residual
+
+    def completed(self, before: ResidualFound, now: ResidualFound) -> None:
+        """More is known of the same residual: judged as it is, it is told anew; nothing when it counts no longer."""
+        with self.lock:
+            if self._residual is before:
+                self._residual = now
+                self._pieces()
+
     def judge(self, number: int, tumour: bool, by: str) -> None:
         """See :meth:`.session.Session.judge_piece`."""
         with self.lock:

@@ -1,17 +1,18 @@
-"""What a pair of scans says of a resection: the residual on the contrast scan, and the margin of its cavity."""
+"""What a pair of scans says of a resection: the residual, its course of enhancement, and the margin of its cavity."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from IntraopMRIReconstructionLib.data import Image, Progress, Verdict
 from IntraopMRIReconstructionLib.errors import AssessmentError, SessionError
 
 from ..assess.carry import Mapping
-from ..assess.course import Course, courses
+from ..assess.course import courses, no_course
 from ..assess.margin import Margin, resection_margin
 from ..assess.resection import cavity_volume
-from ..assess.residual import ResidualAssessment, assess_residual
+from ..assess.residual import assess_residual
 from ..register.carry_over import shift_at, uncertainty_at
 from ..register.deformable import DeformableRegistration
 from ..register.rigid import RigidRegistration
@@ -26,7 +27,7 @@ LATE = (
     f"The contrast scans are more than {EARLY_MIN:.0f} min apart: tumour may be losing agent by now, and tissue that "
     "surgery damaged goes on gaining it, so a climb does not speak for tumour."
 )
-#: Stands in the place of the margin until it is measured.
+#: Stands in the place of a number that comes behind the residual until it is measured.
 TO_COME = "still to be measured"
 
 
@@ -39,7 +40,9 @@ def shift_found(rigid: RigidRegistration, found: DeformableRegistration, image: 
 
 
 def residual_found(pair: ScanPair, tumour: Image, progress: Progress) -> ResidualFound:
-    """The residual on the registered contrast scan. Raises SessionError when it has no native scan to compare with."""
+    """The residual on the registered contrast scan, each course of enhancement still to be measured by
+    :func:`with_courses`. Raises SessionError when it has no native scan to compare with.
+    """
     contrast, native, placed = pair.images["contrast"], pair.native(), pair.placed["contrast"]
     shift, found = placed.shift, placed.deformable
     if shift is None:
@@ -59,20 +62,33 @@ def residual_found(pair: ScanPair, tumour: Image, progress: Progress) -> Residua
         cavity=None if found is None else found.cavity,
         brain=None if found is None else found.brain,
     )
-    since, no_course = _courses(pair, native, assessment)
     cavity = found is not None and bool(found.cavity.array.any())
-    return ResidualFound(assessment, pair.notes(native) + no_course, cavity, courses=since)
-
-
-def _courses(pair: ScanPair, native: Image, found: ResidualAssessment) -> tuple[dict[int, Course], tuple[str, ...]]:
-    """The course of each piece since earlier contrast scans of this look, and what must be known beside it."""
+    result = ResidualFound(assessment, pair.notes(native), cavity)
     try:
         earlier = pair.earlier()
-        since = courses(found.listed, native, (*earlier, pair.images["contrast"])) if earlier else {}
-    except (AssessmentError, SessionError) as error:
-        return {}, (f"No course of enhancement is given: {error}.",)
-    late = any(course.minutes[-1] > EARLY_MIN for course in since.values())
-    return since, (LATE,) * late
+    except SessionError as error:
+        return without_courses(result, str(error))
+    numbers = [piece.number for piece in assessment.listed] if earlier else []
+    return replace(result, courses={n: no_course(n, TO_COME, (contrast.uid, native.uid)) for n in numbers})
+
+
+def with_courses(pair: ScanPair, found: ResidualFound, progress: Progress) -> ResidualFound:
+    """The same with the course of each piece since earlier contrast scans of this look; why there is none is a note.
+
+    Raises Cancelled.
+    """
+    scans = (*pair.earlier(), pair.images["contrast"])
+    try:
+        since = courses(found.assessment.listed, pair.native(), scans, progress)
+    except AssessmentError as error:
+        return without_courses(found, str(error))
+    late = any(course.minutes and course.minutes[-1] > EARLY_MIN for course in since.values())
+    return replace(found, courses=since, notes=(*found.notes, *(LATE,) * late))
+
+
+def without_courses(found: ResidualFound, why: str) -> ResidualFound:
+    """The same without a course of enhancement, and a note that says ``why``."""
+    return replace(found, courses={}, notes=(*found.notes, f"No course of enhancement is given: {why}."))
 
 
 def margin_found(pair: ScanPair, found: DeformableRegistration, tumour: Image) -> Margin:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Pose, Progress, no_progress
-from IntraopMRIReconstructionLib.errors import AssessmentError, RegistrationError, SessionError
+from IntraopMRIReconstructionLib.errors import RegistrationError, SessionError
 from IntraopMRIReconstructionLib.reconstruct.quantity_image import UNIT
 from IntraopMRIReconstructionLib.wire.recorder import ByteTap
 from IntraopMRIReconstructionLib.wire.scanner_control import ScannerControl
@@ -28,6 +29,7 @@ from ..register.vertebrae import VertebraRegistration
 from ..workflow.record import utc_text
 from .ahead import Ahead
 from .baseline import compared
+from .behind import Behind
 from .bones import Bone, bones_of
 from .decide import Decisions
 from .heat import Thermometry
@@ -39,9 +41,9 @@ from .offer import WORDS, check_offer
 from .pair import ScanPair
 from .plan import Plan, carried_plan
 from .products import Products, is_map, map_of
-from .propose import POSITION, proposed, with_review
+from .propose import proposed, reviewed
 from .receive import ArrivedScan, Reception, role_of
-from .resection import TO_COME, margin_found, residual_found, shift_found
+from .resection import TO_COME, residual_found, shift_found
 from .tell import Teller
 from .updates import (
     ALIGNMENT,
@@ -96,6 +98,7 @@ class Session:
         self._tell = self._teller.tell
         self._decisions = Decisions(plan, self.journal, self._tell)
         self._ahead = Ahead(plan, self.journal, self._tell)
+        self._behind = Behind(plan, self._pair, self._decisions, self.journal, self._teller)
         self._links = Links(plan.patient_id, self.journal, self._tell, dict(taps or {}))
         #: Where it is heated, and what each frame of a temperature scan says of it.
         self.heat = Thermometry(self.journal, self._tell)
@@ -154,8 +157,7 @@ class Session:
     @property
     def measuring(self) -> bool:
         """Whether a number of the newest scan is still to come, although its residual was told."""
-        margin = self.journal.record.margin
-        return self.working and margin is not None and margin.closest.missing_because == TO_COME
+        return self.working and self._behind.waits
 
     @property
     def over(self) -> bool:
@@ -272,7 +274,7 @@ class Session:
             if kind == PROPOSED and proposal is not None and of == image.uid and drawn.label is not None:
                 if not by.strip():
                     raise SessionError("name the person who has reviewed the proposal first")
-                found = with_review(found, proposal.label, drawn.label, self.journal.record)
+                found = replace(found, proposed=reviewed(proposal.label, drawn.label))
             self.journal.drawn(found, image.uid, by)
         return found
 
@@ -281,24 +283,17 @@ class Session:
     ) -> Proposal:
         """Non-enhancing tumour that is probably left on the newest scan, for a person to review; from any thread.
 
-        ``scan``: its T2 or FLAIR of the same look, the registered one itself when None; ``flair``: one from before
-        surgery. Where the patient has moved between both, the proposal lies on the registered one. It is no result:
-        what a person makes of it is measured by :meth:`measure`. Raises SessionError or AssessmentError when nothing
-        can be proposed; Cancelled.
+        ``scan``: its T2 or FLAIR in the same position, the registered one itself when None; ``flair``: one from before
+        surgery. It is no result: what a person makes of it is measured by :meth:`measure`. Raises SessionError or
+        AssessmentError when nothing can be proposed; Cancelled.
         """
         with self._decisions.lock:
             image, placed = self._pair.newest_placed()
             found = placed.deformable or self._ahead.found_in(image)
-        on = image if scan is None else scan
-        try:
-            proposal, where = proposed(self.plan, image, found, on, flair, progress, self._threads)
-        except (AssessmentError, SessionError) as error:
-            self.journal.event("proposal", f"none: {error}")
-            raise
+        proposal = proposed(self.plan, image, found, image if scan is None else scan, flair, progress)
         with self._decisions.lock:
             self._pair.registered(image.uid)
             self._proposal = image.uid, proposal
-            self.journal.event(POSITION, where)
             self.journal.event("proposal", f"not reviewed by anybody yet: {proposal.rests_on}")
         return proposal
 
@@ -407,10 +402,9 @@ class Session:
         if self.plan.tumour is not None and scan.role == "contrast":
             yield "follow the brain shift", self._follow_shift
             yield "assess residual", self._assess_residual
-            yield "measure the margin", self._measure_margin
         elif self.plan.tumour is not None and self._pair.waits:
             yield "assess residual", self._complete_pair
-            yield "measure the margin", self._measure_margin
+        yield from self._behind.stages()
         if self.plan.trajectories or self._each_bone:
             yield "assess implants", self._assess_implants
 
@@ -537,19 +531,6 @@ class Session:
         self.journal.margin(no_margin(TO_COME, (found.image.uid, self.plan.tumour.uid)), found.image)
         self._tell(found)
         self._carry(carried_plan(self.plan, found.image, found.rigid, found.deformable))
-
-    def _measure_margin(self, scan: ArrivedScan) -> None:
-        """After the residual, which is shown meanwhile; nothing for a native scan that completes no pair."""
-        tumour, placed, stage = self.plan.tumour, self._pair.placed.get("contrast"), "measure the margin"
-        if tumour is None or self._pair.newest != "contrast" or placed is None or placed.deformable is None:
-            return
-        image, tell = self._pair.images["contrast"], self._teller.progress(stage)
-        tell(0.0, "measuring the margin")
-        margin = no_margin("it could not be measured", (image.uid, tumour.uid))
-        with self._teller.reporting(stage, False, scan.protocol):
-            margin = margin_found(self._pair, placed.deformable, tumour)
-        self.journal.margin(margin, image)
-        tell(1.0, "margin measured")
 
     def _assess_residual(self, _scan: ArrivedScan) -> None:
         assert self.plan.tumour is not None

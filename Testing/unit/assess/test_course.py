@@ -11,7 +11,7 @@ from conftest import ORIENTATIONS
 from IntraopMRILib.assess.course import Course, Trend, courses
 from IntraopMRILib.assess.residual import ResidualAssessment, assess_residual
 from IntraopMRIReconstructionLib.data import Image
-from IntraopMRIReconstructionLib.errors import AssessmentError
+from IntraopMRIReconstructionLib.errors import AssessmentError, Cancelled
 from IntraopMRIReconstructionLib.geometry import apply
 
 SIZE, TISSUE = 72, 75.0
@@ -167,6 +167,19 @@ def test_scans_that_are_no_series_are_refused() -> None:
         "other voxels",
     )
     assert courses((), head.native, (head.first, head.newest)) == {}
+
+
+def test_it_tells_how_far_it_is_and_may_be_stopped_at_each_piece() -> None:
+    head = Head()
+    pieces, told = head.found().listed, list[float]()
+
+    def progress(fraction: float, _what: str) -> bool:
+        told.append(fraction)
+        return len(told) < 5
+
+    with pytest.raises(Cancelled):
+        courses(pieces, head.native, (head.first, head.newest), progress)
+    assert told == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8])
 
 
 def width(course: Course) -> float:
