@@ -12,10 +12,9 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from IntraopMRIReconstructionLib.data import Image, Level, Measurement, Pose, Progress, no_progress
-from IntraopMRIReconstructionLib.errors import RegistrationError, SessionError
+from IntraopMRIReconstructionLib.errors import AssessmentError, RegistrationError, SessionError
 from IntraopMRIReconstructionLib.reconstruct.quantity_image import UNIT
 from IntraopMRIReconstructionLib.wire.recorder import ByteTap
 from IntraopMRIReconstructionLib.wire.scanner_control import ScannerControl
@@ -41,7 +40,7 @@ from .offer import WORDS, check_offer
 from .pair import ScanPair
 from .plan import Plan, carried_plan
 from .products import Products, is_map, map_of
-from .propose import proposed, reviewed
+from .propose import POSITION, proposed, with_review
 from .receive import ArrivedScan, Reception, role_of
 from .resection import TO_COME, residual_found, shift_found
 from .tell import Teller
@@ -274,7 +273,7 @@ class Session:
             if kind == PROPOSED and proposal is not None and of == image.uid and drawn.label is not None:
                 if not by.strip():
                     raise SessionError("name the person who has reviewed the proposal first")
-                found = replace(found, proposed=reviewed(proposal.label, drawn.label))
+                found = with_review(found, proposal.label, drawn.label, self.journal.record)
             self.journal.drawn(found, image.uid, by)
         return found
 
@@ -283,17 +282,24 @@ class Session:
     ) -> Proposal:
         """Non-enhancing tumour that is probably left on the newest scan, for a person to review; from any thread.
 
-        ``scan``: its T2 or FLAIR in the same position, the registered one itself when None; ``flair``: one from before
-        surgery. It is no result: what a person makes of it is measured by :meth:`measure`. Raises SessionError or
-        AssessmentError when nothing can be proposed; Cancelled.
+        ``scan``: its T2 or FLAIR of the same look, the registered one itself when None; ``flair``: one from before
+        surgery. Where the patient has moved between both, the proposal lies on the registered one. It is no result:
+        what a person makes of it is measured by :meth:`measure`. Raises SessionError or AssessmentError when nothing
+        can be proposed; Cancelled.
         """
         with self._decisions.lock:
             image, placed = self._pair.newest_placed()
             found = placed.deformable or self._ahead.found_in(image)
-        proposal = proposed(self.plan, image, found, image if scan is None else scan, flair, progress)
+        on = image if scan is None else scan
+        try:
+            proposal, where = proposed(self.plan, image, found, on, flair, progress, self._threads)
+        except (AssessmentError, SessionError) as error:
+            self.journal.event("proposal", f"none: {error}")
+            raise
         with self._decisions.lock:
             self._pair.registered(image.uid)
             self._proposal = image.uid, proposal
+            self.journal.event(POSITION, where)
             self.journal.event("proposal", f"not reviewed by anybody yet: {proposal.rests_on}")
         return proposal
 
