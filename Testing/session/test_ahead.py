@@ -156,8 +156,17 @@ def test_a_defect_in_the_work_ahead_is_said_and_is_not_fatal(theatre: Theatre) -
 def test_an_exchanged_native_scan_takes_its_work_with_it(theatre: Theatre) -> None:
     first = theatre.scan("native")
     theatre.ahead()
-    theatre.hold = lambda image, progress: progress if image.name == first.name else _wait(progress)
+    begun = threading.Event()
+
+    def endless(image: Image, progress: Progress) -> Progress:
+        if image.name == first.name:
+            return progress
+        begun.set()
+        return _wait(progress)
+
+    theatre.hold = endless
     theatre.scan("native")
+    theatre.until(begun.is_set)
     theatre.hold = lambda _image, progress: progress
     contrast = theatre.scan("contrast")
     # That of the second one was not done, that of the first one is nobody's.
