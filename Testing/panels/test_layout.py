@@ -166,6 +166,10 @@ def test_an_ablation_and_pieces_need_no_scroll_bar_while_lines_arrive(app: Any, 
     assert "Not decided, Dr. Example" in ui.decisionSection.text
     ui.nextPieceButton.click()
     assert overflow(app, window, operation, "DECIDE") == 0
+    test_pieces.follow(operation, 12.0)
+    for _piece in range(2):
+        assert overflow(app, window, operation, "DECIDE") == 0
+        ui.nextPieceButton.click()
     ui.decisionSection.collapsed = False
     assert ui.pieceSection.collapsed
     test_heat.tell(operation, test_heat.numbers())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import slicer
 from host.fixtures import app, wait_until
-from IntraopMRIReconstructionLib.data import Pose
+from IntraopMRIReconstructionLib.data import Measurement, Pose
 from panels.operation import Operation, ball, product, texts
 from peers.pieces_case import assessed
 from PySide6 import QtWidgets
@@ -144,6 +145,50 @@ def test_the_nearest_structure_is_said_once_somebody_has_decided_on_it(operation
     assert "Motor tract: <b>" in ui.pieceLabel.text
     # The views still stand at it.
     assert operation.running.view.piece == 1
+
+
+def follow(operation: Operation, minutes: float) -> None:
+    """The course of the first piece is measured, as the worker tells it; that of the second could not be compared."""
+    course, decisions = product("assess.course"), operation.session._decisions
+    ends = [Measurement("", value, "%", "", interval=(value - 4.0, value + 4.0)) for value in (41.0, 55.0)]
+    change = Measurement("Piece 1: change of enhancement", 14.0, "%", "newest minus first", interval=(8.0, 20.0))
+    made = {
+        1: course.Course((0.0, minutes), tuple(ends), change, course.Trend.CLIMBS),
+        2: course.no_course(2, "the tissue around it moved 1.6 mm between the contrast scans", ()),
+    }
+    decisions.completed(decisions.found, replace(decisions.found, courses=made))
+    operation.until(lambda: operation.running.view.courses.get(1) is made[1], "the course")
+
+
+def test_the_course_of_a_piece_says_first_what_it_does_and_what_speaks_against_it(operation: Operation) -> None:
+    ui = confirmed(operation)
+    ui.nextPieceButton.click()
+    assert "enhancement" not in ui.pieceLabel.text.lower()
+    course, decisions = product("assess.course"), operation.session._decisions
+    waits = {number: course.no_course(number, "still to be measured", ()) for number in (1, 2)}
+    decisions.completed(decisions.found, replace(decisions.found, courses=waits))
+    operation.until(lambda: operation.running.view.courses, "that it is to come")
+    assert "Course of enhancement: –&nbsp;&nbsp;still to be measured" in ui.pieceLabel.text
+    follow(operation, 6.0)
+    assert "<b>Enhancement climbs</b>: 41 % to 55 % in 6 min" in ui.pieceLabel.text
+    assert "no sign of tumour" not in ui.pieceLabel.text
+    assert "change of enhancement: 14 ± 6 %. newest minus first" in ui.pieceTable.item(0, 0).toolTip()
+    # The views still stand at it.
+    assert operation.running.view.piece == 1
+    follow(operation, 12.0)
+    assert "After 10 min a climb is no sign of tumour" in ui.pieceLabel.text
+    ui.nextPieceButton.click()
+    assert "Course of enhancement: –&nbsp;&nbsp;the tissue around it moved 1.6 mm" in ui.pieceLabel.text
+
+
+def test_the_report_waits_for_what_is_still_measured(operation: Operation, monkeypatch: pytest.MonkeyPatch) -> None:
+    confirmed(operation)
+    operation.panel.parameters.decision = product("scene.parameters").Decision.CLOSE
+    page = operation.page("DECIDE")
+    assert page.action() is not None
+    monkeypatch.setattr(type(operation.session), "measuring", True)
+    assert page.action() is None
+    assert "still being measured" in page.state().text
 
 
 def test_a_person_excludes_a_piece_and_every_number_says_so(operation: Operation) -> None:

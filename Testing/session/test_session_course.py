@@ -113,7 +113,8 @@ def test_the_second_scan_brings_the_course_into_record_report_and_dicom(world: G
     assert course is not None
     assert course.minutes == (0.0, 5.0)
     assert course.change.value == pytest.approx(30.0, abs=6.0)
-    assert course.text.endswith("after 5 min: climbs")
+    assert course.text.startswith("enhancement climbs: ")
+    assert course.text.endswith(" after 5 min")
     assert course.change.based_on[0] == record.images[-1].uid
     assert from_json(to_json(record)) == record
     page = render(as_document(record))

@@ -39,6 +39,8 @@ DEFINITION = (
 )
 #: Scans farther apart (s) are not of one injection's course.
 LONGEST_S = 3600.0
+#: Beyond so many minutes from the first scan tumour may be losing agent, and damaged tissue goes on gaining it.
+EARLY_MIN = 10.0
 #: A change below this part of the enhancement is none that anybody acts on.
 LEAST_CHANGE = 0.1
 #: Blood only loses agent, mucosa and dura may gain some in the first minutes: what enhances elsewhere climbs by more
@@ -84,15 +86,31 @@ class Course:
     trend: Trend
 
     @property
+    def late(self) -> bool:
+        """Whether a climb does not speak for tumour any more."""
+        return bool(self.minutes) and self.minutes[-1] > EARLY_MIN
+
+    @property
+    def head(self) -> str:
+        """What it does: 'enhancement climbs'."""
+        return f"{'change of ' if self.trend is Trend.OPEN else ''}enhancement {self.trend.value}"
+
+    @property
+    def caution(self) -> str:
+        """What must be known beside a climb; empty otherwise."""
+        speaks = self.trend is not Trend.CLIMBS or not self.late
+        return "" if speaks else f"after {EARLY_MIN:.0f} min a climb is no sign of tumour"
+
+    @property
     def text(self) -> str:
-        """In words: '41 %, 55 % after 6 min: climbs'."""
+        """In words: 'enhancement climbs: 41 %, 55 % after 6 min'."""
         if self.change.value is None:
             return f"no course of enhancement: {self.change.missing_because}"
         told = (
             f"{m.value or 0.0:.0f} %" + (f" after {minutes:.0f} min" if minutes else "")
             for minutes, m in zip(self.minutes, self.enhancement, strict=True)
         )
-        return f"enhancement {', '.join(told)}: {self.trend.value}"
+        return "; ".join(filter(None, (f"{self.head}: {', '.join(told)}", self.caution)))
 
 
 def courses(

@@ -9,7 +9,7 @@ from IntraopMRIReconstructionLib.data import Image, Progress, Verdict
 from IntraopMRIReconstructionLib.errors import AssessmentError, SessionError
 
 from ..assess.carry import Mapping
-from ..assess.course import courses, no_course
+from ..assess.course import EARLY_MIN, courses, no_course
 from ..assess.margin import Margin, resection_margin
 from ..assess.resection import cavity_volume
 from ..assess.residual import assess_residual
@@ -21,8 +21,6 @@ from .updates import ResidualFound, ShiftFound
 
 #: How far the brain may have moved at the tumour in a way that a rigid registration does not know (mm).
 UNMODELLED_SHIFT_MM = 5.0
-#: Beyond so many minutes between two contrast scans the course of an enhancement may have turned round.
-EARLY_MIN = 10.0
 LATE = (
     f"The contrast scans are more than {EARLY_MIN:.0f} min apart: tumour may be losing agent by now, and tissue that "
     "surgery damaged goes on gaining it, so a climb does not speak for tumour."
@@ -82,7 +80,7 @@ def with_courses(pair: ScanPair, found: ResidualFound, progress: Progress) -> Re
         since = courses(found.assessment.listed, pair.native(), scans, progress)
     except AssessmentError as error:
         return without_courses(found, str(error))
-    late = any(course.minutes and course.minutes[-1] > EARLY_MIN for course in since.values())
+    late = any(course.late for course in since.values())
     return replace(found, courses=since, notes=(*found.notes, *(LATE,) * late))
 
 

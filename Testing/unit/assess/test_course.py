@@ -10,7 +10,7 @@ import pytest
 from conftest import ORIENTATIONS
 from IntraopMRILib.assess.course import Course, Trend, courses
 from IntraopMRILib.assess.residual import ResidualAssessment, assess_residual
-from IntraopMRIReconstructionLib.data import Image
+from IntraopMRIReconstructionLib.data import Image, Measurement
 from IntraopMRIReconstructionLib.errors import AssessmentError, Cancelled
 from IntraopMRIReconstructionLib.geometry import apply
 
@@ -105,7 +105,7 @@ def test_tumour_climbs_the_wall_stays_a_vessel_falls(orientation: str) -> None:
     assert tuple(course.trend for course in made) == TRENDS
     check_truth(made)
     assert made[0].minutes == (0.0, 6.0)
-    assert made[0].text.endswith("after 6 min: climbs")
+    assert made[0].text.startswith("enhancement climbs: ")
 
 
 def test_the_gain_of_the_scanner_and_its_coils_are_no_course() -> None:
@@ -130,11 +130,25 @@ def test_after_a_larger_motion_nothing_is_told() -> None:
         assert not course.enhancement
 
 
+@pytest.mark.parametrize(("minutes", "trend", "caution"), [
+    (6.0, Trend.CLIMBS, ""), (12.0, Trend.CLIMBS, "after 10 min a climb is no sign of tumour"), (12.0, Trend.FALLS, ""),
+])  # fmt: skip
+def test_what_it_does_comes_first_and_a_late_climb_says_what_it_is_not(
+    minutes: float, trend: Trend, caution: str
+) -> None:
+    at = tuple(Measurement("", value, "%", "") for value in (41.0, 55.0))
+    course = Course((0.0, minutes), at, Measurement("", 14.0, "%", ""), trend)
+    told = f"enhancement {trend.value}: 41 %, 55 % after {minutes:.0f} min"
+    assert course.caution == caution
+    assert course.text == (f"{told}; {caution}" if caution else told)
+
+
 def test_where_noise_hides_the_change_it_cannot_be_told() -> None:
     """A tenth more of the enhancement: neither a change nor none."""
     made = Head(curves=((36.0, 40.0), (36.0, 36.0), (66.0, 42.0)), noise=4.0).courses()
     assert made[0].trend is Trend.OPEN
     assert made[0].change.value is not None
+    assert made[0].text.startswith("change of enhancement cannot be told: ")
 
 
 def test_agent_that_was_given_again_gives_no_course() -> None:

@@ -69,6 +69,8 @@ class DecidePage(Page):
             return blocked(_("{count}: decide on page 4 first.").format(count=self._scan.choices.openBasis))
         if not self._reviewed:
             return blocked(_("Confirm the registration on page 4 first: until then there is nothing to decide on."))
+        if self.running.session.measuring:
+            return blocked(_("A number of this scan is still being measured: the report waits for it."))
         if self.parameters.decision is Decision.UNDECIDED:
             return ready(_("Decide.") if self.parameters.surgeon.strip() else _("Decide, and say who decides."))
         if not self.parameters.surgeon.strip():
@@ -86,7 +88,7 @@ class DecidePage(Page):
 
     def action(self) -> Action | None:
         """Write the report when all is said."""
-        if self.running.reportPath or not self._reviewed:
+        if self.running.reportPath or not self._reviewed or self.running.session.measuring:
             return None
         if self.parameters.decision is Decision.UNDECIDED:
             return self.pointTo(_("Choose the decision"), "decisionBox")
@@ -132,15 +134,15 @@ class DecidePage(Page):
     def tick(self) -> None:
         """What the decision rests on; the image grows old."""
         scan, p = self._scan, self.parameters
+        # Whoever goes from piece to piece has decided nothing yet, and needs the room.
+        going = self.ui.pieceSection.visible and not self.ui.pieceSection.collapsed
         for label, text in (
-            (self.ui.resultLabel, result(self.running, self.measure.measurements())),
+            (self.ui.resultLabel, result(self.running, [] if going else self.measure.measurements())),
             (self.ui.basisLabel, rests_on(self.running, scan.choices, scan.crossCheck, p.imageOldAfterMin)),
         ):
             if label.text != text:
                 label.text = text
         self.ui.resultLabel.visible = bool(self.ui.resultLabel.text)
-        # Whoever goes from piece to piece has decided nothing yet, and needs the room.
-        going = self.ui.pieceSection.visible and not self.ui.pieceSection.collapsed
         self.ui.basisLabel.visible = bool(self.ui.basisLabel.text) and not going
         self.pieces.tick()
         self.archive.tick()

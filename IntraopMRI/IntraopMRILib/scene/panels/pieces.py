@@ -11,12 +11,13 @@ from IntraopMRIReconstructionLib.data import Measurement
 from IntraopMRIReconstructionLib.errors import IntraopError
 from slicer.i18n import tr as _
 
+from ...assess.course import Course
 from ...assess.pieces import Sure, counted
 from ..display import interval, number, spread
 from .page import fitRows, offer
 from .style import CHECK, DANGER, colored, sized
 
-#: So many rows are seen at once; more are scrolled to.
+#: So many rows are seen at once, one less where each piece has a line more; others are scrolled to.
 MOST_ROWS = 3
 
 
@@ -78,7 +79,7 @@ class PieceSection:
                 item = qt.QTableWidgetItem(text)
                 item.setToolTip("\n".join(self._tip(piece)))
                 table.setItem(row, column, item)
-        fitRows(table, MOST_ROWS)
+        fitRows(table, MOST_ROWS - bool(view.courses))
         if current is not None:
             table.selectRow(list(pieces).index(current.number))
         table.blockSignals(False)
@@ -186,7 +187,7 @@ class PieceSection:
             lines.append(_beside(near.name.partition(" to ")[2].strip(), near))
         course = view.courses.get(piece.number)
         if course is not None:
-            lines.append(escape(course.text[:1].upper() + course.text[1:]))
+            lines += _course(course)
         if doubt:
             judged = view.judged.get(piece.number)
             by = _(": {name}, for this scan").format(name=judged.by) if judged is not None else ""
@@ -195,11 +196,26 @@ class PieceSection:
 
     def _tip(self, piece: Any) -> list[str]:
         sure = self._running.view.doubt(piece) or Sure.SURE.value
-        numbers = [f"{m.name}: {spread(m)}. {m.definition}." for m in (piece.volume, piece.longest)]
+        course = self._running.view.courses.get(piece.number)
+        known = [piece.volume, piece.longest, *([] if course is None else [*course.enhancement, course.change])]
+        numbers = [f"{m.name}: {spread(m)}. {m.definition}." for m in known if m.value is not None]
         return [piece.place, *numbers, sure]
 
 
+def _course(course: Course) -> list[str]:
+    """One line from the first scan to the newest, what it does first, and what speaks against that in amber."""
+    if course.change.value is None:
+        return [_beside(_("Course of enhancement"), course.change)]
+    first, newest = (number(m.value or 0.0, m.unit) for m in (course.enhancement[0], course.enhancement[-1]))
+    ends = _("{first} to {newest} in {minutes:.0f} min").format(first=first, newest=newest, minutes=course.minutes[-1])
+    lines = [f"<b>{escape(course.head[:1].upper() + course.head[1:])}</b>: {escape(ends)}"]
+    if course.caution:
+        lines.append(colored(course.caution[:1].upper() + course.caution[1:], CHECK, 12))
+    return lines
+
+
 def _beside(what: str, measurement: Measurement) -> str:
+    what = what[:1].upper() + what[1:]
     if measurement.value is None:
         return f"{escape(what)}: –&nbsp;&nbsp;{escape(measurement.missing_because)}"
     return f"{escape(what)}: <b>{escape(spread(measurement))}</b>"
