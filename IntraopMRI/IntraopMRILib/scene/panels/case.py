@@ -73,7 +73,7 @@ class CasePage(Page):
         if (line := self._incomplete()) is not None:
             return blocked(_("Place both points of '{name}', entry first, then tip.").format(name=line.GetName()))
         if p.tumourSegmentation is not None and (why := self._noBaseline()):
-            return blocked(sentence(why))
+            return blocked(sentence(f"{why}."))
         if self.running.connected:
             return done(_("The plan is fixed while connected: disconnect on page 2 to change it."))
         return done(_("Patient, images and plan are complete."))
@@ -94,8 +94,10 @@ class CasePage(Page):
             return self.pointTo(_("Choose the volume"), "preopVolume")
         if self.state().readiness is Readiness.DONE:
             return None
-        if self._hasPlan():
+        if self._incomplete() is not None:
             return Action(_("Place entry and tip"), self._place)
+        if self._hasPlan():
+            return self.pointTo(_("Choose the earlier result"), "earlierResults")
         line = _sceneHolds("vtkMRMLMarkupsLineNode") and not _sceneHolds("vtkMRMLSegmentationNode")
         return self.pointTo(_("Choose tumour or implant"), "plannedImplant" if line else "tumourSegmentation")
 
@@ -179,7 +181,7 @@ class CasePage(Page):
         names = [segments.GetNthSegment(index).GetName() for index in range(segments.GetNumberOfSegments())]
         lines = [_readAs(name, words[partOf(name)]) for name in names]
         said = ["; ".join(lines) or _("The tumour segmentation has no segment.")]
-        if (then := self._earlier) is not None:
+        if (then := self._earlier) is not None and not self._noBaseline():
             words = _("Earlier, {day}: residual {volume}")
             said.append(words.format(day=then.taken_utc[:10], volume=spread(then.volume)))
         self.ui.summaryLabel.text = "\n".join(said)
