@@ -149,7 +149,7 @@ def test_a_result_says_what_it_means(app: Any) -> None:
     unseen = SimpleNamespace(image_name="T1 second", measurements=deviations[:1], confirmed=False)
     journal = SimpleNamespace(record=SimpleNamespace(looks=(before, unseen)))
     running = SimpleNamespace(
-        bones={}, trusted=True, residual=None, session=SimpleNamespace(plan=plan, journal=journal),
+        bones={}, untrustedBecause="", residual=None, session=SimpleNamespace(plan=plan, journal=journal),
         implants={"Screw": found},
     )  # fmt: skip
     margin = Measurement("Closest margin", -5.6, "mm", "d", interval=(-7.8, -3.4))

@@ -104,7 +104,7 @@ def test_landmarks_become_numbers_that_go_with_the_scan(operation: Operation) ->
     assert "upper 1" in ui.measureHint.text
     operation.scan(confirm=False)
     assert not ui.measureButton.enabled, "nothing is measured before a person has confirmed"
-    assert "Confirm the registration" in ui.measureResult.text
+    assert "Registration not confirmed: see page 4." in ui.measureResult.text
     operation.running.confirm()
     operation.panel.refresh()
     now = {name: apply(POSE, place) for name, place in endplates(9.0, -5.0).items()}
@@ -143,6 +143,30 @@ def test_an_outline_on_the_scan_is_what_is_left_of_a_nidus(operation: Operation)
     assert residual.value == pytest.approx(float(ball(9.0).sum()) * 0.064)
     assert entry.note == "Residual nidus, shunt seen."
     assert "shunt seen" in ui.measureResult.text
+
+
+def test_what_was_drawn_on_a_scan_goes_from_the_next_one(operation: Operation) -> None:
+    """It would lie over the new scan, and be measured, as if it had been drawn there."""
+    operation.choose("Residual nidus")
+    operation.scan()
+    ui, parameters = operation.page.ui, operation.panel.parameters
+    drawn, other = (segmentation(name, grid(), {"residual": ball(9.0)}) for name in ("Left", "Of the person"))
+    parameters.measureOutline = drawn
+    ui.measureOptionBox.currentIndex = 2
+    ui.measureButton.click()
+    assert len(operation.session.journal.record.drawn) == 1
+    # Nothing goes while the scan stays, whatever is confirmed again.
+    operation.running.confirmed = False
+    operation.panel.refresh()
+    operation.running.confirm()
+    operation.panel.refresh()
+    assert parameters.measureOutline is drawn
+    assert drawn.GetDisplayVisibility()
+    operation.scan()
+    assert parameters.measureOutline is None
+    assert not drawn.GetDisplayVisibility()
+    assert drawn.GetScene() is slicer.mrmlScene, "a person has drawn it"
+    assert other.GetDisplayVisibility()
 
 
 def test_the_margin_of_the_cavity_stands_in_the_table(operation: Operation) -> None:

@@ -104,6 +104,10 @@ def test_a_proposal_is_reviewed_before_it_is_a_number(operation: Operation) -> N
     assert "reviewed by nobody" not in ui.measureResult.text
     operation.panel.annotate()
     assert "Proposal" not in "".join(texts(shown, "Red"))
+    assert "Non-enhancing tumour, reviewed" in "".join(texts(shown, "Red"))
+    operation.scan("T1 later")
+    operation.panel.annotate()
+    assert "reviewed" not in "".join(texts(shown, "Red")), "it belongs to the scan before"
 
 
 def test_a_proposal_goes_with_its_scan(operation: Operation) -> None:

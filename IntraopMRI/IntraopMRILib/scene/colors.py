@@ -60,7 +60,7 @@ SHIFT_SCALE = Scale((_rgb("27306B"), _rgb("24628F"), _rgb("1F968B"), _rgb("74C86
 UNCERTAINTY_SCALE = Scale((_rgb("2B1A4F"), _rgb("5B3A8E"), _rgb("9268C0"), _rgb("C9A2E0"), _rgb("F7E6FF")))
 ARROW = _rgb("9BE8FF")
 CAVITY = _rgb("12B58A")
-#: Thin outline of what the software proposes and nobody has reviewed: never filled, and no red.
+#: Thin outline of what the software has proposed, reviewed or not, as words say: never filled, and no red.
 PROPOSED = _rgb("4DD2FF")
 #: Outline of what has reached the lethal dose: the far side of the amber of a temperature map.
 LETHAL = _rgb("00E5FF")

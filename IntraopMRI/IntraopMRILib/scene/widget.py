@@ -371,7 +371,7 @@ class SessionPanel(Panel):
             # The residual belongs to the review; where the tip is matters only after the confirmation
             if readout.tip_to_residual is None:
                 return readout
-            why = _("registration not confirmed")
+            why = self.running.untrustedBecause
             return replace(
                 readout,
                 tip_to_residual=replace(readout.tip_to_residual, value=None, interval=None, missing_because=why),

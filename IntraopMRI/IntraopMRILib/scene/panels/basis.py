@@ -11,7 +11,7 @@ from IntraopMRIReconstructionLib.data import Level, Measurement
 from slicer.i18n import tr as _
 
 from ..display import age, interval, number, shownOfImplant, spread
-from .style import CHECK, DANGER, LEVEL_COLORS, colored, graded, sized
+from .style import CHECK, DANGER, LEVEL_COLORS, colored, graded, sentence, sized
 
 #: Measures by a person's drawing, and the margin, that stand beside the result; the table has all of them.
 MOST_BESIDE = 4
@@ -32,8 +32,9 @@ def result(running: Any, drawn: Sequence[Measurement]) -> str:
     """
     if running.bones:
         return "<br>".join(_onBones(running))
-    if not running.trusted:
-        return f"{sized('–', 18)}&nbsp;&nbsp;{escape(_('registration not confirmed'))}"
+    if why := running.untrustedBecause:
+        refused = running.registered is not None and running.unplacedBecause
+        return colored(sentence(why), DANGER, 18) if refused else f"{sized('–', 18)}&nbsp;&nbsp;{escape(why)}"
     lines = []
     if running.residual is not None:
         volume, extent = running.residual.measurements[:2]
@@ -78,7 +79,7 @@ def _sinceEarlier(session: Any) -> Iterator[str]:
     value = ("+" if change.value > 0 else "") + number(change.value, change.unit)
     if change.interval is not None and change.interval[0] <= 0.0 <= change.interval[1]:
         since += _(", perhaps no change")
-    yield f"{sized(value, 15)}{_between(change)}&nbsp;&nbsp;{escape(since)}"
+    yield f"{sized(_('Change {value}').format(value=value), 15)}{_between(change)}&nbsp;&nbsp;{escape(since)}"
 
 
 def _onBones(running: Any) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .basis import rests_on, result
 from .measure import MeasureSection
 from .page import Action, Page, State, blocked, connectFirst, done, ready
 from .pieces import PieceSection
+from .style import sentence
 
 #: The pieces of the residual come behind the decision, which must be in sight however many there are.
 PIECES_AT = 3
@@ -42,9 +44,9 @@ class DecidePage(Page):
         self.pieces = PieceSection(self, self.widget.layout(), PIECES_AT)
         self.measure = MeasureSection(self, self.widget.layout(), MEASURES_AT)
         self.archive = ArchiveSection(self, self.widget.layout(), ARCHIVE_AT)
-        # Both together are higher than a small screen, and one is needed at a time.
-        sections = self.ui.decisionSection, self.ui.pieceSection
-        for one, other in (sections, sections[::-1]):
+        # Two together are higher than a small screen, and one is needed at a time.
+        sections = self.ui.decisionSection, self.ui.pieceSection, self.ui.measureSection
+        for one, other in permutations(sections, 2):
             one.connect("contentsCollapsed(bool)", lambda folded, other=other: self._makeRoom(folded, other))
         #: What the written report says, with what was saved and sent of it since.
         self.record: Any = None
@@ -68,7 +70,8 @@ class DecidePage(Page):
         if self.running.bones and self._scan.choices.openBasis:
             return blocked(_("{count}: decide on page 4 first.").format(count=self._scan.choices.openBasis))
         if not self._reviewed:
-            return blocked(_("Confirm the registration on page 4 first: until then there is nothing to decide on."))
+            why = self.running.untrustedBecause
+            return blocked(sentence(_("{why}: there is nothing to decide on.").format(why=why)))
         if self.running.session.measuring:
             return blocked(_("A number of this scan is still being measured: the report waits for it."))
         if self.parameters.decision is Decision.UNDECIDED:

@@ -15,7 +15,7 @@ from ..display import spread
 from .nodes import Segments, pointsOf
 from .page import offer
 from .propose import ProposeButton
-from .style import CHECK, colored
+from .style import CHECK, colored, sentence
 
 #: Which recipes read the points, and which the planned motion.
 POINTS, CORRECTION = ("cord", "cobb", "sagittal", "hip", "leg", "length", "osteotomy"), ("osteotomy",)
@@ -38,6 +38,8 @@ class MeasureSection:
         self._kinds = list(RECIPES)
         self._offered = ""
         self._said: tuple[str, str] = ("", "")
+        #: What a person has drawn and measured: its field, its node, and the uid of the scan it was drawn on.
+        self._drawn: list[tuple[str, Any, str]] = []
         for recipe in RECIPES.values():
             self.ui.measureKindBox.addItem(recipe.title)
         self.ui.measureKindBox.connect("currentIndexChanged(int)", lambda _index: self.refresh())
@@ -76,11 +78,15 @@ class MeasureSection:
         # The session keeps the plan that it began with.
         ui.plannedCorrection.enabled = not self._running.connected
         ui.measureHint.text = recipe.hint[0].upper() + recipe.hint[1:] + "."
-        offer(ui.measureButton, "" if self._running.trusted else _("confirm the registration on page 4 first"))
+        offer(ui.measureButton, self._running.untrustedBecause)
+        self._letGo()
         self.proposal.refresh(kind, self._uid())
+        proposed = self.proposal.words(kind)
+        # A proposal says itself what is to be done with it, and with both it would stand below a small screen.
+        ui.measureHint.visible = not proposed
         found = self._entry()
         offer(ui.withdrawButton, "" if found is not None else _("nothing of this kind was measured"))
-        ui.measureResult.text = "<br>".join(words for words in (self.proposal.words(kind), self._words(found)) if words)
+        ui.measureResult.text = "<br>".join(words for words in (proposed, self._words(found)) if words)
 
     def measure(self) -> None:
         """Read what was drawn and hand it to the session; a refusal is said here."""
@@ -94,6 +100,11 @@ class MeasureSection:
             option = self.ui.measureOptionBox.currentText if RECIPES[kind].options else ""
             self._running.session.measure(kind, Drawn(self._uid(), points, label, option), parameters.surgeon)
             self.proposal.reviewed(parameters.measureOutline)
+            self._drawn += [
+                (field, node, self._uid())
+                for field, used in (("measureOutline", RECIPES[kind].outline), ("measurePoints", kind in POINTS))
+                if used and (node := getattr(parameters, field)) is not None
+            ]
         except IntraopError as error:
             self._said = (kind, str(error))
         self._page.panel.refresh()
@@ -105,6 +116,19 @@ class MeasureSection:
         except IntraopError as error:
             self._said = (self.kind, str(error))
         self._page.panel.refresh()
+
+    def _letGo(self) -> None:
+        """What was measured on an older scan lies over the new one as if it had been drawn there: it is neither shown
+        nor chosen any more, and stays in the scene."""
+        found, parameters = self._running.registered, self._page.parameters
+        shown = "" if found is None else found.image.uid
+        old = [drawn for drawn in self._drawn if drawn[2] != shown]
+        self._drawn = [drawn for drawn in self._drawn if drawn[2] == shown]
+        for field, node, _uid in old:
+            if node.GetScene() is not None:
+                node.SetDisplayVisibility(False)
+            if getattr(parameters, field) is node:
+                setattr(parameters, field, None)
 
     def _record(self) -> Any:
         return None if self._running.session is None else self._running.session.journal.record
@@ -121,8 +145,8 @@ class MeasureSection:
     def _words(self, found: Any) -> str:
         if self._said[0] == self.kind and self._said[1]:
             return str(colored(self._said[1], CHECK, 13))
-        if not self._running.trusted:
-            return str(colored(_("Confirm the registration on page 4 first."), CHECK, 13))
+        if why := self._running.untrustedBecause:
+            return str(colored(sentence(_("{why}: see page 4.").format(why=why)), CHECK, 13))
         if found is None:
             return ""
         lines = [

@@ -74,7 +74,8 @@ class NavigatePage(Page):
             return connectFirst()
         scan: Any = self.panel.pages[Phase.SCAN]
         if not self.running.trusted and not self.running.bones:
-            return blocked(_("Confirm the registration on page 4 first: until then no distance is shown."))
+            why = self.running.untrustedBecause
+            return blocked(sentence(_("{why}: no distance is shown.").format(why=why)))
         if scan.choices.openBasis:
             return blocked(
                 _("{count}: decide on page 4, or go on without them there.").format(count=scan.choices.openBasis)
@@ -212,8 +213,8 @@ class NavigatePage(Page):
 
     def _shiftAt(self, point: Any) -> LocalShift | str:
         """Only from a registration that a person has confirmed; otherwise why not, in words."""
-        if not self.running.trusted:
-            return _("registration not confirmed")
+        if why := self.running.untrustedBecause:
+            return str(why)
         if point is None:
             return _("no pointer")
         found: LocalShift | str = self.running.view.localShift(point)
@@ -224,7 +225,7 @@ class NavigatePage(Page):
         if not self.running.connected:
             return _("nothing is connected")
         if guide is None:
-            return _("the whole spine is not registered") if self.running.bones else _("registration not confirmed")
+            return _("the whole spine is not registered") if self.running.bones else str(self.running.untrustedBecause)
         if self.running.pose is None:
             return _("the pointer has no place yet") if self.running.rawPose is not None else _("no pointer yet")
         return guide.why or (_("no pointer yet") if guide.pose is None else "")

@@ -32,6 +32,8 @@ class ProposeButton:
         self._of, self._restsOn = "", ""
         self._nodes: list[Any] = []
         self._task: Any = None
+        #: What a person has made of the last one.
+        self._kept: Any = None
 
     def refresh(self, kind: str, uid: str) -> None:
         """Offer it for its kind of measure; hide what belongs to an older scan."""
@@ -43,7 +45,7 @@ class ProposeButton:
             self._outdated()
         offer(
             ui.proposeButton,
-            "" if self._running.trusted else _("confirm the registration on page 4 first"),
+            self._running.untrustedBecause,
             "" if self._running.task is None else _("other work is under way"),
         )
 
@@ -64,7 +66,12 @@ class ProposeButton:
 
     def legend(self) -> tuple[Line, ...]:
         """What its outline is, for the views; empty while none is there."""
-        return (Line(_("Proposal, not reviewed"), color=colors.PROPOSED, bold=True),) if self._nodes else ()
+        if self._nodes:
+            return (Line(_("Proposal, not reviewed"), color=colors.PROPOSED, bold=True),)
+        kept = self._kept
+        if kept is None or kept.GetScene() is None or not kept.GetDisplayVisibility():
+            return ()
+        return (Line(kept.GetName(), color=colors.PROPOSED, bold=True),)
 
     def propose(self) -> None:
         """Let the software outline it in the background; a reason why not is said on the page."""
@@ -108,7 +115,7 @@ class ProposeButton:
             segment.SetName(_("non-enhancing"))
         # What it was reviewed on stays.
         slicer.mrmlScene.RemoveNode(self._nodes[1])
-        self._of, self._nodes, self._restsOn = "", [], ""
+        self._kept, self._of, self._nodes, self._restsOn = node, "", [], ""
 
     def _show(self, uid: str, proposal: Any, laid: Any, segmentations: list[Any]) -> None:
         registered = self._running.registered

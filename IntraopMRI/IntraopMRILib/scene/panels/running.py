@@ -108,8 +108,20 @@ class Running:
     @property
     def trusted(self) -> bool:
         """Whether a registration was accepted by its verdict and confirmed by a person."""
-        verdict = self.registered.registration.verdict if self.registered is not None else None
-        return verdict is not None and verdict.level is not Level.REFUSED and self.confirmed
+        return not self.untrustedBecause
+
+    @property
+    def unplacedBecause(self) -> str:
+        """Why the plan has no place in the newest image, in words; empty when it has one."""
+        if self.registered is None:
+            return _("no scan yet") if self.image is None else _("the new image is not registered yet")
+        refused = self.registered.registration.verdict.level is Level.REFUSED
+        return _("registration refused") if refused else ""
+
+    @property
+    def untrustedBecause(self) -> str:
+        """The same, or that nobody has confirmed that place."""
+        return self.unplacedBecause or ("" if self.confirmed else _("registration not confirmed"))
 
     @property
     def bones(self) -> dict[str, Any]:

@@ -288,7 +288,8 @@ class ScanPage(Page):
         elif assessment is not None:
             lines.append(escape(_("Residual: – ({why})").format(why=assessment.measurements[0].missing_because)))
         elif self.running.image is not None and self.running.session.plan.tumour is not None:
-            lines.append(escape(_("Residual: – (it needs a scan with contrast agent and one without)")))
+            why = self.running.unplacedBecause or _("it needs a scan with contrast agent and one without")
+            lines.append(escape(_("Residual: – ({why})").format(why=why)))
         for name, found in () if self.choices.listsImplants else self.running.shownImplants().items():
             if isinstance(found, str):
                 lines.append(colored(_("{name}: – ({why})").format(name=name, why=found), CHECK, 13))
@@ -327,8 +328,8 @@ def _scanOf(maps: Any) -> str:
 
 def _lines(reasons: Iterable[Reason]) -> str:
     return "\n".join(
-        _("{name}: {value:.3g} {unit} (expected {expected})").format(
-            name=r.name, value=r.value, unit=r.unit, expected=r.expected
+        _("{name}: {value} (expected {expected})").format(
+            name=r.name, value=f"{r.value:.3g} {r.unit}".rstrip(), expected=r.expected
         )
         for r in reasons
     )

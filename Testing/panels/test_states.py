@@ -1,0 +1,93 @@
+"""States between the steps: what is refused, stale or waits for a person says so, and nothing old lies beside it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import slicer
+from host.fixtures import app
+from panels.operation import GOOD, REFUSED, Operation, pose, product
+from panels.test_earlier_result import kept
+from panels.test_layout import FOLDED, overflow
+from panels.test_pieces import find
+from panels.test_readable import held, style
+
+__all__ = ["app", "style"]
+
+
+def confirmed() -> Operation:
+    operation = Operation()
+    operation.panel.parameters.surgeon = "Dr. Example"
+    operation.register()
+    find(operation)
+    operation.running.confirm()
+    return operation
+
+
+def another(operation: Operation, verdict: Any = None) -> None:
+    """A new image; with a verdict, registered."""
+    image = replace(operation.image, uid="later", name="T1 later")
+    operation.arrive(image)
+    if verdict is not None:
+        found = product("register.rigid").RigidRegistration(pose(), verdict, 1.0, 0.5, 0.9, 0.1, 1.0, "later", "preop")
+        operation.session._registered(found, image)
+        operation.until(lambda: operation.running.registered is not None, "the registration")
+    operation.panel.refresh()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "why"),
+    [
+        (None, "the new image is not registered yet"),
+        (REFUSED, "registration refused"),
+        (GOOD, "registration not confirmed"),
+    ],
+)
+def test_all_pages_say_why_the_registration_is_not_relied_on(style: str, verdict: Any, why: str) -> None:
+    operation = confirmed()
+    another(operation, verdict)
+    panel = operation.panel.ui
+    for name, label in (("NAVIGATE", "residualDistanceLabel"), ("DECIDE", "resultLabel"), ("DECIDE", "measureResult")):
+        operation.open(name)
+        operation.panel.refresh()
+        assert why in getattr(operation.page(name).ui, label).text.lower(), label
+        assert panel.whyLabel.text.lower().startswith(why), name
+        assert "confirm the registration" not in panel.whyLabel.text.lower(), "one that is refused cannot be confirmed"
+        held(operation.panel.widget)
+    red = product("scene.panels.style").readable(product("scene.panels.style").DANGER)
+    assert (red in operation.page("DECIDE").ui.resultLabel.text) is (verdict is REFUSED), "red is for the refusal alone"
+    operation.open("SCAN")
+    wanted = "needs a scan with contrast agent" if verdict is GOOD else why
+    assert wanted in operation.page("SCAN").ui.residualLabel.text
+
+
+def test_an_earlier_result_of_another_patient_shows_no_number(app: Any, tmp_path: Path) -> None:
+    operation = Operation()
+    operation.running.disconnect()
+    operation.until(lambda: operation.running.task is None, "the end of the session")
+    slicer.util.mainWindow().resize(1280, 800)
+    operation.open("CASE")
+    page, panel = operation.page("CASE"), operation.panel.ui
+    page.ui.earlierResults.currentPath = kept(tmp_path / "own")
+    assert "residual 2.0 ± 0.5 cm³" in page.ui.summaryLabel.text
+    for widget in vars(page.ui).values():
+        if type(widget).__name__ == "ctkCollapsibleButton":
+            widget.collapsed = widget.name in FOLDED
+    assert overflow(app, slicer.util.mainWindow(), operation, "CASE") == 0
+    page.ui.earlierResults.currentPath = kept(tmp_path / "other", patient="P-2")
+    assert "cm³" not in page.ui.summaryLabel.text
+    assert panel.nextButton.text == "Choose the earlier result"
+    page.ui.earlierResults.currentPath = str(tmp_path / "nowhere")
+    assert panel.nextButton.text == "Choose the earlier result"
+
+
+def test_a_measure_and_the_decision_share_their_place(app: Any) -> None:
+    ui = confirmed().page("DECIDE").ui
+    ui.decisionSection.collapsed = False
+    ui.measureSection.collapsed = False
+    assert ui.decisionSection.collapsed
+    ui.pieceSection.collapsed = False
+    assert ui.measureSection.collapsed
