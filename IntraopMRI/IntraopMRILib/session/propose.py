@@ -132,8 +132,8 @@ def laid_on(
     return Laid(
         there,
         found.residual_mm,
-        f"The patient did not lie in {names} ({off}): it is laid on that by a rigid registration of both, good to "
-        f"{found.residual_mm:.1f} mm.",
+        f"The patient did not lie in {names} ({off}): it is laid on that by a good rigid registration of both, whose "
+        f"blocks agree within {found.residual_mm:.1f} mm.",
     )
 
 
