@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import slicer
-from host.fixtures import app
+from host.fixtures import app, wait_until
+from IntraopMRIReconstructionLib.data import Level, Reason, Verdict
 from panels.operation import GOOD, REFUSED, Operation, pose, product
 from panels.test_earlier_result import kept
 from panels.test_layout import FOLDED, overflow
 from panels.test_pieces import find
 from panels.test_readable import held, style
+from PySide6 import QtWidgets
 
 __all__ = ["app", "style"]
+
+#: A refusal for two reasons, as they come.
+LONG = Verdict(
+    (
+        Reason("overlap of both heads", 0.61, "", "above 0.85", Level.REFUSED),
+        Reason("agreement of two starts", 6.2, "mm", "below 2", Level.REFUSED),
+    )
+)
 
 
 def confirmed() -> Operation:
@@ -82,6 +93,49 @@ def test_an_earlier_result_of_another_patient_shows_no_number(app: Any, tmp_path
     assert panel.nextButton.text == "Choose the earlier result"
     page.ui.earlierResults.currentPath = str(tmp_path / "nowhere")
     assert panel.nextButton.text == "Choose the earlier result"
+
+
+def larger(app: Any, operation: Operation) -> Iterator[None]:
+    """Letters half as large again, while it is not closed."""
+    before, font = QtWidgets.QApplication.font(), QtWidgets.QApplication.font()
+    font.setPointSizeF(1.5 * before.pointSizeF())
+    QtWidgets.QApplication.setFont(font)
+    try:
+        wait_until(lambda: operation.panel.suited.scale > 1.0, 5, "the larger letters")
+        yield
+    finally:
+        QtWidgets.QApplication.setFont(before)
+        wait_until(lambda: operation.panel.suited.scale == 1.0, 5, "the letters as before")
+
+
+def test_no_reason_is_cut_off_however_large_the_letters(app: Any) -> None:
+    slicer.util.mainWindow().resize(1280, 800)
+    operation = confirmed()
+    another(operation, LONG)
+    for _ in larger(app, operation):
+        for name in ("SCAN", "NAVIGATE", "DECIDE"):
+            if name == "SCAN":
+                operation.page(name).ui.compareSection.collapsed = False
+            overflow(app, slicer.util.mainWindow(), operation, name)
+            why = operation.panel.ui.whyLabel
+            assert why.heightForWidth(why.width) <= why.height, name
+            scroll = slicer.util.mainWindow().findChild(QtWidgets.QScrollArea)
+            assert scroll.horizontalScrollBar().maximum == 0, name
+
+
+def test_what_is_measured_can_be_read_in_large_letters(app: Any) -> None:
+    slicer.util.mainWindow().resize(1280, 800)
+    operation = confirmed()
+    ui = operation.page("DECIDE").ui
+    ui.measureSection.collapsed = False
+    for _ in larger(app, operation):
+        titles = [ui.measureKindBox.itemText(index) for index in range(ui.measureKindBox.count)]
+        ui.measureKindBox.currentIndex = titles.index("Residual non-enhancing tumour")
+        overflow(app, slicer.util.mainWindow(), operation, "DECIDE")
+        waiting = "Proposal, not reviewed"
+        for box, words in ((ui.measureKindBox, ui.measureKindBox.currentText), (ui.measureOutline, waiting)):
+            # Beside the words are the arrow and the frame.
+            assert box.fontMetrics().horizontalAdvance(words) + 24 <= box.width, words
 
 
 def test_a_measure_and_the_decision_share_their_place(app: Any) -> None:
