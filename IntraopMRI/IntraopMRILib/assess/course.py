@@ -157,7 +157,8 @@ def no_course(number: int, why: str, based_on: tuple[str, ...]) -> Course:
 
 class _Series:
     """The scans around the pieces, freed of their gain, (k, j, i) in units of usual tissue: ``native`` and ``scans``,
-    the newest last, the others brought to it by ``moved`` (k, j, i) mm. ``quiet``: normal tissue.
+    the newest last and as sharp as the first, the others brought to it by ``moved`` (k, j, i) mm. ``quiet``: normal
+    tissue.
     """
 
     def __init__(
@@ -187,7 +188,8 @@ class _Series:
             there = subtraction(_shifted(scan, moved / self.spacing), without, away, grid.ras_from_ijk)
             self.scans.append(there.values + self.native)
             self.moved.append(moved)
-        self.scans.append(last.values + self.native)
+        # What an interpolation takes from the first scan would look like a climb.
+        self.scans.append(_blurred(last.values + self.native, self.moved[0] / self.spacing))
         ends = self.scans[0] - self.native, last.values
         smooth = [ndimage.gaussian_filter(values, AGENT_SMOOTH_VOXELS) for values in ends]
         # Of both, so that noise raises neither.
@@ -373,6 +375,11 @@ def _shifted(values: Array, voxels: Vector) -> Array:
 
 def _name(number: int) -> str:
     return f"Piece {number}: change of enhancement"
+
+
+def _blurred(values: Array, voxels: Vector) -> Array:
+    """``values`` where they are, as :func:`_shifted` by so much blurs: half of what there and back does."""
+    return (values + _shifted(_shifted(values, voxels), -voxels)) / np.float32(2.0)
 
 
 def _trend(low: float, high: float, least: float) -> Trend:

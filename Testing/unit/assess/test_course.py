@@ -122,6 +122,14 @@ def test_a_motion_that_is_small_is_followed_and_widens_the_interval() -> None:
         assert width(course) > 1.3 * width(before)
 
 
+def test_a_scan_that_is_brought_over_is_blurred_and_that_is_no_climb() -> None:
+    """Nothing changes; half a voxel away an interpolation takes most."""
+    made = Head("RAS", ((45.0, 45.0),) * 3, (80.0, 80.0), (0.5, -0.5, 0.5), noise=0.3).courses()
+    for course in made:
+        assert course.trend is Trend.STAYS
+        assert course.change.value == pytest.approx(0.0, abs=1.0)
+
+
 def test_after_a_larger_motion_nothing_is_told() -> None:
     for course in Head(moved=(0.0, 1.6, 0.0)).courses():
         assert course.trend is Trend.OPEN
