@@ -18,6 +18,7 @@ from ..operators.sampling import begun_offset, describe, lacking_lines, planned_
 from .arrivals import CENTRAL, CUT, MAX_AVERAGES, MAX_FRAME_BYTES, Arrivals, cut_of, flags_of, silent_of
 from .consistency import fitting
 from .interference import zipper_words
+from .motion import motion
 from .noise import mixed
 from .readouts import Readouts
 from .scan_input import ScanInput
@@ -201,9 +202,10 @@ class Assembler(Arrivals):
             calibration = None if calibration is None else mixed(rest, calibration, calibrating.calibrated)
         known = frame.stored, self._known
         if self._keeps and frame.fits != known:
-            samples, misfit = fitting(
-                samples, frame.counts > 0, self._source.is_3d, self._order_in_time(frame), self._train > 1
-            )
+            there, order = frame.counts > 0, self._order_in_time(frame)
+            misfit = motion(samples, there, self._source.is_3d, order, self.encoding.encoded_fov_mm[2])
+            if not misfit:
+                samples, misfit = fitting(samples, there, self._source.is_3d, order, self._train > 1)
             frame.fits, warnings = (None, (*warnings, misfit)) if misfit else (known, warnings)
         return KSpace(
             samples=samples,

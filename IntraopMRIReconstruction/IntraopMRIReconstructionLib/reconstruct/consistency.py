@@ -150,7 +150,7 @@ def _in_time(found: Misfits, acquired: Mask, is_3d: bool, order: npt.NDArray[np.
     total = _total(found.jumps, is_3d)
     for z in [slice(None)] if is_3d else [slice(each, each + 1) for each in range(len(total))]:
         lines = acquired[z].copy()
-        lines[:, : _middle(lines.shape[1], LINES).start] = lines[:, _middle(lines.shape[1], LINES).stop :] = False
+        lines[:, : middle(lines.shape[1], LINES).start] = lines[:, middle(lines.shape[1], LINES).stop :] = False
         values = total[z][lines]
         if order is None:
             usual = np.median(values.real) + 1j * np.median(values.imag)
@@ -233,14 +233,14 @@ def misfits(samples: ComplexArray, acquired: Mask, is_3d: bool, limits: Limits =
     jumps, foreign = (np.zeros(shape, complex), np.zeros(shape, complex)), np.zeros(shape)
     judged, strain = 0, 0.0
     if len(samples) > 1:
-        x, lines = _middle(samples.shape[3], ALONG), _middle(shape[1], LINES)
-        for z in [_middle(shape[0], ROWS)] if is_3d else [slice(each, each + 1) for each in range(shape[0])]:
+        x, lines = middle(samples.shape[3], ALONG), middle(shape[1], LINES)
+        for z in [middle(shape[0], ROWS)] if is_3d else [slice(each, each + 1) for each in range(shape[0])]:
             if found := _judged(samples[:, z, lines, x], acquired[z, lines], limits):
                 jumps[0][slice(None) if is_3d else z, lines] += found[0]
                 foreign[z, lines] += found[1]
                 judged, strain = judged + 1, strain + found[2]
         if is_3d:
-            z, rows = _middle(shape[0], LINES), _middle(shape[1], ROWS)
+            z, rows = middle(shape[0], LINES), middle(shape[1], ROWS)
             if found := _judged(samples[:, z, rows, x].swapaxes(1, 2), acquired[z, rows].T, limits):
                 jumps[1][z] += found[0].T
                 foreign[z, rows] += found[1].T
@@ -253,6 +253,31 @@ def _judged(
 ) -> tuple[npt.NDArray[np.complex128], npt.NDArray[np.float64], float] | None:
     """(jumps (1, lines), foreign (rows, lines), strain) of ``block`` (coils, rows, lines, x), lines being
     neighbours, of which those ``there`` (rows, lines) are; None when they do not follow from one another."""
+    if (found := following(block, there)) is None:
+        return None
+    known, each, number = found.known, found.fit, found.lines[0].size
+    jumps, foreign = np.zeros((1, there.shape[1]), complex), np.zeros(there.shape)
+    foreign[:, 1:-1] = each.foreign(known, limits)
+    together = each if len(there) == 1 else _Fit(found.parts.sum(axis=1, keepdims=True), number * len(there))
+    jumps[:, 2:-1] = together.jumps(np.asarray(known.any(axis=0, keepdims=True)), limits)
+    return jumps, foreign, each.strain(known)
+
+
+class Following(NamedTuple):
+    """Which lines (rows, lines - 2) between two others are ``known``; those ``lines`` (known, x, coils) and what
+    follows for them from the one ``before`` and the one ``after``: their sum should be the line; ``parts`` (6, rows,
+    lines - 2): products of the three."""
+
+    known: Mask
+    lines: ComplexArray
+    before: ComplexArray
+    after: ComplexArray
+    parts: npt.NDArray[np.complex128]
+    fit: _Fit
+
+
+def following(block: ComplexArray, there: Mask) -> Following | None:
+    """How the lines of ``block`` follow from those beside them, as for :func:`_judged`; None when they do not."""
     known = there[:, :-2] & there[:, 1:-1] & there[:, 2:]
     if np.count_nonzero(known) < LEAST_LINES:
         return None
@@ -286,18 +311,14 @@ def _judged(
     noise = np.quantile(each.left[known], 0.25)
     if np.quantile((each.left[strong] - noise) / each.energy[strong], TYPICAL) > FOLLOWS:
         return None
-    jumps, foreign = np.zeros((1, there.shape[1]), complex), np.zeros(there.shape)
-    foreign[:, 1:-1] = each.foreign(known, limits)
-    together = each if len(there) == 1 else _Fit(parts.sum(axis=1, keepdims=True), lines[0].size * len(there))
-    jumps[:, 2:-1] = together.jumps(np.asarray(known.any(axis=0, keepdims=True)), limits)
-    return jumps, foreign, each.strain(known)
+    return Following(known, lines, first, second, parts, each)
 
 
 class _Fit:
     """How lines (rows, lines) follow from the two beside them, each with a factor of its own."""
 
     def __init__(self, parts: npt.NDArray[np.complex128], number: int) -> None:
-        """``parts``: (6, rows, lines) products as in :func:`_judge`; ``number`` of samples of a line."""
+        """``parts``: (6, rows, lines) products as in :class:`Following`; ``number`` of samples of a line."""
         before, after, self.energy = (parts[n].real + TINY for n in (0, 1, 5))
         both, from_before, from_after = parts[2:5]
         self._unexplained = self.energy - 2 * (from_before + from_after - both).real + before + after
@@ -358,6 +379,7 @@ def _dot(one: ComplexArray, other: ComplexArray) -> npt.NDArray[np.complex128]:
     return np.asarray(np.einsum("lxc,lxc->l", one.conj(), other), dtype=complex)
 
 
-def _middle(size: int, width: int) -> slice:
+def middle(size: int, width: int) -> slice:
+    """So many of ``size`` about the centre, at most all."""
     start = max(0, size // 2 - width // 2)
     return slice(start, min(size, start + width))

@@ -9,7 +9,7 @@ Zhou, Handbook of MRI Pulse Sequences (2004), chapters 14 (gradient echo, balanc
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -173,6 +173,20 @@ def random_head(rng: np.random.Generator) -> dict[Tissue, tuple[Ellipsoid, ...]]
     what = TUMOUR if rng.random() < 0.5 else CSF
     parts[what] = (*parts.get(what, ()), spot(*mass))
     return parts
+
+
+def moved(
+    parts: dict[Tissue, tuple[Ellipsoid, ...]], shift_mm: tuple[float, float], turn_deg: float = 0.0
+) -> dict[Tissue, tuple[Ellipsoid, ...]]:
+    """The slice turned about the centre of the field of view, then shifted along (x, y); coils stay where they are."""
+    turn = np.radians(turn_deg)
+    axes = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+
+    def new(part: Ellipsoid) -> Ellipsoid:
+        x, y = axes @ part.centre_mm + shift_mm
+        return replace(part, centre_mm=(float(x), float(y)), angle_deg=part.angle_deg + turn_deg)
+
+    return {tissue: tuple(new(part) for part in shapes) for tissue, shapes in parts.items()}
 
 
 class Slice:
