@@ -11,7 +11,7 @@ from IntraopMRIReconstructionLib.data import Level, Measurement
 from slicer.i18n import tr as _
 
 from ..display import age, interval, number, shownOfImplant, spread
-from .style import CHECK, DANGER, LEVEL_COLORS, colored, graded, sentence, sized
+from .style import CHECK, DANGER, LEVEL_COLORS, colored, graded, sentence, sized, whole
 
 #: Measures by a person's drawing, and the margin, that stand beside the result; the table has all of them.
 MOST_BESIDE = 4
@@ -191,4 +191,4 @@ def _rests(running: Any, carried: Any, crossCheck: Any) -> Iterator[str]:
 def _between(measurement: Any) -> str:
     if measurement.interval is None:
         return ""
-    return "&nbsp;&nbsp;" + escape(interval(measurement.interval, measurement.unit, measurement.value))
+    return "&nbsp; " + whole(interval(measurement.interval, measurement.unit, measurement.value))

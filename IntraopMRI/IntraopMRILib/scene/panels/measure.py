@@ -15,7 +15,7 @@ from ..display import spread
 from .nodes import Segments, pointsOf
 from .page import offer
 from .propose import ProposeButton
-from .style import CHECK, colored, sentence
+from .style import CHECK, colored, sentence, whole
 
 #: Which recipes read the points, and which the planned motion.
 POINTS, CORRECTION = ("cord", "cobb", "sagittal", "hip", "leg", "length", "osteotomy"), ("osteotomy",)
@@ -150,7 +150,7 @@ class MeasureSection:
         if found is None:
             return ""
         lines = [
-            f"{escape(m.name)}: <b>{escape(spread(m)) if m.value is not None else escape(m.missing_because)}</b>"
+            f"{escape(m.name)}: <b>{whole(spread(m)) if m.value is not None else escape(m.missing_because)}</b>"
             for m in found.measurements
         ]
         return "<br>".join([*lines, escape(found.note)] if found.note else lines)

@@ -80,6 +80,11 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def whole(text: str) -> str:
+    """A number that keeps its unit in its line, rich text."""
+    return f'<span style="white-space:nowrap">{escape(text)}</span>'
+
+
 def colored(text: str, color: str, size: int) -> str:
     """Rich text in one colour."""
     return f'<span style="color:{readable(color)}; font-size:{pixels(size)}px; font-weight:bold">{escape(text)}</span>'
