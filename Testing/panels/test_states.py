@@ -11,7 +11,8 @@ import pytest
 import slicer
 from host.fixtures import app, wait_until
 from IntraopMRIReconstructionLib.data import Level, Reason, Verdict
-from panels.operation import GOOD, REFUSED, Operation, pose, product
+from IntraopMRIReconstructionLib.geometry import apply
+from panels.operation import GOOD, REFUSED, TARGET, Operation, pose, product
 from panels.test_earlier_result import kept
 from panels.test_layout import FOLDED, overflow
 from panels.test_pieces import find
@@ -111,6 +112,7 @@ def larger(app: Any, operation: Operation) -> Iterator[None]:
 def test_no_reason_is_cut_off_however_large_the_letters(app: Any) -> None:
     slicer.util.mainWindow().resize(1280, 800)
     operation = confirmed()
+    operation.point(apply(pose(), TARGET))  # page 3 is done: the pages after 4 wait for that one, and say why
     another(operation, LONG)
     for _ in larger(app, operation):
         for name in ("SCAN", "NAVIGATE", "DECIDE"):
@@ -118,6 +120,7 @@ def test_no_reason_is_cut_off_however_large_the_letters(app: Any) -> None:
                 operation.page(name).ui.compareSection.collapsed = False
             overflow(app, slicer.util.mainWindow(), operation, name)
             why = operation.panel.ui.whyLabel
+            assert "agreement of two starts" in why.text, name
             assert why.heightForWidth(why.width) <= why.height, name
             scroll = slicer.util.mainWindow().findChild(QtWidgets.QScrollArea)
             assert scroll.horizontalScrollBar().maximum == 0, name
