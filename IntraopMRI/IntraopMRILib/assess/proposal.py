@@ -252,9 +252,10 @@ def _before(
         compared &= was > np.median(was[usual]) if usual.any() else False
     like = float(np.corrcoef(was[compared], is_now[compared])[0, 1]) if np.count_nonzero(compared) > 2 else 0.0
     if told and contrast < LEAST_CONTRAST:
+        darker = f" (it was {-100 * np.expm1(contrast):.0f} % darker)" if contrast < 0 else ""
         raise AssessmentError(
-            f"on '{volume.name}' the non-enhancing tumour was only {100 * np.expm1(contrast):.0f} % brighter than its "
-            "surroundings: what is left cannot be told by brightness; outline it by hand"
+            f"on '{volume.name}' the non-enhancing tumour was not {100 * np.expm1(LEAST_CONTRAST):.0f} % brighter than "
+            f"its surroundings{darker}: what is left cannot be told by brightness; outline it by hand"
         )
     if not np.isfinite(like) or like * (1 if told else -1) < LEAST_LIKE:
         raise AssessmentError(

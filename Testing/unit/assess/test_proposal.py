@@ -79,7 +79,7 @@ def test_other_scans_give_no_proposal() -> None:
     flat = np.random.default_rng(0).normal(500, 20, head.scan.array.shape).astype(np.float32)
     with pytest.raises(AssessmentError, match="cannot be told"):
         head.propose(scan=head.scan.with_array(flat))
-    with pytest.raises(AssessmentError, match="brighter than its surroundings"):
+    with pytest.raises(AssessmentError, match="not 16 % brighter than its surroundings"):
         head.propose(flair=head.preop)
     with pytest.raises(AssessmentError, match="outside the scan 'FLAIR now'"):
         head.propose(scan=replace(head.scan, array=head.scan.array[:40]))
